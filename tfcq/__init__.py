@@ -1,0 +1,1 @@
+"""tfcq: quantization-friendly self-supervised learning for Keras."""

@@ -1,0 +1,1 @@
+"""Conversion to LiteRT and the check that it computes what was evaluated."""

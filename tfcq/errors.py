@@ -1,0 +1,29 @@
+"""Errors that a user can mend, each worded in one line."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """A request that cannot be met: what was received, what is allowed, the nearest valid choice.
+
+    Command lines print its text alone and exit with code 2.
+    """
+
+
+class TrainingStopped(RuntimeError):
+    """Training cannot usefully go on (NaN or collapsed features); the text explains why."""
+
+
+def unknown_choice(what: str, received: str, allowed: Iterable[str]) -> UserError:
+    """Returns the error for a name outside a closed set.
+
+    Args:
+        what: what is being named, for example `"recipe"`.
+        received: the name that was given.
+        allowed: every valid name.
+    """
+    choices = sorted(allowed)
+    near = difflib.get_close_matches(received, choices, n=1, cutoff=0.4)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return UserError(f"Unknown {what} {received!r}; allowed: {', '.join(choices)}.{hint}")

@@ -1,0 +1,1 @@
+"""Self-supervised frameworks, recipes and the Pretrainer that runs them."""

@@ -1,0 +1,1 @@
+"""Precisions, ranges and quantizers: pure tensor functions and the serializable classes over them."""

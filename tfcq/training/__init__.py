@@ -1,0 +1,1 @@
+"""Optimizers, schedules, checkpoints and callbacks."""
