@@ -1,0 +1,101 @@
+"""ResNet-18, 34 and 50 (He et al., 2016) with CIFAR and ImageNet stems and a free width."""
+
+import keras
+from keras import layers
+
+from tfcq.errors import UserError, unknown_choice
+
+# Blocks of each stage, and whether they are bottlenecks.
+_DEPTHS = {18: ((2, 2, 2, 2), False), 34: ((3, 4, 6, 3), False), 50: ((3, 4, 6, 3), True)}
+_EXPANSION = 4
+STEMS = ("cifar", "imagenet")
+
+
+def resnet(
+    depth: int = 18,
+    stem: str = "cifar",
+    width: int = 64,
+    input_shape: tuple[int | None, int | None, int] = (32, 32, 3),
+    blocks: tuple[int, ...] | None = None,
+    name: str | None = None,
+) -> keras.Model:
+    """Returns a ResNet without classifier: images to globally pooled features.
+
+    Strided convolutions pad symmetrically before a `valid` convolution, as PyTorch does, so that
+    public checkpoints compute the same function here.
+
+    Args:
+        depth: 18, 34 or 50.
+        stem: `"cifar"` (3x3 convolution) or `"imagenet"` (7x7 stride 2 and 3x3 max pooling).
+        width: channels of the first stage; 64 in the paper.
+        input_shape: height, width and channels of the images; height and width may be None.
+        blocks: blocks of each stage, to depart from the depth's own.
+        name: name of the model; `resnet<depth>` by default.
+
+    Returns:
+        A functional model from float images [batch, height, width, channels] to float features
+        [batch, width * 8], or [batch, width * 32] for depth 50.
+
+    Raises:
+        UserError: on an unknown depth or stem, or a width that is not positive.
+    """
+    if depth not in _DEPTHS:
+        raise UserError(f"Unknown ResNet depth {depth}; allowed: {', '.join(map(str, _DEPTHS))}.")
+    if stem not in STEMS:
+        raise unknown_choice("stem", stem, STEMS)
+    if width < 1:
+        raise UserError(f"Width {width} cannot be used; allowed: 1 and above. The nearest is 1.")
+    stage_blocks, bottleneck = _DEPTHS[depth]
+    inputs = keras.Input(input_shape, name="images")
+    if stem == "cifar":
+        x = _conv_norm(inputs, width, 3, 1, "stem")
+        x = layers.ReLU(name="stem_relu")(x)
+    else:
+        x = _conv_norm(inputs, width, 7, 2, "stem")
+        x = layers.ReLU(name="stem_relu")(x)
+        # After a ReLU zeros are as good a border as minus infinity.
+        x = layers.ZeroPadding2D(1, name="stem_pool_pad")(x)
+        x = layers.MaxPooling2D(3, 2, name="stem_pool")(x)
+    for stage, count in enumerate(blocks or stage_blocks):
+        for block in range(count):
+            stride = 2 if stage > 0 and block == 0 else 1
+            channels = width * 2**stage
+            prefix = f"stage{stage + 1}_block{block + 1}"
+            x = _block(x, channels, stride, bottleneck, prefix)
+    features = layers.GlobalAveragePooling2D(name="features")(x)
+    return keras.Model(inputs, features, name=name or f"resnet{depth}")
+
+
+def _conv_norm(x, channels: int, kernel: int, stride: int, name: str):
+    padding = "same"
+    if stride > 1 and kernel > 1:
+        x = layers.ZeroPadding2D(kernel // 2, name=f"{name}_pad")(x)
+        padding = "valid"
+    x = layers.Conv2D(
+        channels,
+        kernel,
+        stride,
+        padding=padding,
+        use_bias=False,
+        kernel_initializer=keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal"),
+        name=name,
+    )(x)
+    return layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"{name}_norm")(x)
+
+
+def _block(x, channels: int, stride: int, bottleneck: bool, name: str):
+    outputs = channels * (_EXPANSION if bottleneck else 1)
+    shortcut = x
+    if stride != 1 or x.shape[-1] != outputs:
+        shortcut = _conv_norm(x, outputs, 1, stride, f"{name}_shortcut")
+    # (kernel, channels, stride) of each convolution on the residual branch.
+    if bottleneck:
+        plan = [(1, channels, 1), (3, channels, stride), (1, outputs, 1)]
+    else:
+        plan = [(3, channels, stride), (3, outputs, 1)]
+    for index, (kernel, width, step) in enumerate(plan, start=1):
+        x = _conv_norm(x, width, kernel, step, f"{name}_conv{index}")
+        if index < len(plan):
+            x = layers.ReLU(name=f"{name}_relu{index}")(x)
+    x = layers.Add(name=f"{name}_add")([x, shortcut])
+    return layers.ReLU(name=f"{name}_relu")(x)

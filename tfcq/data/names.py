@@ -1,0 +1,56 @@
+"""The spelling of data set names; needs no TensorFlow, so mistakes are told at once."""
+
+import difflib
+import os
+import re
+
+from tfcq.errors import UserError
+
+DIGITS = "digits"
+FOLDER_PREFIX = "folder:"
+_ALLOWED = "digits, folder:PATH or the name of a TensorFlow data set such as fashion_mnist"
+# name, name/config, name:version or name/config:version
+_TFDS_NAME = re.compile(r"[A-Za-z]\w*(/[\w.+-]+)?(:[\w.*-]+)?")
+
+
+def check_dataset_name(dataset: str) -> None:
+    """Checks what can be known of a data set's name without opening it.
+
+    Whether a TensorFlow data set of that name exists is known only once TFDS is imported
+    (`tfcq.data.sources.open_source` checks it).
+
+    Args:
+        dataset: `digits`, `folder:PATH` or a TFDS name.
+
+    Raises:
+        UserError: the folder is missing or not a folder, or the name cannot be one of the above.
+    """
+    if dataset.startswith(FOLDER_PREFIX):
+        _check_folder(dataset.removeprefix(FOLDER_PREFIX))
+    elif os.path.isdir(dataset) and ("/" in dataset or os.sep in dataset):
+        raise UserError(
+            f"Data set {dataset!r} is a folder; allowed: {_ALLOWED}."
+            f" Did you mean '{FOLDER_PREFIX}{dataset}'?"
+        )
+    elif not _TFDS_NAME.fullmatch(dataset):
+        near = difflib.get_close_matches(dataset.lower(), [DIGITS], n=1, cutoff=0.4)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise UserError(f"Unknown data set {dataset!r}; allowed: {_ALLOWED}.{hint}")
+
+
+def _check_folder(path: str) -> None:
+    if not path:
+        raise UserError(f"'{FOLDER_PREFIX}' names no folder; allowed: {FOLDER_PREFIX}PATH.")
+    if os.path.isdir(path):
+        return
+    if os.path.exists(path):
+        raise UserError(f"{path!r} is not a folder; allowed: a folder of images.")
+    parent, name = os.path.split(path.rstrip(os.sep))
+    parent = parent or "."
+    hint = ""
+    if os.path.isdir(parent):
+        beside = [entry.name for entry in os.scandir(parent) if entry.is_dir()]
+        near = difflib.get_close_matches(name, beside, n=1, cutoff=0.4)
+        if near:
+            hint = f" Did you mean '{FOLDER_PREFIX}{os.path.join(os.path.dirname(path), near[0])}'?"
+    raise UserError(f"Folder {path!r} does not exist; allowed: an existing folder.{hint}")

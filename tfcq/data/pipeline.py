@@ -1,0 +1,222 @@
+"""From a split to batches: two random views for pre-training, plain images for evaluation.
+
+Randomness is addressed, not drawn: the order of an epoch is a function of (seed, epoch), a view of
+(seed, epoch, index of the image, number of the view). A pipeline that starts at epoch k therefore
+yields exactly what one that started at epoch 0 yields from epoch k on.
+"""
+
+import numpy as np
+import tensorflow as tf
+from absl import logging
+
+from tfcq.data.augmentation import Augmentation
+from tfcq.data.sources import Record, Split
+from tfcq.errors import UserError
+
+# Splits whose decoded images fit are decoded once and kept.
+CACHE_BYTES = 10**9
+# Memory for the undecoded records that are shuffled together.
+SHUFFLE_BYTES = 5 * 10**8
+# The same generator on every device, so that a run can be repeated on another one.
+_GENERATOR = "philox"
+_ORDER, _VIEWS = 0, 1
+
+
+def steps_per_epoch(split: Split, batch_size: int) -> int:
+    """Returns the number of whole batches in one epoch.
+
+    Raises:
+        UserError: `batch_size` is not positive, or exceeds the number of images.
+    """
+    if not 1 <= batch_size <= split.size:
+        raise UserError(
+            f"batch_size={batch_size} with {split.size} images in the {split.name} split;"
+            f" allowed: 1 to {split.size}."
+        )
+    return split.size // batch_size
+
+
+def two_view_batches(
+    split: Split,
+    augmentation: Augmentation,
+    image_size: int,
+    batch_size: int,
+    seed: int,
+    first_epoch: int = 0,
+    epochs: int | None = None,
+) -> tf.data.Dataset:
+    """Yields batches of two augmented views of the same images.
+
+    Each epoch is a new order of all images; the images left over after the last whole batch are
+    not used in that epoch. A split too large to be shuffled in memory is shuffled block by block,
+    which is logged.
+
+    Args:
+        split: the images.
+        augmentation: how views are made.
+        image_size: height and width of the views, in pixels.
+        batch_size: images per batch.
+        seed: any int64; decides the order and the views.
+        first_epoch: number of the first epoch, from 0.
+        epochs: number of epochs, None for no end.
+
+    Returns:
+        Data set of (view1, view2), each float32 [batch_size, image_size, image_size, C], values
+        in [0, 1].
+
+    Raises:
+        UserError: a batch size that does not fit, a size, epoch or count that is negative, or an
+            augmentation that the images' channels cannot have.
+    """
+    steps = steps_per_epoch(split, batch_size)
+    _check_at_least("image_size", image_size, 1)
+    _check_at_least("first_epoch", first_epoch, 0)
+    height, width, channels = split.image_shape
+    augmentation.check_channels(channels)
+    fixed = height is not None and width is not None
+    cached = fixed and split.size * height * width * channels <= CACHE_BYTES
+    blocks = _blocks(split, cached)
+
+    def views_of(images: tf.Tensor, draws: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        images = _as_float(images)
+        view = [augmentation.augment(images, draws[:, i], image_size) for i in range(2)]
+        return view[0], view[1]
+
+    def views_of_one(image: tf.Tensor, draws: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        first, second = views_of(image[tf.newaxis], draws[tf.newaxis])
+        return first[0], second[0]
+
+    def images_and_draws(epoch: tf.Tensor) -> tf.data.Dataset:
+        epoch_seed = tf.stack([tf.constant(seed, tf.int64), epoch])
+        view_seed = _fold(epoch_seed, _VIEWS)
+
+        def with_draws(record: Record) -> tuple[tf.Tensor, tf.Tensor]:
+            draws = tf.random.stateless_uniform(
+                [2, augmentation.draws_per_view], _fold(view_seed, record["index"]), alg=_GENERATOR
+            )
+            image = record["image"] if cached else split.decode(record)["image"]
+            return tf.ensure_shape(image, split.image_shape), draws
+
+        records = _shuffled(blocks, _fold(epoch_seed, _ORDER))
+        return records.take(steps * batch_size).map(with_draws, tf.data.AUTOTUNE)
+
+    numbers = _epoch_numbers(first_epoch, epochs)
+    pairs = numbers.flat_map(images_and_draws)
+    if fixed:
+        batches = pairs.batch(batch_size, drop_remainder=True).map(views_of, tf.data.AUTOTUNE)
+    else:
+        batches = pairs.map(views_of_one, tf.data.AUTOTUNE).batch(batch_size, drop_remainder=True)
+    return batches.prefetch(tf.data.AUTOTUNE)
+
+
+def labelled_batches(split: Split, image_size: int, batch_size: int) -> tf.data.Dataset:
+    """Yields plain images and labels in index order; the last batch may be smaller.
+
+    Images of another size are cut to their central square and resized (bilinear, antialiased).
+
+    Args:
+        split: the images.
+        image_size: height and width of the result, in pixels.
+        batch_size: images per batch; may exceed the number of images.
+
+    Returns:
+        Data set of (images float32 [B, image_size, image_size, C] in [0, 1], labels int64 [B]);
+        labels are -1 where the split has none.
+
+    Raises:
+        UserError: a size that is not positive.
+    """
+    _check_at_least("image_size", image_size, 1)
+    _check_at_least("batch_size", batch_size, 1)
+
+    def prepare(record: Record) -> tuple[tf.Tensor, tf.Tensor]:
+        record = split.decode(record)
+        image = tf.ensure_shape(record["image"], split.image_shape)
+        return _fit(_as_float(image), image_size), record["label"]
+
+    batches = split.records.map(prepare, tf.data.AUTOTUNE).batch(batch_size)
+    return batches.prefetch(tf.data.AUTOTUNE)
+
+
+def labelled_arrays(
+    split: Split, image_size: int, limit: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns what `labelled_batches` yields as two arrays.
+
+    Args:
+        split: the images.
+        image_size: height and width of the result, in pixels.
+        limit: use the first `limit` images only; None for all.
+
+    Returns:
+        images float32 [N, image_size, image_size, C] in [0, 1]; labels int64 [N].
+
+    Raises:
+        UserError: a size or limit that is not positive, or a limit above the number of images.
+    """
+    if limit is not None:
+        split = split.first(limit)
+    batches = labelled_batches(split, image_size, 256).as_numpy_iterator()
+    images, labels = zip(*batches, strict=True)
+    return np.concatenate(images), np.concatenate(labels)
+
+
+def _blocks(split: Split, cached: bool) -> tf.data.Dataset:
+    """Yields records in blocks that are each shuffled as a whole."""
+    if cached:
+        return split.records.map(split.decode, tf.data.AUTOTUNE).batch(split.size).cache()
+    length = min(split.size, max(1, SHUFFLE_BYTES // split.record_bytes))
+    if length < split.size:
+        logging.info("Shuffling %d images in blocks of %d.", split.size, length)
+    return split.records.batch(length).prefetch(1)
+
+
+def _shuffled(blocks: tf.data.Dataset, seed: tf.Tensor) -> tf.data.Dataset:
+    """Yields the records of each block in random order.
+
+    `Dataset.shuffle` would not do: its order also depends on TensorFlow's global seed.
+    """
+
+    def records_of(number: tf.Tensor, block: Record) -> tf.data.Dataset:
+        order = tf.random.experimental.stateless_shuffle(
+            tf.range(tf.shape(block["index"])[0]), _fold(seed, number), alg=_GENERATOR
+        )
+        picked = tf.data.Dataset.from_tensor_slices(order)
+        return picked.map(lambda i: {key: tf.gather(value, i) for key, value in block.items()})
+
+    return blocks.enumerate().flat_map(records_of)
+
+
+def _epoch_numbers(first_epoch: int, epochs: int | None) -> tf.data.Dataset:
+    if epochs is None:
+        return tf.data.Dataset.counter(first_epoch)
+    _check_at_least("epochs", epochs, 0)
+    return tf.data.Dataset.range(first_epoch, first_epoch + epochs)
+
+
+def _fold(seed: tf.Tensor, data: tf.Tensor | int) -> tf.Tensor:
+    return tf.random.experimental.stateless_fold_in(seed, data, alg=_GENERATOR)
+
+
+def _as_float(images: tf.Tensor) -> tf.Tensor:
+    return tf.cast(images, tf.float32) / 255.0
+
+
+def _fit(image: tf.Tensor, size: int) -> tf.Tensor:
+    height, width, channels = image.shape
+    if (height, width) == (size, size):
+        return image
+    height, width = tf.shape(image)[0], tf.shape(image)[1]
+    side = tf.minimum(height, width)
+    square = tf.image.crop_to_bounding_box(
+        image, (height - side) // 2, (width - side) // 2, side, side
+    )
+    resized = tf.image.resize(square, [size, size], antialias=True)
+    # Weights of a pixel add up to 1 only to within rounding.
+    resized = tf.clip_by_value(resized, 0.0, 1.0)
+    return tf.ensure_shape(resized, [size, size, channels])
+
+
+def _check_at_least(name: str, value: int, least: int) -> None:
+    if value < least:
+        raise UserError(f"{name}={value}; allowed: {least} or more.")

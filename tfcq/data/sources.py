@@ -1,0 +1,106 @@
+"""Where images come from: one small protocol, and the function that opens any source by name."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Protocol
+
+import tensorflow as tf
+
+from tfcq.data import names
+from tfcq.errors import UserError
+
+Record = dict[str, tf.Tensor]
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """One part of a data set, in a fixed order.
+
+    Attributes:
+        name: `"train"` or `"test"`.
+        size: number of images.
+        image_shape: height, width, channels; height and width are None where they vary.
+        class_names: names in the order of the labels, or None where there are no labels.
+        records: yields `{"index": int64 [], "image": ..., "label": int64 []}` in a fixed order,
+            where index counts from 0, label is -1 without labels, and image is whatever is cheap
+            to hold before decoding: uint8 [H, W, C], or a string [] (encoded bytes or a path).
+        decode: turns a record into the same dict with image uint8 [H, W, C].
+        record_bytes: about how much memory an undecoded record takes, in bytes.
+    """
+
+    name: str
+    size: int
+    image_shape: tuple[int | None, int | None, int]
+    class_names: tuple[str, ...] | None
+    records: tf.data.Dataset
+    decode: Callable[[Record], Record]
+    record_bytes: int
+
+    def first(self, count: int) -> "Split":
+        """Returns the split made of the first `count` images.
+
+        Raises:
+            UserError: the split has fewer images, or `count` is not positive.
+        """
+        if not 1 <= count <= self.size:
+            raise UserError(
+                f"{count} images of the {self.name} split were asked for;"
+                f" allowed: 1 to {self.size}."
+            )
+        return dataclasses.replace(self, size=count, records=self.records.take(count))
+
+
+class Source(Protocol):
+    """A data set that can be opened split by split."""
+
+    name: str
+    splits: tuple[str, ...]
+
+    def split(self, name: str) -> Split:
+        """Returns the split `"train"` or `"test"`.
+
+        Raises:
+            UserError: this source has no such split.
+        """
+
+
+def missing_split(source: str, name: str, allowed: tuple[str, ...]) -> UserError:
+    """Returns the error for a split that a source does not have."""
+    return UserError(f"Data set {source!r} has no split {name!r}; allowed: {', '.join(allowed)}.")
+
+
+def open_source(
+    dataset: str, data_dir: str | None = None, download: bool = False, strict: bool = False
+) -> Source:
+    """Opens a data set by name.
+
+    Args:
+        dataset: `digits`, `folder:PATH` or a TFDS name.
+        data_dir: where TFDS data sets are prepared; None is TFDS's own default. TFDS names only.
+        download: whether TFDS may download what is not prepared. TFDS names only.
+        strict: whether a broken image file is an error instead of being skipped. Folders only.
+
+    Raises:
+        UserError: no such data set, a data set that is not prepared, or an argument that the
+            data set has no use for.
+    """
+    names.check_dataset_name(dataset)
+    if dataset == names.DIGITS or dataset.startswith(names.FOLDER_PREFIX):
+        if data_dir is not None or download:
+            raise UserError(
+                f"Data set {dataset!r} has no use for data_dir={data_dir!r}, download={download};"
+                " allowed: these with TensorFlow data sets only."
+            )
+    if dataset.startswith(names.FOLDER_PREFIX):
+        from tfcq.data.folder import FolderSource
+
+        return FolderSource(dataset.removeprefix(names.FOLDER_PREFIX), strict)
+    if strict:
+        raise UserError(f"strict has no use for data set {dataset!r}; allowed: with folder:PATH.")
+    if dataset == names.DIGITS:
+        from tfcq.data.digits import DigitsSource
+
+        return DigitsSource()
+    from tfcq.data.tfds_source import TfdsSource
+
+    return TfdsSource(dataset, data_dir, download)

@@ -1,0 +1,103 @@
+"""The layer that quantizes activations over a recorded range."""
+
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfcq.nn.precision import accept_precision
+from tfcq.quantization.precision import Precision, RecordRanges
+from tfcq.quantization.quantizers import MinMaxActivationQuantizer
+
+
+@keras.saving.register_keras_serializable("tfcq")
+class ActivationQuantizer(keras.layers.Layer):
+    """Identity in float passes; records its input's range, or quantizes over it, when told to.
+
+    The range is kept in two variables, `minimum` and `maximum` (float32, or float64 in a
+    float64 model), which start as the empty range.
+
+    Args:
+        quantizer: quantizer of the activations; asymmetric per tensor by default.
+        **kwargs: as for `keras.layers.Layer`.
+    """
+
+    def __init__(self, quantizer: Any = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if isinstance(quantizer, dict):
+            quantizer = keras.saving.deserialize_keras_object(quantizer)
+        self.quantizer = quantizer or MinMaxActivationQuantizer()
+        accept_precision(self)
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Creates the range.
+
+        Args:
+            input_shape: shape of the activations.
+        """
+        self.minimum = self._end_of_range("minimum", np.inf)
+        self.maximum = self._end_of_range("maximum", -np.inf)
+
+    def _end_of_range(self, name: str, empty: float) -> keras.Variable:
+        # Each replica keeps the range of its own passes, as it keeps its batch statistics.
+        return keras.Variable(
+            initializer=keras.initializers.Constant(empty),
+            shape=(),
+            dtype="float64" if self.variable_dtype == "float64" else "float32",
+            trainable=False,
+            autocast=False,
+            synchronization="on_read",
+            aggregation="mean",
+            name=name,
+        )
+
+    def call(self, inputs: tf.Tensor, precision: Precision | RecordRanges | None = None):
+        """Returns the activations, quantized if `precision` is a `Precision`.
+
+        Args:
+            inputs: float tensor.
+            precision: the pass.
+
+        Raises:
+            tf.errors.InvalidArgumentError: when a quantized pass needs a range that was never
+                recorded.
+        """
+        if precision is None:
+            return inputs
+        if isinstance(precision, RecordRanges):
+            self._record(inputs, precision.reset)
+            return inputs
+        if precision.ranges == "tensor":
+            minimum, maximum = self._range_of(inputs)
+        else:
+            minimum, maximum = self.minimum.value, self.maximum.value
+            tf.debugging.assert_less_equal(
+                minimum,
+                maximum,
+                message=(
+                    f"Activation quantizer {self.name!r} has no recorded range; call "
+                    "tfcq.calibrate(model, images) before a quantized pass."
+                ),
+            )
+        return self.quantizer(
+            inputs, precision.activation_bits, minimum, maximum, precision.seed
+        )
+
+    def _range_of(self, inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        dtype = self.minimum.dtype
+        minimum = tf.cast(tf.reduce_min(inputs), dtype)
+        return minimum, tf.cast(tf.reduce_max(inputs), dtype)
+
+    def _record(self, inputs: tf.Tensor, reset: bool) -> None:
+        minimum, maximum = self._range_of(tf.stop_gradient(inputs))
+        if not reset:
+            minimum = tf.minimum(minimum, self.minimum.value)
+            maximum = tf.maximum(maximum, self.maximum.value)
+        self.minimum.assign(minimum)
+        self.maximum.assign(maximum)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the layer's configuration and the quantizer's."""
+        quantizer = keras.saving.serialize_keras_object(self.quantizer)
+        return {**super().get_config(), "quantizer": quantizer}

@@ -1,0 +1,53 @@
+"""Projector and predictor: the small perceptrons behind a backbone."""
+
+import keras
+from keras import layers
+
+from tfcq.errors import UserError
+
+
+def multi_layer_perceptron(
+    inputs: int,
+    widths: tuple[int, ...],
+    last_norm: bool,
+    name: str,
+) -> keras.Model:
+    """Returns dense layers, each but the last followed by batch norm and ReLU.
+
+    Args:
+        inputs: width of the input.
+        widths: width of each dense layer.
+        last_norm: whether the last layer too has a batch norm, then without scale, offset and
+            bias (SimSiam, Sec. 3); without one it has a bias.
+        name: name of the model.
+
+    Returns:
+        A functional model from float [batch, inputs] to float [batch, widths[-1]].
+
+    Raises:
+        UserError: when `widths` is empty or a width is not positive.
+    """
+    if not widths or min(widths) < 1:
+        raise UserError(f"Widths {widths} of {name} cannot be used; allowed: positive numbers.")
+    x = tensor = keras.Input((inputs,), name=f"{name}_inputs")
+    for index, width in enumerate(widths, start=1):
+        last = index == len(widths)
+        bias = last and not last_norm
+        x = layers.Dense(
+            width, use_bias=bias, kernel_initializer=_INITIALIZER, name=f"{name}_dense{index}"
+        )(x)
+        if not last or last_norm:
+            x = layers.BatchNormalization(
+                momentum=0.9,
+                epsilon=1e-5,
+                center=not last,
+                scale=not last,
+                name=f"{name}_norm{index}",
+            )(x)
+        if not last:
+            x = layers.ReLU(name=f"{name}_relu{index}")(x)
+    return keras.Model(tensor, x, name=name)
+
+
+# Uniform in +-1/sqrt(inputs), with which the published recipes were tuned.
+_INITIALIZER = keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")

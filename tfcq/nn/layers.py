@@ -1,0 +1,117 @@
+"""Keras layers whose weights are quantized when, and only when, the call names a precision."""
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tfcq.nn.precision import accept_precision
+from tfcq.quantization.precision import Precision, RecordRanges
+from tfcq.quantization.quantizers import MinMaxWeightQuantizer
+
+
+class _QuantizedKernel:
+    """What the three layers share: a weight quantizer applied to `kernel` in quantized passes."""
+
+    # Axes of the kernel that one output channel spans.
+    kernel_axes: list[int]
+
+    def __init__(self, *args: Any, weight_quantizer: Any = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if isinstance(weight_quantizer, dict):
+            weight_quantizer = keras.saving.deserialize_keras_object(weight_quantizer)
+        self.weight_quantizer = weight_quantizer or MinMaxWeightQuantizer()
+        accept_precision(self)
+
+    def call(self, inputs: tf.Tensor, precision: Precision | RecordRanges | None = None):
+        """Returns the layer's output, from float weights unless `precision` is a `Precision`.
+
+        Args:
+            inputs: float tensor as the float layer takes it.
+            precision: the pass.
+        """
+        if not isinstance(precision, Precision):
+            return super().call(inputs)
+        kernel = self.weight_quantizer(
+            tf.convert_to_tensor(self.kernel),
+            precision.weight_bits,
+            self.kernel_axes,
+            precision.seed,
+        )
+        outputs = self.apply_kernel(inputs, kernel)
+        if self.bias is not None:
+            bias = self.bias
+            if getattr(self, "data_format", "channels_last") == "channels_first":
+                bias = keras.ops.reshape(bias, (1, -1) + (1,) * (outputs.shape.rank - 2))
+            outputs = keras.ops.add(outputs, bias)
+        return outputs if self.activation is None else self.activation(outputs)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the float layer's configuration and the weight quantizer's."""
+        quantizer = keras.saving.serialize_keras_object(self.weight_quantizer)
+        return {**super().get_config(), "weight_quantizer": quantizer}
+
+
+@keras.saving.register_keras_serializable("tfcq")
+class QuantizedConv2D(_QuantizedKernel, keras.layers.Conv2D):
+    """`keras.layers.Conv2D` with quantized weights in quantized passes.
+
+    Args:
+        weight_quantizer: quantizer of the kernel; one scale per filter by default.
+        *args: as for `keras.layers.Conv2D`.
+        **kwargs: as for `keras.layers.Conv2D`.
+    """
+
+    kernel_axes = [0, 1, 2]
+
+    def apply_kernel(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+        """Returns the convolution of inputs and kernel, without bias and activation."""
+        return self.convolution_op(inputs, kernel)
+
+
+@keras.saving.register_keras_serializable("tfcq")
+class QuantizedDepthwiseConv2D(_QuantizedKernel, keras.layers.DepthwiseConv2D):
+    """`keras.layers.DepthwiseConv2D` with quantized weights in quantized passes.
+
+    Args:
+        weight_quantizer: quantizer of the kernel; one scale per output channel by default.
+        *args: as for `keras.layers.DepthwiseConv2D`.
+        **kwargs: as for `keras.layers.DepthwiseConv2D`.
+    """
+
+    kernel_axes = [0, 1]
+
+    def apply_kernel(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+        """Returns the convolution of inputs and kernel, without bias and activation."""
+        return keras.ops.depthwise_conv(
+            inputs,
+            kernel,
+            strides=self.strides,
+            padding=self.padding,
+            dilation_rate=self.dilation_rate,
+            data_format=self.data_format,
+        )
+
+
+@keras.saving.register_keras_serializable("tfcq")
+class QuantizedDense(_QuantizedKernel, keras.layers.Dense):
+    """`keras.layers.Dense` with quantized weights in quantized passes.
+
+    Args:
+        weight_quantizer: quantizer of the kernel; one scale per unit by default.
+        *args: as for `keras.layers.Dense`.
+        **kwargs: as for `keras.layers.Dense`.
+    """
+
+    kernel_axes = [0]
+
+    def apply_kernel(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+        """Returns the product of inputs and kernel, without bias and activation."""
+        return keras.ops.matmul(inputs, kernel)
+
+
+QUANTIZED_COUNTERPARTS = {
+    keras.layers.Conv2D: QuantizedConv2D,
+    keras.layers.DepthwiseConv2D: QuantizedDepthwiseConv2D,
+    keras.layers.Dense: QuantizedDense,
+}

@@ -1,0 +1,209 @@
+"""Where a policy puts quantizers in the graph of a functional model. Needs no TensorFlow.
+
+A tensor is *materialized* when something other than the batch norm or activation function fused
+into its producer reads it. Quantizers go on materialized tensors only, as integer runtimes do.
+"""
+
+import dataclasses
+import fnmatch
+from typing import Any
+
+from tfcq.errors import UserError, unknown_choice
+from tfcq.nn.policies import DRAWN, FLOAT, LayerBits, Policy, parse_layer_bits
+
+KERNEL_CLASSES = {"Conv2D", "DepthwiseConv2D", "Dense"}
+_NORMALIZATIONS = {"BatchNormalization"}
+_ACTIVATIONS = {
+    "ReLU", "Relu", "Relu6", "LeakyReLU", "LeakyRelu", "PReLU", "ELU", "Elu", "Activation", "Gelu",
+    "Silu", "Swish", "HardSwish", "HardSilu", "Sigmoid", "HardSigmoid", "Tanh", "Softmax",
+}  # fmt: skip
+_SUMS = {"Add", "Subtract", "Average"}
+# Each output value is one of the input's values (or zero), so the grid is kept.
+_VALUE_PRESERVING = {
+    "InputLayer", "Flatten", "Reshape", "Permute", "RepeatVector", "MaxPooling2D",
+    "GlobalMaxPooling2D", "ZeroPadding2D", "Cropping2D", "Dropout", "SpatialDropout2D",
+    "UpSampling2D", "Identity", "Squeeze", "ExpandDims", "Transpose", "GetItem",
+}  # fmt: skip
+
+
+@dataclasses.dataclass
+class Node:
+    """One layer or operation of a functional model, with the names of what it reads and feeds."""
+
+    name: str
+    kind: str
+    config: dict[str, Any]
+    producers: list[str] = dataclasses.field(default_factory=list)
+    consumers: list[str] = dataclasses.field(default_factory=list)
+
+
+@dataclasses.dataclass(frozen=True)
+class Placement:
+    """What a policy asks of one model.
+
+    Args:
+        kernels: bits of each layer's kernel, by layer name; layers left in float are absent.
+        outputs: bits of the quantizer behind each layer, by layer name.
+        first: layers with a kernel, and nested models, that no other kernel precedes.
+    """
+
+    kernels: dict[str, int | str]
+    outputs: dict[str, int | str]
+    first: frozenset[str]
+
+
+def _tensor_sources(value: Any) -> list[str]:
+    """Returns the names of the layers whose tensors a serialized call argument holds."""
+    if isinstance(value, dict):
+        if "keras_history" in value:
+            return [value["keras_history"][0]]
+        return [name for item in value.values() for name in _tensor_sources(item)]
+    if isinstance(value, (list, tuple)):
+        return [name for item in value for name in _tensor_sources(item)]
+    return []
+
+
+def read_graph(config: dict[str, Any]) -> dict[str, Node]:
+    """Returns the nodes of a functional model by name, in the order of its layers.
+
+    Args:
+        config: the model's `get_config()`.
+    """
+    nodes = {
+        layer["name"]: Node(layer["name"], layer["class_name"], layer["config"])
+        for layer in config["layers"]
+    }
+    for layer in config["layers"]:
+        for source in _tensor_sources(layer["inbound_nodes"]):
+            nodes[layer["name"]].producers.append(source)
+            nodes[source].consumers.append(layer["name"])
+    return nodes
+
+
+def _fused_chain(nodes: dict[str, Node], name: str) -> list[str]:
+    """Returns a node and what is fused into it upstream, up to the layer with the kernel."""
+    chain = [name]
+    node = nodes[name]
+    while node.kind in _NORMALIZATIONS | _ACTIVATIONS and len(node.producers) == 1:
+        upstream = nodes[node.producers[0]]
+        if len(upstream.consumers) != 1:
+            break
+        node = upstream
+        chain.append(node.name)
+        if node.kind in KERNEL_CLASSES:
+            break
+    return chain
+
+
+def _has_activation(node: Node) -> bool:
+    """Whether the node applies an activation function, its own or one fused into a kernel."""
+    if node.kind in KERNEL_CLASSES or node.kind == "Activation":
+        activation = node.config.get("activation", "linear")
+        return (activation or "linear") != "linear"
+    return node.kind in _ACTIVATIONS
+
+
+def _wants_quantizer(nodes: dict[str, Node], node: Node, policy: Policy) -> bool:
+    if node.kind in _VALUE_PRESERVING:
+        return False
+    readers = [nodes[name] for name in node.consumers]
+    if len(readers) == 1 and readers[0].kind in _NORMALIZATIONS | _ACTIVATIONS:
+        return False
+    chain = _fused_chain(nodes, node.name)
+    root = nodes[chain[-1]]
+    if not readers:
+        # Features leave the model on their grid; logits, probabilities and pooled features leave
+        # it as they are.
+        return root.kind not in {"Dense"} and _has_activation(node) and node.kind != "Softmax"
+    if _has_activation(node) or node.kind in _SUMS:
+        return True
+    if root.kind in KERNEL_CLASSES and all(reader.kind in _SUMS for reader in readers):
+        return policy.quantize_before_add
+    return _feeds_arithmetic(nodes, node)
+
+
+def _feeds_arithmetic(nodes: dict[str, Node], node: Node) -> bool:
+    """Whether a kernel or an element-wise operation reads the tensor, values kept in between."""
+    for name in node.consumers:
+        reader = nodes[name]
+        if reader.kind in _VALUE_PRESERVING:
+            if _feeds_arithmetic(nodes, reader):
+                return True
+        else:
+            return True
+    return False
+
+
+def _computes(node: Node) -> bool:
+    """Whether the node holds kernels: a layer with one, or a nested model."""
+    return node.kind in KERNEL_CLASSES or "layers" in node.config
+
+
+def _behind_kernels(nodes: dict[str, Node]) -> set[str]:
+    """Returns the nodes that read, directly or not, what a kernel produced."""
+    behind: set[str] = set()
+    pending = [c for node in nodes.values() if _computes(node) for c in node.consumers]
+    while pending:
+        name = pending.pop()
+        if name not in behind:
+            behind.add(name)
+            pending.extend(nodes[name].consumers)
+    return behind
+
+
+def place(nodes: dict[str, Node], policy: Policy, reads_images: bool = True) -> Placement:
+    """Returns which kernels and outputs a policy quantizes, and at which bits.
+
+    Args:
+        nodes: the graph, from `read_graph`.
+        policy: the policy.
+        reads_images: whether this graph reads the images, which stay as they are until the first
+            kernel; False for a nested model behind other kernels.
+
+    Raises:
+        UserError: when an override has unknown bits.
+    """
+    behind = _behind_kernels(nodes)
+    computing = {node.name for node in nodes.values() if _computes(node)}
+    first = frozenset(computing - behind) if reads_images else frozenset()
+    reached = behind | computing if reads_images else set(nodes)
+
+    def bits_of(chain: list[str]) -> LayerBits:
+        for pattern, bits in policy.overrides:
+            if any(fnmatch.fnmatchcase(name, pattern) for name in chain):
+                return parse_layer_bits(bits)
+        return policy.first if policy.first and first & set(chain) else policy.default
+
+    kernels = {n.name: bits_of([n.name]).weights for n in nodes.values() if n.kind in KERNEL_CLASSES}
+    outputs = {
+        name: bits_of(_fused_chain(nodes, name)).activations
+        for name in nodes
+        if name in reached and _wants_quantizer(nodes, nodes[name], policy)
+    }
+    kernels, outputs = (
+        {name: bits for name, bits in asked.items() if bits != FLOAT} for asked in (kernels, outputs)
+    )
+    return Placement(kernels, outputs, first)
+
+
+def check_overrides(policy: Policy, names: list[str]) -> None:
+    """Refuses an override that matches no layer.
+
+    Args:
+        policy: the policy.
+        names: the names of all layers, nested ones included.
+
+    Raises:
+        UserError: naming the pattern and the nearest layer.
+    """
+    for pattern, bits in policy.overrides:
+        parse_layer_bits(bits)
+        if not fnmatch.filter(names, pattern):
+            if any(mark in pattern for mark in "*?["):
+                raise UserError(f"Override {pattern!r} matches no layer; first: {names[0]!r}.")
+            raise unknown_choice("layer in an override", pattern, names)
+
+
+def fixed_bits(bits: int | str) -> int | None:
+    """Returns the bits as quantizers take them: `None` where the pass decides."""
+    return None if bits == DRAWN else int(bits)

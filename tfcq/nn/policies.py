@@ -1,0 +1,102 @@
+"""Policies: which layers are quantized, and at which bits, as data. Needs no TensorFlow."""
+
+import dataclasses
+import re
+
+from tfcq.errors import UserError, unknown_choice
+from tfcq.quantization.bitwidths import HIGHEST_BITS, LOWEST_BITS
+
+DRAWN = "drawn"
+FLOAT = "float"
+Bits = int | str
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerBits:
+    """Bits of one layer: a number, `"drawn"` (the pass decides) or `"float"`.
+
+    Args:
+        weights: bits of the layer's kernel.
+        activations: bits of the layer's output, after batch norm and activation function.
+    """
+
+    weights: Bits = DRAWN
+    activations: Bits = DRAWN
+
+
+def parse_layer_bits(text: str) -> LayerBits:
+    """Reads `fp` (all float), `8w8a`, `8w` (weights only) or `8a` (activations only).
+
+    Args:
+        text: the bits of one layer, fixed for every pass.
+
+    Raises:
+        UserError: on any other form, and on bits outside 2 to 16.
+    """
+    if text == "fp":
+        return LayerBits(FLOAT, FLOAT)
+    match = re.fullmatch(r"(?:(\d+)w)?(?:(\d+)a)?", text)
+    if text and match:
+        bits = [FLOAT if group is None else int(group) for group in match.groups()]
+        if all(b == FLOAT or LOWEST_BITS <= b <= HIGHEST_BITS for b in bits):
+            return LayerBits(*bits)
+    raise UserError(
+        f"Unknown layer bits {text!r}; allowed: 'fp', '8w8a', '8w' or '8a' with "
+        f"{LOWEST_BITS} to {HIGHEST_BITS} bits."
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Policy:
+    """How a float model becomes a quantizable one.
+
+    Args:
+        name: what the policy is called.
+        default: bits of a layer that nothing else names.
+        first: bits of the first layer with a kernel, `None` for the default.
+        quantize_before_add: whether the output of a convolution (and its batch norm) that goes
+            straight into a residual sum is quantized too; its sum always is.
+        per_channel: one weight scale per output channel, or one per tensor.
+        narrow_range: leave out the most negative weight level.
+        rounding: `"nearest"`, `"floor"` or `"stochastic"`.
+        detach_scale: hold weight scales constant in the backward pass.
+        overrides: pairs (pattern of layer names, bits as `parse_layer_bits` reads them); the
+            first that matches wins.
+    """
+
+    name: str
+    default: LayerBits = LayerBits()
+    first: LayerBits | None = None
+    quantize_before_add: bool = True
+    per_channel: bool = True
+    narrow_range: bool = False
+    rounding: str = "nearest"
+    detach_scale: bool = False
+    overrides: tuple[tuple[str, str], ...] = ()
+
+
+# SSQL's authors: the stem stays at 8 bits, and a convolution before a residual sum quantizes its
+# weights only.
+PAPER = Policy("paper", first=LayerBits(8, 8), quantize_before_add=False)
+# Every kernel and every materialized activation at the bits of the pass.
+UNIFORM = Policy("uniform", detach_scale=True)
+# SSQL's projector: 8-bit weights, float activations.
+WEIGHTS_8_BIT = Policy("weights_8_bit", default=LayerBits(8, FLOAT))
+
+POLICIES = {policy.name: policy for policy in (PAPER, UNIFORM, WEIGHTS_8_BIT)}
+
+
+def policy_named(policy: str | Policy) -> Policy:
+    """Returns the policy of a name, or the policy itself.
+
+    Args:
+        policy: a name in `POLICIES`, or a `Policy`.
+
+    Raises:
+        UserError: on an unknown name.
+    """
+    if isinstance(policy, Policy):
+        return policy
+    if policy not in POLICIES:
+        raise unknown_choice("policy", policy, POLICIES)
+    return POLICIES[policy]

@@ -1,0 +1,160 @@
+"""Turns any functional or sequential Keras model into one whose calls take `precision`."""
+
+import dataclasses
+import fnmatch
+from typing import Any
+
+import keras
+
+from tfcq.errors import UserError
+from tfcq.nn.activation_quantizer import ActivationQuantizer
+from tfcq.nn.layers import QUANTIZED_COUNTERPARTS
+from tfcq.nn.placement import Placement, check_overrides, fixed_bits, place, read_graph
+from tfcq.nn.policies import Policy, parse_layer_bits, policy_named
+from tfcq.nn.precision import accept_precision
+from tfcq.quantization.quantizers import MinMaxActivationQuantizer, MinMaxWeightQuantizer
+
+
+@keras.saving.register_keras_serializable("tfcq")
+class QuantizableModel(keras.Model):
+    """A functional model whose calls take `precision`; made by `tfcq.quantizable`.
+
+    Args:
+        inputs: symbolic inputs.
+        outputs: symbolic outputs.
+        name: name of the model.
+        **kwargs: as for a functional `keras.Model`.
+    """
+
+    def __init__(self, inputs: Any, outputs: Any, name: str | None = None, **kwargs: Any) -> None:
+        super().__init__(inputs=inputs, outputs=outputs, name=name, **kwargs)
+        accept_precision(self)
+
+
+def quantizable(
+    model: keras.Model,
+    policy: str | Policy = "paper",
+    overrides: dict[str, str] | None = None,
+) -> QuantizableModel:
+    """Returns a copy of a model, weights included, whose calls take `precision`.
+
+    `model(x, precision=tfcq.Precision(4, 8))` is a quantized pass; without `precision` the
+    result equals the original's to the last bit.
+
+    Args:
+        model: a built functional or sequential model; nested ones are converted too.
+        policy: `"paper"`, `"uniform"` or a `tfcq.Policy`.
+        overrides: fixed bits by pattern of layer names, for example
+            `{"conv1": "8w8a", "top_*": "fp"}`; the first match wins.
+
+    Raises:
+        UserError: on a model that is not built from layers, a layer whose kernel cannot be
+            quantized and that no override leaves in float, or an override that matches nothing.
+    """
+    if isinstance(model, QuantizableModel):
+        raise UserError(f"Model {model.name!r} is quantizable already; pass the float model.")
+    policy = policy_named(policy)
+    policy = dataclasses.replace(policy, overrides=(*(overrides or {}).items(), *policy.overrides))
+    model = _as_functional(model)
+    check_overrides(policy, _layer_names(model))
+    copy = _convert(model, policy, reads_images=True)
+    _copy_weights(model, copy)
+    return copy
+
+
+def _as_functional(model: keras.Model) -> keras.Model:
+    """Returns the model as one with a graph that can be read."""
+    if isinstance(model, keras.Sequential):
+        if not model.built:
+            raise UserError(f"Sequential model {model.name!r} is not built; call build() first.")
+        return keras.Model(model.inputs[0], model.outputs[0], name=model.name)
+    config = model.get_config() if isinstance(model, keras.Model) else {}
+    if not {"layers", "input_layers", "output_layers"} <= set(config):
+        raise UserError(
+            f"Received {type(model).__name__} {getattr(model, 'name', '')!r}; allowed: a "
+            "functional or sequential Keras model (keras.Model(inputs, outputs))."
+        )
+    return model
+
+
+def _layer_names(model: keras.Model) -> list[str]:
+    names = []
+    for layer in model.layers:
+        names += _layer_names(layer) if isinstance(layer, keras.Model) else [layer.name]
+    return names
+
+
+def _convert(model: keras.Model, policy: Policy, reads_images: bool) -> QuantizableModel:
+    placement = place(read_graph(model.get_config()), policy, reads_images)
+    calls: dict[str, int] = {}
+
+    def clone_layer(layer: keras.layers.Layer) -> keras.layers.Layer:
+        if isinstance(layer, keras.Model):
+            return _convert(_as_functional(layer), policy, layer.name in placement.first)
+        return _clone_layer(layer, placement, policy)
+
+    def call_layer(layer: keras.layers.Layer, *args: Any, **kwargs: Any) -> Any:
+        outputs = layer(*args, **kwargs)
+        if layer.name not in placement.outputs:
+            return outputs
+        calls[layer.name] = calls.get(layer.name, 0) + 1
+        count = "" if calls[layer.name] == 1 else f"_{calls[layer.name]}"
+        quantizer = MinMaxActivationQuantizer(
+            bits=fixed_bits(placement.outputs[layer.name]), rounding=policy.rounding
+        )
+        name = f"{layer.name}_quantizer{count}"
+        return ActivationQuantizer(quantizer, name=name, dtype=_dtype_policy(layer))(outputs)
+
+    clone = keras.models.clone_model(
+        model, clone_function=clone_layer, call_function=call_layer, recursive=False
+    )
+    return QuantizableModel(clone.input, clone.output, name=model.name)
+
+
+def _dtype_policy(layer: Any) -> Any:
+    # Operations such as `x + y` are nodes too, but have no dtype policy of their own.
+    return getattr(layer, "dtype_policy", None)
+
+
+def _clone_layer(
+    layer: keras.layers.Layer, placement: Placement, policy: Policy
+) -> keras.layers.Layer:
+    config = layer.get_config()
+    if layer.name in placement.kernels and type(layer) in QUANTIZED_COUNTERPARTS:
+        config["weight_quantizer"] = MinMaxWeightQuantizer(
+            bits=fixed_bits(placement.kernels[layer.name]),
+            per_channel=policy.per_channel,
+            narrow_range=policy.narrow_range,
+            rounding=policy.rounding,
+            detach_scale=policy.detach_scale,
+        )
+        return QUANTIZED_COUNTERPARTS[type(layer)].from_config(config)
+    if type(layer) not in QUANTIZED_COUNTERPARTS:
+        _refuse_unknown_kernel(layer, policy)
+    return type(layer).from_config(config)
+
+
+def _refuse_unknown_kernel(layer: keras.layers.Layer, policy: Policy) -> None:
+    """Raises for a layer that would silently stay in float although it holds a kernel."""
+    kernels = [w for w in getattr(layer, "trainable_weights", []) if len(w.shape) >= 2]
+    left_in_float = any(
+        fnmatch.fnmatchcase(layer.name, pattern) and parse_layer_bits(bits).weights == "float"
+        for pattern, bits in policy.overrides
+    )
+    if kernels and not left_in_float:
+        allowed = ", ".join(kind.__name__ for kind in QUANTIZED_COUNTERPARTS)
+        raise UserError(
+            f"Layer {layer.name!r} ({type(layer).__name__}) holds a kernel that cannot be "
+            f"quantized; allowed: {allowed}. To leave it in float, pass "
+            f"overrides={{{layer.name!r}: 'fp'}}."
+        )
+
+
+
+
+def _copy_weights(source: keras.Model, target: keras.Model) -> None:
+    for layer in source.layers:
+        if isinstance(layer, keras.Model):
+            _copy_weights(layer, target.get_layer(layer.name))
+        elif layer.weights:
+            target.get_layer(layer.name).set_weights(layer.get_weights())

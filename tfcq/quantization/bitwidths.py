@@ -1,0 +1,118 @@
+"""Bit-widths as text and as values: `fp`, `4w8a`, `2-8`. Needs no TensorFlow."""
+
+import dataclasses
+import re
+
+from tfcq.errors import UserError
+
+LOWEST_BITS = 2
+HIGHEST_BITS = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class BitWidth:
+    """Bits of weights and activations; `None` stands for float.
+
+    Args:
+        weights: bits of the weights, 2 to 16, or None for float.
+        activations: bits of the activations, 2 to 16, or None for float.
+    """
+
+    weights: int | None
+    activations: int | None
+
+    def __str__(self) -> str:
+        if self.weights is None and self.activations is None:
+            return "fp"
+        weights = "" if self.weights is None else f"{self.weights}w"
+        activations = "" if self.activations is None else f"{self.activations}a"
+        return weights + activations
+
+    @property
+    def is_float(self) -> bool:
+        """Whether nothing is quantized."""
+        return self.weights is None and self.activations is None
+
+
+FLOAT = BitWidth(None, None)
+
+
+def _nearest_bits(text: str) -> int:
+    return min(max(int(text), LOWEST_BITS), HIGHEST_BITS)
+
+
+def parse_bit_width(text: str) -> BitWidth:
+    """Reads `fp` or `4w8a` (4-bit weights, 8-bit activations).
+
+    Args:
+        text: the bit-width.
+
+    Raises:
+        UserError: on any other form, and on bits outside 2 to 16.
+    """
+    text = text.strip()
+    if text == "fp":
+        return FLOAT
+    match = re.fullmatch(r"(\d+)w(\d+)a", text)
+    nearest = "8w8a"
+    if match:
+        weights, activations = (_nearest_bits(group) for group in match.groups())
+        nearest = f"{weights}w{activations}a"
+        if nearest == text:
+            return BitWidth(weights, activations)
+    raise UserError(
+        f"Unknown bit-width {text!r}; allowed: 'fp', or NwMa with N and M from {LOWEST_BITS} to "
+        f"{HIGHEST_BITS}. Did you mean {nearest!r}?"
+    )
+
+
+def parse_bit_widths(text: str) -> tuple[BitWidth, ...]:
+    """Reads a comma-separated list such as `fp,8w8a,2w4a`, in the order given.
+
+    Args:
+        text: the list.
+
+    Raises:
+        UserError: on an unknown entry, an empty list or an entry that stands twice.
+    """
+    parsed = tuple(parse_bit_width(entry) for entry in text.split(",") if entry.strip())
+    if not parsed:
+        raise UserError(f"No bit-width in {text!r}; allowed: a list such as 'fp,8w8a,4w4a'.")
+    for bits in parsed:
+        if parsed.count(bits) > 1:
+            raise UserError(f"Bit-width '{bits}' stands twice in {text!r}; name it once.")
+    return parsed
+
+
+def parse_bit_choices(text: str) -> tuple[int, ...]:
+    """Reads the candidate bits of a draw: `2-8` (every one of 2..8), `4` or `2,4,8`.
+
+    Args:
+        text: the range, number or list.
+
+    Returns:
+        The candidates in ascending order for a range, else in the order given.
+
+    Raises:
+        UserError: on any other form, a descending range, and bits outside 2 to 16.
+    """
+    text = str(text).strip()
+    if match := re.fullmatch(r"(\d+)-(\d+)", text):
+        low, high = (int(group) for group in match.groups())
+        if low <= high:
+            choices = tuple(range(low, high + 1))
+        else:
+            raise UserError(f"Bits {text!r} descend; did you mean '{high}-{low}'?")
+    elif re.fullmatch(r"\d+(,\d+)*", text):
+        choices = tuple(int(entry) for entry in text.split(","))
+    else:
+        raise UserError(
+            f"Unknown bits {text!r}; allowed: a range '2-8', a number '4' or a list '2,4,8'."
+        )
+    for bits in choices:
+        if _nearest_bits(str(bits)) != bits:
+            raise UserError(
+                f"Bits {bits} in {text!r} cannot be used; allowed: {LOWEST_BITS} to "
+                f"{HIGHEST_BITS}. The nearest is {_nearest_bits(str(bits))}."
+            )
+    return choices

@@ -1,0 +1,179 @@
+"""Uniform affine fake quantization as pure tensor functions with straight-through gradients.
+
+Written for tensors `x`, a scale `s`, a zero point `z` and integer levels `lowest..highest`:
+
+    level = clip(round(x / s) + z, lowest, highest)        y = (level - z) * s
+
+and, with `inside` where nothing was clipped, the straight-through estimator gives
+
+    dy/dx = 1 if inside else 0
+    dy/ds = level - z - (x / s if inside else 0)
+    dy/dz = 0 if inside else -s
+
+(SSQL, Eqs. 2 and 3; Contrastive Quant, Eq. 9, is rounding `floor`.)
+"""
+
+import tensorflow as tf
+
+from tfcq.errors import UserError, unknown_choice
+
+ROUNDINGS = ("nearest", "floor", "stochastic")
+
+
+def arithmetic_dtype(dtype: tf.DType) -> tf.DType:
+    """Returns float64 for float64, else float32: scales are never kept in half precision."""
+    return tf.float64 if dtype == tf.float64 else tf.float32
+
+
+def _sum_to_shape_of(gradient: tf.Tensor, parameter: tf.Tensor) -> tf.Tensor:
+    """Sums a gradient over the axes along which its parameter was broadcast."""
+    if parameter.shape.rank == 0:
+        return tf.reduce_sum(gradient)
+    axes = [axis for axis, size in enumerate(parameter.shape) if size == 1]
+    return tf.reduce_sum(gradient, axis=axes, keepdims=True)
+
+
+@tf.custom_gradient
+def straight_through_round(x: tf.Tensor) -> tuple[tf.Tensor, object]:
+    """Rounds half to even; the gradient passes unchanged.
+
+    Args:
+        x: float tensor of any shape.
+    """
+    return tf.round(x), lambda upstream: upstream
+
+
+def fake_quantize(
+    x: tf.Tensor,
+    scale: tf.Tensor,
+    zero_point: tf.Tensor,
+    lowest: tf.Tensor,
+    highest: tf.Tensor,
+    rounding: str = "nearest",
+    seed: tf.Tensor | None = None,
+) -> tf.Tensor:
+    """Rounds a tensor to the nearest representable levels and back (formulas: this module).
+
+    Args:
+        x: float tensor of any shape.
+        scale: float tensor, positive, of shape () or of the rank of `x` with size 1 along
+            every shared axis.
+        zero_point: float tensor with an integer value, of shape () or the shape of `scale`.
+        lowest: float tensor of shape (), the lowest integer level.
+        highest: float tensor of shape (), the highest integer level.
+        rounding: `"nearest"` (half to even), `"floor"`, or `"stochastic"` (up with the
+            probability of the fractional part).
+        seed: int32 tensor of shape (2,), needed by stochastic rounding.
+
+    Returns:
+        A tensor of the shape and dtype of `x`; its arithmetic is float64 for float64, else
+        float32.
+
+    Raises:
+        UserError: on an unknown rounding, or stochastic rounding without a seed.
+    """
+    if rounding not in ROUNDINGS:
+        raise unknown_choice("rounding", rounding, ROUNDINGS)
+    if rounding == "stochastic" and seed is None:
+        raise UserError("Stochastic rounding needs a seed; received None.")
+    dtype = arithmetic_dtype(x.dtype)
+
+    def to_integer(ratio: tf.Tensor) -> tf.Tensor:
+        if rounding == "nearest":
+            return tf.round(ratio)
+        if rounding == "floor":
+            return tf.floor(ratio)
+        return tf.floor(ratio + tf.random.stateless_uniform(tf.shape(ratio), seed, dtype=dtype))
+
+    @tf.custom_gradient
+    def quantize(values, scale, zero_point):
+        ratio = values / scale
+        unclipped = to_integer(ratio) + zero_point
+        level = tf.clip_by_value(unclipped, lowest, highest)
+        outputs = (level - zero_point) * scale
+
+        def gradient(upstream):
+            inside = tf.equal(unclipped, level)
+            zero = tf.zeros((), dtype)
+            to_values = tf.where(inside, upstream, zero)
+            per_scale = level - zero_point - tf.where(inside, ratio, zero)
+            to_scale = _sum_to_shape_of(upstream * per_scale, scale)
+            to_zero_point = _sum_to_shape_of(tf.where(inside, zero, -upstream * scale), zero_point)
+            return to_values, to_scale, to_zero_point
+
+        return outputs, gradient
+
+    outputs = quantize(tf.cast(x, dtype), tf.cast(scale, dtype), tf.cast(zero_point, dtype))
+    return tf.cast(outputs, x.dtype)
+
+
+def symmetric_levels(
+    bits: tf.Tensor, narrow_range: bool, dtype: tf.DType
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns the lowest and highest level of signed integers.
+
+    Args:
+        bits: int32 tensor of shape ().
+        narrow_range: whether to leave out the most negative level, -2^(bits-1).
+        dtype: dtype of the result.
+    """
+    half = tf.cast(tf.bitwise.left_shift(1, tf.cast(bits, tf.int32) - 1), dtype)
+    return (1 - half if narrow_range else -half), half - 1
+
+
+def symmetric_scale(
+    x: tf.Tensor, bits: tf.Tensor, axes: list[int] | None, narrow_range: bool = False
+) -> tf.Tensor:
+    """Returns scale = max|x| / ((2^bits - 1) / 2), or max|x| / (2^(bits-1) - 1) when narrow.
+
+    Args:
+        x: float tensor.
+        bits: int32 tensor of shape ().
+        axes: axes that share a scale; None for all (per tensor).
+        narrow_range: whether the most negative level is left out.
+
+    Returns:
+        A tensor that broadcasts against `x`; 1 where every value is zero, so that the output
+        there is zero.
+
+    Raises:
+        tf.errors.InvalidArgumentError: when `x` holds NaN or infinity.
+    """
+    dtype = arithmetic_dtype(x.dtype)
+    lowest, highest = symmetric_levels(bits, narrow_range, dtype)
+    largest = tf.reduce_max(tf.abs(tf.cast(x, dtype)), axis=axes, keepdims=axes is not None)
+    scale = 2 * largest / (highest - lowest)
+    scale = tf.debugging.check_numerics(scale, "NaN or infinity in weights to be quantized")
+    return tf.where(scale >= dtype.as_numpy_dtype(_smallest_normal(dtype)), scale, 1)
+
+
+def asymmetric_scale(
+    minimum: tf.Tensor, maximum: tf.Tensor, bits: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Returns scale = (max - min) / (2^bits - 1), zero point = -round(min / scale), top level.
+
+    The rounding of the zero point is straight-through. A range of a single value `c` gets the
+    scale |c| (1 for zero), with which `c` is represented exactly.
+
+    Args:
+        minimum: float tensor of shape (), lower end of the range.
+        maximum: float tensor of shape (), upper end of the range.
+        bits: int32 tensor of shape ().
+
+    Raises:
+        tf.errors.InvalidArgumentError: when an end of the range is NaN or infinite.
+    """
+    dtype = arithmetic_dtype(minimum.dtype)
+    minimum, maximum = tf.cast(minimum, dtype), tf.cast(maximum, dtype)
+    top = tf.cast(tf.bitwise.left_shift(1, tf.cast(bits, tf.int32)) - 1, dtype)
+    smallest = dtype.as_numpy_dtype(_smallest_normal(dtype))
+    scale = (maximum - minimum) / top
+    scale = tf.debugging.check_numerics(scale, "NaN or infinity in an activation range")
+    single = tf.where(tf.abs(maximum) >= smallest, tf.abs(maximum), 1)
+    scale = tf.where(scale >= smallest, scale, tf.stop_gradient(single))
+    return scale, -straight_through_round(minimum / scale), top
+
+
+def _smallest_normal(dtype: tf.DType) -> float:
+    """Below this a quotient would overflow or lose its digits."""
+    return 2.0**-1022 if dtype == tf.float64 else 2.0**-126
