@@ -73,7 +73,7 @@ class Augmentation:
             # JSON knows lists only; equal settings must compare equal after a round trip.
             object.__setattr__(self, name, _pair(name, getattr(self, name)))
         if self.crop_area[1] > 1:
-            raise UserError(f"crop_area={self.crop_area} exceeds the image; at most 1.0 is allowed.")
+            raise UserError(f"crop_area={self.crop_area} exceeds the image; allowed: at most 1.0.")
         for name in _PROBABILITIES:
             _check_number(name, getattr(self, name), 1.0)
         for name in _STRENGTHS:

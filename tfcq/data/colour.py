@@ -20,7 +20,7 @@ def luma(images: tf.Tensor) -> tf.Tensor:
     """
     if images.shape[-1] == 1:
         return images
-    return tf.reduce_sum(images * tf.constant(_LUMA, images.dtype), axis=-1, keepdims=True)
+    return tf.tensordot(images, tf.constant(_LUMA, images.dtype, [3, 1]), axes=1)
 
 
 def adjust_brightness(images: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:

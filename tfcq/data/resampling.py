@@ -1,5 +1,6 @@
 """Crops, resizing and blur with different parameters for every image of a batch."""
 
+import numpy as np
 import tensorflow as tf
 
 
@@ -16,8 +17,8 @@ def crop_resize(
 
     Equals `tf.image.resize(crop, size, antialias=True)` of each crop on its own, which
     `tf.image.crop_and_resize` does not: that one neither filters when it shrinks nor places pixel
-    centres as torchvision and Pillow do. Resizing is linear and separable, so a batch is two
-    matrix products.
+    centres as torchvision and Pillow do. Resizing is linear and separable, hence two matrix
+    products.
 
     Args:
         images: float32 [B, H, W, C].
@@ -31,19 +32,10 @@ def crop_resize(
     Returns:
         float32 [B, output_size, output_size, C].
     """
-    shape = tf.shape(images)
-    channels = images.shape[-1]
-    rows = _weights(top, height, shape[1], output_size)
-    columns = _weights(left, width, shape[2], output_size)
+    rows = _weights(top, height, tf.shape(images)[1], output_size)
+    columns = _weights(left, width, tf.shape(images)[2], output_size)
     columns = tf.where(flip[:, tf.newaxis, tf.newaxis], columns[:, ::-1], columns)
-    size = output_size
-    crop = rows @ tf.reshape(images, [shape[0], shape[1], shape[2] * channels])
-    # [B, rows, W, C] -> [B, W, rows * C], so that the second product runs over columns.
-    crop = tf.transpose(tf.reshape(crop, [shape[0], size, shape[2], channels]), [0, 2, 1, 3])
-    crop = columns @ tf.reshape(crop, [shape[0], shape[2], size * channels])
-    crop = tf.transpose(tf.reshape(crop, [shape[0], size, size, channels]), [0, 2, 1, 3])
-    # The weights of a pixel add up to 1 only to within rounding.
-    return tf.clip_by_value(crop, 0.0, 1.0)
+    return _separable(images, rows, columns)
 
 
 def _weights(start: tf.Tensor, extent: tf.Tensor, length: tf.Tensor, size: int) -> tf.Tensor:
@@ -61,21 +53,40 @@ def _weights(start: tf.Tensor, extent: tf.Tensor, length: tf.Tensor, size: int) 
 def gaussian_blur(images: tf.Tensor, sigma: tf.Tensor, radius: int) -> tf.Tensor:
     """Returns the images blurred, each with its own strength.
 
-    Separable sum of shifted images, weights proportional to `exp(-d^2 / (2 sigma^2))`; borders are
-    mirrored as in torchvision's `GaussianBlur`.
+    Weights are proportional to `exp(-d^2 / (2 sigma^2))` for distances d up to `radius`; borders
+    are mirrored as in torchvision's `GaussianBlur`.
 
     Args:
-        images: float32 [B, H, W, C]; H and W greater than `radius`.
+        images: float32 [B, S, S, C], values in [0, 1]; S static and greater than `radius`.
         sigma: float32 [B], standard deviation in pixels, positive.
         radius: the kernel has `2 * radius + 1` taps.
+
+    Returns:
+        float32 [B, S, S, C], values in [0, 1].
     """
+    size = images.shape[1]
     distance = tf.range(-radius, radius + 1, dtype=tf.float32)
     weight = tf.exp(-0.5 * tf.square(distance / sigma[:, tf.newaxis]))
     weight /= tf.reduce_sum(weight, axis=1, keepdims=True)
-    taps = tf.unstack(weight[:, :, tf.newaxis, tf.newaxis, tf.newaxis], axis=1)
-    height, width = tf.shape(images)[1], tf.shape(images)[2]
-    padded = tf.pad(images, [[0, 0], [radius, radius], [0, 0], [0, 0]], "REFLECT")
-    rows = tf.add_n([tap * padded[:, i : i + height] for i, tap in enumerate(taps)])
-    padded = tf.pad(rows, [[0, 0], [0, 0], [radius, radius], [0, 0]], "REFLECT")
-    blurred = tf.add_n([tap * padded[:, :, i : i + width] for i, tap in enumerate(taps)])
-    return tf.clip_by_value(blurred, 0.0, 1.0)
+    matrix = tf.tensordot(weight, _shifts(size, radius), axes=1)
+    return _separable(images, matrix, matrix)
+
+
+def _shifts(size: int, radius: int) -> np.ndarray:
+    """Returns [taps, size, size]: which pixel each tap of each pixel reads, borders mirrored."""
+    pixel = np.arange(size)
+    read = np.stack([pixel + tap for tap in range(-radius, radius + 1)])
+    read = size - 1 - np.abs(size - 1 - np.abs(read))
+    return (read[:, :, np.newaxis] == pixel).astype(np.float32)
+
+
+def _separable(images: tf.Tensor, rows: tf.Tensor, columns: tf.Tensor) -> tf.Tensor:
+    """Returns `rows @ image @ transpose(columns)` of each channel, as float32 [B, S, S, C]."""
+    shape, size, channels = tf.shape(images), rows.shape[1], images.shape[-1]
+    result = rows @ tf.reshape(images, [shape[0], shape[1], shape[2] * channels])
+    # [B, S, W, C] -> [B, W, S * C], so that the second product runs over columns.
+    result = tf.transpose(tf.reshape(result, [shape[0], size, shape[2], channels]), [0, 2, 1, 3])
+    result = columns @ tf.reshape(result, [shape[0], shape[2], size * channels])
+    result = tf.transpose(tf.reshape(result, [shape[0], size, size, channels]), [0, 2, 1, 3])
+    # The weights of a pixel add up to 1 only to within rounding.
+    return tf.clip_by_value(result, 0.0, 1.0)

@@ -117,7 +117,7 @@ def symmetric_levels(
         narrow_range: whether to leave out the most negative level, -2^(bits-1).
         dtype: dtype of the result.
     """
-    half = tf.cast(tf.bitwise.left_shift(1, tf.cast(bits, tf.int32) - 1), dtype)
+    half = tf.cast(tf.bitwise.left_shift(1, _unfolded(bits) - 1), dtype)
     return (1 - half if narrow_range else -half), half - 1
 
 
@@ -142,7 +142,7 @@ def symmetric_scale(
     dtype = arithmetic_dtype(x.dtype)
     lowest, highest = symmetric_levels(bits, narrow_range, dtype)
     largest = tf.reduce_max(tf.abs(tf.cast(x, dtype)), axis=axes, keepdims=axes is not None)
-    scale = 2 * largest / (highest - lowest)
+    scale = largest / ((highest - lowest) / 2)
     scale = tf.debugging.check_numerics(scale, "NaN or infinity in weights to be quantized")
     return tf.where(scale >= dtype.as_numpy_dtype(_smallest_normal(dtype)), scale, 1)
 
@@ -165,13 +165,22 @@ def asymmetric_scale(
     """
     dtype = arithmetic_dtype(minimum.dtype)
     minimum, maximum = tf.cast(minimum, dtype), tf.cast(maximum, dtype)
-    top = tf.cast(tf.bitwise.left_shift(1, tf.cast(bits, tf.int32)) - 1, dtype)
+    top = tf.cast(tf.bitwise.left_shift(1, _unfolded(bits)) - 1, dtype)
     smallest = dtype.as_numpy_dtype(_smallest_normal(dtype))
     scale = (maximum - minimum) / top
     scale = tf.debugging.check_numerics(scale, "NaN or infinity in an activation range")
     single = tf.where(tf.abs(maximum) >= smallest, tf.abs(maximum), 1)
     scale = tf.where(scale >= smallest, scale, tf.stop_gradient(single))
     return scale, -straight_through_round(minimum / scale), top
+
+
+def _unfolded(bits: tf.Tensor) -> tf.Tensor:
+    """Returns bits that graph optimization does not take for a constant.
+
+    It would turn the division by a constant number of steps into a product with its inverse. A
+    channel's largest weight sits exactly on a rounding tie, where that last digit decides.
+    """
+    return tf.raw_ops.PlaceholderWithDefault(input=tf.cast(bits, tf.int32), shape=[])
 
 
 def _smallest_normal(dtype: tf.DType) -> float:

@@ -1,0 +1,151 @@
+"""Any image data set known to TensorFlow Datasets, read from where it is prepared."""
+
+import difflib
+import os
+
+import tensorflow as tf
+
+from tfcq.data import names
+from tfcq.data.sources import Record, Split, missing_split
+from tfcq.errors import UserError
+
+try:
+    import tensorflow_datasets as tfds
+except ImportError as error:
+    raise UserError(
+        "Data sets by name need TensorFlow Datasets; install it with"
+        " `pip install tensorflow-datasets`."
+    ) from error
+
+# Some data sets publish no labelled test part; their validation part then is the test.
+_PARTS = {"train": ("train",), "test": ("test", "validation")}
+
+
+class TfdsSource:
+    """A TensorFlow data set with one image, and perhaps one class label, per example.
+
+    Examples come in the order in which they are stored. The network is used only to download.
+
+    Args:
+        name: a TFDS name: `name`, `name/config`, `name:version` or `name/config:version`.
+        data_dir: where data sets are prepared; None is TFDS's own default.
+        download: whether to download and prepare what is not there yet.
+
+    Raises:
+        UserError: no such data set, it is not prepared (and may not or cannot be downloaded), or
+            it holds no images.
+    """
+
+    def __init__(self, name: str, data_dir: str | None = None, download: bool = False):
+        _check_known(name, data_dir)
+        self.name = name
+        self._builder = _open_builder(name, data_dir)
+        if not self._builder.is_prepared():
+            if not download:
+                raise UserError(
+                    f"Data set {name!r} is not prepared in {str(self._builder.data_dir)!r};"
+                    " allowed: --download to fetch it, or tools/import_idx to make it of IDX files."
+                )
+            _download(self._builder)
+        self._image = self._image_feature()
+        self._label = self._label_feature()
+        self._parts = {
+            split: next(part for part in parts if part in self._builder.info.splits)
+            for split, parts in _PARTS.items()
+            if any(part in self._builder.info.splits for part in parts)
+        }
+        self.splits = tuple(self._parts)
+
+    def split(self, name: str) -> Split:
+        """Returns the split `"train"`, or `"test"` (else TFDS's validation split).
+
+        Raises:
+            UserError: the data set has no such split.
+        """
+        if name not in self._parts:
+            raise missing_split(self.name, name, self.splits)
+        info = self._builder.info
+        part = info.splits[self._parts[name]]
+        image, label = self._image, self._label
+        feature = info.features[image]
+        wanted = {image: True} | ({label: True} if label else {})
+        examples = self._builder.as_dataset(
+            split=part.name,
+            shuffle_files=False,
+            decoders=tfds.decode.PartialDecoding(
+                wanted, decoders={image: tfds.decode.SkipDecoding()}
+            ),
+            # One file after the other: the order must not depend on how many there are.
+            read_config=tfds.ReadConfig(try_autocache=False, interleave_cycle_length=1),
+        )
+
+        def record_of(index: tf.Tensor, example: Record) -> Record:
+            number = example[label] if label else tf.constant(-1, tf.int64)
+            return {"index": index, "image": example[image], "label": number}
+
+        def decode(record: Record) -> Record:
+            return {**record, "image": feature.decode_example(record["image"])}
+
+        return Split(
+            name=name,
+            size=int(examples.cardinality()),
+            image_shape=tuple(feature.shape),
+            class_names=tuple(info.features[label].names) if label else None,
+            records=examples.enumerate().map(record_of),
+            decode=decode,
+            record_bytes=max(1, part.num_bytes // max(1, part.num_examples)),
+        )
+
+    def _image_feature(self) -> str:
+        info = self._builder.info
+        images = [
+            key
+            for key, feature in info.features.items()
+            if isinstance(feature, tfds.features.Image) and feature.np_dtype == "uint8"
+        ]
+        if info.supervised_keys and info.supervised_keys[0] in images:
+            return info.supervised_keys[0]
+        if len(images) != 1:
+            raise UserError(
+                f"Data set {self.name!r} has {len(images)} images per example"
+                f" ({', '.join(info.features)}); allowed: data sets with one 8-bit image each."
+            )
+        return images[0]
+
+    def _label_feature(self) -> str | None:
+        info = self._builder.info
+        for key in [*(info.supervised_keys or ())[1:], "label"]:
+            if isinstance(info.features.get(key), tfds.features.ClassLabel):
+                return key
+        return None
+
+
+def _check_known(name: str, data_dir: str | None) -> None:
+    base = name.split("/")[0].split(":")[0]
+    # Community data sets are left out because listing them needs the network.
+    known = tfds.list_builders(with_community_datasets=False)
+    if base in known or (data_dir and os.path.isdir(os.path.join(data_dir, base))):
+        return
+    near = difflib.get_close_matches(base.lower(), [*known, names.DIGITS], n=1, cutoff=0.4)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise UserError(
+        f"Unknown data set {name!r}; allowed: digits, folder:PATH, one of the {len(known)} names"
+        f" of TensorFlow Datasets or a data set prepared in --data_dir.{hint}"
+    )
+
+
+def _open_builder(name: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
+    try:
+        return tfds.builder(name, data_dir=data_dir)
+    except (ValueError, AssertionError) as error:
+        # TFDS words an unknown config or version, or unreadable files, over several lines.
+        reason = " ".join(str(error).split())
+        raise UserError(f"Data set {name!r} cannot be opened: {reason}") from error
+
+
+def _download(builder: tfds.core.DatasetBuilder) -> None:
+    try:
+        builder.download_and_prepare()
+    except (OSError, tf.errors.OpError, tfds.download.DownloadError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"Data set {builder.name!r} could not be downloaded: {reason}") from error

@@ -1,0 +1,100 @@
+"""What watches a pre-training run: collapse, NaN and throughput."""
+
+import math
+import time
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tfcq.errors import TrainingStopped
+
+# Features that fill the sphere have a ratio near 1; collapsed ones near 0.
+COLLAPSED_BELOW = 0.05
+
+
+def feature_std_ratio(embeddings: tf.Tensor) -> tf.Tensor:
+    """Returns the standard deviation of the l2-normalized embeddings over 1/sqrt(dimensions).
+
+    1 for embeddings spread evenly over the sphere, 0 for collapsed ones (SimSiam, Sec. 4.1).
+
+    Args:
+        embeddings: float tensor [batch, dimensions].
+    """
+    normalized = tf.math.l2_normalize(embeddings, -1)
+    spread = tf.reduce_mean(tf.math.reduce_std(normalized, axis=0))
+    return spread * math.sqrt(embeddings.shape[-1])
+
+
+class StopOnFailure(keras.callbacks.Callback):
+    """Stops training with a plain explanation when the loss is NaN or features have collapsed.
+
+    Raises:
+        TrainingStopped: after the step, or the epoch, that showed it.
+    """
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Looks at the loss.
+
+        Args:
+            batch: index of the step in the epoch.
+            logs: the step's figures.
+        """
+        loss = float((logs or {}).get("loss", 0.0))
+        if not math.isfinite(loss):
+            raise TrainingStopped(
+                f"The loss became {loss} at step {batch + 1} of this epoch; try a lower learning "
+                "rate, and look for NaN in the images."
+            )
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Looks at the spread of the features.
+
+        Args:
+            epoch: index of the epoch.
+            logs: the epoch's figures.
+        """
+        ratio = float((logs or {}).get("feature_std_ratio", 1.0))
+        if ratio < COLLAPSED_BELOW:
+            raise TrainingStopped(
+                f"Features collapsed in epoch {epoch + 1}: their standard deviation is "
+                f"{ratio:.3f} of that of features spread over the sphere (at least "
+                f"{COLLAPSED_BELOW} is needed); try a lower learning rate or stronger augmentation."
+            )
+
+
+class Throughput(keras.callbacks.Callback):
+    """Adds `images_per_second` to each epoch's figures."""
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Starts the clock.
+
+        Args:
+            epoch: index of the epoch.
+            logs: unused.
+        """
+        self._steps = 0
+        self._started = None
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Counts a step; the first of a run is left out, since it builds the graph.
+
+        Args:
+            batch: index of the step in the epoch.
+            logs: unused.
+        """
+        if self._started is None:
+            self._started = time.perf_counter()
+        else:
+            self._steps += 1
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Reports the rate of the epoch.
+
+        Args:
+            epoch: index of the epoch.
+            logs: the epoch's figures; one is added.
+        """
+        if logs is not None and self._steps:
+            seconds = time.perf_counter() - self._started
+            logs["images_per_second"] = self._steps * self.model.images_per_step / seconds
