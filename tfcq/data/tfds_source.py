@@ -3,6 +3,7 @@
 import difflib
 import os
 
+import numpy as np
 import tensorflow as tf
 
 from tfcq.data import names
@@ -101,7 +102,7 @@ class TfdsSource:
         images = [
             key
             for key, feature in info.features.items()
-            if isinstance(feature, tfds.features.Image) and feature.np_dtype == "uint8"
+            if isinstance(feature, tfds.features.Image) and np.dtype(feature.np_dtype) == np.uint8
         ]
         if info.supervised_keys and info.supervised_keys[0] in images:
             return info.supervised_keys[0]
@@ -115,7 +116,7 @@ class TfdsSource:
     def _label_feature(self) -> str | None:
         info = self._builder.info
         for key in [*(info.supervised_keys or ())[1:], "label"]:
-            if isinstance(info.features.get(key), tfds.features.ClassLabel):
+            if key in info.features and isinstance(info.features[key], tfds.features.ClassLabel):
                 return key
         return None
 

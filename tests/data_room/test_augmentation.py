@@ -1,0 +1,171 @@
+"""Views against naive computations, one image at a time."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfcq.data import resampling
+from tfcq.data.augmentation import DRAWS, Augmentation, augmentation_for
+from tfcq.errors import UserError
+
+NOTHING = Augmentation(
+    crop_area=(1.0, 1.0),
+    crop_aspect=(1.0, 1.0),
+    flip=0.0,
+    jitter_probability=0.0,
+    grayscale=0.0,
+    blur=0.0,
+)
+LUMA = np.array([0.2989, 0.587, 0.114], np.float32)
+
+
+def images_of(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).random(shape, np.float32)
+
+
+def draws_of(batch: int, **fixed: float) -> np.ndarray:
+    draws = np.random.default_rng(1).random((batch, len(DRAWS)), np.float32)
+    for name, value in fixed.items():
+        draws[:, DRAWS.index(name)] = value
+    return draws
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_identity_draws_give_identical_images(channels):
+    images = images_of(5, 9, 9, channels)
+    views = NOTHING.for_channels(channels).augment(images, draws_of(5), 9)
+    np.testing.assert_array_equal(views, images)
+
+
+def test_flip_mirrors_exactly_the_images_whose_draw_is_below_its_probability():
+    images, draws = images_of(6, 8, 8, 3), draws_of(6)
+    draws[:, DRAWS.index("flip")] = [0.0, 0.49, 0.5, 0.9, 0.2, 0.7]
+    views = dataclasses.replace(NOTHING, flip=0.5).augment(images, draws, 8)
+    expected = images.copy()
+    expected[[0, 1, 4]] = images[[0, 1, 4], :, ::-1]
+    np.testing.assert_array_equal(views, expected)
+
+
+@pytest.mark.parametrize("name", ["brightness", "contrast", "saturation"])
+def test_factors_match_a_loop_over_images(name):
+    images, draws = images_of(7, 6, 6, 3), draws_of(7, jitter=0.0)
+    only = dataclasses.replace(
+        NOTHING, jitter_probability=0.8, brightness=0, contrast=0, saturation=0, hue=0
+    )
+    views = dataclasses.replace(only, **{name: 0.4}).augment(images, draws, 6)
+    for image, draw, view in zip(images, draws[:, DRAWS.index(name)], views, strict=True):
+        factor = 0.6 + draw * 0.8
+        grey = image @ LUMA
+        base = {"brightness": 0.0, "contrast": grey.mean(), "saturation": grey[..., None]}[name]
+        expected = np.clip(factor * image + (1 - factor) * base, 0, 1)
+        np.testing.assert_allclose(view, expected, atol=1e-6)
+
+
+def test_hue_matches_tensorflow_image_by_image():
+    images, draws = images_of(4, 6, 6, 3), draws_of(4, jitter=0.0)
+    only = dataclasses.replace(
+        NOTHING, jitter_probability=1.0, brightness=0, contrast=0, saturation=0, hue=0.1
+    )
+    views = only.augment(images, draws, 6)
+    for image, draw, view in zip(images, draws[:, DRAWS.index("hue")], views, strict=True):
+        expected = tf.image.adjust_hue(image, 0.2 * draw - 0.1)
+        np.testing.assert_allclose(view, expected, atol=1e-5)
+
+
+def test_images_whose_jitter_draw_is_not_below_the_probability_keep_their_colours():
+    images = images_of(3, 6, 6, 3)
+    jitter = dataclasses.replace(NOTHING, jitter_probability=0.8)
+    np.testing.assert_array_equal(jitter.augment(images, draws_of(3, jitter=0.8), 6), images)
+
+
+def test_grayscale_gives_equal_channels_of_the_luma():
+    images = images_of(3, 6, 6, 3)
+    grey = dataclasses.replace(NOTHING, grayscale=0.2).augment(
+        images, draws_of(3, grayscale=0.1), 6
+    )
+    np.testing.assert_allclose(grey, np.repeat((images @ LUMA)[..., None], 3, -1), atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [4, 12, 31])
+def test_crops_equal_resizing_each_slice_on_its_own(size):
+    images, draws = images_of(16, 20, 14, 3), draws_of(16)
+    crops = dataclasses.replace(NOTHING, crop_area=(0.2, 1.0), crop_aspect=(3 / 4, 4 / 3))
+    views = crops.augment(images, draws, size)
+    for image, draw, view in zip(images, draws, views, strict=True):
+        area = (0.2 + draw[0] * 0.8) * 20 * 14
+        aspect = math.exp(math.log(3 / 4) + draw[1] * (math.log(4 / 3) - math.log(3 / 4)))
+        height = min(round(math.sqrt(area / aspect)), 20)
+        width = min(round(math.sqrt(area * aspect)), 14)
+        top, left = int(draw[2] * (21 - height)), int(draw[3] * (15 - width))
+        piece = image[top : top + height, left : left + width]
+        expected = tf.image.resize(piece, [size, size], antialias=True)
+        np.testing.assert_allclose(view, expected, atol=5e-6)
+
+
+def test_blur_matches_a_direct_sum_with_mirrored_borders():
+    images, sigma, radius = images_of(3, 10, 10, 3), np.float32([0.1, 1.0, 2.0]), 2
+    blurred = resampling.gaussian_blur(tf.constant(images), tf.constant(sigma), radius)
+    for image, width, result in zip(images, sigma, blurred, strict=True):
+        kernel = np.exp(-0.5 * (np.arange(-radius, radius + 1) / width) ** 2)
+        kernel = np.outer(kernel, kernel) / kernel.sum() ** 2
+        padded = np.pad(image, [(radius, radius), (radius, radius), (0, 0)], "reflect")
+        expected = sum(
+            kernel[i, j] * padded[i : i + 10, j : j + 10] for i in range(5) for j in range(5)
+        )
+        np.testing.assert_allclose(result, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(("size", "channels"), [(8, 1), (32, 3), (72, 3)])
+def test_recipes_keep_values_between_0_and_1_and_repeat_exactly(size, channels):
+    images, draws = images_of(4, size, size + 4, channels), draws_of(4)
+    recipe = augmentation_for(size, channels)
+    views = recipe.augment(images, draws, size).numpy()
+    assert views.shape == (4, size, size, channels)
+    assert 0 <= views.min() and views.max() <= 1
+    np.testing.assert_array_equal(recipe.augment(images, draws, size), views)
+
+
+def test_a_view_does_not_depend_on_its_batch():
+    images, draws = images_of(6, 16, 16, 3), draws_of(6)
+    recipe = augmentation_for(16, 3)
+    alone = [recipe.augment(images[i : i + 1], draws[i : i + 1], 16)[0] for i in range(6)]
+    np.testing.assert_allclose(recipe.augment(images, draws, 16), np.stack(alone), atol=1e-6)
+
+
+def test_recipes_blur_large_images_only():
+    assert augmentation_for(64, 3).blur == 0
+    assert augmentation_for(65, 3).blur == 0.5
+    assert augmentation_for(28, 1) == Augmentation(saturation=0, hue=0, grayscale=0, blur=0)
+
+
+def test_colour_steps_on_grey_scale_images_are_refused():
+    with pytest.raises(UserError, match=r"hue=0\.1.*for_channels\(1\)"):
+        Augmentation().augment(images_of(1, 8, 8, 1), draws_of(1), 8)
+    with pytest.raises(UserError, match="4 channels"):
+        Augmentation().augment(images_of(1, 8, 8, 4), draws_of(1), 8)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"crop_area": (0.0, 1.0)},
+        {"crop_area": (0.2, 1.1)},
+        {"crop_aspect": (2.0, 1.0)},
+        {"blur_sigma": (0.1,)},
+        {"flip": 1.5},
+        {"hue": 0.6},
+        {"brightness": -0.1},
+        {"contrast": math.nan},
+    ],
+)
+def test_settings_out_of_range_are_refused_in_one_line(setting):
+    with pytest.raises(UserError, match=next(iter(setting))) as caught:
+        Augmentation(**setting)
+    assert "allowed" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_settings_read_from_json_lists_compare_equal():
+    assert Augmentation(crop_area=[0.2, 1.0]) == Augmentation()

@@ -1,0 +1,153 @@
+"""Batches: order, repeatability, resumption, shapes."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfcq.data import pipeline
+from tfcq.data.augmentation import Augmentation, augmentation_for
+from tfcq.data.sources import Split, open_source
+from tfcq.errors import UserError
+
+PLAIN = Augmentation(
+    crop_area=(1.0, 1.0),
+    crop_aspect=(1.0, 1.0),
+    flip=0.0,
+    jitter_probability=0.0,
+    grayscale=0.0,
+    blur=0.0,
+).for_channels(1)
+
+
+def numbered(size: int) -> Split:
+    """A split whose image i is filled with the value i."""
+    index = np.arange(size)
+    images = np.broadcast_to(index[:, None, None, None], (size, 4, 4, 1)).astype(np.uint8)
+    records = tf.data.Dataset.from_tensor_slices({"index": index, "image": images, "label": index})
+    return Split("train", size, (4, 4, 1), None, records, lambda record: record, 16)
+
+
+def varying(size: int) -> Split:
+    """A split of PNG images of different sizes; image i is filled with the value i."""
+    encoded = [
+        tf.io.encode_png(np.full((3 + i % 4, 5 + i % 3, 1), i, np.uint8)).numpy()
+        for i in range(size)
+    ]
+    index = np.arange(size)
+    records = tf.data.Dataset.from_tensor_slices({"index": index, "image": encoded, "label": index})
+
+    def decode(record):
+        return {**record, "image": tf.io.decode_png(record["image"], 1)}
+
+    return Split("train", size, (None, None, 1), None, records, decode, 100)
+
+
+def values_of(batches: tf.data.Dataset) -> list[list[int]]:
+    return [
+        [round(float(v) * 255) for v in first[:, 0, 0, 0]]
+        for first, _ in batches.as_numpy_iterator()
+    ]
+
+
+def assert_equal_streams(left, right):
+    for one, other in zip(left, right, strict=True):
+        for a, b in zip(one, other, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("block", [24, 10])
+@pytest.mark.parametrize("make", [numbered, varying])
+def test_each_epoch_is_another_permutation(make, block, monkeypatch):
+    split = make(24)
+    monkeypatch.setattr(pipeline, "SHUFFLE_BYTES", block * split.record_bytes)
+    monkeypatch.setattr(pipeline, "CACHE_BYTES", 10**9 if block == 24 else 0)
+    batches = values_of(pipeline.two_view_batches(split, PLAIN, 4, 6, seed=3, epochs=2))
+    first, second = sum(batches[:4], []), sum(batches[4:], [])
+    assert sorted(first) == sorted(second) == list(range(24))
+    assert len({tuple(first), tuple(second), tuple(range(24))}) == 3
+
+
+@pytest.mark.parametrize("make", [numbered, varying])
+def test_starting_at_a_later_epoch_equals_the_uninterrupted_stream(make):
+    recipe = augmentation_for(8, 1)
+    split, setting = make(22), {"image_size": 8, "batch_size": 5, "seed": 7}
+    whole = list(pipeline.two_view_batches(split, recipe, **setting, epochs=3))
+    resumed = pipeline.two_view_batches(split, recipe, **setting, first_epoch=2, epochs=1)
+    endless = pipeline.two_view_batches(split, recipe, **setting, first_epoch=1).take(8)
+    assert len(whole) == 3 * pipeline.steps_per_epoch(split, 5) == 12
+    assert_equal_streams(resumed, whole[8:])
+    assert_equal_streams(endless, whole[4:])
+
+
+def test_the_stream_does_not_depend_on_the_global_seed_or_on_caching(monkeypatch):
+    def stream():
+        recipe = augmentation_for(4, 1)
+        return list(pipeline.two_view_batches(numbered(20), recipe, 4, 5, seed=1, epochs=1))
+
+    tf.random.set_seed(1)
+    first = stream()
+    tf.random.set_seed(2)
+    monkeypatch.setattr(pipeline, "CACHE_BYTES", 0)
+    assert_equal_streams(stream(), first)
+
+
+def test_views_differ_from_each_other_and_between_seeds_and_epochs():
+    split, recipe = open_source("digits").split("train").first(64), augmentation_for(8, 1)
+
+    def batches(seed):
+        found = pipeline.two_view_batches(split, recipe, 8, 64, seed, epochs=2)
+        return [view.numpy() for pair in found for view in pair]
+
+    views = batches(0) + batches(1)
+    assert all(view.shape == (64, 8, 8, 1) and view.dtype == np.float32 for view in views)
+    assert len({view.tobytes() for view in views}) == 8
+
+
+def test_both_views_show_the_same_image():
+    for first, second in pipeline.two_view_batches(numbered(20), PLAIN, 4, 10, 0, epochs=1):
+        np.testing.assert_array_equal(first, second)
+
+
+@pytest.mark.parametrize("batch_size", [0, 21])
+def test_batch_sizes_that_do_not_fit_are_refused(batch_size):
+    with pytest.raises(UserError, match=f"batch_size={batch_size}.*20 images.*1 to 20"):
+        pipeline.two_view_batches(numbered(20), PLAIN, 4, batch_size, 0)
+
+
+def test_colour_augmentation_of_a_grey_scale_split_is_refused_before_any_batch():
+    with pytest.raises(UserError, match="Grey-scale"):
+        pipeline.two_view_batches(numbered(20), Augmentation(), 4, 5, 0)
+
+
+def test_labelled_batches_keep_order_values_and_remainder():
+    batches = list(pipeline.labelled_batches(numbered(10), 4, 4).as_numpy_iterator())
+    assert [len(labels) for _, labels in batches] == [4, 4, 2]
+    images, labels = pipeline.labelled_arrays(numbered(10), 4, limit=7)
+    assert labels.dtype == np.int64 and labels.tolist() == list(range(7))
+    np.testing.assert_array_equal(images[:, 0, 0, 0], np.arange(7, dtype=np.float32) / 255)
+
+
+def test_labelled_images_of_other_sizes_are_cut_to_their_centre_and_resized():
+    image = np.random.default_rng(0).integers(0, 256, (6, 10, 3), np.uint8)
+    split = dataclasses.replace(
+        numbered(1),
+        image_shape=(6, 10, 3),
+        records=tf.data.Dataset.from_tensors({"index": 0, "image": image, "label": 5}),
+    )
+    images, _ = pipeline.labelled_arrays(split, 3)
+    expected = tf.image.resize(image[:, 2:8] / np.float32(255), [3, 3], antialias=True)
+    np.testing.assert_allclose(images[0], expected, atol=1e-6)
+
+
+def test_limits_beyond_the_split_are_refused():
+    with pytest.raises(UserError, match="11 images.*1 to 10"):
+        pipeline.labelled_arrays(numbered(10), 4, limit=11)
+
+
+def test_shuffling_in_blocks_is_logged(monkeypatch, caplog):
+    monkeypatch.setattr(pipeline, "SHUFFLE_BYTES", 100 * 10)
+    with caplog.at_level("INFO", "absl"):
+        pipeline.two_view_batches(varying(24), PLAIN, 4, 6, seed=3)
+    assert "24 images in blocks of 10" in caplog.text

@@ -1,0 +1,179 @@
+"""What the command lines share: flags from settings, errors in one line, quiet start-up.
+
+Imports no TensorFlow, so that a mistake in a flag is told at once.
+"""
+
+import dataclasses
+import os
+import sys
+import types
+import typing
+from collections.abc import Callable
+from typing import Any
+
+from absl import flags
+
+from tfcq import native_messages
+from tfcq.errors import TrainingStopped, UserError, unknown_choice
+
+USER_ERROR = 2
+FAILURE = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """A parsed command line.
+
+    Args:
+        values: value of every flag.
+        given: names of the flags that the user set, on the line or in a flag file.
+    """
+
+    values: dict[str, Any]
+    given: set[str]
+
+
+class FlagSet:
+    """The flags of one command, in groups.
+
+    Args:
+        usage: one line that says what the command does.
+    """
+
+    def __init__(self, usage: str) -> None:
+        self.usage = usage
+        self.flags = flags.FlagValues()
+        self.groups: dict[str, list[str]] = {}
+        self.add("General", "help", bool, False, "show this help")
+        self.add("General", "flagfile", str, "", "read further flags from this file, one a line")
+        self.add("General", "verbosity", int, 0, "0 quiet, 1 with TensorFlow's own messages")
+
+    def add(
+        self,
+        group: str,
+        name: str,
+        kind: type,
+        default: Any,
+        text: str,
+        choices: tuple[str, ...] | None = None,
+    ) -> None:
+        """Adds a flag.
+
+        Args:
+            group: heading in the help.
+            name: name without dashes.
+            kind: bool, int, float or str.
+            default: value when absent.
+            text: what it does.
+            choices: allowed values, shown in the help.
+        """
+        text = f"{text}: {', '.join(choices)}" if choices else text
+        define = {
+            bool: flags.DEFINE_bool,
+            int: flags.DEFINE_integer,
+            float: flags.DEFINE_float,
+            str: flags.DEFINE_string,
+        }[kind]
+        define(name, default, text, flag_values=self.flags)
+        self.groups.setdefault(group, []).append(name)
+
+    def add_settings(self, group: str, settings: Any) -> None:
+        """Adds a flag for every field of a settings dataclass.
+
+        Args:
+            group: heading in the help.
+            settings: an instance that holds the defaults.
+        """
+        kinds = typing.get_type_hints(type(settings))
+        for field in dataclasses.fields(settings):
+            metadata = field.metadata
+            kind = _plain_type(kinds[field.name])
+            default = getattr(settings, field.name)
+            self.add(group, field.name, kind, default, metadata["help"], metadata["choices"])
+
+    def help_text(self) -> str:
+        """Returns all flags in their groups, with defaults."""
+        lines = [self.usage, ""]
+        for group, names in self.groups.items():
+            lines.append(f"{group}:")
+            for name in names:
+                flag = self.flags[name]
+                default = "" if flag.default in (None, "", False) else f" [{flag.default}]"
+                lines.append(f"  --{name:<24} {flag.help}{default}")
+            lines.append("")
+        return "\n".join(lines)
+
+    def parse(self, arguments: list[str]) -> Command:
+        """Reads a command line.
+
+        Args:
+            arguments: the arguments, without the program's name.
+
+        Raises:
+            UserError: on an unknown flag, a value of the wrong kind, a missing flag file or an
+                argument that is no flag.
+        """
+        try:
+            rest = self.flags(["command", *arguments])
+        except flags.UnrecognizedFlagError as error:
+            name = (error.flagname or "").removeprefix("no")
+            raise unknown_choice("flag", name, list(self.flags)) from None
+        except (flags.Error, OSError, ValueError) as error:
+            raise UserError(_one_line(str(error))) from None
+        if rest[1:]:
+            raise UserError(f"Unexpected argument {rest[1]!r}; allowed: flags, --name=value.")
+        return Command(
+            {name: self.flags[name].value for name in self.flags},
+            {name for name in self.flags if self.flags[name].present},
+        )
+
+
+def _plain_type(annotation: Any) -> type:
+    """Returns the type of an optional annotation without None."""
+    if isinstance(annotation, types.UnionType):
+        annotation = next(a for a in typing.get_args(annotation) if a is not type(None))
+    return annotation
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def run(flag_set: FlagSet, main: Callable[[Command], int | None]) -> None:
+    """Parses the process's arguments, runs a command and exits with its code.
+
+    Exit codes: what `main` returns (None is 0), 1 when training had to stop, 2 on a user error.
+
+    Args:
+        flag_set: the command's flags.
+        main: takes the parsed command line.
+    """
+    try:
+        command = flag_set.parse(sys.argv[1:])
+        if command.values["help"]:
+            print(flag_set.help_text())
+            sys.exit(0)
+        sys.exit(main(command) or 0)
+    except UserError as error:
+        print(f"error: {_one_line(str(error))}", file=sys.stderr)
+        sys.exit(USER_ERROR)
+    except TrainingStopped as error:
+        print(f"stopped: {_one_line(str(error))}", file=sys.stderr)
+        sys.exit(FAILURE)
+    except KeyboardInterrupt:
+        print("interrupted; run the same command again to go on", file=sys.stderr)
+        sys.exit(130)
+
+
+def quiet_start_up(verbosity: int) -> None:
+    """Imports TensorFlow without its chatter, unless that is asked for.
+
+    Args:
+        verbosity: the flag of that name.
+    """
+    if verbosity >= 1:
+        return
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    with native_messages.hidden():
+        import keras  # noqa: F401
+        import tensorflow  # noqa: F401

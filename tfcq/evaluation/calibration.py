@@ -1,0 +1,40 @@
+"""Records the activation ranges of a quantizable model on real images."""
+
+from collections.abc import Callable
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfcq.errors import UserError
+from tfcq.quantization.precision import RecordRanges
+
+
+def calibrate(model: keras.Model, images: np.ndarray | tf.Tensor, batch_size: int = 256) -> None:
+    """Sets every activation range to the minimum and maximum seen in float passes over images.
+
+    Args:
+        model: a quantizable model.
+        images: float array [count, height, width, channels], at least one image.
+        batch_size: images per pass.
+
+    Raises:
+        UserError: when there is no image, or an image holds NaN or infinity.
+    """
+    if len(images) == 0:
+        raise UserError("Calibration received 0 images; allowed: 1 and above, such as 1000.")
+    if not np.all(np.isfinite(images)):
+        raise UserError("Calibration received images with NaN or infinity; allowed: finite values.")
+    record = _recorder(model)
+    for start in range(0, len(images), batch_size):
+        record(tf.convert_to_tensor(images[start : start + batch_size]), tf.constant(start == 0))
+
+
+def _recorder(model: keras.Model) -> Callable[[tf.Tensor, tf.Tensor], None]:
+    @tf.function(reduce_retracing=True)
+    def record(images: tf.Tensor, first: tf.Tensor) -> None:
+        for reset in (True, False):
+            if first == reset:
+                model(images, precision=RecordRanges(reset), training=False)
+
+    return record

@@ -1,0 +1,85 @@
+"""The folder of a run: what lies where, and whether it belongs to the settings at hand."""
+
+import os
+import pathlib
+
+from tfcq.config import Config, config_from_json, differences
+from tfcq.errors import UserError
+from tfcq.files import write_text
+
+
+class RunFolder:
+    """Paths inside a run's folder.
+
+    Args:
+        path: the folder.
+    """
+
+    def __init__(self, path: str | os.PathLike) -> None:
+        self.path = pathlib.Path(path)
+        self.config = self.path / "config.json"
+        self.history = self.path / "history.csv"
+        self.checkpoints = self.path / "checkpoints"
+        self.backbone = self.path / "backbone.keras"
+        self.tensorboard = self.path / "tensorboard"
+        self.evaluation = self.path / "evaluation"
+        self.export = self.path / "export"
+
+    def check(self, config: Config) -> None:
+        """Refuses a folder that cannot take this run.
+
+        Args:
+            config: the settings.
+
+        Raises:
+            UserError: when the folder holds a run with other settings, showing the difference,
+                or files but no run.
+        """
+        if self.config.exists():
+            changed = differences(self._read(), config)
+            if changed:
+                raise UserError(
+                    f"{self.path} holds a run with other settings ({'; '.join(changed)}); give the "
+                    "same settings to go on with it, or another --run_dir."
+                )
+        elif self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            raise UserError(
+                f"{self.path} exists and holds no run; allowed: a new or empty folder, or a run."
+            )
+
+    def begin(self, config: Config) -> None:
+        """Checks the folder and writes the configuration of a new run.
+
+        Args:
+            config: the settings.
+
+        Raises:
+            UserError: when the folder cannot take this run.
+        """
+        self.check(config)
+        if not self.config.exists():
+            write_text(self.config, config.to_json())
+
+    def load(self) -> Config:
+        """Returns the configuration of a run.
+
+        Raises:
+            UserError: when the folder is missing, or holds no run or no trained backbone.
+        """
+        if not self.path.is_dir():
+            raise UserError(f"Folder {str(self.path)!r} does not exist; allowed: a run's folder.")
+        if not self.config.exists():
+            raise UserError(f"{self.path} holds no config.json; allowed: a folder tfcq.train made.")
+        if not self.backbone.exists():
+            raise UserError(f"The run in {self.path} has not ended yet; start it again to finish it.")
+        return self._read()
+
+    def _read(self) -> Config:
+        return config_from_json(self.config.read_text())
+
+
+def default_run_dir(config: Config) -> str:
+    """Returns the folder of a run that names none: data set, framework, recipe and seed."""
+    parts = (config.data.dataset, config.method.framework, config.method.recipe)
+    name = "_".join("".join(c if c.isalnum() else "-" for c in part) for part in parts)
+    return str(pathlib.Path("runs") / f"{name}_seed{config.execution.seed}")

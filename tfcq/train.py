@@ -1,0 +1,98 @@
+"""Pre-trains a backbone: `python -m tfcq.train --flagfile=flags/ssql.cfg`."""
+
+import dataclasses
+
+from tfcq import command_line
+from tfcq.config import Config, check_used, config_from_flat, flat
+from tfcq.run_folder import RunFolder, default_run_dir
+
+CALIBRATION_IMAGES = 1000
+
+
+def flag_set() -> command_line.FlagSet:
+    """Returns the command's flags."""
+    flags = command_line.FlagSet("Pre-trains a backbone without labels: python -m tfcq.train")
+    flags.add("General", "run_dir", str, None, "folder of the run; a run there is gone on with")
+    for group in dataclasses.fields(Config):
+        flags.add_settings(group.default.__doc__.rstrip("."), group.default)
+    return flags
+
+
+def main(command: command_line.Command) -> None:
+    """Trains, or goes on with, one run.
+
+    Args:
+        command: the parsed command line.
+    """
+    names = flat(Config())
+    config = config_from_flat({k: v for k, v in command.values.items() if k in names})
+    check_used(config, command.given)
+    folder = RunFolder(command.values["run_dir"] or default_run_dir(config))
+    folder.check(config)
+    command_line.quiet_start_up(command.values["verbosity"])
+    train(config, folder)
+
+
+def train(config: Config, folder: RunFolder) -> None:
+    """Trains from the newest checkpoint of a run to its end and saves the backbone.
+
+    Args:
+        config: the settings.
+        folder: where everything is written.
+
+    Raises:
+        UserError: when the data cannot be had, or the folder holds another run.
+        TrainingStopped: when the loss is NaN or features have collapsed.
+    """
+    import keras
+    import tensorflow as tf
+
+    from tfcq import build
+    from tfcq.data.pipeline import labelled_arrays, steps_per_epoch, two_view_batches
+    from tfcq.evaluation.calibration import calibrate
+    from tfcq.files import whole_file
+    from tfcq.training.checkpoints import RunCheckpoints
+    from tfcq.training.history import HistoryFile, Progress
+
+    keras.utils.set_random_seed(config.execution.seed)
+    if config.execution.deterministic:
+        tf.config.experimental.enable_op_determinism()
+    split = build.training_split(config)
+    shape = build.image_shape(config, split)
+    augmentation = build.augmentation(config, shape)
+    batch_size, epochs = config.optimization.batch_size, config.optimization.epochs
+    steps = steps_per_epoch(split, batch_size)
+    pretrainer = build.pretrainer(config, shape, steps)
+
+    folder.begin(config)
+    checkpoints = RunCheckpoints(folder.checkpoints, pretrainer)
+    done = checkpoints.restore()
+    print(f"{folder.path}: {split.size} images, {steps} steps an epoch, epochs {done} to {epochs}")
+    if done < epochs:
+        views = two_view_batches(
+            split, augmentation, shape[0], batch_size, config.execution.seed, first_epoch=done
+        )
+        pretrainer.fit(
+            views,
+            epochs=epochs,
+            initial_epoch=done,
+            steps_per_epoch=steps,
+            shuffle=False,
+            verbose=0,
+            callbacks=[
+                HistoryFile(folder.history, done),
+                keras.callbacks.TensorBoard(folder.tensorboard, write_graph=False),
+                Progress(epochs, steps, done),
+                # Last, so that a checkpoint never knows of an epoch that the history does not.
+                checkpoints,
+            ],
+        )
+    images, _ = labelled_arrays(split, shape[0], min(split.size, CALIBRATION_IMAGES))
+    calibrate(pretrainer.backbone, images)
+    with whole_file(folder.backbone) as temporary:
+        pretrainer.backbone.save(temporary)
+    print(f"Backbone: {folder.backbone}")
+
+
+if __name__ == "__main__":
+    command_line.run(flag_set(), main)

@@ -1,0 +1,48 @@
+"""Checkpoints of a whole run: weights, optimizer, ranges, bits, steps and epoch."""
+
+import pathlib
+
+import keras
+import tensorflow as tf
+
+
+class RunCheckpoints(keras.callbacks.Callback):
+    """Saves everything that affects the next step after each epoch; restores the newest.
+
+    Args:
+        folder: where checkpoints are kept.
+        pretrainer: a compiled model.
+        keep: how many checkpoints are kept.
+    """
+
+    def __init__(
+        self, folder: str | pathlib.Path, pretrainer: keras.Model, keep: int = 2
+    ) -> None:
+        super().__init__()
+        pretrainer.optimizer.build(pretrainer.trainable_variables)
+        self.epochs_done = tf.Variable(0, dtype=tf.int64, trainable=False)
+        self.checkpoint = tf.train.Checkpoint(
+            pretrainer=pretrainer, optimizer=pretrainer.optimizer, epochs_done=self.epochs_done
+        )
+        self.manager = tf.train.CheckpointManager(self.checkpoint, str(folder), max_to_keep=keep)
+
+    def restore(self) -> int:
+        """Restores the newest checkpoint, if there is one.
+
+        Returns:
+            How many epochs are done; 0 when nothing was saved yet.
+        """
+        if self.manager.latest_checkpoint:
+            status = self.checkpoint.restore(self.manager.latest_checkpoint)
+            status.assert_existing_objects_matched()
+        return int(self.epochs_done.numpy())
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Saves.
+
+        Args:
+            epoch: index of the epoch.
+            logs: unused.
+        """
+        self.epochs_done.assign(epoch + 1)
+        self.manager.save(checkpoint_number=epoch + 1)

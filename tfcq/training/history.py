@@ -1,0 +1,121 @@
+"""The figures of every epoch as CSV, and one line of progress over the whole run."""
+
+import csv
+import io
+import pathlib
+import sys
+import time
+from typing import Any, TextIO
+
+import keras
+
+from tfcq.files import write_text
+
+
+class HistoryFile(keras.callbacks.Callback):
+    """Keeps `history.csv`: one row per epoch, the file rewritten whole each time.
+
+    Args:
+        path: the file.
+        epochs_done: rows of later epochs, left by a run that was cut off, are dropped.
+    """
+
+    def __init__(self, path: str | pathlib.Path, epochs_done: int = 0) -> None:
+        super().__init__()
+        self.path = pathlib.Path(path)
+        self.rows: list[dict[str, Any]] = []
+        if self.path.exists():
+            with self.path.open(newline="") as file:
+                rows = list(csv.DictReader(file))
+            self.rows = [row for row in rows if int(row["epoch"]) <= epochs_done]
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Adds a row.
+
+        Args:
+            epoch: index of the epoch; rows count from 1.
+            logs: the epoch's figures.
+        """
+        figures = {name: f"{float(value):.6g}" for name, value in (logs or {}).items()}
+        self.rows.append({"epoch": epoch + 1, **figures})
+        columns = list(dict.fromkeys(name for row in self.rows for name in row))
+        text = io.StringIO()
+        writer = csv.DictWriter(text, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        write_text(self.path, text.getvalue())
+
+
+class Progress(keras.callbacks.Callback):
+    """One progress bar over all epochs, with the time left.
+
+    On a terminal the line is rewritten; elsewhere a line is printed for each tenth of the run.
+
+    Args:
+        epochs: epochs of the run.
+        steps: steps per epoch.
+        first_epoch: epochs that an earlier start of the run has done.
+        stream: where to write; standard error by default.
+    """
+
+    WIDTH = 24
+
+    def __init__(
+        self, epochs: int, steps: int, first_epoch: int = 0, stream: TextIO | None = None
+    ) -> None:
+        super().__init__()
+        self.epochs = epochs
+        self.steps = steps
+        self.first_step = self.done = first_epoch * steps
+        self.stream = stream or sys.stderr
+        self.started = self.shown = time.monotonic()
+        self.rate_start: tuple[int, float] | None = None
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Counts a step and redraws the line, at most twice a second.
+
+        Args:
+            batch: unused.
+            logs: the figures so far.
+        """
+        self.done += 1
+        now = time.monotonic()
+        if self.rate_start is None:
+            self.rate_start = self.done, now
+        if self.stream.isatty() and now - self.shown > 0.5:
+            self.shown = now
+            self._show(logs or {}, end="")
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Prints a line for each tenth of the run.
+
+        Args:
+            epoch: index of the epoch.
+            logs: the epoch's figures.
+        """
+        last = epoch + 1 == self.epochs
+        tenth = (epoch + 1) * 10 // self.epochs > epoch * 10 // self.epochs
+        if last or (tenth and not self.stream.isatty()):
+            self._show(logs or {}, end="\n")
+
+    def _show(self, logs: dict[str, Any], end: str) -> None:
+        total = self.epochs * self.steps
+        filled = self.WIDTH * self.done // total
+        bar = "=" * filled + "." * (self.WIDTH - filled)
+        epoch = min((self.done - 1) // self.steps + 1, self.epochs)
+        names = ("loss", "feature_std_ratio", "cosine_float_quantized", "images_per_second")
+        figures = " ".join(f"{name}={float(logs[name]):.4g}" for name in names if name in logs)
+        start = "\r" if self.stream.isatty() else ""
+        print(
+            f"{start}epoch {epoch}/{self.epochs} [{bar}] {self._time_left(total)} {figures}",
+            end=end,
+            file=self.stream,
+            flush=True,
+        )
+
+    def _time_left(self, total: int) -> str:
+        if self.rate_start is None or self.done == self.rate_start[0]:
+            return "ETA --:--"
+        step, since = self.rate_start
+        seconds = (total - self.done) * (time.monotonic() - since) / (self.done - step)
+        return f"ETA {int(seconds) // 60}:{int(seconds) % 60:02d}"
