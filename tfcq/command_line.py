@@ -171,6 +171,8 @@ def quiet_start_up(verbosity: int) -> None:
     Args:
         verbosity: the flag of that name.
     """
+    # TensorFlow's own choice leaves oneDNN off on some CPUs where it was seen to be 1.5 times faster.
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     if verbosity >= 1:
         return
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"

@@ -69,19 +69,22 @@ class ActivationQuantizer(keras.layers.Layer):
             self._record(inputs, precision.reset)
             return inputs
         if precision.ranges == "tensor":
-            minimum, maximum = self._range_of(inputs)
-        else:
-            minimum, maximum = self.minimum.value, self.maximum.value
-            tf.debugging.assert_less_equal(
-                minimum,
-                maximum,
-                message=(
-                    f"Activation quantizer {self.name!r} has no recorded range; call "
-                    "tfcq.calibrate(model, images) before a quantized pass."
-                ),
+            parameters = self.quantizer.parameters(
+                precision.activation_bits, *self._range_of(inputs)
             )
-        return self.quantizer(
-            inputs, precision.activation_bits, minimum, maximum, precision.seed
+        else:
+            parameters = precision.once(self, lambda: self._recorded_parameters(precision))
+        return self.quantizer(inputs, parameters, precision.seed)
+
+    def _recorded_parameters(self, precision: Precision) -> tuple[tf.Tensor, ...]:
+        # The empty range is infinite, so this also tells of a range never recorded.
+        minimum = tf.debugging.check_numerics(
+            self.minimum.value,
+            f"Activation quantizer {self.name!r} has no recorded range, or one with NaN; call "
+            "tfcq.calibrate(model, images) before a quantized pass",
+        )
+        return self.quantizer.parameters(
+            precision.activation_bits, minimum, tf.convert_to_tensor(self.maximum.value)
         )
 
     def _range_of(self, inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

@@ -32,12 +32,7 @@ class _QuantizedKernel:
         """
         if not isinstance(precision, Precision):
             return super().call(inputs)
-        kernel = self.weight_quantizer(
-            tf.convert_to_tensor(self.kernel),
-            precision.weight_bits,
-            self.kernel_axes,
-            precision.seed,
-        )
+        kernel = precision.once(self, lambda: self._quantized_kernel(precision))
         outputs = self.apply_kernel(inputs, kernel)
         if self.bias is not None:
             bias = self.bias
@@ -45,6 +40,12 @@ class _QuantizedKernel:
                 bias = keras.ops.reshape(bias, (1, -1) + (1,) * (outputs.shape.rank - 2))
             outputs = keras.ops.add(outputs, bias)
         return outputs if self.activation is None else self.activation(outputs)
+
+    def _quantized_kernel(self, precision: Precision) -> tf.Tensor:
+        kernel = tf.convert_to_tensor(self.kernel)
+        return self.weight_quantizer(
+            kernel, precision.weight_bits, self.kernel_axes, precision.seed
+        )
 
     def get_config(self) -> dict[str, Any]:
         """Returns the float layer's configuration and the weight quantizer's."""

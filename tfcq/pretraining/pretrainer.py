@@ -172,22 +172,21 @@ class Pretrainer(keras.Model):
         """
         views = {1: view1, 2: view2}
         predicting = {pair.prediction for pair in self.recipe.pairs}
+        drawn = {
+            name: Precision(weight_bits, activation_bits, self.recipe.range_source, shared={})
+            for name, (weight_bits, activation_bits) in zip(
+                self.recipe.draws, map(tf.unstack, tf.unstack(bits)), strict=True
+            )
+        }
         embeddings, predictions = {}, {}
         for index, one in enumerate(self.recipe.passes):
-            precision = self._precision(one, bits, first=index == 0)
+            recording = RecordRanges(reset=index == 0) if drawn else None
+            precision = recording if one.is_float else drawn[one.precision]
             features = self.backbone(views[one.view], precision=precision, training=training)
             embeddings[one] = self.framework.project(features, precision, training)
             if one in predicting:
                 predictions[one] = self.framework.predict(embeddings[one], training)
         return embeddings, predictions
-
-    def _precision(
-        self, one: Pass, bits: tf.Tensor, first: bool
-    ) -> Precision | RecordRanges | None:
-        if one.is_float:
-            return RecordRanges(reset=first) if self.recipe.draws else None
-        weight_bits, activation_bits = tf.unstack(bits[self.recipe.draws.index(one.precision)])
-        return Precision(weight_bits, activation_bits, self.recipe.range_source)
 
     def recipe_loss(
         self, embeddings: dict[Pass, tf.Tensor], predictions: dict[Pass, tf.Tensor]

@@ -1,6 +1,7 @@
 """What a call argument `precision` can be: `None` (float), `RecordRanges` or `Precision`."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 from tfcq.errors import unknown_choice
@@ -30,6 +31,9 @@ class Precision:
         ranges: where activation ranges come from: `"recorded"` by earlier `RecordRanges`
             passes, or `"tensor"`, the minimum and maximum of the tensor itself.
         seed: int32 tensor of shape (2,), needed by stochastic rounding only.
+        shared: a dictionary in which passes of one step keep what depends on weights and recorded
+            ranges alone, so that it is computed once; None to keep nothing. Weights and ranges
+            must not change while it is in use.
 
     Raises:
         UserError: on an unknown source of ranges.
@@ -39,10 +43,27 @@ class Precision:
     activation_bits: Any
     ranges: str = "recorded"
     seed: Any = None
+    shared: dict | None = None
 
     def __post_init__(self) -> None:
         if self.ranges not in RANGE_SOURCES:
             raise unknown_choice("source of ranges", self.ranges, RANGE_SOURCES)
+
+    def once(self, owner: Any, compute: Callable[[], Any]) -> Any:
+        """Returns a value that passes with the same `shared` compute once for each owner.
+
+        Args:
+            owner: the layer that the value belongs to.
+            compute: computes the value.
+        """
+        if self.shared is None:
+            return compute()
+        # The owner is kept too: a freed object's id could be another's.
+        _, value = self.shared.setdefault(id(owner), (owner, None))
+        if value is None:
+            value = compute()
+            self.shared[id(owner)] = owner, value
+        return value
 
 
 def precision_of(bits: BitWidth) -> Precision | None:

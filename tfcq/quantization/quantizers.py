@@ -107,27 +107,35 @@ class MinMaxActivationQuantizer:
         self.rounding = _checked_rounding(rounding)
         self.detach_scale = detach_scale
 
+    def parameters(
+        self, bits: Any, minimum: tf.Tensor, maximum: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Returns scale, zero point and highest level for a range, each of shape ().
+
+        Args:
+            bits: int or int32 tensor of shape (), this pass's activation bits.
+            minimum: float tensor of shape (), lower end of the range.
+            maximum: float tensor of shape (), upper end of the range.
+        """
+        bits = bits if self.bits is None else self.bits
+        if self.detach_scale:
+            minimum, maximum = tf.stop_gradient(minimum), tf.stop_gradient(maximum)
+        return ops.asymmetric_scale(minimum, maximum, bits)
+
     def __call__(
         self,
         inputs: tf.Tensor,
-        bits: Any,
-        minimum: tf.Tensor,
-        maximum: tf.Tensor,
+        parameters: tuple[tf.Tensor, tf.Tensor, tf.Tensor],
         seed: tf.Tensor | None = None,
     ) -> tf.Tensor:
         """Returns the activations as their quantized values.
 
         Args:
             inputs: float tensor.
-            bits: int or int32 tensor of shape (), this pass's activation bits.
-            minimum: float tensor of shape (), lower end of the range.
-            maximum: float tensor of shape (), upper end of the range.
+            parameters: scale, zero point and highest level.
             seed: int32 tensor of shape (2,), for stochastic rounding.
         """
-        bits = bits if self.bits is None else self.bits
-        if self.detach_scale:
-            minimum, maximum = tf.stop_gradient(minimum), tf.stop_gradient(maximum)
-        scale, zero_point, top = ops.asymmetric_scale(minimum, maximum, bits)
+        scale, zero_point, top = parameters
         lowest = tf.zeros((), top.dtype)
         return ops.fake_quantize(inputs, scale, zero_point, lowest, top, self.rounding, seed)
 
