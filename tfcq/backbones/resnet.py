@@ -4,6 +4,7 @@ import keras
 from keras import layers
 
 from tfcq.errors import UserError, unknown_choice
+from tfcq.nn.initializers import UNIFORM_FAN_IN
 
 # Blocks of each stage, and whether they are bottlenecks.
 _DEPTHS = {18: ((2, 2, 2, 2), False), 34: ((3, 4, 6, 3), False), 50: ((3, 4, 6, 3), True)}
@@ -77,7 +78,7 @@ def _conv_norm(x, channels: int, kernel: int, stride: int, name: str):
         stride,
         padding=padding,
         use_bias=False,
-        kernel_initializer=keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal"),
+        kernel_initializer=UNIFORM_FAN_IN,
         name=name,
     )(x)
     return layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"{name}_norm")(x)

@@ -4,6 +4,7 @@ import keras
 from keras import layers
 
 from tfcq.errors import UserError
+from tfcq.nn.initializers import UNIFORM_FAN_IN
 
 
 def multi_layer_perceptron(
@@ -34,7 +35,7 @@ def multi_layer_perceptron(
         last = index == len(widths)
         bias = last and not last_norm
         x = layers.Dense(
-            width, use_bias=bias, kernel_initializer=_INITIALIZER, name=f"{name}_dense{index}"
+            width, use_bias=bias, kernel_initializer=UNIFORM_FAN_IN, name=f"{name}_dense{index}"
         )(x)
         if not last or last_norm:
             x = layers.BatchNormalization(
@@ -47,7 +48,3 @@ def multi_layer_perceptron(
         if not last:
             x = layers.ReLU(name=f"{name}_relu{index}")(x)
     return keras.Model(tensor, x, name=name)
-
-
-# Uniform in +-1/sqrt(inputs), with which the published recipes were tuned.
-_INITIALIZER = keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
