@@ -1,5 +1,6 @@
 """Fixtures that every test may use."""
 
+import contextlib
 import os
 import pathlib
 
@@ -14,16 +15,38 @@ REFERENCE = pathlib.Path(
 )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def reference():
     """Returns a function that reads a file of float64 reference vectors."""
     return lambda name: dict(np.load(REFERENCE / f"{name}.npz"))
 
 
+@pytest.fixture(scope="session")
+def floatx():
+    """Returns a context manager that makes Keras create layers of a dtype for a while."""
+
+    @contextlib.contextmanager
+    def changed(dtype: str):
+        before = keras.config.floatx()
+        keras.config.set_floatx(dtype)
+        try:
+            yield
+        finally:
+            keras.config.set_floatx(before)
+
+    return changed
+
+
 @pytest.fixture
-def float64():
+def float64(floatx):
     """Makes Keras create float64 layers for the length of a test."""
-    before = keras.config.floatx()
-    keras.config.set_floatx("float64")
-    yield
-    keras.config.set_floatx(before)
+    with floatx("float64"):
+        yield
+
+
+@pytest.fixture
+def dtype_policy():
+    """Returns a function that sets Keras's global dtype policy for the length of a test."""
+    before = keras.config.dtype_policy()
+    yield keras.config.set_dtype_policy
+    keras.config.set_dtype_policy(before)

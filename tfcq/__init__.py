@@ -1,1 +1,36 @@
 """tfcq: quantization-friendly self-supervised learning for Keras."""
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+# Loaded on first use, so that command lines can tell a mistake before TensorFlow's start-up.
+_HOME_OF = {
+    "Augmentation": "tfcq.data.augmentation",
+    "BitWidth": "tfcq.quantization.bitwidths",
+    "FeatureExtractor": "tfcq.evaluation.features",
+    "Policy": "tfcq.nn.policies",
+    "Precision": "tfcq.quantization.precision",
+    "Pretrainer": "tfcq.pretraining.pretrainer",
+    "RecordRanges": "tfcq.quantization.precision",
+    "calibrate": "tfcq.evaluation.calibration",
+    "load": "tfcq.nn.quantizable",
+    "quantizable": "tfcq.nn.quantizable",
+    "resnet": "tfcq.backbones.resnet",
+    "two_views": "tfcq.data.user_images",
+}
+
+__all__ = sorted(_HOME_OF)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(
+            f"module 'tfcq' has no attribute {name!r}; it has {', '.join(__all__)}"
+        )
+    return getattr(importlib.import_module(_HOME_OF[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -4,12 +4,16 @@ import dataclasses
 from collections.abc import Callable
 
 import keras
+import numpy as np
+import tensorflow as tf
 
 from tfcq.backbones.resnet import resnet
 from tfcq.config import Config, crop_area
 from tfcq.data.augmentation import Augmentation, augmentation_for
+from tfcq.data.pipeline import labelled_arrays
 from tfcq.data.sources import Source, Split, open_source
 from tfcq.errors import UserError
+from tfcq.evaluation.sweep import LabelledImages
 from tfcq.pretraining.pretrainer import Pretrainer
 from tfcq.training.optimizers import SGD, learning_rate_schedule
 
@@ -65,8 +69,8 @@ def image_shape(config: Config, split: Split) -> tuple[int, int, int]:
     if size is None:
         if height is None or height != width:
             raise UserError(
-                f"Images of {config.data.dataset!r} have shape {split.image_shape}; allowed without "
-                "--image_size: one square size. Set --image_size, for example to 224."
+                f"Images of {config.data.dataset!r} have shape {split.image_shape}; allowed "
+                "without --image_size: one square size. Set --image_size, for example to 224."
             )
         size = height
     return size, size, channels
@@ -120,3 +124,29 @@ def pretrainer(config: Config, shape: tuple[int, int, int], steps: int) -> Pretr
     optimizer = SGD(rate, optimization.momentum, optimization.weight_decay)
     model.compile(optimizer, jit_compile=config.execution.xla)
     return model
+
+
+def labelled_images(config: Config) -> LabelledImages:
+    """Returns the run's training images and the whole test split, with labels.
+
+    Args:
+        config: the settings.
+
+    Raises:
+        UserError: when the data set has no labels or no test split.
+    """
+    train, test = training_split(config), source(config).split("test")
+    if train.class_names is None:
+        raise UserError(
+            f"Data set {config.data.dataset!r} has no labels; allowed here: one with classes, such "
+            "as a folder with one sub-folder per class."
+        )
+    size = image_shape(config, train)[0]
+    return LabelledImages(
+        *labelled_arrays(train, size), *labelled_arrays(test, size), len(train.class_names)
+    )
+
+
+def versions() -> dict[str, str]:
+    """Returns the versions that figures depend on."""
+    return {"tensorflow": tf.__version__, "keras": keras.__version__, "numpy": np.__version__}

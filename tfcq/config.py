@@ -136,7 +136,9 @@ class Config:
         ]
         for name, value in at_least_one:
             if value is not None and value < 1:
-                raise UserError(f"--{name}={value} cannot be used; allowed: 1 and above, such as 1.")
+                raise UserError(
+                    f"--{name}={value} cannot be used; allowed: 1 and above, such as 1."
+                )
         optimization = self.optimization
         if optimization.learning_rate <= 0:
             raise UserError(f"--learning_rate={optimization.learning_rate}; allowed: above zero.")
@@ -197,7 +199,9 @@ def config_from_json(text: str) -> Config:
 def flat(config: Config) -> dict[str, Any]:
     """Returns every setting by its name, which no two groups share."""
     return {
-        name: value for group in dataclasses.asdict(config).values() for name, value in group.items()
+        name: value
+        for group in dataclasses.asdict(config).values()
+        for name, value in group.items()
     }
 
 
@@ -224,7 +228,9 @@ def check_used(config: Config, given: set[str]) -> None:
     if not recipe.draws:
         unused += [(n, f"recipe {config.method.recipe!r} draws no bits") for n in _QUANTIZED_ONLY]
     if not tfds:
-        unused += [(n, f"data set {data.dataset!r} is no TFDS name") for n in ("data_dir", "download")]
+        unused += [
+            (n, f"data set {data.dataset!r} is no TFDS name") for n in ("data_dir", "download")
+        ]
     if not data.dataset.startswith("folder:"):
         unused += [("strict_data", f"data set {data.dataset!r} is no folder:PATH")]
     for name, reason in unused:

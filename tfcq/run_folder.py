@@ -71,7 +71,9 @@ class RunFolder:
         if not self.config.exists():
             raise UserError(f"{self.path} holds no config.json; allowed: a folder tfcq.train made.")
         if not self.backbone.exists():
-            raise UserError(f"The run in {self.path} has not ended yet; start it again to finish it.")
+            raise UserError(
+                f"The run in {self.path} has not ended yet; start it again to finish it."
+            )
         return self._read()
 
     def _read(self) -> Config:

@@ -124,7 +124,7 @@ def test_recipes_keep_values_between_0_and_1_and_repeat_exactly(size, channels):
     recipe = augmentation_for(size, channels)
     views = recipe.augment(images, draws, size).numpy()
     assert views.shape == (4, size, size, channels)
-    assert 0 <= views.min() and views.max() <= 1
+    assert views.min() >= 0 and views.max() <= 1
     np.testing.assert_array_equal(recipe.augment(images, draws, size), views)
 
 

@@ -85,12 +85,12 @@ def open_source(
             data set has no use for.
     """
     names.check_dataset_name(dataset)
-    if dataset == names.DIGITS or dataset.startswith(names.FOLDER_PREFIX):
-        if data_dir is not None or download:
-            raise UserError(
-                f"Data set {dataset!r} has no use for data_dir={data_dir!r}, download={download};"
-                " allowed: these with TensorFlow data sets only."
-            )
+    is_tfds = dataset != names.DIGITS and not dataset.startswith(names.FOLDER_PREFIX)
+    if not is_tfds and (data_dir is not None or download):
+        raise UserError(
+            f"Data set {dataset!r} has no use for data_dir={data_dir!r}, download={download};"
+            " allowed: these with TensorFlow data sets only."
+        )
     if dataset.startswith(names.FOLDER_PREFIX):
         from tfcq.data.folder import FolderSource
 

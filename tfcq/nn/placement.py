@@ -174,14 +174,17 @@ def place(nodes: dict[str, Node], policy: Policy, reads_images: bool = True) -> 
                 return parse_layer_bits(bits)
         return policy.first if policy.first and first & set(chain) else policy.default
 
-    kernels = {n.name: bits_of([n.name]).weights for n in nodes.values() if n.kind in KERNEL_CLASSES}
+    kernels = {
+        n.name: bits_of([n.name]).weights for n in nodes.values() if n.kind in KERNEL_CLASSES
+    }
     outputs = {
         name: bits_of(_fused_chain(nodes, name)).activations
         for name in nodes
         if name in reached and _wants_quantizer(nodes, nodes[name], policy)
     }
     kernels, outputs = (
-        {name: bits for name, bits in asked.items() if bits != FLOAT} for asked in (kernels, outputs)
+        {name: bits for name, bits in asked.items() if bits != FLOAT}
+        for asked in (kernels, outputs)
     )
     return Placement(kernels, outputs, first)
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import fnmatch
+import os
 from typing import Any
 
 import keras
@@ -150,11 +151,25 @@ def _refuse_unknown_kernel(layer: keras.layers.Layer, policy: Policy) -> None:
         )
 
 
-
-
 def _copy_weights(source: keras.Model, target: keras.Model) -> None:
     for layer in source.layers:
         if isinstance(layer, keras.Model):
             _copy_weights(layer, target.get_layer(layer.name))
         elif layer.weights:
             target.get_layer(layer.name).set_weights(layer.get_weights())
+
+
+def load(path: str | os.PathLike) -> keras.Model:
+    """Returns a quantizable model saved with `model.save("name.keras")`.
+
+    Args:
+        path: the file.
+
+    Raises:
+        UserError: when it cannot be read.
+    """
+    try:
+        return keras.models.load_model(path, compile=False)
+    except (OSError, ValueError, TypeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"{path} cannot be read as a Keras model: {reason}") from None

@@ -57,7 +57,9 @@ class BitSchedule:
 
     def _draw(self, step: tf.Tensor, count: int, choices: tuple[int, ...], salt: int) -> tf.Tensor:
         if self.kind == "list":
-            index = (tf.cast(step, tf.int64) * count + tf.range(count, dtype=tf.int64)) % len(choices)
+            index = (tf.cast(step, tf.int64) * count + tf.range(count, dtype=tf.int64)) % len(
+                choices
+            )
         else:
             seed = tf.random.experimental.stateless_fold_in(tf.constant([self.seed, salt]), step)
             index = tf.random.stateless_uniform([count], seed, 0, len(choices), tf.int32)

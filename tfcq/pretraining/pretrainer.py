@@ -200,7 +200,8 @@ class Pretrainer(keras.Model):
         pairs = self.recipe.pairs
         total = tf.add_n(
             [
-                pair.weight * self.framework.compare(predictions[pair.prediction], embeddings[pair.target])
+                pair.weight
+                * self.framework.compare(predictions[pair.prediction], embeddings[pair.target])
                 for pair in pairs
             ]
         )

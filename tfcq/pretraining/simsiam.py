@@ -1,4 +1,4 @@
-"""SimSiam (Chen and He, 2021): a predictor on one view meets the detached projection of the other."""
+"""SimSiam (Chen and He, 2021): one view's prediction meets the other's detached projection."""
 
 import keras
 import tensorflow as tf

@@ -1,1 +1,1 @@
-"""Precisions, ranges and quantizers: pure tensor functions and the serializable classes over them."""
+"""Precisions, ranges and quantizers: pure functions and the serializable classes over them."""

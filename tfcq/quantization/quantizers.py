@@ -66,9 +66,7 @@ class MinMaxWeightQuantizer:
             scale = tf.stop_gradient(scale)
         lowest, highest = ops.symmetric_levels(bits, self.narrow_range, scale.dtype)
         zero_point = tf.zeros((), scale.dtype)
-        return ops.fake_quantize(
-            weights, scale, zero_point, lowest, highest, self.rounding, seed
-        )
+        return ops.fake_quantize(weights, scale, zero_point, lowest, highest, self.rounding, seed)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""

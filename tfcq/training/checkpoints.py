@@ -15,9 +15,7 @@ class RunCheckpoints(keras.callbacks.Callback):
         keep: how many checkpoints are kept.
     """
 
-    def __init__(
-        self, folder: str | pathlib.Path, pretrainer: keras.Model, keep: int = 2
-    ) -> None:
+    def __init__(self, folder: str | pathlib.Path, pretrainer: keras.Model, keep: int = 2) -> None:
         super().__init__()
         pretrainer.optimizer.build(pretrainer.trainable_variables)
         self.epochs_done = tf.Variable(0, dtype=tf.int64, trainable=False)

@@ -1,0 +1,64 @@
+"""Features of a quantizable model at any bit-width, from one traced function."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfcq.errors import UserError
+from tfcq.quantization.bitwidths import FLOAT, BitWidth
+from tfcq.quantization.precision import Precision
+
+_FLOAT_BITS = 0
+
+
+class FeatureExtractor:
+    """Computes features of images at a bit-width; every bit-width shares one trace.
+
+    Args:
+        model: a quantizable model with recorded ranges.
+        batch_size: images per pass.
+    """
+
+    def __init__(self, model: keras.Model, batch_size: int = 256) -> None:
+        self.model = model
+        self.batch_size = batch_size
+        self.traces = 0
+        self._bits = tf.Variable([_FLOAT_BITS, _FLOAT_BITS], dtype=tf.int32, trainable=False)
+        shape = [None, *model.input_shape[1:]]
+        self._compute = tf.function(
+            self._pass, input_signature=[tf.TensorSpec(shape, model.compute_dtype)]
+        )
+
+    def _pass(self, images: tf.Tensor) -> tf.Tensor:
+        self.traces += 1
+        weight_bits, activation_bits = tf.unstack(self._bits.read_value())
+        return tf.cond(
+            weight_bits == _FLOAT_BITS,
+            lambda: self.model(images, training=False),
+            lambda: self.model(
+                images, precision=Precision(weight_bits, activation_bits), training=False
+            ),
+        )
+
+    def __call__(self, images: np.ndarray, bits: BitWidth = FLOAT) -> np.ndarray:
+        """Returns features, float [count, width].
+
+        Args:
+            images: float array [count, height, width, channels].
+            bits: bit-width of the pass.
+
+        Raises:
+            UserError: when there is no image or features come out as NaN or infinity.
+        """
+        if len(images) == 0:
+            raise UserError("Features were asked for 0 images; allowed: 1 and above.")
+        floats = (_FLOAT_BITS, _FLOAT_BITS)
+        self._bits.assign(floats if bits.is_float else (bits.weights, bits.activations))
+        starts = range(0, len(images), self.batch_size)
+        batches = [self._compute(images[start : start + self.batch_size]) for start in starts]
+        features = np.concatenate([batch.numpy() for batch in batches])
+        if not np.all(np.isfinite(features)):
+            raise UserError(
+                f"Features at {bits} hold NaN or infinity; look for them in the images and weights."
+            )
+        return features

@@ -1,0 +1,52 @@
+"""Weighted nearest-neighbour classification on frozen features."""
+
+import numpy as np
+
+from tfcq.errors import UserError
+from tfcq.evaluation.linear import check_labels
+
+
+def knn_scores(
+    features: np.ndarray,
+    labels: np.ndarray,
+    queries: np.ndarray,
+    classes: int,
+    neighbours: int = 20,
+    temperature: float = 0.1,
+) -> np.ndarray:
+    """Returns the share of weight that each class has among a query's nearest neighbours.
+
+    A neighbour at cosine similarity s weighs exp(s / temperature) (Wu et al., 2018, Sec. 3.4).
+
+    Args:
+        features: float [count, width], the labelled features.
+        labels: int [count].
+        queries: float [queries, width].
+        classes: number of classes.
+        neighbours: how many neighbours vote; at most all.
+        temperature: positive; the smaller, the more the nearest decide.
+
+    Returns:
+        A float array [queries, classes] with rows that sum to 1.
+
+    Raises:
+        UserError: when labels do not fit or scikit-learn is missing.
+    """
+    try:
+        from sklearn.neighbors import KNeighborsClassifier
+    except ImportError:
+        raise UserError(
+            "kNN needs scikit-learn; install it with: pip install scikit-learn"
+        ) from None
+    check_labels(features, labels, classes)
+    classifier = KNeighborsClassifier(
+        min(neighbours, len(features)),
+        # Distances are 1 - similarity; the common factor exp(1 / temperature) cancels out.
+        weights=lambda distances: np.exp(-distances / temperature),
+        metric="cosine",
+        algorithm="brute",
+    )
+    classifier.fit(features, labels)
+    scores = np.zeros((len(queries), classes))
+    scores[:, classifier.classes_] = classifier.predict_proba(queries)
+    return scores

@@ -1,0 +1,114 @@
+"""The linear probe: a softmax classifier on standardized, frozen features."""
+
+import dataclasses
+
+import numpy as np
+
+from tfcq.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class LinearProbe:
+    """A float linear classifier.
+
+    Args:
+        mean: float [width], subtracted from features.
+        deviation: float [width], features are divided by it.
+        weights: float [width, classes].
+        bias: float [classes].
+    """
+
+    mean: np.ndarray
+    deviation: np.ndarray
+    weights: np.ndarray
+    bias: np.ndarray
+
+    def logits(self, features: np.ndarray) -> np.ndarray:
+        """Returns scores, float [count, classes].
+
+        Args:
+            features: float [count, width].
+        """
+        return (features - self.mean) / self.deviation @ self.weights + self.bias
+
+
+def fit_linear_probe(
+    features: np.ndarray,
+    labels: np.ndarray,
+    classes: int,
+    epochs: int = 60,
+    learning_rate: float = 0.1,
+    momentum: float = 0.9,
+    batch_size: int = 256,
+    seed: int = 0,
+) -> LinearProbe:
+    """Trains a linear classifier with SGD under a cosine learning rate.
+
+    The gradient of the mean cross-entropy of softmax(x W + b) is x^T (softmax - one_hot) / batch.
+
+    Args:
+        features: float [count, width].
+        labels: int [count], from 0 to classes - 1.
+        classes: number of classes.
+        epochs: passes over the features.
+        learning_rate: first learning rate; it falls to zero.
+        momentum: momentum of SGD.
+        batch_size: examples per step; at most all.
+        seed: seed of the order.
+
+    Raises:
+        UserError: when labels are missing or outside the classes, or counts differ.
+    """
+    check_labels(features, labels, classes)
+    mean = features.mean(axis=0)
+    # A feature that never varies carries nothing; dividing by one keeps it at zero.
+    deviation = np.where(features.std(axis=0) > 0, features.std(axis=0), 1)
+    inputs = (features - mean) / deviation
+    targets = np.eye(classes, dtype=inputs.dtype)[labels]
+    count, width = inputs.shape
+    parameters = np.zeros((width + 1, classes), inputs.dtype)
+    velocity = np.zeros_like(parameters)
+    inputs = np.concatenate([inputs, np.ones((count, 1), inputs.dtype)], axis=1)
+    order = np.random.default_rng(seed)
+    batch_size = min(batch_size, count)
+    steps = epochs * (count // batch_size)
+    step = 0
+    for _ in range(epochs):
+        permutation = order.permutation(count)
+        for start in range(0, count - batch_size + 1, batch_size):
+            chosen = permutation[start : start + batch_size]
+            errors = _softmax(inputs[chosen] @ parameters) - targets[chosen]
+            gradient = inputs[chosen].T @ errors / batch_size
+            rate = learning_rate * (1 + np.cos(np.pi * step / steps)) / 2
+            velocity = momentum * velocity - rate * gradient
+            parameters = parameters + velocity.astype(parameters.dtype)
+            step += 1
+    return LinearProbe(mean, deviation, parameters[:-1], parameters[-1])
+
+
+def check_labels(features: np.ndarray, labels: np.ndarray, classes: int) -> None:
+    """Refuses labels that a classifier cannot learn from.
+
+    Args:
+        features: float [count, width].
+        labels: int [count].
+        classes: number of classes.
+
+    Raises:
+        UserError: when counts differ, or a label is outside 0 to classes - 1.
+    """
+    if len(features) != len(labels):
+        raise UserError(
+            f"Received {len(features)} features and {len(labels)} labels; allowed: equal."
+        )
+    wrong = labels[(labels < 0) | (labels >= classes)]
+    if len(wrong):
+        raise UserError(
+            f"{len(wrong)} labels are outside the {classes} classes, such as {wrong[0]}; allowed: "
+            f"0 to {classes - 1}."
+        )
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return exponentials / exponentials.sum(axis=1, keepdims=True)
