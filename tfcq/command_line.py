@@ -171,7 +171,7 @@ def quiet_start_up(verbosity: int) -> None:
     Args:
         verbosity: the flag of that name.
     """
-    # TensorFlow leaves oneDNN off on some CPUs where a step was seen to be 1.5 times faster with it.
+    # TensorFlow leaves oneDNN off on some CPUs where a step was seen to take 1.5 times as long.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     if verbosity >= 1:
         return

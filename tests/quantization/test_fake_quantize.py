@@ -221,27 +221,25 @@ def test_detached_scale_leaves_only_the_straight_through_gradient():
     assert tape.gradient(y, x).numpy().tolist() == [[0.0], [1.0], [1.0]]
 
 
-def test_gradient_of_a_range_flows_only_when_it_is_not_detached():
+def gradient_of_range(detach_scale: bool):
     ends = tf.constant([-1.0, 2.0], tf.float64)
-    x = tf.constant([0.3, 5.0], tf.float64)
-    for detach, expected in ((True, None), (False, [1 / 3 * 0.1 - 0, 2 / 3 * 0])):
-        quantizer = MinMaxActivationQuantizer(detach_scale=detach)
-        with tf.GradientTape() as tape:
-            tape.watch(ends)
-            y = quantizer(x, quantizer.parameters(2, ends[0], ends[1]))
-        gradient = tape.gradient(y, ends)
-        if expected is None:
-            assert gradient is None
-        else:
-            # Scale 1, zero point 1 = -round(min / scale). 0.3 -> level 1: dy/ds = -0.3. 5 is
-            # clipped: dy/ds = 2, dy/dz = -1. s = (max - min) / 3; z = -min / s straight through,
-            # so dz/dmin = -1 / s + min / s^2 * ds/dmin = -1 + (-1) * (-1/3), dz/dmax = -1/3.
-            dscale, dzero_point = -0.3 + 2, -1
-            by_hand = [
-                dscale * -1 / 3 + dzero_point * (-1 + 1 / 3),
-                dscale / 3 + dzero_point * (-1 / 3),
-            ]
-            np.testing.assert_allclose(gradient, by_hand, rtol=1e-12)
+    quantizer = MinMaxActivationQuantizer(detach_scale=detach_scale)
+    with tf.GradientTape() as tape:
+        tape.watch(ends)
+        parameters = quantizer.parameters(2, ends[0], ends[1])
+        y = quantizer(tf.constant([0.3, 5.0], tf.float64), parameters)
+    return tape.gradient(y, ends)
+
+
+def test_gradient_flows_into_a_range_that_is_not_detached():
+    # Scale 1, zero point 1. 0.3 is inside: dy/ds = -0.3; 5 is clipped: dy/ds = 2, dy/dz = -1.
+    # s = (max - min) / 3 and, straight through, z = -min / s: dz/dmin = -1 + 1/3, dz/dmax = -1/3.
+    by_hand = [1.7 * -1 / 3 - (-1 + 1 / 3), 1.7 / 3 - -1 / 3]
+    np.testing.assert_allclose(gradient_of_range(False), by_hand, rtol=1e-12)
+
+
+def test_no_gradient_flows_into_a_detached_range():
+    assert gradient_of_range(True) is None
 
 
 def test_quantizers_come_back_from_their_configuration():

@@ -1,0 +1,325 @@
+"""Any functional or sequential model, made quantizable."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+from tfcq.backbones.resnet import resnet
+from tfcq.errors import UserError
+from tfcq.nn.activation_quantizer import ActivationQuantizer
+from tfcq.nn.policies import Policy
+from tfcq.nn.quantizable import quantizable
+from tfcq.quantization.precision import Precision, RecordRanges
+
+SIZE = 16
+
+
+def block(x, filters, name):
+    """A bottleneck block of keras.applications.ResNet50: biased convolutions, an Add, Activations."""
+    shortcut = layers.Conv2D(4 * filters, 1, name=f"{name}_0_conv")(x)
+    shortcut = layers.BatchNormalization(epsilon=1.001e-5, name=f"{name}_0_bn")(shortcut)
+    for index, kernel in ((1, 1), (2, 3)):
+        x = layers.Conv2D(filters, kernel, padding="same", name=f"{name}_{index}_conv")(x)
+        x = layers.BatchNormalization(epsilon=1.001e-5, name=f"{name}_{index}_bn")(x)
+        x = layers.Activation("relu", name=f"{name}_{index}_relu")(x)
+    x = layers.Conv2D(4 * filters, 1, name=f"{name}_3_conv")(x)
+    x = layers.BatchNormalization(epsilon=1.001e-5, name=f"{name}_3_bn")(x)
+    x = layers.Add(name=f"{name}_add")([shortcut, x])
+    return layers.Activation("relu", name=f"{name}_out")(x)
+
+
+def resnet50_block():
+    inputs = keras.Input((SIZE, SIZE, 3))
+    x = layers.ZeroPadding2D(3, name="conv1_pad")(inputs)
+    x = layers.Conv2D(4, 7, 2, name="conv1_conv")(x)
+    x = layers.Activation("relu", name="conv1_relu")(layers.BatchNormalization()(x))
+    x = layers.MaxPooling2D(3, 2, name="pool1")(x)
+    x = layers.GlobalAveragePooling2D()(block(x, 4, "conv2_block1"))
+    return keras.Model(inputs, layers.Dense(5, activation="softmax", name="predictions")(x))
+
+
+def sequential():
+    return keras.Sequential(
+        [
+            keras.Input((SIZE, SIZE, 3)),
+            layers.Conv2D(4, 3, activation="relu", name="conv"),
+            layers.BatchNormalization(),
+            layers.Flatten(),
+            layers.Dropout(0.5),
+            layers.Dense(6, name="dense"),
+        ]
+    )
+
+
+def nested():
+    inner_inputs = keras.Input((SIZE, SIZE, 4))
+    inner = layers.Conv2D(4, 3, padding="same", activation="relu", name="inner_conv")(inner_inputs)
+    inner = keras.Model(inner_inputs, inner, name="inner")
+    head = keras.Sequential(
+        [keras.Input((4,)), layers.Dense(6, activation="relu", name="head_dense")], name="head"
+    )
+    inputs = keras.Input((SIZE, SIZE, 3))
+    x = layers.Conv2D(4, 3, padding="same", name="outer_conv")(inputs)
+    # The inner model is called twice.
+    x = layers.GlobalAveragePooling2D()(inner(inner(x)))
+    return keras.Model(inputs, head(x))
+
+
+def operations():
+    inputs = keras.Input((SIZE, SIZE, 3))
+    x = layers.Conv2D(4, 3, padding="same", name="one")(inputs)
+    y = layers.Conv2D(4, 3, padding="same", name="two")(keras.ops.relu(x))
+    x = keras.ops.relu(x + y)
+    return keras.Model(inputs, keras.ops.mean(x * 2, axis=(1, 2)))
+
+
+def mobile():
+    size = (32, 32, 3)
+    return keras.applications.MobileNetV2(size, alpha=0.35, weights=None, include_top=False, pooling="avg")
+
+
+MODELS = {
+    "resnet18": lambda: resnet(18, width=4, input_shape=(SIZE, SIZE, 3)),
+    "resnet50_imagenet_stem": lambda: resnet(50, "imagenet", 2, (32, 32, 3), blocks=(1, 1)),
+    "resnet50_block": resnet50_block,
+    "mobilenet": mobile,
+    "sequential": sequential,
+    "nested": nested,
+    "operations": operations,
+}
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def pair(request):
+    """Returns a float model, whose weights are all random, and its quantizable copy."""
+    keras.utils.set_random_seed(3)
+    model = MODELS[request.param]()
+    random = np.random.default_rng(0)
+    model.set_weights([w + 0.1 * random.random(w.shape) for w in model.get_weights()])
+    return model, quantizable(model, "uniform")
+
+
+def images_for(model, count=2):
+    return tf.random.stateless_uniform([count, *model.input_shape[1:]], [1, 2])
+
+
+def test_float_result_equals_the_original_to_the_last_bit(pair):
+    model, copy = pair
+    images = images_for(model)
+    expected = model(images)
+    np.testing.assert_array_equal(copy(images), expected)
+    np.testing.assert_array_equal(copy(images, precision=RecordRanges(True)), expected)
+
+
+def test_weights_are_copied_and_the_original_is_left_alone(pair):
+    model, copy = pair
+    copied = [v for v in copy.variables if v.name not in ("minimum", "maximum")]
+    for ours, theirs in zip(copied, model.variables, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+        assert ours is not theirs
+    assert not any(isinstance(layer, ActivationQuantizer) for layer in model.layers)
+
+
+def test_quantized_result_is_near_at_16_bits_and_far_at_2(pair):
+    model, copy = pair
+    images = images_for(model)
+    exact = copy(images, precision=RecordRanges(True)).numpy()
+    distance = {
+        bits: np.abs(copy(images, precision=Precision(bits, bits)) - exact).max()
+        for bits in (16, 2)
+    }
+    assert 0 < distance[16] < 0.02 * np.abs(exact).max()
+    assert distance[2] > 5 * distance[16]
+
+
+@pytest.mark.parametrize("name", ["nested", "operations", "sequential"])
+def test_saved_model_comes_back_with_weights_ranges_and_precision(name, tmp_path):
+    model = quantizable(MODELS[name](), "uniform")
+    images = images_for(model)
+    model(images, precision=RecordRanges(True))
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert type(loaded) is type(model)
+    for precision in (None, Precision(8, 8), Precision(2, 4)):
+        np.testing.assert_array_equal(
+            loaded(images, precision=precision), model(images, precision=precision)
+        )
+
+
+@pytest.mark.parametrize("bits", [8, 3])
+def test_nested_model_receives_the_precision(bits):
+    model = quantizable(nested(), Policy("weights", overrides=(("*", f"{bits}w"),)))
+    images = images_for(model)
+    quantized = model(images, precision=Precision(16, 16))
+    for name, kernel in (("inner", "inner_conv"), ("head", "head_dense"), (None, "outer_conv")):
+        layer = (model.get_layer(name) if name else model).get_layer(kernel)
+        layer.kernel.assign(layer.weight_quantizer(layer.kernel.value, 16, layer.kernel_axes))
+    np.testing.assert_array_equal(model(images), quantized)
+
+
+def test_training_argument_goes_together_with_precision():
+    model = quantizable(sequential())
+    images = images_for(model)
+    norm = next(l for l in model.layers if isinstance(l, layers.BatchNormalization))
+    before = norm.moving_mean.numpy()
+    model(images, precision=RecordRanges(True), training=False)
+    np.testing.assert_array_equal(norm.moving_mean, before)
+    model(images, precision=Precision(8, 8), training=True)
+    assert np.any(norm.moving_mean.numpy() != before)
+
+
+def quantization_operations(model, precision):
+    """Returns the operations of a pass that only quantizers use, in all functions of its graph."""
+
+    @tf.function
+    def run(images):
+        return model(images, precision=precision, training=False)
+
+    graph = run.get_concrete_function(images_for(model)).graph.as_graph_def()
+    nodes = [*graph.node, *(node for f in graph.library.function for node in f.node_def)]
+    marks = ("Round", "ClipByValue", "Floor", "Abs", "LeftShift", "AssignVariableOp", "CheckNumerics")
+    return {node.op for node in nodes if node.op in marks}
+
+
+def test_float_pass_holds_no_quantization_operation():
+    model = quantizable(sequential(), "uniform")
+    assert quantization_operations(model, None) == set()
+    assert quantization_operations(model, RecordRanges(True)) == {"AssignVariableOp"}
+    quantized = quantization_operations(model, Precision(8, 8))
+    assert {"Round", "CheckNumerics", "LeftShift"} <= quantized
+    assert "AssignVariableOp" not in quantized
+
+
+def with_layer(layer, shape=(SIZE, 3)):
+    inputs = keras.Input(shape)
+    return keras.Model(inputs, layer(inputs))
+
+
+@pytest.mark.parametrize("trainable", [True, False])
+def test_layer_with_an_unknown_kernel_is_refused_with_the_way_out(trainable):
+    model = with_layer(layers.Conv1D(2, 3, name="odd"))
+    model.trainable = trainable
+    with pytest.raises(UserError) as caught:
+        quantizable(model)
+    assert str(caught.value) == (
+        "Layer 'odd' (Conv1D) holds a kernel that cannot be quantized; allowed: Conv2D, "
+        "DepthwiseConv2D, Dense. To leave it in float, pass overrides={'odd': 'fp'}."
+    )
+    copy = quantizable(model, overrides={"odd": "fp"})
+    images = images_for(model)
+    np.testing.assert_array_equal(copy(images, precision=Precision(8, 8)), model(images))
+
+
+def test_subclass_of_a_known_layer_is_refused_since_its_call_is_unknown():
+    class Standardized(layers.Dense):
+        pass
+
+    with pytest.raises(UserError, match="'mine' \\(Standardized\\)"):
+        quantizable(with_layer(Standardized(2, name="mine")))
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [layers.PReLU(), layers.LayerNormalization(axis=(1, 2)), layers.GroupNormalization(1)],
+    ids=lambda layer: type(layer).__name__,
+)
+def test_activations_and_normalizations_with_parameters_are_no_kernels(layer):
+    model = with_layer(layer)
+    images = images_for(model)
+    np.testing.assert_array_equal(quantizable(model)(images), model(images))
+
+
+def test_models_without_a_graph_are_refused():
+    class Subclassed(keras.Model):
+        pass
+
+    with pytest.raises(UserError, match="Received Subclassed.*allowed: a functional or sequential"):
+        quantizable(Subclassed())
+    with pytest.raises(UserError, match="not built; call build"):
+        quantizable(keras.Sequential([layers.Dense(2)]))
+    with pytest.raises(UserError, match="quantizable already"):
+        quantizable(quantizable(sequential()))
+    with pytest.raises(UserError, match="Received str"):
+        quantizable("resnet18")
+
+
+def bits_of(model):
+    return {
+        layer.name: (layer.weight_quantizer if hasattr(layer, "kernel") else layer.quantizer).bits
+        for layer in model.layers
+        if hasattr(layer, "weight_quantizer") or isinstance(layer, ActivationQuantizer)
+    }
+
+
+def test_first_matching_override_fixes_bits_of_kernel_and_output():
+    model = quantizable(sequential(), "uniform", {"conv": "3w5a", "d*": "6w", "*": "fp"})
+    assert bits_of(model) == {"conv": 3, "conv_quantizer": 5, "dense": 6}
+    assert type(quantizable(sequential(), overrides={"conv": "fp"}).get_layer("conv")) is layers.Conv2D
+
+
+def test_override_that_matches_nothing_names_the_nearest_layer():
+    with pytest.raises(UserError, match="Did you mean 'dense'"):
+        quantizable(sequential(), overrides={"dens": "8w"})
+    with pytest.raises(UserError, match="Override 'top_.' matches no layer"):
+        quantizable(sequential(), overrides={"top_*": "8w"})
+
+
+@pytest.mark.parametrize("bits", ["1w", "17a", "", "8", "drawn"])
+def test_override_with_bad_bits_is_refused(bits):
+    with pytest.raises(UserError, match=f"Unknown layer bits '{bits}'; allowed: 'fp', '8w8a'"):
+        quantizable(sequential(), overrides={"conv": bits})
+
+
+def test_unknown_policy_names_the_nearest():
+    with pytest.raises(UserError, match="Did you mean 'uniform'"):
+        quantizable(sequential(), "unifrom")
+
+
+def test_policy_reaches_every_quantizer():
+    policy = Policy("mine", per_channel=False, narrow_range=True, rounding="floor", detach_scale=True)
+    model = quantizable(sequential(), policy)
+    for name in ("conv", "dense"):
+        assert model.get_layer(name).weight_quantizer.get_config() == {
+            "bits": None, "per_channel": False, "narrow_range": True, "rounding": "floor",
+            "detach_scale": True,
+        }  # fmt: skip
+    assert model.get_layer("conv_quantizer").quantizer.rounding == "floor"
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_mixed_precision_model_keeps_ranges_and_weights_in_float32(policy, dtype_policy):
+    dtype_policy(policy)
+    model = quantizable(sequential(), "uniform")
+    images = images_for(model)
+    exact = model(images, precision=RecordRanges(True))
+    quantized = model(images, precision=Precision(8, 8))
+    assert quantized.dtype == exact.dtype == tf.as_dtype(policy.removeprefix("mixed_"))
+    assert {variable.dtype for variable in model.variables if "seed" not in variable.name} == {"float32"}
+    difference = np.abs(tf.cast(quantized, tf.float32) - tf.cast(exact, tf.float32)).max()
+    assert 0 < difference < 0.1
+
+
+def test_unrecorded_ranges_are_told_by_the_name_of_the_quantizer():
+    model = quantizable(sequential(), "uniform")
+    with pytest.raises(tf.errors.InvalidArgumentError, match="'conv_quantizer' has no recorded range"):
+        model(images_for(model), precision=Precision(8, 8))
+
+
+@pytest.mark.parametrize("kind", [dict, list])
+def test_structure_of_inputs_and_outputs_is_kept(kind):
+    left, right = keras.Input((3,), name="left"), keras.Input((3,), name="right")
+    joined = layers.Dense(2, name="joined")(layers.Concatenate()([left, right]))
+    single = layers.Dense(2, name="single")(left)
+    if kind is dict:
+        model = keras.Model({"left": left, "right": right}, {"joined": joined, "single": single})
+        inputs = {"right": tf.ones([1, 3]), "left": tf.zeros([1, 3])}
+    else:
+        model = keras.Model([left, right], [joined, single])
+        inputs = [tf.zeros([1, 3]), tf.ones([1, 3])]
+    expected, received = model(inputs), quantizable(model)(inputs)
+    assert type(received) is type(expected)
+    keras.tree.assert_same_structure(received, expected)
+    for ours, theirs in zip(keras.tree.flatten(received), keras.tree.flatten(expected), strict=True):
+        np.testing.assert_array_equal(ours, theirs)

@@ -1,0 +1,106 @@
+"""The range of every activation that an integer model stores."""
+
+import keras
+import numpy as np
+
+from tfcq.errors import UserError
+from tfcq.nn.activation_quantizer import ActivationQuantizer
+from tfcq.nn.placement import Node, read_graph
+
+Range = tuple[float, float]
+# Their result is a subset of the input's values and zero: runtimes keep the input's scale.
+_KEEPS_SCALE = {
+    "Dropout", "SpatialDropout2D", "Flatten", "Reshape", "Permute", "MaxPooling2D",
+    "GlobalMaxPooling2D", "ZeroPadding2D", "Cropping2D", "Identity",
+}  # fmt: skip
+
+
+def activation_ranges(
+    model: keras.Model,
+    plain: keras.Model,
+    images: np.ndarray,
+    image_range: Range = (0.0, 1.0),
+    batch_size: int = 256,
+) -> dict[str, Range]:
+    """Returns the range of each stored activation of a folded model, by layer name.
+
+    A tensor behind which the quantizable model has an activation quantizer gets the range that
+    was recorded there, that is, the one which was evaluated. The others (sums' operands, pooled
+    features) get the minimum and maximum over the images, and the images a fixed range. What a
+    runtime computes inside another operation (the input of a ReLU) has none.
+
+    Args:
+        model: the calibrated quantizable model.
+        plain: what `fold` made of it.
+        images: float [count, height, width, channels], images to record the other ranges on.
+        image_range: lowest and highest value of an image.
+        batch_size: images per pass.
+
+    Raises:
+        UserError: when a quantizer has no recorded range, there is no image, or a layer is called
+            more than once.
+    """
+    if len(images) == 0:
+        raise UserError("Ranges were asked for over 0 images; allowed: 1 and above, such as 1000.")
+    config = plain.get_config()
+    for layer in config["layers"]:
+        if len(layer["inbound_nodes"]) > 1:
+            raise UserError(
+                f"Layer {layer['name']!r} is called {len(layer['inbound_nodes'])} times; allowed "
+                "for deployment: once."
+            )
+    nodes = read_graph(config)
+    ranges = _recorded(model, nodes)
+    ranges[plain.layers[0].name] = image_range
+    others = [name for name in nodes if name not in ranges and _stored(nodes, nodes[name])]
+    return {**ranges, **_observed(plain, others, images, batch_size)}
+
+
+def _recorded(model: keras.Model, nodes: dict[str, Node]) -> dict[str, Range]:
+    """Returns the quantizers' ranges by the name of the folded layer whose output they take."""
+    original = read_graph(model.get_config())
+    ranges = {}
+    for layer in model.layers:
+        if isinstance(layer, ActivationQuantizer):
+            name = original[layer.name].producers[0]
+            while name not in nodes:
+                name = original[name].producers[0]
+            ranges[name] = (float(layer.minimum.numpy()), float(layer.maximum.numpy()))
+            if not np.all(np.isfinite(ranges[name])):
+                raise UserError(
+                    f"Activation quantizer {layer.name!r} has no recorded range; call "
+                    "tfcq.calibrate(model, images) before deployment."
+                )
+    return ranges
+
+
+def _stored(nodes: dict[str, Node], node: Node) -> bool:
+    if node.kind in _KEEPS_SCALE:
+        return False
+    readers = [nodes[name] for name in node.consumers]
+    return not (len(readers) == 1 and _is_fused(readers[0]))
+
+
+def _is_fused(node: Node) -> bool:
+    """Whether runtimes compute the node inside the operation before it."""
+    if node.kind == "Activation":
+        return node.config["activation"] in ("relu", "relu6", "linear")
+    if node.kind == "ReLU":
+        slope, threshold = node.config["negative_slope"], node.config["threshold"]
+        return node.config["max_value"] in (None, 6) and not slope and not threshold
+    return node.kind in {"Relu", "Relu6"}
+
+
+def _observed(
+    plain: keras.Model, names: list[str], images: np.ndarray, batch_size: int
+) -> dict[str, Range]:
+    if not names:
+        return {}
+    probe = keras.Model(plain.inputs, [plain.get_layer(name).output for name in names])
+    lowest, highest = np.full(len(names), np.inf), np.full(len(names), -np.inf)
+    for start in range(0, len(images), batch_size):
+        tensors = probe(images[start : start + batch_size], training=False)
+        tensors = tensors if isinstance(tensors, (list, tuple)) else [tensors]
+        lowest = np.minimum(lowest, [float(keras.ops.min(t)) for t in tensors])
+        highest = np.maximum(highest, [float(keras.ops.max(t)) for t in tensors])
+    return dict(zip(names, zip(lowest.tolist(), highest.tolist(), strict=True), strict=True))
