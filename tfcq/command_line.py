@@ -4,6 +4,7 @@ Imports no TensorFlow, so that a mistake in a flag is told at once.
 """
 
 import dataclasses
+import difflib
 import os
 import sys
 import types
@@ -14,7 +15,7 @@ from typing import Any
 from absl import flags
 
 from tfcq import native_messages
-from tfcq.errors import TrainingStopped, UserError, unknown_choice
+from tfcq.errors import TrainingStopped, UserError
 
 USER_ERROR = 2
 FAILURE = 1
@@ -117,7 +118,9 @@ class FlagSet:
             rest = self.flags(["command", *arguments])
         except flags.UnrecognizedFlagError as error:
             name = (error.flagname or "").removeprefix("no")
-            raise unknown_choice("flag", name, list(self.flags)) from None
+            near = difflib.get_close_matches(name, list(self.flags), n=1)
+            hint = f"Did you mean --{near[0]}?" if near else "--help lists them all."
+            raise UserError(f"Unknown flag --{name}. {hint}") from None
         except (flags.Error, OSError, ValueError) as error:
             raise UserError(_one_line(str(error))) from None
         if rest[1:]:

@@ -140,6 +140,14 @@ def test_batch_norm_with_two_readers_ends_the_fused_chain():
     assert set(outputs) == {"norm", "relu", "b"}
 
 
+def test_batch_norm_behind_an_activation_is_not_fused_into_the_kernel():
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(3, 3, activation="relu", name="a")(inputs)
+    x = layers.Flatten()(layers.BatchNormalization(name="norm")(x))
+    model = keras.Model(inputs, layers.Dense(2, name="b")(x))
+    assert set(placed(model, UNIFORM).outputs) == {"a", "norm"}
+
+
 def test_operations_are_placed_like_layers():
     inputs = keras.Input((8, 8, 3))
     x = layers.Conv2D(3, 3, padding="same", name="a")(inputs)

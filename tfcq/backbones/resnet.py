@@ -4,7 +4,7 @@ import keras
 from keras import layers
 
 from tfcq.errors import UserError, unknown_choice
-from tfcq.nn.initializers import UNIFORM_FAN_IN
+from tfcq.nn.initializers import uniform_fan_in
 
 # Blocks of each stage, and whether they are bottlenecks.
 _DEPTHS = {18: ((2, 2, 2, 2), False), 34: ((3, 4, 6, 3), False), 50: ((3, 4, 6, 3), True)}
@@ -78,7 +78,7 @@ def _conv_norm(x, channels: int, kernel: int, stride: int, name: str):
         stride,
         padding=padding,
         use_bias=False,
-        kernel_initializer=UNIFORM_FAN_IN,
+        kernel_initializer=uniform_fan_in(),
         name=name,
     )(x)
     return layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"{name}_norm")(x)

@@ -44,23 +44,30 @@ def with_ranges(plain, ranges):
         if layer.name in ranges:
             outputs = FakeQuant(with_zero(ranges[layer.name]), name=f"{layer.name}_range")(outputs)
         return outputs
-    source = plain.inputs[0]
-    inputs = keras.Input(batch_shape=source.shape, name=source.name)
-    first = FakeQuant(with_zero(ranges[plain.layers[0].name]), name="images_range")(inputs)
     def clone_layer(layer):
         return type(layer).from_config(layer.get_config())
-    clone = keras.models.clone_model(plain, input_tensors=keras.tree.map_structure(lambda _: first, plain.input), clone_function=clone_layer, call_function=call_layer, recursive=False)
-    return clone
+    clone = keras.models.clone_model(plain, clone_function=clone_layer, call_function=call_layer, recursive=False)
+    clone.set_weights(plain.get_weights())
+    first = FakeQuant(with_zero(ranges[plain.layers[0].name]), name="images_range")
+    i = keras.Input(batch_shape=plain.inputs[0].shape)
+    return keras.Model(i, clone(first(i)))
+
+
+class Module(tf.Module):
+    def __init__(self, plain):
+        super().__init__()
+        self.v = [v.value for v in plain.variables]
+        self.f = tf.function(lambda images: plain(images, training=False), input_signature=[tf.TensorSpec([1, *plain.input_shape[1:]], tf.float32)])
 
 
 def convert(plain, int8, representative=None):
-    shape = [1, *plain.input_shape[1:]]
-    function = tf.function(lambda images: plain(images, training=False), input_signature=[tf.TensorSpec(shape, tf.float32)])
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([function.get_concrete_function()], plain)
+    module = Module(plain)
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([module.f.get_concrete_function()], module)
     if int8:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        if representative: converter.representative_dataset = representative
-        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+        if representative:
+            converter.representative_dataset = representative
+            converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
         converter.inference_input_type = tf.uint8
         converter.inference_output_type = tf.float32
     return converter.convert()

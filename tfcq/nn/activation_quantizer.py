@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfcq.nn.precision import accept_precision
+from tfcq.quantization.ops import NOT_FINITE
 from tfcq.quantization.precision import Precision, RecordRanges
 from tfcq.quantization.quantizers import MinMaxActivationQuantizer
 
@@ -80,8 +81,8 @@ class ActivationQuantizer(keras.layers.Layer):
         # The empty range is infinite, so this also tells of a range never recorded.
         minimum = tf.debugging.check_numerics(
             self.minimum.value,
-            f"Activation quantizer {self.name!r} has no recorded range, or one with NaN; call "
-            "tfcq.calibrate(model, images) before a quantized pass",
+            f"Activation quantizer {self.name!r} has no recorded range, or one with {NOT_FINITE}; "
+            "call tfcq.calibrate(model, images) before a quantized pass",
         )
         return self.quantizer.parameters(
             precision.activation_bits, minimum, tf.convert_to_tensor(self.maximum.value)

@@ -4,7 +4,7 @@ import keras
 from keras import layers
 
 from tfcq.errors import UserError
-from tfcq.nn.initializers import UNIFORM_FAN_IN
+from tfcq.nn.initializers import uniform_fan_in
 
 
 def multi_layer_perceptron(
@@ -35,7 +35,7 @@ def multi_layer_perceptron(
         last = index == len(widths)
         bias = last and not last_norm
         x = layers.Dense(
-            width, use_bias=bias, kernel_initializer=UNIFORM_FAN_IN, name=f"{name}_dense{index}"
+            width, use_bias=bias, kernel_initializer=uniform_fan_in(), name=f"{name}_dense{index}"
         )(x)
         if not last or last_norm:
             x = layers.BatchNormalization(

@@ -7,13 +7,14 @@ import keras
 import tensorflow as tf
 
 from tfcq import losses
-from tfcq.errors import UserError, unknown_choice
+from tfcq.errors import TrainingStopped, UserError, unknown_choice
 from tfcq.nn.policies import Policy
 from tfcq.nn.quantizable import QuantizableModel, quantizable
 from tfcq.pretraining.bit_schedules import BitSchedule
 from tfcq.pretraining.monitoring import StopOnFailure, Throughput, feature_std_ratio
 from tfcq.pretraining.recipes import Pass, Recipe, recipe_named
 from tfcq.pretraining.simsiam import SimSiam
+from tfcq.quantization.ops import NOT_FINITE
 from tfcq.quantization.precision import Precision, RecordRanges
 
 FRAMEWORKS: dict[str, Callable[..., keras.layers.Layer]] = {"simsiam": SimSiam}
@@ -145,7 +146,15 @@ class Pretrainer(keras.Model):
             TrainingStopped: when the loss is NaN or features have collapsed.
         """
         watching = [Throughput(), StopOnFailure()]
-        return super().fit(*args, callbacks=[*watching, *(callbacks or [])], **kwargs)
+        try:
+            return super().fit(*args, callbacks=[*watching, *(callbacks or [])], **kwargs)
+        except tf.errors.InvalidArgumentError as error:
+            if NOT_FINITE not in str(error):
+                raise
+            raise TrainingStopped(
+                "Weights or activations became NaN or infinite; try a lower learning rate, and "
+                "look for NaN in the images."
+            ) from None
 
     def call(self, images: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """Returns the backbone's float features.

@@ -17,6 +17,8 @@ import tensorflow as tf
 
 from tfcq.errors import UserError, unknown_choice
 
+# Stands in the message of every error about values that cannot be quantized.
+NOT_FINITE = "NaN or infinity"
 ROUNDINGS = ("nearest", "floor", "stochastic")
 
 
@@ -143,7 +145,7 @@ def symmetric_scale(
     lowest, highest = symmetric_levels(bits, narrow_range, dtype)
     largest = tf.reduce_max(tf.abs(tf.cast(x, dtype)), axis=axes, keepdims=axes is not None)
     scale = largest / ((highest - lowest) / 2)
-    scale = tf.debugging.check_numerics(scale, "NaN or infinity in weights to be quantized")
+    scale = tf.debugging.check_numerics(scale, f"{NOT_FINITE} in weights to be quantized")
     return tf.where(scale >= dtype.as_numpy_dtype(_smallest_normal(dtype)), scale, 1)
 
 
@@ -168,7 +170,7 @@ def asymmetric_scale(
     top = tf.cast(tf.bitwise.left_shift(1, _unfolded(bits)) - 1, dtype)
     smallest = dtype.as_numpy_dtype(_smallest_normal(dtype))
     scale = (maximum - minimum) / top
-    scale = tf.debugging.check_numerics(scale, "NaN or infinity in an activation range")
+    scale = tf.debugging.check_numerics(scale, f"{NOT_FINITE} in an activation range")
     single = tf.where(tf.abs(maximum) >= smallest, tf.abs(maximum), 1)
     scale = tf.where(scale >= smallest, scale, tf.stop_gradient(single))
     return scale, -straight_through_round(minimum / scale), top

@@ -1,0 +1,79 @@
+"""Shapes, sizes and arithmetic of our ResNets."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfcq.backbones.resnet import resnet
+from tfcq.errors import UserError
+
+
+# torchvision's models without `fc`: 11,689,512, 21,797,672 and 25,557,032 minus the classifier.
+@pytest.mark.parametrize(
+    ("depth", "parameters"),
+    [(18, 11_689_512 - 513_000), (34, 21_797_672 - 513_000), (50, 25_557_032 - 2_049_000)],
+)
+def test_trainable_parameters_are_those_of_the_paper(depth, parameters):
+    with keras.StatelessScope():
+        model = resnet(depth, "imagenet", input_shape=(None, None, 3))
+    assert sum(int(np.prod(v.shape)) for v in model.trainable_variables) == parameters
+
+
+@pytest.mark.parametrize(("depth", "features"), [(18, 8 * 4), (50, 32 * 4)])
+def test_features_are_pooled_vectors_of_any_image_size(depth, features):
+    model = resnet(depth, width=4, input_shape=(None, None, 1), blocks=(1, 1, 1, 1))
+    assert model.output_shape == (None, features)
+    for size in (8, 13):
+        assert model(tf.ones([2, size, size, 1])).shape == (2, features)
+
+
+@pytest.mark.parametrize(
+    ("stem", "sizes"), [("cifar", [32, 32, 16, 8, 4]), ("imagenet", [8, 8, 4, 2, 1])]
+)
+def test_resolution_of_each_stage(stem, sizes):
+    model = resnet(18, stem, 2)
+    stages = [model.get_layer(f"stage{i}_block2_relu").output.shape[1] for i in (1, 2, 3, 4)]
+    first = model.get_layer("stem_relu" if stem == "cifar" else "stem_pool").output.shape[1]
+    assert [first, *stages] == sizes
+
+
+def test_strided_convolution_pads_on_both_sides_as_pytorch_does():
+    model = resnet(18, width=1, input_shape=(4, 4, 1), blocks=(1, 1))
+    # Names of the layers that pad, and the convolution behind each is `valid`.
+    padded = [layer.name for layer in model.layers if type(layer).__name__ == "ZeroPadding2D"]
+    assert padded == ["stage2_block1_conv1_pad"]
+    convolution = model.get_layer("stage2_block1_conv1")
+    convolution.kernel.assign(tf.ones(convolution.kernel.shape))
+    upto = keras.Model(model.get_layer(padded[0]).input, convolution.output)
+    image = tf.reshape(tf.range(16.0), [1, 4, 4, 1])
+    # Windows centred on rows and columns 0 and 2; TensorFlow's `same` would centre on 1 and 3.
+    by_hand = [[0 + 1 + 4 + 5, 1 + 2 + 3 + 5 + 6 + 7], [4 + 5 + 8 + 9 + 12 + 13, 5 + 6 + 7 + 9 + 10 + 11 + 13 + 14 + 15]]
+    assert upto(image).numpy()[0, :, :, 0].tolist() == by_hand
+
+
+def test_block_adds_its_shortcut():
+    model = resnet(18, width=2, input_shape=(4, 4, 1), blocks=(1,))
+    model.get_layer("stage1_block1_conv2_norm").gamma.assign([0, 0])
+    stem, block = (model.get_layer(n).output for n in ("stem_relu", "stage1_block1_relu"))
+    both = keras.Model(model.input, [stem, block])
+    before, after = both(tf.random.stateless_normal([2, 4, 4, 1], [1, 1]))
+    np.testing.assert_array_equal(before, after)
+
+
+def test_initial_kernels_are_uniform_within_one_over_root_fan_in():
+    keras.utils.set_random_seed(0)
+    kernel = resnet(18, width=8, blocks=(1, 1)).get_layer("stage2_block1_conv2").kernel.numpy()
+    bound = 1 / np.sqrt(3 * 3 * 16)
+    assert np.abs(kernel).max() <= bound
+    assert np.abs(kernel).max() > 0.95 * bound
+    np.testing.assert_allclose(kernel.std(), bound / np.sqrt(3), rtol=0.05)
+
+
+def test_bad_arguments_name_what_is_allowed():
+    with pytest.raises(UserError, match="depth 20; allowed: 18, 34, 50"):
+        resnet(20)
+    with pytest.raises(UserError, match="Did you mean 'imagenet'"):
+        resnet(18, "imagnet")
+    with pytest.raises(UserError, match="Width 0 cannot be used"):
+        resnet(18, width=0)

@@ -1,0 +1,245 @@
+"""The Pretrainer: one step, one trace, and what stops it."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+from tfcq import losses
+from tfcq.errors import TrainingStopped, UserError
+from tfcq.nn.policies import Policy
+from tfcq.pretraining.bit_schedules import BitSchedule
+from tfcq.pretraining.pretrainer import Pretrainer
+from tfcq.pretraining.recipes import RECIPES, Pass
+
+SHAPE = (8, 8, 1)
+BATCH = 16
+
+
+def tiny_backbone():
+    return keras.Sequential(
+        [
+            keras.Input(SHAPE),
+            layers.Conv2D(6, 3, use_bias=False, name="stem"),
+            layers.BatchNormalization(name="stem_norm"),
+            layers.ReLU(name="stem_relu"),
+            layers.Conv2D(8, 3, strides=2, name="second"),
+            layers.ReLU(name="second_relu"),
+            layers.GlobalAveragePooling2D(name="features"),
+        ],
+        name="tiny",
+    )
+
+
+def tiny(kind=Pretrainer, backbone=None, optimizer=None, **options):
+    keras.utils.set_random_seed(5)
+    model = kind(backbone or tiny_backbone(), projection_width=12, predictor_width=6, **options)
+    model.compile(optimizer or keras.optimizers.SGD(0.05, momentum=0.9))
+    return model
+
+
+def synthetic_views(batches=1, seed=0):
+    """Two noisy views of synthetic images: bars at random places."""
+    random = np.random.default_rng(seed)
+    images = np.zeros((batches * BATCH, *SHAPE), np.float32)
+    for image in images:
+        image[random.integers(8), :, 0] = 1
+        image[:, random.integers(8), 0] += random.random()
+    views = [images + 0.1 * random.normal(size=images.shape).astype(np.float32) for _ in range(2)]
+    return tf.data.Dataset.from_tensor_slices(tuple(views)).batch(BATCH, drop_remainder=True)
+
+
+class Counting(Pretrainer):
+    """Counts how often its step is traced, and keeps the bits of each step."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.traces = []
+
+    def train_step(self, data):
+        self.traces.append(1)
+        return super().train_step(data)
+
+
+class KeepBits(keras.callbacks.Callback):
+    def __init__(self):
+        super().__init__()
+        self.kept = []
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.kept.append(self.model.bits.numpy())
+
+
+def test_one_trace_for_50_steps_of_bits_that_seed_and_step_decide():
+    model = tiny(Counting, seed=3)
+    keep = KeepBits()
+    model.fit(synthetic_views().repeat(), steps_per_epoch=25, epochs=2, verbose=0, callbacks=[keep])
+    assert len(model.traces) == 1
+    assert int(model.step.value) == len(keep.kept) == 50
+    schedule = BitSchedule("2-8", "4-8", seed=3)
+    expected = [schedule.draw(tf.constant(step, tf.int64), 1).numpy() for step in range(50)]
+    np.testing.assert_array_equal(keep.kept, expected)
+    weights, activations = np.transpose(np.array(keep.kept)[:, 0])
+    assert set(weights) <= set(range(2, 9)) and len(set(weights)) > 3
+    assert set(activations) <= set(range(4, 9)) and len(set(activations)) > 3
+
+
+def test_list_schedule_goes_in_order():
+    model = tiny(weight_bits="2,5", activation_bits="8", bit_schedule="list")
+    keep = KeepBits()
+    model.fit(synthetic_views().repeat(), steps_per_epoch=3, verbose=0, callbacks=[keep])
+    assert np.array(keep.kept)[:, 0].tolist() == [[2, 8], [5, 8], [2, 8]]
+
+
+@pytest.fixture(scope="module")
+def views():
+    return next(iter(synthetic_views()))
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_loss_of_a_recipe_equals_explicit_calls(recipe, views):
+    model = tiny(recipe=recipe)
+    bits = tf.constant([[4, 5]] if RECIPES[recipe].draws else np.zeros((0, 2)), tf.int32)
+    embeddings, predictions = model.embed(*views, bits, training=False)
+
+    def compared(view, precision, target):
+        p, z = predictions[Pass(view, precision)], embeddings[Pass(target, "fp")]
+        return float(losses.negative_cosine(p, z))
+
+    by_hand = {
+        "float": [("fp", 1)],
+        "ssql": [("fp", 1), ("q", 1)],
+        "ssql_no_aux": [("q", 1)],
+    }[recipe]
+    terms = [compared(v, p, 3 - v) for p, _ in by_hand for v in (1, 2)]
+    np.testing.assert_allclose(model.recipe_loss(embeddings, predictions), np.mean(terms), rtol=1e-6)
+    assert set(embeddings) == set(RECIPES[recipe].passes)
+    assert {p.precision for p in predictions} == {p for p, _ in by_hand}
+
+
+def test_weights_of_pairs_weigh(views):
+    model = tiny(recipe="3*v1@fp->v2@fp, v2@fp->v1@fp")
+    embeddings, predictions = model.embed(*views, tf.zeros([0, 2], tf.int32), training=False)
+    one, two = (
+        float(losses.negative_cosine(predictions[Pass(v, "fp")], embeddings[Pass(3 - v, "fp")]))
+        for v in (1, 2)
+    )
+    loss = model.recipe_loss(embeddings, predictions)
+    np.testing.assert_allclose(loss, (3 * one + two) / 4, rtol=1e-6)
+
+
+def test_recipe_without_float_passes_takes_ranges_from_the_tensors(views):
+    model = tiny(recipe="v1@q1->v2@q2, v2@q2->v1@q1")
+    bits = tf.constant([[2, 4], [8, 8]])
+    embeddings, _ = model.embed(*views, bits, training=False)
+    assert set(map(str, embeddings)) == {"v1@q1", "v2@q2"}
+    assert all(np.all(np.isfinite(z)) for z in embeddings.values())
+
+
+def test_ranges_start_anew_with_each_step_and_span_both_views(views):
+    model = tiny()
+    quantizer = model.backbone.get_layer("stem_relu_quantizer")
+    upto = keras.Model(model.backbone.input, quantizer.input)
+    bits = tf.constant([[8, 8]])
+    model.embed(100 * views[0], 100 * views[1], bits, training=False)
+    model.embed(*views, bits, training=False)
+    seen = np.stack([upto(view, training=False) for view in views])
+    assert float(quantizer.minimum.value) == seen.min()
+    assert float(quantizer.maximum.value) == seen.max()
+
+
+def test_training_lowers_the_loss_on_synthetic_images():
+    model = tiny()
+    history = model.fit(synthetic_views(4).repeat(), steps_per_epoch=8, epochs=5, verbose=0).history
+    assert history["loss"][-1] < history["loss"][0] - 0.1
+    assert all(-1 <= loss <= 1 for loss in history["loss"])
+
+
+def test_history_carries_the_figures_of_the_run():
+    rate = keras.optimizers.schedules.PiecewiseConstantDecay([2], [0.5, 0.25])
+    model = tiny(optimizer=keras.optimizers.SGD(rate), weight_bits="4", activation_bits="8")
+    history = model.fit(synthetic_views(2), epochs=2, verbose=0).history
+    assert set(history) == {
+        "loss", "feature_std_ratio", "cosine_float_quantized", "weight_bits", "activation_bits",
+        "learning_rate", "images_per_second",
+    }  # fmt: skip
+    assert history["weight_bits"] == [4, 4]
+    assert history["activation_bits"] == [8, 8]
+    # The rate that the epoch's last step was made with: steps 1 and 3, counted from 0.
+    assert history["learning_rate"] == [0.5, 0.25]
+    assert all(0 < ratio < 1.2 for ratio in history["feature_std_ratio"])
+    assert all(0.5 < cosine <= 1 for cosine in history["cosine_float_quantized"])
+    float_history = tiny(recipe="float").fit(synthetic_views(2), verbose=0).history
+    assert set(float_history) == {"loss", "feature_std_ratio", "learning_rate", "images_per_second"}
+
+
+def test_every_weight_receives_a_gradient(views):
+    model = tiny()
+    before = [np.array(v) for v in model.trainable_variables]
+    model.fit(synthetic_views(), epochs=2, verbose=0)
+    for variable, old in zip(model.trainable_variables, before, strict=True):
+        assert np.any(np.array(variable) != old), variable.path
+
+
+def test_nan_images_stop_training_with_an_explanation():
+    bad = synthetic_views().map(lambda a, b: (a * np.nan, b))
+    with pytest.raises(TrainingStopped, match="loss became nan at step 1"):
+        tiny(recipe="float").fit(bad, verbose=0)
+
+
+def test_nan_images_stop_quantized_training_with_an_explanation():
+    bad = synthetic_views().map(lambda a, b: (a * np.nan, b))
+    with pytest.raises(TrainingStopped, match="NaN"):
+        tiny(recipe="ssql").fit(bad, verbose=0)
+
+
+@pytest.mark.parametrize("recipe", ["float", "ssql"])
+def test_constant_images_stop_training_as_collapsed(recipe):
+    constant = synthetic_views().map(lambda a, b: (tf.ones_like(a), tf.ones_like(b)))
+    with pytest.raises(TrainingStopped, match="Features collapsed in epoch 1"):
+        tiny(recipe=recipe).fit(constant.repeat(3), epochs=2, verbose=0)
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_mixed_precision_trains(policy, dtype_policy):
+    dtype_policy(policy)
+    history = tiny().fit(synthetic_views().repeat(4), verbose=0).history
+    assert np.isfinite(history["loss"]).all()
+
+
+def test_stochastic_rounding_trains():
+    policy = Policy("stochastic", rounding="stochastic")
+    history = tiny(policy=policy).fit(synthetic_views().repeat(2), verbose=0).history
+    assert np.isfinite(history["loss"]).all()
+
+
+def test_quantizable_backbone_is_taken_as_it_is():
+    from tfcq.nn.quantizable import quantizable
+
+    backbone = quantizable(tiny_backbone(), "uniform")
+    assert tiny(backbone=backbone).backbone is backbone
+
+
+def test_data_that_are_not_two_views_are_refused():
+    images = synthetic_views().map(lambda a, b: a)
+    with pytest.raises(UserError, match="allowed: \\(view 1, view 2\\)"):
+        tiny().fit(images, verbose=0)
+    unequal = synthetic_views().map(lambda a, b: (a, b[:, :4]))
+    with pytest.raises(UserError, match="Views differ in shape"):
+        tiny().fit(unequal, verbose=0)
+
+
+def test_losses_and_metrics_of_compile_are_refused():
+    with pytest.raises(UserError, match="compile\\(\\) received loss"):
+        tiny().compile("sgd", loss="mse")
+
+
+def test_backbone_must_return_vectors():
+    with pytest.raises(UserError, match="Add keras.layers.GlobalAveragePooling2D"):
+        Pretrainer(keras.Sequential([keras.Input(SHAPE), layers.Conv2D(2, 3)]))
+
+
+def test_unknown_framework_names_the_nearest():
+    with pytest.raises(UserError, match="Did you mean 'simsiam'"):
+        Pretrainer(tiny_backbone(), "simsaim")

@@ -1,0 +1,68 @@
+"""The history file and the progress line."""
+
+import io
+
+import pytest
+
+from tfcq.training.history import HistoryFile, Progress
+
+
+def test_rows_count_from_one_and_columns_are_united(tmp_path):
+    history = HistoryFile(tmp_path / "run" / "history.csv")
+    history.on_epoch_end(0, {"loss": 0.5})
+    history.on_epoch_end(1, {"loss": -0.25, "images_per_second": 1234.5678})
+    assert (tmp_path / "run" / "history.csv").read_text() == (
+        "epoch,loss,images_per_second\n1,0.5,\n2,-0.25,1234.57\n"
+    )
+
+
+def test_rows_of_epochs_that_were_not_saved_are_dropped(tmp_path):
+    path = tmp_path / "history.csv"
+    path.write_text("epoch,loss\n1,0.5\n2,0.4\n3,0.3\n")
+    history = HistoryFile(path, epochs_done=2)
+    history.on_epoch_end(2, {"loss": 0.35})
+    assert path.read_text() == "epoch,loss\n1,0.5\n2,0.4\n3,0.35\n"
+
+
+def test_new_run_drops_every_old_row(tmp_path):
+    path = tmp_path / "history.csv"
+    path.write_text("epoch,loss\n1,0.5\n")
+    HistoryFile(path).on_epoch_end(0, {"loss": 0.9})
+    assert path.read_text() == "epoch,loss\n1,0.9\n"
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def train(progress, epochs, steps, first=0):
+    for epoch in range(first, epochs):
+        for step in range(steps):
+            progress.on_train_batch_end(step, {"loss": 0.1})
+        progress.on_epoch_end(epoch, {"loss": -0.5, "unknown": 3.0})
+
+
+@pytest.mark.parametrize(("epochs", "lines"), [(3, 3), (20, 10), (25, 10)])
+def test_log_file_gets_a_line_for_each_tenth(epochs, lines):
+    stream = io.StringIO()
+    train(Progress(epochs, 2, stream=stream), epochs, 2)
+    written = stream.getvalue().splitlines()
+    assert len(written) == lines
+    assert written[-1].startswith(f"epoch {epochs}/{epochs} [{'=' * 24}] ETA 0:00 loss=-0.5")
+    assert "unknown" not in written[-1]
+
+
+def test_terminal_keeps_one_line():
+    stream = Terminal()
+    train(Progress(20, 2, stream=stream), 20, 2)
+    assert stream.getvalue().count("\n") == 1
+    assert stream.getvalue().startswith("\r")
+
+
+def test_resumed_run_counts_from_where_it_was():
+    stream = io.StringIO()
+    train(Progress(4, 5, first_epoch=2, stream=stream), 4, 5, first=2)
+    written = stream.getvalue().splitlines()
+    assert written[0].startswith(f"epoch 3/4 [{'=' * 18}{'.' * 6}]")
+    assert written[-1].startswith("epoch 4/4")
