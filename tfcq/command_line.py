@@ -168,14 +168,19 @@ def run(flag_set: FlagSet, main: Callable[[Command], int | None]) -> None:
         sys.exit(130)
 
 
-def quiet_start_up(verbosity: int) -> None:
+def quiet_start_up(verbosity: int, deterministic: bool = False) -> None:
     """Imports TensorFlow without its chatter, unless that is asked for.
 
     Args:
         verbosity: the flag of that name.
+        deterministic: whether the process must repeat its results to the last bit.
     """
-    # TensorFlow leaves oneDNN off on some CPUs where a step was seen to take 1.5 times as long.
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+    if deterministic:
+        # Seen with oneDNN: gradients of a strided 1x1 convolution that differ from run to run.
+        os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0"
+    else:
+        # TensorFlow leaves it off on some CPUs where a step was seen to take 1.5 times as long.
+        os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     if verbosity >= 1:
         return
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"

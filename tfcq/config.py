@@ -95,7 +95,7 @@ class ExecutionSettings:
     """How the run is carried out."""
 
     seed: int = _setting(0, "seed of initialization, order, views and drawn bits")
-    deterministic: bool = _setting(False, "make every operation repeatable to the last bit")
+    deterministic: bool = _setting(False, "repeat to the last bit, at the cost of speed")
     xla: bool = _setting(False, "compile the step with XLA (slower on CPUs)")
 
 

@@ -29,7 +29,7 @@ def main(command: command_line.Command) -> None:
     check_used(config, command.given)
     folder = RunFolder(command.values["run_dir"] or default_run_dir(config))
     folder.check(config)
-    command_line.quiet_start_up(command.values["verbosity"])
+    command_line.quiet_start_up(command.values["verbosity"], config.execution.deterministic)
     train(config, folder)
 
 

@@ -110,7 +110,7 @@ def _foldable_norms(model: keras.Model, nodes: dict[str, Node]) -> dict[str, str
             len(producers) == 1
             and nodes[layer.name].consumers == [norm.name]
             and len(nodes[layer.name].producers) == 1
-            and layer.output is not model.output
+            and all(layer.output is not output for output in model.outputs)
             and _has_kernel(layer)
             and layer.activation is keras.activations.linear
             and norm.axis in (-1, len(norm.output.shape) - 1)

@@ -96,7 +96,7 @@ def _observed(
 ) -> dict[str, Range]:
     if not names:
         return {}
-    probe = keras.Model(plain.inputs, [plain.get_layer(name).output for name in names])
+    probe = keras.Model(plain.input, [plain.get_layer(name).output for name in names])
     lowest, highest = np.full(len(names), np.inf), np.full(len(names), -np.inf)
     for start in range(0, len(images), batch_size):
         tensors = probe(images[start : start + batch_size], training=False)

@@ -1,73 +1,80 @@
-"""From a quantizable model to TFLite files whose int8 grid is the one that was evaluated."""
+"""From a quantizable model to TFLite files: float32, and int8 on the grids that were evaluated."""
 
+import warnings
 
 import keras
+import numpy as np
 import tensorflow as tf
 
-from tfcq.deployment.ranges import Range
-from tfcq.quantization import ops
-
-_BITS = 8
-_LEVELS = 2**_BITS - 1
-
-
-def int8_kernel(layer):
-    kernel = tf.convert_to_tensor(layer.kernel)
-    quantizer = getattr(layer, "weight_quantizer", None)
-    if quantizer is None:
-        return kernel.numpy()
-    bits = min(quantizer.bits or _BITS, _BITS)
-    axes = layer.kernel_axes if quantizer.per_channel else None
-    scale = ops.symmetric_scale(kernel, bits, axes, quantizer.narrow_range)
-    lowest, highest = ops.symmetric_levels(bits, True, scale.dtype)
-    zero = tf.zeros((), scale.dtype)
-    return ops.fake_quantize(kernel, scale, zero, lowest, highest, quantizer.rounding).numpy()
-
-def with_zero(ends: Range) -> Range:
-    low, high = min(ends[0], 0.0), max(ends[1], 0.0)
-    return (low, high) if high > low else (0.0, 1.0)
+from tfcq import native_messages
+from tfcq.deployment.fold import fold
+from tfcq.deployment.int8_graph import int8_graph
+from tfcq.deployment.runtime import LiteModel
+from tfcq.errors import UserError
 
 
-class FakeQuant(keras.layers.Layer):
-    def __init__(self, ends, **kwargs):
-        super().__init__(**kwargs)
-        self.ends = ends
+def float_tflite(model: keras.Model) -> bytes:
+    """Returns a float32 TFLite model, for single images float32 [1, height, width, channels].
 
-    def call(self, inputs):
-        low, high = self.ends
-        return tf.quantization.fake_quant_with_min_max_args(inputs, low, high, num_bits=_BITS)
+    Args:
+        model: a functional model with one input, quantizable or not.
 
-
-def with_ranges(plain, ranges):
-    def call_layer(layer, *args, **kwargs):
-        outputs = layer(*args, **kwargs)
-        if layer.name in ranges:
-            outputs = FakeQuant(with_zero(ranges[layer.name]), name=f"{layer.name}_range")(outputs)
-        return outputs
-    def clone_layer(layer):
-        return type(layer).from_config(layer.get_config())
-    clone = keras.models.clone_model(plain, clone_function=clone_layer, call_function=call_layer, recursive=False)
-    clone.set_weights(plain.get_weights())
-    first = FakeQuant(with_zero(ranges[plain.layers[0].name]), name="images_range")
-    i = keras.Input(batch_shape=plain.inputs[0].shape)
-    return keras.Model(i, clone(first(i)))
+    Raises:
+        UserError: on a model that cannot be folded or has no fixed image size.
+    """
+    return _convert(fold(model), integer=False)
 
 
-class Module(tf.Module):
-    def __init__(self, plain):
-        super().__init__()
-        self.v = [v.value for v in plain.variables]
-        self.f = tf.function(lambda images: plain(images, training=False), input_signature=[tf.TensorSpec([1, *plain.input_shape[1:]], tf.float32)])
+def int8_tflite(model: keras.Model, images: np.ndarray) -> bytes:
+    """Returns an int8 TFLite model for single images, on the grids described in `int8_graph`.
+
+    Its input is uint8 [1, height, width, channels], the pixels as cameras and image files hold
+    them: the images' fixed range [0, 1] gives the scale 1/255, so pixels pass without any loss and
+    a device needs no float arithmetic for them. Its output is float32, dequantized in the last
+    operation, so that whatever reads features needs to know no scale.
+
+    Args:
+        model: a calibrated quantizable model, images in [0, 1] to features.
+        images: float32 [count, height, width, channels], calibration images; they set the ranges
+            of the tensors behind which the model has no activation quantizer.
+
+    Raises:
+        UserError: on a model that cannot be folded, was not calibrated, has no fixed image size or
+            holds an operation that would stay in float.
+    """
+    content = _convert(int8_graph(model, images), integer=True)
+    lite = LiteModel(content)
+    inner = [tensor for tensor in lite.tensors if not tensor.is_output]
+    left = [tensor.name for tensor in inner if np.issubdtype(tensor.dtype, np.floating)]
+    if left:
+        raise UserError(
+            f"{len(left)} tensors of {model.name!r} would stay in float, such as {left[0]!r}; "
+            "allowed: convolutions and dense layers (ReLU behind them or fused), sums, pooling, "
+            "padding, reshaping."
+        )
+    return content
 
 
-def convert(plain, int8, representative=None):
-    module = Module(plain)
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([module.f.get_concrete_function()], module)
-    if int8:
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        if representative:
-            converter.representative_dataset = representative
-            converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-        converter.inference_input_type = tf.uint8
-        converter.inference_output_type = tf.float32
-    return converter.convert()
+def _convert(model: keras.Model, integer: bool) -> bytes:
+    if None in model.input_shape[1:]:
+        raise UserError(
+            f"Model {model.name!r} takes images of shape {model.input_shape[1:]}; allowed for "
+            "deployment: a fixed shape."
+        )
+    # The converter freezes only variables that the module it is given holds itself.
+    module = tf.Module()
+    module.held = [variable.value for variable in model.variables]
+    signature = [tf.TensorSpec([1, *model.input_shape[1:]], tf.float32)]
+    module.compute = tf.function(
+        lambda images: model(images, training=False), input_signature=signature
+    )
+    with warnings.catch_warnings(), native_messages.hidden():
+        warnings.simplefilter("ignore")
+        function = module.compute.get_concrete_function()
+        converter = tf.lite.TFLiteConverter.from_concrete_functions([function], module)
+        if integer:
+            # The grids in the graph are all it needs: no representative data set.
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+            converter.inference_input_type = tf.uint8
+            converter.inference_output_type = tf.float32
+        return converter.convert()

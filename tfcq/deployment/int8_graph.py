@@ -1,0 +1,104 @@
+"""A quantizable model as a plain Keras model that computes on the grids of an int8 runtime.
+
+How these grids differ from the 8w8a simulation, because the runtime forces it:
+
+- Weights: the simulation's full range has levels -128..127 at scale max|w| / 127.5; the runtime
+  allows -127..127. The scale is kept and level -128 becomes -127, which concerns one weight, the
+  largest, of the channels where that one is negative.
+- Activations: zero must be representable, so a range that excludes it is widened to it.
+- Every stored tensor is quantized, also those that a policy leaves in float: images, operands of
+  residual sums, pooled features. Sums round once more when they rescale their operands.
+- Rounding is to the nearest, whatever the activation quantizer says, and 8 bits are used where a
+  layer is fixed at other bits; weights of fewer bits land within half an int8 step of their grid.
+- Biases are int32 at the product of the scales of input and weights.
+"""
+
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfcq.deployment.fold import float_kernel, fold
+from tfcq.deployment.ranges import Range, activation_ranges
+from tfcq.quantization import ops
+
+_BITS = 8
+
+
+def int8_graph(model: keras.Model, images: np.ndarray) -> keras.Model:
+    """Returns the folded model with int8 weights and activations, simulated in float32.
+
+    Args:
+        model: a calibrated quantizable model, images in [0, 1] to features.
+        images: float32 [count, height, width, channels], calibration images; they set the ranges
+            of the tensors behind which the model has no activation quantizer.
+
+    Raises:
+        UserError: on a model that cannot be folded or was not calibrated, or without images.
+    """
+    plain = fold(model, int8_kernel)
+    return _with_ranges(plain, activation_ranges(model, plain, images))
+
+
+def int8_kernel(layer: keras.layers.Layer) -> np.ndarray:
+    """Returns a kernel on the simulation's 8-bit grid without its most negative level.
+
+    The largest magnitude of a channel is then 127 steps, from which a converter finds the scale.
+
+    Args:
+        layer: a convolution or dense layer, quantized or plain.
+    """
+    quantizer = getattr(layer, "weight_quantizer", None)
+    if quantizer is None:
+        return float_kernel(layer)
+    kernel = tf.convert_to_tensor(layer.kernel)
+    bits = min(quantizer.bits or _BITS, _BITS)
+    axes = layer.kernel_axes if quantizer.per_channel else None
+    scale = ops.symmetric_scale(kernel, bits, axes, quantizer.narrow_range)
+    lowest, highest = ops.symmetric_levels(bits, True, scale.dtype)
+    zero_point = tf.zeros((), scale.dtype)
+    return ops.fake_quantize(kernel, scale, zero_point, lowest, highest, quantizer.rounding).numpy()
+
+
+def with_zero(ends: Range) -> Range:
+    """Returns the range widened to hold zero and more than one value.
+
+    Args:
+        ends: lowest and highest value.
+    """
+    lowest, highest = min(ends[0], 0.0), max(ends[1], 0.0)
+    return (lowest, highest) if highest > lowest else (0.0, 1.0)
+
+
+class _Grid(keras.layers.Layer):
+    """Rounds its input to 256 levels of a fixed range, in an operation that converters know."""
+
+    def __init__(self, ends: Range, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.ends = with_zero(ends)
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Returns the nearest levels."""
+        lowest, highest = self.ends
+        return tf.quantization.fake_quant_with_min_max_args(inputs, lowest, highest, _BITS)
+
+
+def _with_ranges(plain: keras.Model, ranges: dict[str, Range]) -> keras.Model:
+    def call_layer(layer: Any, *args: Any, **kwargs: Any) -> Any:
+        outputs = layer(*args, **kwargs)
+        if layer.name in ranges:
+            outputs = _Grid(ranges[layer.name], name=f"{layer.name}_grid")(outputs)
+        return outputs
+
+    body = keras.models.clone_model(
+        plain,
+        clone_function=lambda layer: type(layer).from_config(layer.get_config()),
+        call_function=call_layer,
+        recursive=False,
+    )
+    body.set_weights(plain.get_weights())
+    source = plain.layers[0]
+    images = keras.Input(batch_shape=plain.inputs[0].shape, name=source.name)
+    on_grid = _Grid(ranges[source.name], name=f"{source.name}_grid")(images)
+    return keras.Model(images, body(on_grid), name=plain.name)
