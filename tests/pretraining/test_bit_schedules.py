@@ -9,7 +9,13 @@ from tfcq.pretraining.bit_schedules import BitSchedule
 
 
 def drawn(schedule, steps, count=1):
-    return np.array([schedule.draw(tf.constant(step, tf.int64), count) for step in range(steps)])
+    @tf.function
+    def run():
+        every_step = tf.range(steps, dtype=tf.int64)
+        draw = lambda step: schedule.draw(step, count)  # noqa: E731
+        return tf.map_fn(draw, every_step, fn_output_signature=tf.int32)
+
+    return run().numpy()
 
 
 def test_list_goes_through_the_candidates_in_order_over_and_over():

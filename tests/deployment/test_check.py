@@ -1,0 +1,46 @@
+"""The figures of a comparison, worked out by hand."""
+
+import time
+
+import numpy as np
+import pytest
+
+from tfcq.deployment.check import Comparison, compare, median_seconds
+from tfcq.errors import UserError
+
+
+def test_figures_of_two_images():
+    reference = np.array([[3.0, 4.0], [0.0, 1.0]], np.float32)
+    features = np.array([[3.0, 4.0], [1.0, 0.0]], np.float32)
+    # Differences 0, 0, 1, -1; norms sqrt(2) and sqrt(26).
+    found = compare(features, reference, lambda x: x)
+    assert found == Comparison(0.5, 0.5, 0.0, pytest.approx(np.sqrt(2 / 26)), 1.0)
+
+
+def test_equal_features_agree_even_where_all_are_zero():
+    zeros = np.zeros((2, 3))
+    assert compare(zeros, zeros, lambda x: x) == Comparison(1.0, 1.0, 1.0, 0.0, 0.0)
+
+
+def test_agreement_is_that_of_the_classifier():
+    reference, features = np.array([[1.0], [2.0]]), np.array([[1.2], [3.0]])
+    found = compare(features, reference, lambda x: np.concatenate([x, 5 - x], axis=1))
+    assert found.agreement == 0.5
+
+
+@pytest.mark.parametrize("shape", [(2, 4), (1, 3)])
+def test_other_shapes_are_refused(shape):
+    with pytest.raises(UserError, match="equal shapes"):
+        compare(np.zeros((2, 3)), np.zeros(shape), lambda x: x)
+
+
+def test_calls_take_turns_and_the_warm_up_does_not_count():
+    order = []
+
+    def slow():
+        order.append("slow")
+        time.sleep(0.05 if len(order) < 3 else 0.005)
+
+    seconds = median_seconds({"slow": slow, "fast": lambda: order.append("fast")}, 3, 1)
+    assert order == ["slow", "fast"] * 4
+    assert 0.005 <= seconds["slow"] < 0.05 and seconds["fast"] < 0.005

@@ -1,0 +1,84 @@
+"""The command writes all its files, tells its figures and answers with its exit code."""
+
+import json
+
+import keras
+import pytest
+
+from tests.deployment.conftest import randomize_norms
+from tfcq import export
+from tfcq.backbones.resnet import resnet
+from tfcq.command_line import Command
+from tfcq.config import Config, DataSettings
+from tfcq.errors import UserError
+from tfcq.nn.quantizable import quantizable
+from tfcq.run_folder import RunFolder
+
+
+def command(**values):
+    defaults = {"calibration_images": 64, "test_images": 20, "min_agreement": 0.5, "verbosity": 1}
+    return Command({"run_dir": None, **defaults, **values}, set())
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run on digits that ended, with a small network as it was initialized."""
+    keras.utils.set_random_seed(0)
+    folder = RunFolder(tmp_path_factory.mktemp("run") / "digits")
+    folder.begin(Config())
+    model = resnet(18, "cifar", 4, (8, 8, 1), blocks=(1, 1, 1, 1))
+    randomize_norms(model)
+    quantizable(model).save(folder.backbone)
+    return folder
+
+
+def test_files_figures_and_table_are_written(run, capsys):
+    # How well an untrained network's features survive is not the point here.
+    assert export.main(command(run_dir=str(run.path), min_agreement=0.0)) == 0
+    assert sorted(path.name for path in run.export.iterdir()) == [
+        "float.tflite", "int8.json", "int8.tflite",
+    ]  # fmt: skip
+    figures = json.loads((run.export / "int8.json").read_text())
+    assert figures["dataset"] == "digits"
+    assert (figures["calibration_images"], figures["test_images"]) == (64, 20)
+    assert figures["agreement"] == figures["int8_against_simulation"]["agreement"]
+    for name in ("int8", "float"):
+        assert figures["bytes"][name] == (run.export / f"{name}.tflite").stat().st_size
+        assert figures["milliseconds_per_image"][name] > 0
+    printed = capsys.readouterr().out
+    assert "int8 against 8w8a simulation" in printed and "int8.json" in printed
+
+
+def test_too_little_agreement_is_told_with_exit_code_1_and_the_files_are_written(
+    run, capsys, monkeypatch
+):
+    written = []
+    monkeypatch.setattr(export, "export", lambda *arguments: written.append(arguments) or 0.98)
+    assert export.main(command(run_dir=str(run.path), min_agreement=0.99)) == 1
+    assert len(written) == 1
+    assert (
+        "0.9800 with the 8w8a simulation is under --min_agreement=0.99" in capsys.readouterr().out
+    )
+
+
+def test_images_without_labels_are_refused(run, tmp_path):
+    (tmp_path / "images").mkdir()
+    image = keras.utils.array_to_img([[[0.0]] * 8] * 8)
+    image.save(tmp_path / "images" / "a.png")
+    config = Config(data=DataSettings(dataset=f"folder:{tmp_path / 'images'}"))
+    with pytest.raises(UserError, match="labels|test"):
+        export.export(config, run, 64, None)
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ({}, "--run_dir is missing"),
+        ({"run_dir": "x", "min_agreement": 1.5}, "--min_agreement=1.5; allowed: 0 to 1"),
+        ({"run_dir": "x", "test_images": 0}, "--test_images=0 .*1 and above"),
+        ({"run_dir": "no_such_folder"}, "'no_such_folder' does not exist"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_computed(values, text):
+    with pytest.raises(UserError, match=text):
+        export.main(command(**values))

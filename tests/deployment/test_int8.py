@@ -1,0 +1,160 @@
+"""The int8 model: integers throughout, on the grids of the simulation."""
+
+import keras
+import numpy as np
+import pytest
+
+from tests.deployment.conftest import randomize_norms
+from tfcq.backbones.resnet import resnet
+from tfcq.deployment.check import compare
+from tfcq.deployment.fold import fold
+from tfcq.deployment.int8_graph import int8_kernel, with_zero
+from tfcq.deployment.ranges import activation_ranges
+from tfcq.deployment.runtime import LiteModel
+from tfcq.deployment.tflite import float_tflite, int8_tflite
+from tfcq.errors import UserError
+from tfcq.evaluation.calibration import calibrate
+from tfcq.nn.activation_quantizer import ActivationQuantizer
+from tfcq.nn.policies import Policy
+from tfcq.nn.quantizable import quantizable
+from tfcq.quantization.precision import Precision
+
+
+@pytest.fixture(scope="module")
+def int8(network, images):
+    return LiteModel(int8_tflite(network, images))
+
+
+def test_every_tensor_but_the_output_is_integer(int8):
+    assert {tensor.dtype for tensor in int8.tensors if not tensor.is_output} == {
+        np.uint8, np.int8, np.int32,
+    }  # fmt: skip
+    assert [tensor.dtype for tensor in int8.tensors if tensor.is_output] == [np.float32]
+
+
+def test_scales_and_zero_points_behind_quantizers_are_the_simulations(network, int8):
+    found = {
+        (np.float32(t.scales[0]), int(t.zero_points[0]))
+        for t in int8.tensors
+        if t.dtype == np.int8 and len(t.scales) == 1
+    }
+    quantizers = [layer for layer in network.layers if isinstance(layer, ActivationQuantizer)]
+    assert len(quantizers) == 9
+    for layer in quantizers:
+        scale, zero_point, _ = layer.quantizer.parameters(8, layer.minimum, layer.maximum)
+        nearest = min(found, key=lambda pair: abs(pair[0] - scale.numpy()))
+        np.testing.assert_allclose(nearest[0], scale, rtol=1e-6)
+        assert nearest[1] == int(zero_point) - 128
+
+
+def test_an_input_pixel_is_its_own_level(int8):
+    (tensor,) = [tensor for tensor in int8.tensors if tensor.dtype == np.uint8]
+    np.testing.assert_allclose(tensor.scales, [1 / 255], rtol=1e-6)
+    assert tensor.zero_points.tolist() == [0]
+
+
+def test_weights_are_the_simulations_but_for_the_most_negative_level(network):
+    for layer in network.layers:
+        if hasattr(layer, "weight_quantizer"):
+            kernel = layer.kernel.value
+            simulated = layer.weight_quantizer(kernel, 8, layer.kernel_axes).numpy()
+            scale = np.abs(kernel.numpy()).max(axis=(0, 1, 2)) / 127.5
+            levels = np.maximum(np.round(simulated / scale), -127)
+            np.testing.assert_allclose(int8_kernel(layer), levels * scale, rtol=1e-5, atol=1e-7)
+
+
+def test_weight_scales_of_the_file_are_the_simulations_times_the_norms_factor(network, int8):
+    stem, norm = network.get_layer("stem"), network.get_layer("stem_norm")
+    factor = np.abs(norm.gamma) / np.sqrt(norm.moving_variance + norm.epsilon)
+    expected = np.abs(stem.kernel).max(axis=(0, 1, 2)) / 127.5 * factor
+    weights = [t for t in int8.tensors if "/stem_1/conv" in t.name and t.dtype == np.int8]
+    scales = [t.scales for t in weights if len(t.scales) > 1]
+    np.testing.assert_allclose(scales, [expected], rtol=1e-5)
+
+
+def test_tensors_without_quantizer_get_the_range_of_the_calibration_images(network, images):
+    plain = fold(network)
+    ranges = activation_ranges(network, plain, images)
+    sums = {f"stage{i}_block1_conv2" for i in (1, 2, 3, 4)}
+    shortcuts = {f"stage{i}_block1_shortcut" for i in (2, 3, 4)}
+    quantized = {f"stage{i}_block1_relu{j}" for i in (1, 2, 3, 4) for j in ("", 1)}
+    assert set(ranges) == sums | shortcuts | quantized | {"images", "stem_relu", "features"}
+    features = plain(images).numpy()
+    np.testing.assert_allclose(ranges["features"], (features.min(), features.max()), rtol=1e-6)
+    assert ranges["images"] == (0.0, 1.0)
+
+
+def test_where_a_policy_quantizes_all_that_int8_does_both_agree(images):
+    keras.utils.set_random_seed(0)
+    model = resnet(18, "cifar", 4, (8, 8, 1), blocks=(1, 1, 1, 1))
+    randomize_norms(model)
+    model = quantizable(model, Policy("int8", narrow_range=True))
+    calibrate(model, images)
+    simulation = model(images, precision=Precision(8, 8)).numpy()
+    deployed = LiteModel(int8_tflite(model, images))(images)
+    assert compare(deployed, simulation, lambda features: features).relative_l2 < 0.01
+
+
+def test_int8_stays_close_to_simulation_and_float(network, images, int8):
+    deployed = int8(images)
+    for precision in (Precision(8, 8), None):
+        reference = network(images, precision=precision).numpy()
+        assert compare(deployed, reference, lambda features: features).relative_l2 < 0.03
+
+
+def test_the_float_file_computes_the_float_pass_and_is_larger(network, images):
+    content = float_tflite(network)
+    np.testing.assert_allclose(LiteModel(content)(images), network(images), rtol=1e-4, atol=1e-5)
+    assert len(content) > 1.5 * len(int8_tflite(network, images))
+
+
+def test_a_mobilenet_becomes_integer_throughout():
+    keras.utils.set_random_seed(0)
+    whole = keras.applications.MobileNetV2((32, 32, 3), include_top=False, weights=None)
+    randomize_norms(whole)
+    # Depthwise convolutions, ReLU6, linear bottlenecks and one residual sum.
+    body = whole.get_layer("block_2_add").output
+    model = keras.Model(whole.input, keras.layers.GlobalAveragePooling2D()(body))
+    model = quantizable(model, "uniform")
+    images = np.random.default_rng(0).random((16, 32, 32, 3), np.float32)
+    calibrate(model, images)
+    simulation = model(images, precision=Precision(8, 8)).numpy()
+    deployed = LiteModel(int8_tflite(model, images))(images)
+    assert compare(deployed, simulation, lambda features: features).relative_l2 < 0.03
+
+
+def test_conversion_writes_nothing_to_the_terminal(network, images, capfd):
+    LiteModel(int8_tflite(network, images))(images[:1])
+    LiteModel(float_tflite(network))(images[:1])
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("ends", "widened"),
+    [((0.5, 2.0), (0.0, 2.0)), ((-3.0, -1.0), (-3.0, 0.0)), ((0.0, 0.0), (0.0, 1.0)),
+     ((-1.0, 2.0), (-1.0, 2.0))],
+)  # fmt: skip
+def test_ranges_are_widened_to_zero(ends, widened):
+    assert with_zero(ends) == widened
+
+
+def test_a_model_that_was_not_calibrated_is_refused(images):
+    model = quantizable(resnet(18, "cifar", 1, (8, 8, 1), blocks=(1, 1, 1, 1)))
+    with pytest.raises(UserError, match="stem_relu_quantizer.*calibrate"):
+        int8_tflite(model, images)
+
+
+def test_an_operation_that_would_stay_float_is_named():
+    inputs = keras.Input((4, 4, 2))
+    x = keras.layers.Conv2D(3, 3, activation="elu")(inputs)
+    model = quantizable(keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(x)))
+    images = np.random.default_rng(0).random((8, 4, 4, 2), np.float32)
+    calibrate(model, images)
+    with pytest.raises(UserError, match="would stay in float"):
+        int8_tflite(model, images)
+
+
+def test_images_of_no_fixed_size_are_refused(images):
+    model = quantizable(resnet(18, "cifar", 1, (None, None, 1), blocks=(1, 1, 1, 1)))
+    with pytest.raises(UserError, match="a fixed shape"):
+        float_tflite(model)

@@ -1,0 +1,171 @@
+"""Flags, their help and their errors."""
+
+import dataclasses
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from tfcq import command_line
+from tfcq.config import Config, check_used, config_from_flat, flat
+from tfcq.errors import TrainingStopped, UserError
+from tfcq.train import flag_set
+
+ROOT = pathlib.Path(__file__).parent.parent
+FLAG_FILES = sorted((ROOT / "flags").rglob("*.cfg"))
+
+
+def error_of(*arguments) -> str:
+    with pytest.raises(UserError) as caught:
+        flag_set().parse(list(arguments))
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def config_of(command):
+    return config_from_flat({k: v for k, v in command.values.items() if k in flat(Config())})
+
+
+def test_no_flag_gives_the_defaults():
+    command = flag_set().parse([])
+    assert config_of(command) == Config()
+    assert command.given == set()
+
+
+def test_flags_of_every_kind_are_read_and_known_as_given():
+    command = flag_set().parse(
+        ["--epochs=3", "--learning_rate", "0.5", "--dataset=x", "--download", "--nodeterministic"]
+    )
+    assert {n: command.values[n] for n in command.given} == {
+        "epochs": 3, "learning_rate": 0.5, "dataset": "x", "download": True, "deterministic": False,
+    }  # fmt: skip
+
+
+def test_help_names_every_flag_once_under_its_group():
+    text = flag_set().help_text()
+    lines = text.splitlines()
+    names = [*flat(Config()), "run_dir", "help", "flagfile", "verbosity"]
+    for name in names:
+        assert sum(line.startswith(f"  --{name} ") for line in lines) == 1, name
+    assert sum(line.startswith("  --") for line in lines) == len(names)
+    groups = [line.rstrip(":") for line in lines[1:] if line and not line.startswith(" ")]
+    documented = [group.default.__doc__.rstrip(".") for group in dataclasses.fields(Config)]
+    assert groups == ["General", *documented]
+
+
+def test_help_shows_defaults_and_choices():
+    text = flag_set().help_text()
+    lines = {line.split()[0]: line for line in text.splitlines() if line.startswith("  --")}
+    assert lines["--epochs"].endswith("[100]")
+    assert lines["--seed"].endswith("[0]")
+    assert lines["--warmup_epochs"].endswith("[0.0]")
+    assert "resnet18, resnet34, resnet50" in lines["--backbone"]
+    assert lines["--stem"].endswith("[cifar]")
+
+
+@pytest.mark.parametrize(
+    ("flag", "hint"),
+    [("--epohs=3", "epochs"), ("--dowload", "download"), ("--nodowload", "download"),
+     ("--batch-size=3", "batch_size"), ("--nosie=3", None), ("--h", None)],
+)  # fmt: skip
+def test_unknown_flag_names_the_nearest(flag, hint):
+    expected = f"Did you mean --{hint}?" if hint else "--help lists them all."
+    assert error_of(flag) == f"Unknown flag {flag.split('=')[0]}. {expected}"
+
+
+def test_value_of_the_wrong_kind_is_told_in_one_line():
+    assert "--epochs=ten" in error_of("--epochs=ten")
+    assert "--learning_rate=fast" in error_of("--learning_rate=fast")
+    assert "--download=perhaps" in error_of("--download=perhaps")
+    assert "--epochs" in error_of("--epochs")
+
+
+def test_argument_that_is_no_flag_is_refused():
+    assert error_of("digits") == "Unexpected argument 'digits'; allowed: flags, --name=value."
+
+
+def test_flag_file_is_read_and_later_flags_win(tmp_path):
+    file = tmp_path / "a.cfg"
+    file.write_text("# a comment\n--epochs=3\n\n--recipe=float\n")
+    command = flag_set().parse([f"--flagfile={file}", "--epochs=5"])
+    assert (command.values["epochs"], command.values["recipe"]) == (5, "float")
+    assert {"epochs", "recipe"} <= command.given
+
+
+def test_missing_flag_file_and_bad_flag_in_it_are_told(tmp_path):
+    assert str(tmp_path / "no.cfg") in error_of(f"--flagfile={tmp_path / 'no.cfg'}")
+    (tmp_path / "bad.cfg").write_text("--epohs=3\n")
+    assert "Did you mean --epochs?" in error_of(f"--flagfile={tmp_path / 'bad.cfg'}")
+
+
+def test_there_are_flag_files():
+    assert {"simsiam.cfg", "ssql.cfg"} <= {path.name for path in FLAG_FILES}
+
+
+@pytest.mark.parametrize("path", FLAG_FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_flag_file_makes_a_configuration_in_which_everything_counts(path):
+    command = flag_set().parse([f"--flagfile={path}"])
+    config = config_of(command)
+    check_used(config, command.given)
+    # Each line counts: a flag named twice would hide one of them.
+    lines = [line for line in path.read_text().splitlines() if line.startswith("--")]
+    assert len(lines) == len({line.split("=")[0] for line in lines})
+    assert {line.split("=")[0].removeprefix("--") for line in lines} <= command.given
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "printed"),
+    [(UserError("two\nlines"), 2, "error: two lines\n"),
+     (TrainingStopped("it  ended"), 1, "stopped: it ended\n"),
+     (KeyboardInterrupt(), 130, "interrupted; run the same command again to go on\n")],
+)  # fmt: skip
+def test_errors_end_in_one_line_and_an_exit_code(raised, code, printed, capsys, monkeypatch):
+    def main(command):
+        raise raised
+
+    monkeypatch.setattr(sys, "argv", ["train"])
+    with pytest.raises(SystemExit) as ended:
+        command_line.run(flag_set(), main)
+    assert ended.value.code == code
+    assert capsys.readouterr().err == printed
+
+
+@pytest.mark.parametrize(("returned", "code"), [(None, 0), (0, 0), (1, 1)])
+def test_exit_code_is_what_the_command_returns(returned, code, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["train"])
+    with pytest.raises(SystemExit) as ended:
+        command_line.run(flag_set(), lambda command: returned)
+    assert ended.value.code == code
+
+
+def test_help_is_printed_without_running(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["train", "--help"])
+    with pytest.raises(SystemExit) as ended:
+        command_line.run(flag_set(), lambda command: pytest.fail("ran"))
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == flag_set().help_text() + "\n"
+
+
+@pytest.mark.parametrize(
+    "flag", ["--epohs=3", "--dataset=folder:/no/such/folder", "--weight_bits=0-9", "--recipe=sqsl"]
+)
+def test_mistake_is_told_without_starting_tensorflow(flag, tmp_path):
+    probe = (
+        "import sys\n"
+        "from tfcq import command_line, train\n"
+        "try:\n"
+        "    command_line.run(train.flag_set(), train.main)\n"
+        "finally:\n"
+        "    print('tensorflow' in sys.modules)\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", probe, flag], cwd=tmp_path, capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 2
+    assert ended.stdout == "False\n"
+    assert ended.stderr.startswith("error: ") and ended.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []

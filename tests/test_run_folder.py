@@ -1,0 +1,71 @@
+"""The folder of a run."""
+
+import pytest
+
+from tfcq.config import Config, config_from_flat
+from tfcq.errors import UserError
+from tfcq.run_folder import RunFolder, default_run_dir
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return RunFolder(tmp_path / "run")
+
+
+def test_new_run_writes_its_settings_and_goes_on_with_the_same(folder):
+    config = config_from_flat({"epochs": 3})
+    folder.check(config)
+    assert not folder.path.exists()
+    folder.begin(config)
+    written = folder.config.read_text()
+    folder.begin(config)
+    assert folder.config.read_text() == written == config.to_json()
+
+
+def test_other_settings_are_refused_with_the_difference(folder):
+    folder.begin(Config())
+    other = config_from_flat({"epochs": 3, "seed": 1})
+    with pytest.raises(UserError, match=r"epochs: 100 -> 3; seed: 0 -> 1\).*another --run_dir"):
+        folder.begin(other)
+    assert folder.config.read_text() == Config().to_json()
+
+
+def test_folder_with_other_files_is_refused(folder):
+    folder.path.mkdir()
+    folder.check(Config())
+    (folder.path / "thesis.tex").write_text("")
+    with pytest.raises(UserError, match="exists and holds no run"):
+        folder.check(Config())
+
+
+def test_path_of_a_file_is_refused(folder):
+    folder.path.write_text("")
+    with pytest.raises(UserError, match="exists and holds no run"):
+        folder.check(Config())
+
+
+def test_loading_tells_what_is_missing(folder):
+    with pytest.raises(UserError, match="does not exist"):
+        folder.load()
+    folder.path.mkdir()
+    with pytest.raises(UserError, match=r"holds no config\.json"):
+        folder.load()
+    config = config_from_flat({"epochs": 3})
+    folder.begin(config)
+    with pytest.raises(UserError, match="has not ended yet"):
+        folder.load()
+    folder.backbone.write_text("")
+    assert folder.load() == config
+
+
+def test_broken_settings_of_a_run_are_told(folder):
+    folder.path.mkdir()
+    folder.config.write_text("{")
+    with pytest.raises(UserError, match="not JSON"):
+        folder.check(Config())
+
+
+def test_default_folder_names_data_method_and_seed():
+    assert default_run_dir(Config()) == "runs/digits_simsiam_ssql_seed0"
+    config = config_from_flat({"recipe": "v1@q->v2@fp", "seed": 4})
+    assert default_run_dir(config) == "runs/digits_simsiam_v1-q--v2-fp_seed4"
