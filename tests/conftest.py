@@ -27,12 +27,15 @@ def floatx():
 
     @contextlib.contextmanager
     def changed(dtype: str):
-        before = keras.config.floatx()
+        before = keras.config.floatx(), keras.config.dtype_policy()
         keras.config.set_floatx(dtype)
+        # Once any test has set a policy, layers follow it instead.
+        keras.config.set_dtype_policy(dtype)
         try:
             yield
         finally:
-            keras.config.set_floatx(before)
+            keras.config.set_floatx(before[0])
+            keras.config.set_dtype_policy(before[1])
 
     return changed
 

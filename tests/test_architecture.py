@@ -47,7 +47,9 @@ def imported_modules(source: str) -> set[str]:
 def private_attributes(source: str) -> set[str]:
     """Returns private paths that are reached through attributes, such as `tf.python` modules."""
     dotted = {ast.unparse(n) for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Attribute)}
-    return {name for name in dotted if name.startswith(("keras.src", "tf.python", "tensorflow.python"))}
+    return {
+        name for name in dotted if name.startswith(("keras.src", "tf.python", "tensorflow.python"))
+    }
 
 
 def violations(module: str, source: str) -> list[str]:
@@ -87,7 +89,11 @@ def test_every_file_stands_on_a_floor():
         ("tfcq.quantization.ops", "import tfcq.nn.layers", "tfcq.nn.layers (floor 1)"),
         ("tfcq.quantization.ops", "from tfcq.nn import layers", "tfcq.nn.layers (floor 1)"),
         ("tfcq.quantization.ops", "from tfcq import losses", "tfcq.losses (floor 2)"),
-        ("tfcq.nn.layers", "def f():\n    from tfcq.config import Config", "tfcq.config.Config (floor 6)"),
+        (
+            "tfcq.nn.layers",
+            "def f():\n    from tfcq.config import Config",
+            "tfcq.config.Config (floor 6)",
+        ),
         ("tfcq.losses", "if True:\n    import tfcq.train", "tfcq.train (floor 7)"),
         ("tfcq.evaluation.linear", "from absl import flags", "absl.flags"),
         ("tfcq.pretraining.pretrainer", "from absl.flags import FLAGS", "absl.flags.FLAGS"),
@@ -115,7 +121,13 @@ def test_what_the_rules_allow_is_no_violation(module, source):
 
 
 # Imported before TensorFlow starts, so that a mistake is told at once.
-LIGHT = ["tfcq.config", "tfcq.command_line", "tfcq.run_folder", "tfcq.quantization.bitwidths", "tfcq.errors"]
+LIGHT = [
+    "tfcq.config",
+    "tfcq.command_line",
+    "tfcq.run_folder",
+    "tfcq.quantization.bitwidths",
+    "tfcq.errors",
+]
 HEAVY = {"tensorflow", "keras", "numpy", "sklearn", "tensorflow_datasets", "matplotlib"}
 
 

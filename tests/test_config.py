@@ -29,13 +29,16 @@ def error_of(function, *arguments) -> str:
 
 CHANGED = {
     "dataset": "fashion_mnist", "data_dir": "/d", "download": True, "image_size": 32, "flip": 0.25,
-    "crop_area": "0.2-1", "backbone": "resnet50", "stem": "imagenet", "width": 3, "policy": "uniform",
+    "crop_area": "0.2-1", "backbone": "resnet50", "stem": "imagenet", "width": 3,
+    "policy": "uniform",
     "recipe": "v1@q->v2@fp", "weight_bits": "2,4", "bit_schedule": "list", "epochs": 7,
     "learning_rate": 0.3, "warmup_epochs": 1.5, "seed": 9, "deterministic": True,
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("config", [Config(), config_from_flat(CHANGED)], ids=["default", "changed"])
+@pytest.mark.parametrize(
+    "config", [Config(), config_from_flat(CHANGED)], ids=["default", "changed"]
+)
 def test_json_round_trips(config):
     assert config_from_json(config.to_json()) == config
 
@@ -54,7 +57,9 @@ def test_values_reach_their_group_and_the_rest_keeps_its_default():
 
 
 def test_no_two_groups_share_a_name():
-    names = [f.name for group in dataclasses.fields(Config) for f in dataclasses.fields(group.default)]
+    names = [
+        f.name for group in dataclasses.fields(Config) for f in dataclasses.fields(group.default)
+    ]
     assert len(names) == len(set(names)) == len(flat(Config()))
 
 

@@ -42,6 +42,4 @@ def test_target_is_detached_and_prediction_gets_the_gradient_of_the_cosine():
 def test_half_precision_embeddings_neither_overflow_nor_vanish(dtype):
     for value in (10.0, 1e-3):
         x = tf.cast(tf.fill([2, 2048], value), dtype)
-        np.testing.assert_allclose(
-            tf.cast(losses.negative_cosine(x, x), tf.float32), -1, atol=1e-2
-        )
+        np.testing.assert_allclose(tf.cast(losses.negative_cosine(x, x), tf.float32), -1, atol=1e-2)

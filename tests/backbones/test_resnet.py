@@ -48,7 +48,10 @@ def test_strided_convolution_pads_on_both_sides_as_pytorch_does():
     upto = keras.Model(model.get_layer(padded[0]).input, convolution.output)
     image = tf.reshape(tf.range(16.0), [1, 4, 4, 1])
     # Windows centred on rows and columns 0 and 2; TensorFlow's `same` would centre on 1 and 3.
-    by_hand = [[0 + 1 + 4 + 5, 1 + 2 + 3 + 5 + 6 + 7], [4 + 5 + 8 + 9 + 12 + 13, 5 + 6 + 7 + 9 + 10 + 11 + 13 + 14 + 15]]
+    by_hand = [
+        [0 + 1 + 4 + 5, 1 + 2 + 3 + 5 + 6 + 7],
+        [4 + 5 + 8 + 9 + 12 + 13, 5 + 6 + 7 + 9 + 10 + 11 + 13 + 14 + 15],
+    ]
     assert upto(image).numpy()[0, :, :, 0].tolist() == by_hand
 
 

@@ -9,7 +9,15 @@ from tfcq.errors import UserError
 from tfcq.nn.activation_quantizer import ActivationQuantizer
 from tfcq.nn.layers import QUANTIZED_COUNTERPARTS
 from tfcq.nn.placement import place, read_graph
-from tfcq.nn.policies import DRAWN, FLOAT, PAPER, UNIFORM, WEIGHTS_8_BIT, LayerBits, parse_layer_bits
+from tfcq.nn.policies import (
+    DRAWN,
+    FLOAT,
+    PAPER,
+    UNIFORM,
+    WEIGHTS_8_BIT,
+    LayerBits,
+    parse_layer_bits,
+)
 from tfcq.nn.quantizable import quantizable
 
 QUANTIZED = tuple(QUANTIZED_COUNTERPARTS.values())
@@ -71,14 +79,19 @@ def test_layers_in_the_model_are_the_placed_ones(small_resnet):
     model = quantizable(small_resnet, "paper")
     placement = placed(small_resnet, PAPER)
     kernels = {layer.name for layer in model.layers if isinstance(layer, QUANTIZED)}
-    quantizers = {layer.name: layer for layer in model.layers if isinstance(layer, ActivationQuantizer)}
+    quantizers = {
+        layer.name: layer for layer in model.layers if isinstance(layer, ActivationQuantizer)
+    }
     assert kernels == set(placement.kernels)
     assert set(quantizers) == {f"{name}_quantizer" for name in placement.outputs}
     assert quantizers["stem_relu_quantizer"].quantizer.bits == 8
     assert quantizers["stage1_block1_relu_quantizer"].quantizer.bits is None
     assert model.get_layer("stem").weight_quantizer.bits == 8
     assert model.get_layer("stage2_block1_shortcut").weight_quantizer.bits is None
-    assert quantizers["stage1_block1_relu_quantizer"].input is model.get_layer("stage1_block1_relu").output
+    assert (
+        quantizers["stage1_block1_relu_quantizer"].input
+        is model.get_layer("stage1_block1_relu").output
+    )
 
 
 def test_uniform_policy_on_mobilenet_quantizes_relus_sums_and_linear_bottlenecks():
@@ -133,7 +146,9 @@ def test_logits_probabilities_and_pooled_features_leave_the_model_in_float():
 
 def test_batch_norm_with_two_readers_ends_the_fused_chain():
     inputs = keras.Input((8, 8, 3))
-    x = layers.BatchNormalization(name="norm")(layers.Conv2D(3, 3, padding="same", name="a")(inputs))
+    x = layers.BatchNormalization(name="norm")(
+        layers.Conv2D(3, 3, padding="same", name="a")(inputs)
+    )
     left = layers.ReLU(name="relu")(x)
     x = layers.Add(name="sum")([left, layers.Conv2D(3, 3, padding="same", name="b")(x)])
     outputs = placed(keras.Model(inputs, x), UNIFORM).outputs

@@ -17,7 +17,7 @@ SIZE = 16
 
 
 def block(x, filters, name):
-    """A bottleneck block of keras.applications.ResNet50: biased convolutions, an Add, Activations."""
+    """A block of keras.applications.ResNet50: biased convolutions, an Add, Activations."""
     shortcut = layers.Conv2D(4 * filters, 1, name=f"{name}_0_conv")(x)
     shortcut = layers.BatchNormalization(epsilon=1.001e-5, name=f"{name}_0_bn")(shortcut)
     for index, kernel in ((1, 1), (2, 3)):
@@ -78,7 +78,9 @@ def operations():
 
 def mobile():
     size = (32, 32, 3)
-    return keras.applications.MobileNetV2(size, alpha=0.35, weights=None, include_top=False, pooling="avg")
+    return keras.applications.MobileNetV2(
+        size, alpha=0.35, weights=None, include_top=False, pooling="avg"
+    )
 
 
 MODELS = {
@@ -99,7 +101,10 @@ def pair(request):
     model = MODELS[request.param]()
     random = np.random.default_rng(0)
     model.set_weights(
-        [w * random.uniform(0.8, 1.2, w.shape) + 0.01 * random.random(w.shape) for w in model.get_weights()]
+        [
+            w * random.uniform(0.8, 1.2, w.shape) + 0.01 * random.random(w.shape)
+            for w in model.get_weights()
+        ]
     )
     return model, quantizable(model, "uniform")
 
@@ -182,7 +187,15 @@ def quantization_operations(model, precision):
 
     graph = run.get_concrete_function(images_for(model)).graph.as_graph_def()
     nodes = [*graph.node, *(node for f in graph.library.function for node in f.node_def)]
-    marks = ("Round", "ClipByValue", "Floor", "Abs", "LeftShift", "AssignVariableOp", "CheckNumerics")
+    marks = (
+        "Round",
+        "ClipByValue",
+        "Floor",
+        "Abs",
+        "LeftShift",
+        "AssignVariableOp",
+        "CheckNumerics",
+    )
     return {node.op for node in nodes if node.op in marks}
 
 
@@ -259,7 +272,9 @@ def bits_of(model):
 def test_first_matching_override_fixes_bits_of_kernel_and_output():
     model = quantizable(sequential(), "uniform", {"conv": "3w5a", "d*": "6w", "*": "fp"})
     assert bits_of(model) == {"conv": 3, "relu_quantizer": 5, "dense": 6}
-    assert type(quantizable(sequential(), overrides={"conv": "fp"}).get_layer("conv")) is layers.Conv2D
+    assert (
+        type(quantizable(sequential(), overrides={"conv": "fp"}).get_layer("conv")) is layers.Conv2D
+    )
 
 
 def test_override_that_matches_nothing_names_the_nearest_layer():
@@ -281,7 +296,9 @@ def test_unknown_policy_names_the_nearest():
 
 
 def test_policy_reaches_every_quantizer():
-    policy = Policy("mine", per_channel=False, narrow_range=True, rounding="floor", detach_scale=True)
+    policy = Policy(
+        "mine", per_channel=False, narrow_range=True, rounding="floor", detach_scale=True
+    )
     model = quantizable(sequential(), policy)
     for name in ("conv", "dense"):
         assert model.get_layer(name).weight_quantizer.get_config() == {
@@ -306,7 +323,9 @@ def test_mixed_precision_model_keeps_ranges_and_weights_in_float32(policy, dtype
 
 def test_unrecorded_ranges_are_told_by_the_name_of_the_quantizer():
     model = quantizable(sequential(), "uniform")
-    with pytest.raises(tf.errors.InvalidArgumentError, match="'relu_quantizer' has no recorded range"):
+    with pytest.raises(
+        tf.errors.InvalidArgumentError, match="'relu_quantizer' has no recorded range"
+    ):
         model(images_for(model), precision=Precision(8, 8))
 
 
@@ -324,5 +343,7 @@ def test_structure_of_inputs_and_outputs_is_kept(kind):
     expected, received = model(inputs), quantizable(model)(inputs)
     assert type(received) is type(expected)
     keras.tree.assert_same_structure(received, expected)
-    for ours, theirs in zip(keras.tree.flatten(received), keras.tree.flatten(expected), strict=True):
+    for ours, theirs in zip(
+        keras.tree.flatten(received), keras.tree.flatten(expected), strict=True
+    ):
         np.testing.assert_array_equal(ours, theirs)

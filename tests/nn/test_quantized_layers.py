@@ -10,14 +10,19 @@ from tfcq.nn.layers import QuantizedConv2D, QuantizedDense, QuantizedDepthwiseCo
 from tfcq.quantization.precision import Precision, RecordRanges
 from tfcq.quantization.quantizers import MinMaxActivationQuantizer, MinMaxWeightQuantizer
 
+CONV, DEPTHWISE, DENSE = [0, 1, 2], [0, 1], [0]
 CASES = [
-    (QuantizedConv2D, {"filters": 3, "kernel_size": 3, "strides": 2, "activation": "relu"}, [0, 1, 2]),
-    (QuantizedConv2D, {"filters": 4, "kernel_size": 3, "groups": 2, "padding": "same"}, [0, 1, 2]),
-    (QuantizedConv2D, {"filters": 2, "kernel_size": 3, "dilation_rate": 2, "use_bias": False}, [0, 1, 2]),
-    (QuantizedDepthwiseConv2D, {"kernel_size": 3, "depth_multiplier": 2, "activation": "tanh"}, [0, 1]),
-    (QuantizedDense, {"units": 5, "activation": "relu"}, [0]),
-    (QuantizedDense, {"units": 5, "use_bias": False}, [0]),
-]  # fmt: skip
+    (QuantizedConv2D, dict(filters=3, kernel_size=3, strides=2, activation="relu"), CONV),
+    (QuantizedConv2D, dict(filters=4, kernel_size=3, groups=2, padding="same"), CONV),
+    (QuantizedConv2D, dict(filters=2, kernel_size=3, dilation_rate=2, use_bias=False), CONV),
+    (
+        QuantizedDepthwiseConv2D,
+        dict(kernel_size=3, depth_multiplier=2, activation="tanh"),
+        DEPTHWISE,
+    ),
+    (QuantizedDense, dict(units=5, activation="relu"), DENSE),
+    (QuantizedDense, dict(units=5, use_bias=False), DENSE),
+]
 
 
 def float_twin(layer):

@@ -1,6 +1,6 @@
 """Trains under MirroredStrategy with two logical CPUs; run by `test_mirrored_strategy.py`.
 
-Prints one JSON object. A process of its own, since logical devices are set before TensorFlow starts.
+Prints one JSON object. A process of its own: logical devices are set before TensorFlow starts.
 """
 
 import json
@@ -68,7 +68,9 @@ def main() -> None:
         mirrored = build()
     mirrored_losses = train(mirrored, 2)
     between_replicas = [
-        np.abs(np.subtract(*(v.numpy() for v in strategy.experimental_local_results(w.value)))).max()
+        np.abs(
+            np.subtract(*(v.numpy() for v in strategy.experimental_local_results(w.value)))
+        ).max()
         for w in mirrored.trainable_variables
     ]
     from_single = [

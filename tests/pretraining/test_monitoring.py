@@ -9,7 +9,12 @@ import pytest
 import tensorflow as tf
 
 from tfcq.errors import TrainingStopped
-from tfcq.pretraining.monitoring import COLLAPSED_BELOW, StopOnFailure, Throughput, feature_std_ratio
+from tfcq.pretraining.monitoring import (
+    COLLAPSED_BELOW,
+    StopOnFailure,
+    Throughput,
+    feature_std_ratio,
+)
 
 
 def ratio(rows):

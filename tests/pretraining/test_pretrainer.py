@@ -115,7 +115,9 @@ def test_loss_of_a_recipe_equals_explicit_calls(recipe, views):
         "ssql_no_aux": [("q", 1)],
     }[recipe]
     terms = [compared(v, p, 3 - v) for p, _ in by_hand for v in (1, 2)]
-    np.testing.assert_allclose(model.recipe_loss(embeddings, predictions), np.mean(terms), rtol=1e-6)
+    np.testing.assert_allclose(
+        model.recipe_loss(embeddings, predictions), np.mean(terms), rtol=1e-6
+    )
     assert set(embeddings) == set(RECIPES[recipe].passes)
     assert {p.precision for p in predictions} == {p for p, _ in by_hand}
 
@@ -153,7 +155,9 @@ def test_ranges_start_anew_with_each_step_and_span_both_views(views):
 
 def test_training_lowers_the_loss_on_synthetic_images():
     model = tiny(graph=True, optimizer=keras.optimizers.SGD(0.2, momentum=0.9))
-    history = model.fit(synthetic_views(4).repeat(), steps_per_epoch=20, epochs=4, verbose=0).history
+    history = model.fit(
+        synthetic_views(4).repeat(), steps_per_epoch=20, epochs=4, verbose=0
+    ).history
     assert history["loss"][-1] < history["loss"][0] - 0.1
     assert all(-1 <= loss <= 1 for loss in history["loss"])
 

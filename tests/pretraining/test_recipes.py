@@ -47,7 +47,10 @@ def test_text_round_trips(text):
 
 
 def test_weights_are_read():
-    assert [pair.weight for pair in parse_recipe("0.25*v1@q->v2@fp, v2@q->v1@fp").pairs] == [0.25, 1]
+    assert [pair.weight for pair in parse_recipe("0.25*v1@q->v2@fp, v2@q->v1@fp").pairs] == [
+        0.25,
+        1,
+    ]
 
 
 @pytest.mark.parametrize(
@@ -75,4 +78,6 @@ def test_unknown_name_names_the_nearest():
 
 
 def test_recipe_is_a_value():
-    assert Recipe("a", RECIPES["ssql"].pairs) == Recipe("a", parse_recipe(str(RECIPES["ssql"])).pairs)
+    assert Recipe("a", RECIPES["ssql"].pairs) == Recipe(
+        "a", parse_recipe(str(RECIPES["ssql"])).pairs
+    )

@@ -75,7 +75,9 @@ def test_straight_through_round_rounds_half_to_even_and_passes_the_gradient():
 
 
 def test_floor_rounds_down_on_both_sides_of_zero():
-    y, dx, dscale, _ = gradients([-0.1, 0.1, 0.9, 1.9], 1.0, 0.0, np.ones(4), -4, 3, rounding="floor")
+    y, dx, dscale, _ = gradients(
+        [-0.1, 0.1, 0.9, 1.9], 1.0, 0.0, np.ones(4), -4, 3, rounding="floor"
+    )
     assert y.numpy().tolist() == [-1.0, 0.0, 0.0, 1.0]
     assert dx.numpy().tolist() == [1.0] * 4
     np.testing.assert_allclose(dscale, (-1 + 0.1) - 0.1 - 0.9 + (1 - 1.9), rtol=1e-12)
@@ -170,7 +172,7 @@ def numerical_gradient(function, x, step=1e-6):
 
 
 def test_gradient_through_the_scale_equals_the_numerical_one_of_the_surrogate():
-    # Straight-through takes rounding errors as constants: y = (x / s + e) s inside, level s outside.
+    # Rounding errors are taken as constants: y = (x / s + e) s inside, level s outside.
     weights = np.array([[1.0, -0.31], [0.52, 0.93], [-0.28, 0.41]])
     upstream = np.array([[0.3, -1.2], [0.7, 0.4], [-0.9, 2.0]])
     bits, levels = 3, (-4, 3)
@@ -199,7 +201,9 @@ def test_gradient_through_the_scale_equals_the_numerical_one_where_levels_stay()
     upstream = np.array([0.0, 1.0, 1.0])
 
     def loss(x):
-        return tf.reduce_sum(MinMaxWeightQuantizer()(tf.constant(x[:, None]), 4, [0])[:, 0] * upstream)
+        return tf.reduce_sum(
+            MinMaxWeightQuantizer()(tf.constant(x[:, None]), 4, [0])[:, 0] * upstream
+        )
 
     x = tf.constant(weights)
     with tf.GradientTape() as tape:

@@ -71,16 +71,20 @@ def test_activations_match_authors_code(vectors, kind, bits):
 
 def test_graph_mode_matches_authors_code_at_fixed_bits(vectors):
     # Bits that are Python numbers tempt graph optimization to fold the scale's division.
+    @tf.function
     def weights(x, dy):
-        return quantized_weights(x, dy, 4)
+        return [quantized_weights(x, dy, bits) for bits in WEIGHT_BITS]
 
+    @tf.function
     def activations(x, dy):
-        return quantized_activations(x, dy, 4)
+        return [quantized_activations(x, dy, bits) for bits in WEIGHT_BITS]
 
     weight = [tf.constant(vectors[f"weight/{name}"]) for name in ("x", "dy")]
-    check_weights(tf.function(weights)(*weight), vectors, 4)
+    for bits, results in zip(WEIGHT_BITS, weights(*weight), strict=True):
+        check_weights(results, vectors, bits)
     signed = [tf.constant(vectors[f"activation_signed/{name}"]) for name in ("x", "dy")]
-    check_activations(tf.function(activations)(*signed), vectors, "activation_signed", 4)
+    for bits, results in zip(WEIGHT_BITS, activations(*signed), strict=True):
+        check_activations(results, vectors, "activation_signed", bits)
 
 
 def test_one_trace_matches_authors_code_at_every_bits_of_a_variable(vectors):

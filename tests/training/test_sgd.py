@@ -61,7 +61,9 @@ def test_warm_up_is_linear_and_the_cosine_takes_the_rest():
 def test_constant_rate_with_and_without_warm_up():
     assert learning_rate_schedule("constant", 0.4, 100) == 0.4
     schedule = learning_rate_schedule("constant", 0.4, 100, warmup_steps=20)
-    np.testing.assert_allclose(rates(schedule, (0, 10, 20, 60, 100)), [0, 0.2, 0.4, 0.4, 0.4], atol=1e-7)
+    np.testing.assert_allclose(
+        rates(schedule, (0, 10, 20, 60, 100)), [0, 0.2, 0.4, 0.4, 0.4], atol=1e-7
+    )
 
 
 def test_warm_up_over_the_whole_run_ends_at_the_rate():

@@ -78,12 +78,14 @@ class Policy:
 # SSQL's authors: the stem stays at 8 bits, and a convolution before a residual sum quantizes its
 # weights only.
 PAPER = Policy("paper", first=LayerBits(8, 8), quantize_before_add=False)
+# The same, with every operand of a residual sum quantized too, as integer runtimes have it.
+INT8 = dataclasses.replace(PAPER, name="int8", quantize_before_add=True)
 # Every kernel and every materialized activation at the bits of the pass.
 UNIFORM = Policy("uniform", detach_scale=True)
 # SSQL's projector: 8-bit weights, float activations.
 WEIGHTS_8_BIT = Policy("weights_8_bit", default=LayerBits(8, FLOAT))
 
-POLICIES = {policy.name: policy for policy in (PAPER, UNIFORM, WEIGHTS_8_BIT)}
+POLICIES = {policy.name: policy for policy in (PAPER, INT8, UNIFORM, WEIGHTS_8_BIT)}
 
 
 def policy_named(policy: str | Policy) -> Policy:
