@@ -99,7 +99,9 @@ class FlagSet:
             lines.append(f"{group}:")
             for name in names:
                 flag = self.flags[name]
-                default = "" if flag.default in (None, "", False) else f" [{flag.default}]"
+                # Compared as text, since 0 equals False.
+                default = str(flag.default)
+                default = "" if default in ("None", "", "False") else f" [{default}]"
                 lines.append(f"  --{name:<24} {flag.help}{default}")
             lines.append("")
         return "\n".join(lines)
@@ -117,7 +119,7 @@ class FlagSet:
         try:
             rest = self.flags(["command", *arguments])
         except flags.UnrecognizedFlagError as error:
-            name = (error.flagname or "").removeprefix("no")
+            name = error.flagname or ""
             near = difflib.get_close_matches(name, list(self.flags), n=1)
             hint = f"Did you mean --{near[0]}?" if near else "--help lists them all."
             raise UserError(f"Unknown flag --{name}. {hint}") from None

@@ -5,6 +5,9 @@ Needs no TensorFlow, so that a mistake is told before its start-up.
 
 import dataclasses
 import json
+import math
+import types
+import typing
 from typing import Any
 
 from tfcq.data.names import check_dataset_name
@@ -18,6 +21,8 @@ STEMS = ("cifar", "imagenet")
 FRAMEWORKS = ("simsiam",)
 BIT_SCHEDULES = ("uniform", "list")
 LEARNING_RATE_SCHEDULES = ("cosine", "constant")
+_SHARES = ("flip", "jitter_probability", "grayscale", "blur")
+_WITHIN = {name: (0, 1) for name in _SHARES} | {"hue": (0, 0.5), "seed": (0, 2**32 - 1)}
 _QUANTIZED_ONLY = ("weight_bits", "activation_bits", "bit_schedule")
 
 
@@ -113,8 +118,10 @@ class Config:
     def __post_init__(self) -> None:
         for group in dataclasses.fields(self):
             settings = getattr(self, group.name)
+            kinds = typing.get_type_hints(type(settings))
             for field in dataclasses.fields(settings):
                 value, choices = getattr(settings, field.name), field.metadata["choices"]
+                _check_type(field.name, value, kinds[field.name])
                 if choices and value not in choices:
                     raise unknown_choice(field.name, value, choices)
         check_dataset_name(self.data.dataset)
@@ -139,6 +146,10 @@ class Config:
                 raise UserError(
                     f"--{name}={value} cannot be used; allowed: 1 and above, such as 1."
                 )
+        for name, (low, high) in _WITHIN.items():
+            value = flat(self)[name]
+            if value is not None and not low <= value <= high:
+                raise UserError(f"--{name}={value}; allowed: {low} to {high}.")
         optimization = self.optimization
         if optimization.learning_rate <= 0:
             raise UserError(f"--learning_rate={optimization.learning_rate}; allowed: above zero.")
@@ -193,7 +204,24 @@ def config_from_json(text: str) -> Config:
         raise UserError(f"The configuration is not JSON: {error}.") from None
     if not isinstance(tree, dict):
         raise UserError(f"The configuration is a {type(tree).__name__}; allowed: an object.")
-    return config_from_flat({k: v for group in tree.values() for k, v in group.items()})
+    values = {}
+    for name, group in tree.items():
+        if name not in {field.name for field in dataclasses.fields(Config)}:
+            groups = [field.name for field in dataclasses.fields(Config)]
+            raise unknown_choice("group of settings", name, groups)
+        if not isinstance(group, dict):
+            raise UserError(f"Settings {name!r} are {group!r}; allowed: an object.")
+        values |= group
+    return config_from_flat(values)
+
+
+def _check_type(name: str, value: Any, kind: Any) -> None:
+    """Refuses a value of another type, and numbers that are not finite."""
+    kinds = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+    fits = (type(value) in kinds) or (float in kinds and type(value) is int)
+    if not fits or (isinstance(value, float) and not math.isfinite(value)):
+        allowed = " or ".join("null" if k is type(None) else k.__name__ for k in kinds)
+        raise UserError(f"--{name}={value!r} cannot be used; allowed: a finite {allowed}.")
 
 
 def flat(config: Config) -> dict[str, Any]:

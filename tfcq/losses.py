@@ -2,6 +2,17 @@
 
 import tensorflow as tf
 
+from tfcq.quantization.ops import arithmetic_dtype
+
+
+def normalized(x: tf.Tensor) -> tf.Tensor:
+    """Returns rows of length 1, in float32 for half precision: its squares would overflow.
+
+    Args:
+        x: float tensor [batch, dimensions].
+    """
+    return tf.math.l2_normalize(tf.cast(x, arithmetic_dtype(x.dtype)), -1)
+
 
 def cosine_similarity(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
     """Returns the cosine of the angle between rows, of shape [batch].
@@ -10,7 +21,7 @@ def cosine_similarity(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
         a: float tensor [batch, dimensions].
         b: float tensor [batch, dimensions].
     """
-    return tf.reduce_sum(tf.math.l2_normalize(a, -1) * tf.math.l2_normalize(b, -1), axis=-1)
+    return tf.reduce_sum(normalized(a) * normalized(b), axis=-1)
 
 
 def negative_cosine(predictions: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:

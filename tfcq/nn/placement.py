@@ -80,13 +80,23 @@ def read_graph(config: dict[str, Any]) -> dict[str, Node]:
     return nodes
 
 
+def holds_no_kernel(kind: str) -> bool:
+    """Whether a layer of that class is an activation or normalization, whatever its weights."""
+    return kind in _ACTIVATIONS or kind.endswith("Normalization")
+
+
+def _fuses(node: Node, reader: Node) -> bool:
+    """Whether runtimes compute the reader together with the node. Nothing follows an activation."""
+    return reader.kind in _NORMALIZATIONS | _ACTIVATIONS and not _has_activation(node)
+
+
 def _fused_chain(nodes: dict[str, Node], name: str) -> list[str]:
     """Returns a node and what is fused into it upstream, up to the layer with the kernel."""
     chain = [name]
     node = nodes[name]
     while node.kind in _NORMALIZATIONS | _ACTIVATIONS and len(node.producers) == 1:
         upstream = nodes[node.producers[0]]
-        if len(upstream.consumers) != 1:
+        if len(upstream.consumers) != 1 or not _fuses(upstream, node):
             break
         node = upstream
         chain.append(node.name)
@@ -107,7 +117,7 @@ def _wants_quantizer(nodes: dict[str, Node], node: Node, policy: Policy) -> bool
     if node.kind in _VALUE_PRESERVING:
         return False
     readers = [nodes[name] for name in node.consumers]
-    if len(readers) == 1 and readers[0].kind in _NORMALIZATIONS | _ACTIVATIONS:
+    if len(readers) == 1 and _fuses(node, readers[0]):
         return False
     chain = _fused_chain(nodes, node.name)
     root = nodes[chain[-1]]

@@ -10,7 +10,14 @@ import keras
 from tfcq.errors import UserError
 from tfcq.nn.activation_quantizer import ActivationQuantizer
 from tfcq.nn.layers import QUANTIZED_COUNTERPARTS
-from tfcq.nn.placement import Placement, check_overrides, fixed_bits, place, read_graph
+from tfcq.nn.placement import (
+    Placement,
+    check_overrides,
+    fixed_bits,
+    holds_no_kernel,
+    place,
+    read_graph,
+)
 from tfcq.nn.policies import Policy, parse_layer_bits, policy_named
 from tfcq.nn.precision import accept_precision
 from tfcq.quantization.quantizers import MinMaxActivationQuantizer, MinMaxWeightQuantizer
@@ -137,7 +144,10 @@ def _clone_layer(
 
 def _refuse_unknown_kernel(layer: keras.layers.Layer, policy: Policy) -> None:
     """Raises for a layer that would silently stay in float although it holds a kernel."""
-    kernels = [w for w in getattr(layer, "trainable_weights", []) if len(w.shape) >= 2]
+    if holds_no_kernel(type(layer).__name__):
+        return
+    # Frozen kernels too: `trainable_weights` would miss them.
+    kernels = [w for w in getattr(layer, "weights", []) if len(w.shape) >= 2]
     left_in_float = any(
         fnmatch.fnmatchcase(layer.name, pattern) and parse_layer_bits(bits).weights == "float"
         for pattern, bits in policy.overrides

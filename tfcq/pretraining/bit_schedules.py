@@ -7,7 +7,7 @@ from tfcq.quantization.bitwidths import parse_bit_choices
 
 BIT_SCHEDULES = ("uniform", "list")
 # Keep the two draws of a step independent of each other.
-_WEIGHTS, _ACTIVATIONS = 1, 2
+_WEIGHTS, _ACTIVATIONS, _ROUNDING = 1, 2, 3
 
 
 class BitSchedule:
@@ -55,12 +55,23 @@ class BitSchedule:
         ]
         return tf.stack(columns, axis=1)
 
+    def rounding_seed(self, step: tf.Tensor) -> tf.Tensor:
+        """Returns the seed of a step's stochastic rounding, of shape (2,).
+
+        Args:
+            step: int64 tensor of shape (), the step, from 0.
+        """
+        return self._seed(step, _ROUNDING)
+
+    def _seed(self, step: tf.Tensor, salt: int) -> tf.Tensor:
+        return tf.random.experimental.stateless_fold_in(tf.constant([self.seed, salt]), step)
+
     def _draw(self, step: tf.Tensor, count: int, choices: tuple[int, ...], salt: int) -> tf.Tensor:
         if self.kind == "list":
             index = (tf.cast(step, tf.int64) * count + tf.range(count, dtype=tf.int64)) % len(
                 choices
             )
         else:
-            seed = tf.random.experimental.stateless_fold_in(tf.constant([self.seed, salt]), step)
+            seed = self._seed(step, salt)
             index = tf.random.stateless_uniform([count], seed, 0, len(choices), tf.int32)
         return tf.gather(tf.constant(choices, tf.int32), index)

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tfcq import losses
 from tfcq.errors import TrainingStopped
 
 # Features that fill the sphere have a ratio near 1; collapsed ones near 0.
@@ -21,8 +22,7 @@ def feature_std_ratio(embeddings: tf.Tensor) -> tf.Tensor:
     Args:
         embeddings: float tensor [batch, dimensions].
     """
-    normalized = tf.math.l2_normalize(embeddings, -1)
-    spread = tf.reduce_mean(tf.math.reduce_std(normalized, axis=0))
+    spread = tf.reduce_mean(tf.math.reduce_std(losses.normalized(embeddings), axis=0))
     return spread * math.sqrt(embeddings.shape[-1])
 
 

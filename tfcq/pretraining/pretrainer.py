@@ -132,6 +132,8 @@ class Pretrainer(keras.Model):
         kwargs.setdefault("jit_compile", False)
         optimizer = optimizer or keras.optimizers.SGD(0.05, momentum=0.9)
         super().compile(optimizer=optimizer, **kwargs)
+        # Variables made in the first step would have it traced twice.
+        self.optimizer.build(self.trainable_variables)
 
     def fit(self, *args: Any, callbacks: list | None = None, **kwargs: Any) -> Any:
         """Trains as `keras.Model.fit` does, watching for NaN and collapse.
@@ -181,8 +183,11 @@ class Pretrainer(keras.Model):
         """
         views = {1: view1, 2: view2}
         predicting = {pair.prediction for pair in self.recipe.pairs}
+        rounding_seed = self.bit_schedule.rounding_seed(self.step.value)
         drawn = {
-            name: Precision(weight_bits, activation_bits, self.recipe.range_source, shared={})
+            name: Precision(
+                weight_bits, activation_bits, self.recipe.range_source, rounding_seed, shared={}
+            )
             for name, (weight_bits, activation_bits) in zip(
                 self.recipe.draws, map(tf.unstack, tf.unstack(bits)), strict=True
             )
@@ -230,7 +235,9 @@ class Pretrainer(keras.Model):
         with tf.GradientTape() as tape:
             embeddings, predictions = self.embed(view1, view2, self.bits.value)
             loss = self.recipe_loss(embeddings, predictions)
-            scaled_loss = self.optimizer.scale_loss(loss)
+            # Keras sums gradients over replicas; the step follows their mean.
+            replicas = tf.distribute.get_strategy().num_replicas_in_sync
+            scaled_loss = self.optimizer.scale_loss(loss / replicas)
         gradients = tape.gradient(scaled_loss, self.trainable_variables)
         learning_rate = tf.convert_to_tensor(self.optimizer.learning_rate)
         self.optimizer.apply_gradients(zip(gradients, self.trainable_variables, strict=True))

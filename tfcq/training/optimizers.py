@@ -5,6 +5,10 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tfcq.errors import unknown_choice
+
+SCHEDULES = ("cosine", "constant")
+
 
 @keras.saving.register_keras_serializable("tfcq")
 class SGD(keras.optimizers.SGD):
@@ -57,7 +61,12 @@ def learning_rate_schedule(
         learning_rate: the highest rate.
         steps: steps of the run, warm-up included.
         warmup_steps: steps of linear warm-up from zero.
+
+    Raises:
+        UserError: on an unknown kind.
     """
+    if kind not in SCHEDULES:
+        raise unknown_choice("learning rate schedule", kind, SCHEDULES)
     if kind == "constant" and not warmup_steps:
         return learning_rate
     # A cosine that never decays is a constant after its warm-up.
