@@ -77,7 +77,6 @@ def train(config: Config, folder: RunFolder) -> None:
             epochs=epochs,
             initial_epoch=done,
             steps_per_epoch=steps,
-            shuffle=False,
             verbose=0,
             callbacks=[
                 HistoryFile(folder.history, done),

@@ -148,6 +148,8 @@ class Pretrainer(keras.Model):
             TrainingStopped: when the loss is NaN or features have collapsed.
         """
         watching = [Throughput(), StopOnFailure()]
+        # Data sets bring their own order; Keras would only warn.
+        kwargs.setdefault("shuffle", False)
         try:
             return super().fit(*args, callbacks=[*watching, *(callbacks or [])], **kwargs)
         except tf.errors.InvalidArgumentError as error:
