@@ -13,6 +13,7 @@ from tfcq.data.augmentation import Augmentation, augmentation_for
 from tfcq.data.pipeline import labelled_arrays
 from tfcq.data.sources import Source, Split, open_source
 from tfcq.errors import UserError
+from tfcq.evaluation.linear import check_labels
 from tfcq.evaluation.sweep import LabelledImages
 from tfcq.pretraining.pretrainer import Pretrainer
 from tfcq.training.optimizers import SGD, learning_rate_schedule
@@ -135,16 +136,25 @@ def labelled_images(config: Config) -> LabelledImages:
     Raises:
         UserError: when the data set has no labels or no test split.
     """
-    train, test = training_split(config), source(config).split("test")
+    train = training_split(config)
     if train.class_names is None:
         raise UserError(
             f"Data set {config.data.dataset!r} has no labels; allowed here: one with classes, such "
             "as a folder with one sub-folder per class."
         )
+    test = source(config).split("test")
+    if train.image_shape[2] != test.image_shape[2]:
+        raise UserError(
+            f"Training images have {train.image_shape[2]} channels and test images "
+            f"{test.image_shape[2]}; allowed: the same in both."
+        )
     size = image_shape(config, train)[0]
-    return LabelledImages(
+    data = LabelledImages(
         *labelled_arrays(train, size), *labelled_arrays(test, size), len(train.class_names)
     )
+    check_labels(data.train_images, data.train_labels, data.classes)
+    check_labels(data.test_images, data.test_labels, data.classes)
+    return data
 
 
 def versions() -> dict[str, str]:

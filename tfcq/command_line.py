@@ -124,7 +124,7 @@ class FlagSet:
             hint = f"Did you mean --{near[0]}?" if near else "--help lists them all."
             raise UserError(f"Unknown flag --{name}. {hint}") from None
         except (flags.Error, OSError, ValueError) as error:
-            raise UserError(_one_line(str(error))) from None
+            raise UserError(_one_line(str(error)).removeprefix("ERROR:: ")) from None
         if rest[1:]:
             raise UserError(f"Unexpected argument {rest[1]!r}; allowed: flags, --name=value.")
         return Command(
@@ -159,7 +159,7 @@ def run(flag_set: FlagSet, main: Callable[[Command], int | None]) -> None:
             print(flag_set.help_text())
             sys.exit(0)
         sys.exit(main(command) or 0)
-    except UserError as error:
+    except (UserError, OSError) as error:
         print(f"error: {_one_line(str(error))}", file=sys.stderr)
         sys.exit(USER_ERROR)
     except TrainingStopped as error:

@@ -139,13 +139,17 @@ class Config:
             ("projection_width", self.method.projection_width),
             ("predictor_width", self.method.predictor_width),
             ("epochs", self.optimization.epochs),
-            ("batch_size", self.optimization.batch_size),
         ]
         for name, value in at_least_one:
             if value is not None and value < 1:
                 raise UserError(
                     f"--{name}={value} cannot be used; allowed: 1 and above, such as 1."
                 )
+        if self.optimization.batch_size < 2:
+            raise UserError(
+                f"--batch_size={self.optimization.batch_size} cannot be used; allowed: 2 and "
+                "above, since batch norm and collapse are judged over a batch."
+            )
         for name, (low, high) in _WITHIN.items():
             value = flat(self)[name]
             if value is not None and not low <= value <= high:
@@ -255,6 +259,11 @@ def check_used(config: Config, given: set[str]) -> None:
     unused = []
     if not recipe.draws:
         unused += [(n, f"recipe {config.method.recipe!r} draws no bits") for n in _QUANTIZED_ONLY]
+    if config.views.jitter_probability == 0:
+        unused += [
+            (name, "--jitter_probability is 0")
+            for name in ("brightness", "contrast", "saturation", "hue")
+        ]
     if not tfds:
         unused += [
             (n, f"data set {data.dataset!r} is no TFDS name") for n in ("data_dir", "download")

@@ -41,6 +41,10 @@ def main(command: command_line.Command) -> None:
             f"--calibration_images={values['calibration_images']} cannot be used; allowed: 1 and "
             "above, such as 1000."
         )
+    if not 0 <= values["seed"] < 2**32:
+        raise UserError(f"--seed={values['seed']} cannot be used; allowed: 0 to {2**32 - 1}.")
+    if values["protocol"] == "knn" and "seed" in command.given:
+        raise UserError("--seed has no effect here: knn draws nothing; leave it out.")
     bit_widths = parse_bit_widths(values["bits"])
     folder = RunFolder(values["run_dir"])
     config = folder.load()

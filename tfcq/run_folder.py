@@ -42,7 +42,13 @@ class RunFolder:
                     f"{self.path} holds a run with other settings ({'; '.join(changed)}); give the "
                     "same settings to go on with it, or another --run_dir."
                 )
-        elif self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            return
+        nearest = next(p for p in (self.path, *self.path.absolute().parents) if p.exists())
+        if self.path.is_file():
+            raise UserError(f"{self.path} exists and holds no run: it is a file.")
+        if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+            raise UserError(f"{self.path} cannot be made: {nearest} is not a writable folder.")
+        if self.path.exists() and any(self.path.iterdir()):
             raise UserError(
                 f"{self.path} exists and holds no run; allowed: a new or empty folder, or a run."
             )

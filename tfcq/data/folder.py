@@ -95,6 +95,8 @@ class FolderSource:
         kept = [i for i, shape in enumerate(checked) if not isinstance(shape, str)]
         if not kept:
             raise UserError(f"No image of {self.name!r} can be read; allowed: JPEG or PNG files.")
+        # Files are listed class by class; "the first n images" must be a sample of all classes.
+        kept = [kept[i] for i in np.random.default_rng(0).permutation(len(kept))]
         shape = _common_shape([checked[i] for i in kept])
         paths = np.array([listing.paths[i] for i in kept])
         labels = np.array([listing.labels[i] for i in kept], np.int64)

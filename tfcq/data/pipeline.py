@@ -167,7 +167,7 @@ def _blocks(split: Split, cached: bool) -> tf.data.Dataset:
         return split.records.map(split.decode, tf.data.AUTOTUNE).batch(split.size).cache()
     length = min(split.size, max(1, SHUFFLE_BYTES // split.record_bytes))
     if length < split.size:
-        logging.info("Shuffling %d images in blocks of %d.", split.size, length)
+        logging.warning("Shuffling %d images in blocks of %d.", split.size, length)
     return split.records.batch(length).prefetch(1)
 
 

@@ -147,6 +147,13 @@ def _open_builder(name: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
 def _download(builder: tfds.core.DatasetBuilder) -> None:
     try:
         builder.download_and_prepare()
-    except (OSError, tf.errors.OpError, tfds.download.DownloadError) as error:
+    except (
+        OSError,
+        AssertionError,
+        ImportError,
+        ValueError,
+        tf.errors.OpError,
+        tfds.download.DownloadError,
+    ) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"Data set {builder.name!r} could not be downloaded: {reason}") from error

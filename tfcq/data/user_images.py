@@ -47,7 +47,8 @@ def two_views(
             )
         image_size = height
     augmentation = augmentation or augmentation_for(image_size, channels)
-    return two_view_batches(split, augmentation, image_size, batch_size, seed, first_epoch)
+    views = two_view_batches(split, augmentation, image_size, batch_size, seed, first_epoch)
+    return views.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
 
 
 def _image_of(*element):

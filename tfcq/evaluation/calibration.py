@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfcq.errors import UserError
+from tfcq.nn.quantizable import QuantizableModel
 from tfcq.quantization.precision import RecordRanges
 
 
@@ -19,8 +20,10 @@ def calibrate(model: keras.Model, images: np.ndarray | tf.Tensor, batch_size: in
         batch_size: images per pass.
 
     Raises:
-        UserError: when there is no image, or an image holds NaN or infinity.
+        UserError: when the model is a float one, there is no image,
+            or an image holds NaN or infinity.
     """
+    check_quantizable(model)
     if len(images) == 0:
         raise UserError("Calibration received 0 images; allowed: 1 and above, such as 1000.")
     if not np.all(np.isfinite(images)):
@@ -28,6 +31,21 @@ def calibrate(model: keras.Model, images: np.ndarray | tf.Tensor, batch_size: in
     record = _recorder(model)
     for start in range(0, len(images), batch_size):
         record(tf.convert_to_tensor(images[start : start + batch_size]), tf.constant(start == 0))
+
+
+def check_quantizable(model: keras.Model) -> None:
+    """Refuses a model that would ignore a precision.
+
+    Args:
+        model: the model.
+
+    Raises:
+        UserError: when `tfcq.quantizable` did not make it.
+    """
+    if not isinstance(model, QuantizableModel):
+        raise UserError(
+            f"Model {model.name!r} is a float model; allowed: tfcq.quantizable({model.name})."
+        )
 
 
 def _recorder(model: keras.Model) -> Callable[[tf.Tensor, tf.Tensor], None]:

@@ -5,6 +5,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfcq.errors import UserError
+from tfcq.evaluation.calibration import check_quantizable
 from tfcq.quantization.bitwidths import FLOAT, BitWidth
 from tfcq.quantization.precision import Precision
 
@@ -20,6 +21,7 @@ class FeatureExtractor:
     """
 
     def __init__(self, model: keras.Model, batch_size: int = 256) -> None:
+        check_quantizable(model)
         self.model = model
         self.batch_size = batch_size
         self.traces = 0

@@ -60,9 +60,12 @@ def fit_linear_probe(
         UserError: when labels are missing or outside the classes, or counts differ.
     """
     check_labels(features, labels, classes)
-    mean = features.mean(axis=0)
-    # A feature that never varies carries nothing; dividing by one keeps it at zero.
-    deviation = np.where(features.std(axis=0) > 0, features.std(axis=0), 1)
+    mean = features.mean(axis=0, dtype=np.float64)
+    deviation = features.std(axis=0, dtype=np.float64)
+    # A feature that varies by rounding alone carries nothing; infinity keeps it at zero.
+    constant = deviation <= 1e-6 * np.maximum(np.abs(mean), 1e-6)
+    mean = mean.astype(features.dtype)
+    deviation = np.where(constant, np.inf, deviation).astype(features.dtype)
     inputs = (features - mean) / deviation
     targets = np.eye(classes, dtype=inputs.dtype)[labels]
     count, width = inputs.shape

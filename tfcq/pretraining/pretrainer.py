@@ -33,7 +33,7 @@ class Pretrainer(keras.Model):
         weight_bits: candidates of the drawn weight bits, `"2-8"`, `"4"` or `"2,4,8"`.
         activation_bits: candidates of the drawn activation bits.
         bit_schedule: `"uniform"` (drawn anew each step) or `"list"` (in order).
-        policy: which layers are quantized, for a float backbone.
+        policy: which layers are quantized, for a float backbone; `"paper"` by default.
         seed: seed of the drawn bits.
         projection_width: width of the projector, for a framework given by name.
         predictor_width: width of the predictor's hidden layer, for a framework given by name.
@@ -52,7 +52,7 @@ class Pretrainer(keras.Model):
         weight_bits: str = "2-8",
         activation_bits: str = "4-8",
         bit_schedule: str = "uniform",
-        policy: str | Policy = "paper",
+        policy: str | Policy | None = None,
         seed: int = 0,
         projection_width: int = 2048,
         predictor_width: int = 512,
@@ -61,9 +61,12 @@ class Pretrainer(keras.Model):
         super().__init__(name=name)
         self.recipe = recipe_named(recipe)
         self.bit_schedule = BitSchedule(weight_bits, activation_bits, bit_schedule, seed)
-        self.backbone = (
-            backbone if isinstance(backbone, QuantizableModel) else quantizable(backbone, policy)
-        )
+        if isinstance(backbone, QuantizableModel):
+            if policy is not None:
+                raise UserError("policy has no effect: the backbone is quantizable already.")
+            self.backbone = backbone
+        else:
+            self.backbone = quantizable(backbone, policy or "paper")
         self.framework = self._build_framework(framework, projection_width, predictor_width)
         self.step = self._counter("step", (), "int64")
         self.bits = self._counter("bits", (len(self.recipe.draws), 2), "int32")
@@ -147,6 +150,16 @@ class Pretrainer(keras.Model):
         Raises:
             TrainingStopped: when the loss is NaN or features have collapsed.
         """
+        data = args[0] if args else kwargs.get("x")
+        if (
+            isinstance(data, tf.data.Dataset)
+            and kwargs.get("steps_per_epoch") is None
+            and data.cardinality() == tf.data.INFINITE_CARDINALITY
+        ):
+            raise UserError(
+                "fit() received an endless data set; pass steps_per_epoch, the number of images "
+                "divided by the batch size."
+            )
         watching = [Throughput(), StopOnFailure()]
         # Data sets bring their own order; Keras would only warn.
         kwargs.setdefault("shuffle", False)

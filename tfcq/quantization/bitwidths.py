@@ -41,6 +41,19 @@ def _nearest_bits(text: str) -> int:
     return min(max(int(text), LOWEST_BITS), HIGHEST_BITS)
 
 
+def check_bits(bits: int | None) -> None:
+    """Refuses bits that no quantizer here can use.
+
+    Args:
+        bits: the number of bits.
+
+    Raises:
+        UserError: when it is None or outside 2 to 16.
+    """
+    if bits is None or not LOWEST_BITS <= bits <= HIGHEST_BITS:
+        raise UserError(f"Bits {bits} cannot be used; allowed: {LOWEST_BITS} to {HIGHEST_BITS}.")
+
+
 def parse_bit_width(text: str) -> BitWidth:
     """Reads `fp` or `4w8a` (4-bit weights, 8-bit activations).
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tfcq.errors import unknown_choice
-from tfcq.quantization.bitwidths import BitWidth
+from tfcq.quantization.bitwidths import BitWidth, check_bits
 
 RANGE_SOURCES = ("recorded", "tensor")
 
@@ -36,7 +36,7 @@ class Precision:
             must not change while it is in use.
 
     Raises:
-        UserError: on an unknown source of ranges.
+        UserError: on an unknown source of ranges, or a number of bits outside 2 to 16.
     """
 
     weight_bits: Any
@@ -48,6 +48,9 @@ class Precision:
     def __post_init__(self) -> None:
         if self.ranges not in RANGE_SOURCES:
             raise unknown_choice("source of ranges", self.ranges, RANGE_SOURCES)
+        for bits in (self.weight_bits, self.activation_bits):
+            if bits is None or isinstance(bits, int):
+                check_bits(bits)
 
     def once(self, owner: Any, compute: Callable[[], Any]) -> Any:
         """Returns a value that passes with the same `shared` compute once for each owner.

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from tfcq.errors import unknown_choice
 from tfcq.quantization import ops
+from tfcq.quantization.bitwidths import check_bits
 
 
 def _checked_rounding(rounding: str) -> str:
@@ -30,7 +31,7 @@ class MinMaxWeightQuantizer:
         detach_scale: hold the scale constant in the backward pass.
 
     Raises:
-        UserError: on an unknown rounding.
+        UserError: on an unknown rounding, or bits outside 2 to 16.
     """
 
     def __init__(
@@ -41,6 +42,8 @@ class MinMaxWeightQuantizer:
         rounding: str = "nearest",
         detach_scale: bool = False,
     ) -> None:
+        if bits is not None:
+            check_bits(bits)
         self.bits = bits
         self.per_channel = per_channel
         self.narrow_range = narrow_range
@@ -95,12 +98,14 @@ class MinMaxActivationQuantizer:
             where the range comes from the tensor itself, recorded ranges carry no gradient.
 
     Raises:
-        UserError: on an unknown rounding.
+        UserError: on an unknown rounding, or bits outside 2 to 16.
     """
 
     def __init__(
         self, bits: int | None = None, rounding: str = "nearest", detach_scale: bool = True
     ) -> None:
+        if bits is not None:
+            check_bits(bits)
         self.bits = bits
         self.rounding = _checked_rounding(rounding)
         self.detach_scale = detach_scale
