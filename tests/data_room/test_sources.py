@@ -48,8 +48,19 @@ def test_folders_give_classes_in_sorted_order(pets):
     split = open_source(f"folder:{pets}").split("test")
     assert (split.size, split.class_names, split.image_shape) == (3, ("cat", "dog"), (6, 5, 3))
     images, labels = pipeline.labelled_arrays(split, 5)
-    assert labels.tolist() == [0, 0, 1]
-    np.testing.assert_allclose(images[:, 0, 0, 0] * 255, [20, 10, 30], atol=1)
+    found = sorted(zip(labels.tolist(), np.round(images[:, 0, 0, 0] * 255).tolist(), strict=True))
+    np.testing.assert_allclose(found, [(0, 10), (0, 20), (1, 30)], atol=1)
+
+
+def test_first_images_of_a_folder_are_a_sample_of_all_classes(tmp_path):
+    for name, value in (("a", 1), ("b", 2), ("c", 3)):
+        for index in range(20):
+            write_image(tmp_path / name / f"{index:02}.png", value, (4, 4, 1))
+    split = open_source(f"folder:{tmp_path}").split("train")
+    labels = pipeline.labelled_arrays(split.first(20), 4)[1]
+    assert set(labels.tolist()) == {0, 1, 2}
+    again = open_source(f"folder:{tmp_path}").split("train")
+    assert pipeline.labelled_arrays(again.first(20), 4)[1].tolist() == labels.tolist()
 
 
 def test_images_without_class_folders_are_unlabelled_and_may_vary_in_size(tmp_path):
