@@ -15,6 +15,7 @@ _HOME_OF = {
     "Pretrainer": "tfcq.pretraining.pretrainer",
     "RecordRanges": "tfcq.quantization.precision",
     "calibrate": "tfcq.evaluation.calibration",
+    "int8_tflite": "tfcq.deployment.tflite",
     "load": "tfcq.nn.quantizable",
     "quantizable": "tfcq.nn.quantizable",
     "resnet": "tfcq.backbones.resnet",
