@@ -11,7 +11,7 @@ from tfcq.backbones.resnet import resnet
 from tfcq.config import Config, crop_area
 from tfcq.data.augmentation import Augmentation, augmentation_for
 from tfcq.data.pipeline import labelled_arrays
-from tfcq.data.sources import Source, Split, open_source
+from tfcq.data.sources import Source, Split, open_source, view_size
 from tfcq.errors import UserError
 from tfcq.evaluation.linear import check_labels
 from tfcq.evaluation.sweep import LabelledImages
@@ -65,16 +65,8 @@ def image_shape(config: Config, split: Split) -> tuple[int, int, int]:
     Raises:
         UserError: when no size is set and the images have no common square size.
     """
-    height, width, channels = split.image_shape
-    size = config.data.image_size
-    if size is None:
-        if height is None or height != width:
-            raise UserError(
-                f"Images of {config.data.dataset!r} have shape {split.image_shape}; allowed "
-                "without --image_size: one square size. Set --image_size, for example to 224."
-            )
-        size = height
-    return size, size, channels
+    size = view_size(split, config.data.image_size)
+    return size, size, split.image_shape[2]
 
 
 def augmentation(config: Config, shape: tuple[int, int, int]) -> Augmentation:

@@ -50,6 +50,27 @@ class Split:
         return dataclasses.replace(self, size=count, records=self.records.take(count))
 
 
+def view_size(split: Split, image_size: int | None) -> int:
+    """Returns the height and width of a view: the size asked for, or the images' own.
+
+    Args:
+        split: the images.
+        image_size: height and width in pixels; None for the images' own.
+
+    Raises:
+        UserError: no size is asked for and the images have no common square size.
+    """
+    if image_size is not None:
+        return image_size
+    height, width, _ = split.image_shape
+    if height is None or height != width:
+        raise UserError(
+            f"Images have shape {split.image_shape}; allowed without image_size: one square size."
+            " Set image_size, for example to 224."
+        )
+    return height
+
+
 class Source(Protocol):
     """A data set that can be opened split by split."""
 

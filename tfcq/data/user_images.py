@@ -4,7 +4,7 @@ import tensorflow as tf
 
 from tfcq.data.augmentation import Augmentation, augmentation_for
 from tfcq.data.pipeline import two_view_batches
-from tfcq.data.sources import Split
+from tfcq.data.sources import Split, view_size
 from tfcq.errors import UserError
 
 
@@ -38,15 +38,8 @@ def two_views(
             images, or smaller than a batch.
     """
     split = _as_split(images)
-    height, width, channels = split.image_shape
-    if image_size is None:
-        if height is None or height != width:
-            raise UserError(
-                f"Images have shape {split.image_shape}; allowed without image_size: one square "
-                "size. Pass image_size, for example 224."
-            )
-        image_size = height
-    augmentation = augmentation or augmentation_for(image_size, channels)
+    image_size = view_size(split, image_size)
+    augmentation = augmentation or augmentation_for(image_size, split.image_shape[2])
     views = two_view_batches(split, augmentation, image_size, batch_size, seed, first_epoch)
     return views.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
 
