@@ -61,7 +61,7 @@ def test_help_shows_defaults_and_choices():
     lines = {line.split()[0]: line for line in text.splitlines() if line.startswith("  --")}
     assert lines["--epochs"].endswith("[100]")
     assert lines["--seed"].endswith("[0]")
-    assert lines["--warmup_epochs"].endswith("[0.0]")
+    assert lines["--warmup"].endswith("[0epochs]")
     assert "resnet18, resnet34, resnet50" in lines["--backbone"]
     assert lines["--stem"].endswith("[cifar]")
 

@@ -17,6 +17,7 @@ from tfcq.config import (
     flat,
 )
 from tfcq.errors import UserError
+from tfcq.pretraining.framework_settings import FRAMEWORK_SETTINGS, REGRESSION_LOSSES
 
 
 def error_of(function, *arguments) -> str:
@@ -32,7 +33,9 @@ CHANGED = {
     "crop_area": "0.2-1", "backbone": "resnet50", "stem": "imagenet", "width": 3,
     "policy": "uniform",
     "recipe": "v1@q->v2@fp", "weight_bits": "2,4", "bit_schedule": "list", "epochs": 7,
-    "learning_rate": 0.3, "warmup_epochs": 1.5, "seed": 9, "deterministic": True,
+    "learning_rate": 0.3, "warmup": "1.5epochs", "seed": 9, "deterministic": True,
+    "framework": "byol", "target_momentum": 0.9, "optimizer": "lars",
+    "learning_rate_schedule": "step", "milestones": "3epochs,5epochs",
 }  # fmt: skip
 
 
@@ -90,6 +93,8 @@ def test_text_that_is_no_configuration_is_refused_in_one_line(text):
     [("backbone", "resnet81", "resnet18"), ("stem", "imagnet", "imagenet"),
      ("policy", "papr", "paper"), ("framework", "simsaim", "simsiam"), ("recipe", "sqsl", "ssql"),
      ("bit_schedule", "lst", "list"), ("learning_rate_schedule", "cosin", "cosine"),
+     ("backbone", "cifar_resnet111", "cifar_resnet110"), ("optimizer", "lras", "lars"),
+     ("weight_quantizer", "minmx", "minmax"), ("loss_reduction", "men", "mean"),
      ("dataset", "digit$", "digits")],
 )  # fmt: skip
 def test_unknown_choice_names_the_nearest(name, value, hint):
@@ -102,8 +107,10 @@ def test_unknown_choice_names_the_nearest(name, value, hint):
      ("predictor_width", -1), ("epochs", 0), ("batch_size", 0), ("learning_rate", 0.0),
      ("learning_rate", -1.0), ("learning_rate", math.nan), ("learning_rate", math.inf),
      ("momentum", 1.0), ("momentum", -0.1), ("momentum", math.nan), ("weight_decay", -1e-4),
-     ("weight_decay", math.nan), ("warmup_epochs", -1.0), ("warmup_epochs", 101.0),
-     ("warmup_epochs", math.nan), ("weight_bits", "1-4"), ("activation_bits", "8-4"),
+     ("weight_decay", math.nan), ("warmup", "-1epochs"), ("warmup", "1.5steps"),
+     ("duration", "0.5examples"), ("milestone_factor", 1.0), ("milestones", "30epochs"),
+     ("queue_size", 10), ("temperature", 0.0), ("target_momentum", 0.5), ("patch_size", 0),
+     ("precision_set", "1-4"), ("weight_bits", "1-4"), ("activation_bits", "8-4"),
      ("crop_area", "1-0.2"), ("seed", -1), ("flip", 1.5), ("hue", 0.6)],
 )  # fmt: skip
 def test_number_out_of_range_is_refused(name, value):
@@ -132,7 +139,11 @@ def test_differences_are_named():
 @pytest.mark.parametrize(
     ("values", "name"),
     [({"recipe": "float"}, "weight_bits"), ({"recipe": "float"}, "activation_bits"),
-     ({"recipe": "float"}, "bit_schedule"), ({}, "data_dir"), ({}, "download"), ({}, "strict_data"),
+     ({"recipe": "float"}, "bit_schedule"), ({"recipe": "float"}, "precision_set"),
+     ({"recipe": "cq_quant"}, "flip"), ({"duration": "50steps"}, "epochs"),
+     ({}, "patch_size"), ({"backbone": "vit_tiny"}, "stem"), ({}, "shortcut"),
+     ({"optimizer": "adamw"}, "nesterov"), ({}, "milestone_factor"),
+     ({"weight_decay": 0.0}, "exclude"), ({}, "data_dir"), ({}, "download"), ({}, "strict_data"),
      ({"dataset": "fashion_mnist"}, "strict_data")],
 )  # fmt: skip
 def test_setting_without_effect_is_refused_only_when_given(values, name):
@@ -140,6 +151,48 @@ def test_setting_without_effect_is_refused_only_when_given(values, name):
     check_used(config, set(values))
     message = error_of(check_used, config, {*values, name})
     assert message.startswith(f"--{name} has no effect here: ")
+
+
+def test_bits_are_given_apart_or_alike():
+    assert "precision_set='4-16'" in error_of(
+        config_from_flat, {"precision_set": "4-16", "weight_bits": "4"}
+    )
+
+
+def test_fixed_schedule_needs_one_candidate():
+    fixed = {"bit_schedule": "fixed", "activation_bits": "8"}
+    assert "weight_bits 2-8" in error_of(config_from_flat, fixed)
+    config_from_flat({**fixed, "weight_bits": "4"})
+
+
+@pytest.mark.parametrize("framework", FRAMEWORK_SETTINGS)
+def test_framework_takes_its_own_settings_and_no_others(framework):
+    own = FRAMEWORK_SETTINGS[framework]
+    every = {name: value for other in FRAMEWORK_SETTINGS.values() for name, value in other.items()}
+    for name, value in every.items():
+        values = {"framework": framework, name: value}
+        if name in own:
+            assert flat(config_from_flat(values))[name] == value
+        else:
+            assert f"of framework '{framework}' '{name}'" in error_of(config_from_flat, values)
+
+
+def test_names_that_settings_know_are_those_of_the_code():
+    from tfcq import config, evaluate
+    from tfcq.backbones import cifar_resnet, resnet
+    from tfcq.evaluation import sweep
+    from tfcq.pretraining import byol, pretrainer
+    from tfcq.training import distribution, optimizers, schedules
+
+    assert set(config.STEMS) == set(resnet.STEMS)
+    assert set(config.SHORTCUTS) == set(cifar_resnet.SHORTCUTS)
+    assert set(config.LEARNING_RATE_SCHEDULES) == set(schedules.SCHEDULES)
+    assert set(config.OPTIMIZERS) == set(optimizers.OPTIMIZERS)
+    assert set(config.STRATEGIES) == set(distribution.STRATEGIES)
+    assert set(config.LOSS_REDUCTIONS) == set(pretrainer.LOSS_REDUCTIONS)
+    assert set(FRAMEWORK_SETTINGS) == set(pretrainer.FRAMEWORKS)
+    assert set(REGRESSION_LOSSES) == set(byol.REGRESSIONS)
+    assert set(evaluate.PROTOCOLS) == set(sweep.PROTOCOLS)
 
 
 def test_setting_with_effect_is_taken():

@@ -19,7 +19,8 @@ def _start(run_dir: pathlib.Path) -> subprocess.Popen:
         "--projection_width=8",
         "--predictor_width=8",
         "--batch_size=32",
-        f"--epochs={EPOCHS}",
+        # Three epochs of four steps and a last one of two.
+        "--duration=14steps",
         "--deterministic",
         "--seed=3",
         f"--run_dir={run_dir}",

@@ -18,7 +18,12 @@ _HOME_OF = {
     "int8_tflite": "tfcq.deployment.tflite",
     "load": "tfcq.nn.quantizable",
     "quantizable": "tfcq.nn.quantizable",
+    "Framework": "tfcq.pretraining.framework",
+    "LARS": "tfcq.training.lars",
+    "cifar_resnet": "tfcq.backbones.cifar_resnet",
+    "mobilenet_v2": "tfcq.backbones.mobilenet_v2",
     "resnet": "tfcq.backbones.resnet",
+    "vision_transformer": "tfcq.backbones.vision_transformer",
     "two_views": "tfcq.data.user_images",
 }
 

@@ -1,13 +1,19 @@
 """From names and settings to objects: the tables that the command lines look things up in."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from tfcq.backbones.cifar_resnet import cifar_resnet
+from tfcq.backbones.keras_models import application, backbone_from_file
+from tfcq.backbones.mobilenet_v2 import mobilenet_v2
+from tfcq.backbones.names import APPLICATION, FILE, cifar_depth, settings_of
 from tfcq.backbones.resnet import resnet
+from tfcq.backbones.vision_transformer import vision_transformer
 from tfcq.config import Config, crop_area
 from tfcq.data.augmentation import Augmentation, augmentation_for
 from tfcq.data.pipeline import labelled_arrays
@@ -15,18 +21,47 @@ from tfcq.data.sources import Source, Split, open_source, view_size
 from tfcq.errors import UserError
 from tfcq.evaluation.linear import check_labels
 from tfcq.evaluation.sweep import LabelledImages
+from tfcq.nn.policies import Policy, policy_named
 from tfcq.pretraining.pretrainer import Pretrainer
-from tfcq.training.optimizers import SGD, learning_rate_schedule
+from tfcq.pretraining.recipes import recipe_named
+from tfcq.training.distribution import synchronize_batch_norm
+from tfcq.training.durations import Duration, parse_duration
+from tfcq.training.optimizers import optimizer_named
+from tfcq.training.schedules import learning_rate_schedule, scaled_learning_rate
 
 
-def _resnet(depth: int) -> Callable[[Config, tuple[int, int, int]], keras.Model]:
-    def build(config: Config, input_shape: tuple[int, int, int]) -> keras.Model:
-        return resnet(depth, config.network.stem, config.network.width, input_shape)
+def backbone(config: Config, shape: tuple[int, int, int]) -> keras.Model:
+    """Returns the float backbone of a run.
 
-    return build
+    Args:
+        config: the settings.
+        shape: height, width and channels of a view.
+
+    Raises:
+        UserError: when it cannot be built, or a file cannot be read or does not fit the images.
+    """
+    network = config.network
+    given = {name: getattr(network, name) for name in settings_of(network.backbone)}
+    given = {name: value for name, value in given.items() if value is not None}
+    kind, _, rest = network.backbone.partition(":")
+    depth = cifar_depth(network.backbone)
+    if depth is not None:
+        return cifar_resnet(depth, input_shape=shape, **given)
+    if kind == APPLICATION:
+        return application(rest, shape)
+    if kind == FILE:
+        return backbone_from_file(rest, shape)
+    return _BACKBONES[network.backbone](input_shape=shape, **given)
 
 
-BACKBONES = {"resnet18": _resnet(18), "resnet34": _resnet(34), "resnet50": _resnet(50)}
+_BACKBONES: dict[str, Callable[..., keras.Model]] = {
+    "resnet18": functools.partial(resnet, 18),
+    "resnet34": functools.partial(resnet, 34),
+    "resnet50": functools.partial(resnet, 50),
+    "mobilenet_v2": mobilenet_v2,
+    "vit_tiny": functools.partial(vision_transformer, "tiny"),
+    "vit_small": functools.partial(vision_transformer, "small"),
+}
 
 
 def source(config: Config) -> Source:
@@ -94,29 +129,92 @@ def pretrainer(config: Config, shape: tuple[int, int, int], steps: int) -> Pretr
         config: the settings.
         shape: height, width and channels of a view.
         steps: steps per epoch.
+
+    Raises:
+        UserError: on settings that do not fit each other or the length of the run.
     """
-    method, optimization = config.method, config.optimization
+    method, total = config.method, total_steps(config, steps)
     model = Pretrainer(
-        BACKBONES[config.network.backbone](config, shape),
+        backbone(config, shape),
         framework=method.framework,
         recipe=method.recipe,
         weight_bits=method.weight_bits,
         activation_bits=method.activation_bits,
+        precision_set=method.precision_set,
         bit_schedule=method.bit_schedule,
-        policy=config.network.policy,
+        policy=policy(config),
         seed=config.execution.seed,
-        projection_width=method.projection_width,
-        predictor_width=method.predictor_width,
+        loss_reduction=method.loss_reduction,
+        **method.framework_settings(),
     )
-    rate = learning_rate_schedule(
-        optimization.learning_rate_schedule,
-        optimization.learning_rate,
-        optimization.epochs * steps,
-        round(optimization.warmup_epochs * steps),
-    )
-    optimizer = SGD(rate, optimization.momentum, optimization.weight_decay)
-    model.compile(optimizer, jit_compile=config.execution.xla)
+    model.set_run_length(steps, total)
+    model.shuffle_keys = config.execution.batch_norm == "shuffled"
+    if config.execution.batch_norm == "synchronized":
+        for network in model.networks:
+            synchronize_batch_norm(network)
+    model.compile(optimizer(config, steps), jit_compile=config.execution.xla)
     return model
+
+
+def total_steps(config: Config, steps: int) -> int:
+    """Returns how many steps a run has.
+
+    Args:
+        config: the settings.
+        steps: steps per epoch.
+
+    Raises:
+        UserError: when there is none.
+    """
+    optimization = config.optimization
+    return optimization.length().steps(steps, optimization.batch_size, at_least=1)
+
+
+def policy(config: Config) -> Policy:
+    """Returns which layers a run quantizes and how: the settings, then the recipe's.
+
+    Args:
+        config: the settings.
+    """
+    network, recipe = config.network, recipe_named(config.method.recipe)
+    chosen = recipe.own_policy() if network.policy is None else policy_named(network.policy)
+    return chosen.with_quantizers(network.weight_quantizer, network.activation_quantizer)
+
+
+def optimizer(config: Config, steps: int) -> keras.optimizers.Optimizer:
+    """Returns the optimizer of a run with its learning rate.
+
+    Args:
+        config: the settings.
+        steps: steps per epoch.
+
+    Raises:
+        UserError: on a warm-up or milestone outside the run.
+    """
+    settings = config.optimization
+
+    def in_steps(duration: Duration) -> int:
+        return duration.steps(steps, settings.batch_size)
+
+    highest = settings.learning_rate
+    if settings.scale_learning_rate:
+        highest = scaled_learning_rate(highest, settings.batch_size)
+    rate = learning_rate_schedule(
+        settings.learning_rate_schedule,
+        highest,
+        total_steps(config, steps),
+        in_steps(parse_duration(settings.warmup)),
+        tuple(map(in_steps, settings.milestone_durations())),
+        settings.milestone_factor,
+    )
+    return optimizer_named(
+        settings.optimizer,
+        rate,
+        settings.momentum,
+        settings.weight_decay,
+        settings.excluded(),
+        settings.nesterov,
+    )
 
 
 def labelled_images(config: Config) -> LabelledImages:
@@ -147,6 +245,25 @@ def labelled_images(config: Config) -> LabelledImages:
     check_labels(data.train_images, data.train_labels, data.classes)
     check_labels(data.test_images, data.test_labels, data.classes)
     return data
+
+
+def first_images(
+    flag: str, images: np.ndarray, count: int | None, usual: int | None = None
+) -> np.ndarray:
+    """Returns the first images, as many as a flag asks for.
+
+    Args:
+        flag: name of the flag.
+        images: float [count, height, width, channels].
+        count: how many were asked for; None for `usual`, or all if fewer.
+        usual: how many are taken where none were asked for; None for all.
+
+    Raises:
+        UserError: when more are asked for than there are.
+    """
+    if count is not None and count > len(images):
+        raise UserError(f"--{flag}={count} with {len(images)} images; allowed: 1 to {len(images)}.")
+    return images[: count or usual]
 
 
 def versions() -> dict[str, str]:

@@ -10,20 +10,43 @@ import types
 import typing
 from typing import Any
 
+from tfcq.backbones.names import (
+    BACKBONE_HELP,
+    BACKBONE_SETTINGS,
+    check_backbone_name,
+    settings_of,
+)
 from tfcq.data.names import check_dataset_name
 from tfcq.errors import UserError, unknown_choice
-from tfcq.nn.policies import POLICIES
+from tfcq.nn.policies import ACTIVATION_QUANTIZER_NAMES, POLICIES, WEIGHT_QUANTIZER_NAMES
+from tfcq.pretraining.framework_settings import (
+    FRAMEWORK_SETTINGS,
+    MOMENTUM_SCHEDULES,
+    REGRESSION_LOSSES,
+    TARGET_UPDATES,
+    framework_settings,
+)
 from tfcq.pretraining.recipes import recipe_named
+from tfcq.pretraining.schedule_names import BIT_SCHEDULES
 from tfcq.quantization.bitwidths import parse_bit_choices
+from tfcq.training.durations import Duration, parse_duration
 
-BACKBONES = ("resnet18", "resnet34", "resnet50")
 STEMS = ("cifar", "imagenet")
-FRAMEWORKS = ("simsiam",)
-BIT_SCHEDULES = ("uniform", "list")
-LEARNING_RATE_SCHEDULES = ("cosine", "constant")
+SHORTCUTS = ("identity", "projection")
+LEARNING_RATE_SCHEDULES = ("cosine", "constant", "step")
+OPTIMIZERS = ("sgd", "lars", "adamw")
+LOSS_REDUCTIONS = ("mean", "sum")
+STRATEGIES = ("single", "mirrored", "tpu")
+BATCH_NORMS = ("local", "synchronized", "shuffled")
+CALIBRATION_IMAGES = 1000
+CALIBRATION_HELP = f"training images that set the ranges; default {CALIBRATION_IMAGES:,} or all"
+_FRAMEWORK_SETTINGS = tuple(
+    dict.fromkeys(name for settings in FRAMEWORK_SETTINGS.values() for name in settings)
+)
+_BITS = ("weight_bits", "activation_bits", "precision_set")
+_QUANTIZED_ONLY = (*_BITS, "bit_schedule")
 _SHARES = ("flip", "jitter_probability", "grayscale", "blur")
 _WITHIN = {name: (0, 1) for name in _SHARES} | {"hue": (0, 0.5), "seed": (0, 2**32 - 1)}
-_QUANTIZED_ONLY = ("weight_bits", "activation_bits", "bit_schedule")
 
 
 def _setting(default: Any, text: str, choices: tuple[str, ...] | None = None) -> Any:
@@ -59,40 +82,108 @@ class ViewSettings:
 
 @dataclasses.dataclass(frozen=True)
 class NetworkSettings:
-    """The backbone."""
+    """The backbone and its quantizers."""
 
-    backbone: str = _setting("resnet18", "the network", BACKBONES)
-    stem: str = _setting("cifar", "first layers: for small or for large images", STEMS)
-    width: int = _setting(64, "channels of the first stage")
-    policy: str = _setting("paper", "which layers are quantized", tuple(POLICIES))
+    backbone: str = _setting("resnet18", BACKBONE_HELP)
+    stem: str | None = _setting(None, "first layers: for small or large images [cifar]", STEMS)
+    width: int | None = _setting(None, "channels of the first stage; default the paper's")
+    shortcut: str | None = _setting(
+        None, "where a CIFAR ResNet changes size: pad with zeros, or project", SHORTCUTS
+    )
+    patch_size: int | None = _setting(None, "height and width of a transformer's patch in pixels")
+    frozen_patch_projection: bool = _setting(False, "leave a transformer's patch layer random")
+    policy: str | None = _setting(
+        None, "which layers are quantized; default the recipe's", tuple(POLICIES)
+    )
+    weight_quantizer: str | None = _setting(
+        None, "how weights are rounded; default the policy's", WEIGHT_QUANTIZER_NAMES
+    )
+    activation_quantizer: str | None = _setting(
+        None, "how activations are rounded; default the policy's", ACTIVATION_QUANTIZER_NAMES
+    )
 
 
 @dataclasses.dataclass(frozen=True)
 class MethodSettings:
     """Framework, recipe and bit-widths."""
 
-    framework: str = _setting("simsiam", "how embeddings are compared", FRAMEWORKS)
-    recipe: str = _setting("ssql", "float, ssql, ssql_no_aux, or pairs such as v1@q->v2@fp")
-    weight_bits: str = _setting("2-8", "weight bits to draw from: 2-8, 4 or 2,4,8")
-    activation_bits: str = _setting("4-8", "activation bits to draw from: 4-8, 8 or 4,8")
-    bit_schedule: str = _setting("uniform", "draw anew each step, or go in order", BIT_SCHEDULES)
-    projection_width: int = _setting(2048, "width of projector and embedding")
-    predictor_width: int = _setting(512, "width of the predictor's hidden layer")
+    framework: str = _setting("simsiam", "how embeddings are compared", tuple(FRAMEWORK_SETTINGS))
+    recipe: str = _setting("ssql", "a name of --list_recipes, or pairs such as v1@q->v2@fp")
+    loss_reduction: str = _setting("mean", "mean or sum over the recipe's pairs", LOSS_REDUCTIONS)
+    weight_bits: str | None = _setting(
+        None, "weight bits to draw from, such as 2-8, 4 or 2,4,8; default the recipe's"
+    )
+    activation_bits: str | None = _setting(
+        None, "activation bits to draw from, such as 4-8; default the recipe's"
+    )
+    precision_set: str | None = _setting(
+        None, "bits drawn for weights and activations alike, such as 6-16; default the recipe's"
+    )
+    bit_schedule: str = _setting(
+        "uniform", "draw bits anew each step or epoch, in cycles, in order, or never", BIT_SCHEDULES
+    )
+    projection_width: int | None = _setting(None, "width of the embedding; default the paper's")
+    projection_hidden: int | None = _setting(None, "width of the projector's hidden layers")
+    predictor_width: int | None = _setting(None, "width of the predictor's hidden layer")
+    temperature: float | None = _setting(None, "temperature of a contrastive loss")
+    queue_size: int | None = _setting(None, "keys in MoCo v2's queue")
+    regression_loss: str | None = _setting(None, "BYOL's loss", REGRESSION_LOSSES)
+    target_momentum: float | None = _setting(None, "momentum of the target network")
+    target_momentum_schedule: str | None = _setting(
+        None, "course of the target network's momentum", MOMENTUM_SCHEDULES
+    )
+    target_update: str | None = _setting(
+        None, "when the target network follows the trained one", TARGET_UPDATES
+    )
+
+    def framework_settings(self) -> dict[str, Any]:
+        """Returns the settings of the framework that were given."""
+        values = {name: getattr(self, name) for name in _FRAMEWORK_SETTINGS}
+        return {name: value for name, value in values.items() if value is not None}
 
 
 @dataclasses.dataclass(frozen=True)
 class OptimizationSettings:
-    """SGD with momentum."""
+    """Optimizer, learning rate and length."""
 
     epochs: int = _setting(100, "passes over the training images")
+    duration: str | None = _setting(
+        None, "length in steps or images instead of --epochs, such as 5000steps or 1e6examples"
+    )
     batch_size: int = _setting(256, "images per step, over all replicas")
+    optimizer: str = _setting("sgd", "the optimizer", OPTIMIZERS)
     learning_rate: float = _setting(0.05, "highest learning rate")
+    scale_learning_rate: bool = _setting(False, "multiply the learning rate by batch size / 256")
     learning_rate_schedule: str = _setting(
         "cosine", "course of the learning rate", LEARNING_RATE_SCHEDULES
     )
-    warmup_epochs: float = _setting(0.0, "epochs of linear warm-up")
-    momentum: float = _setting(0.9, "momentum of SGD")
-    weight_decay: float = _setting(1e-4, "l2 penalty, added to the gradient as in the papers")
+    milestones: str | None = _setting(
+        None, "when 'step' lowers the rate, such as 60epochs,80epochs"
+    )
+    milestone_factor: float = _setting(0.1, "what a milestone multiplies the learning rate by")
+    warmup: str = _setting("0epochs", "linear warm-up, such as 10epochs or 500steps")
+    momentum: float = _setting(0.9, "momentum of SGD and LARS, beta 1 of AdamW")
+    nesterov: bool = _setting(False, "Nesterov momentum")
+    weight_decay: float = _setting(
+        1e-4, "l2 penalty in the gradient (SGD, LARS) or decoupled decay (AdamW)"
+    )
+    exclude: str | None = _setting(
+        None, "patterns of variables without weight decay, such as bias,gamma,beta"
+    )
+
+    def length(self) -> Duration:
+        """Returns how long the run is."""
+        return Duration(self.epochs) if self.duration is None else parse_duration(self.duration)
+
+    def milestone_durations(self) -> tuple[Duration, ...]:
+        """Returns when the learning rate falls."""
+        if self.milestones is None:
+            return ()
+        return tuple(parse_duration(text) for text in self.milestones.split(","))
+
+    def excluded(self) -> tuple[str, ...] | None:
+        """Returns the patterns of variables that are not decayed; None for the optimizer's own."""
+        return None if self.exclude is None else tuple(self.exclude.split(","))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,6 +193,10 @@ class ExecutionSettings:
     seed: int = _setting(0, "seed of initialization, order, views and drawn bits")
     deterministic: bool = _setting(False, "repeat to the last bit, at the cost of speed")
     xla: bool = _setting(False, "compile the step with XLA (slower on CPUs)")
+    strategy: str = _setting("single", "devices: one, all GPUs, or a TPU", STRATEGIES)
+    batch_norm: str = _setting(
+        "local", "statistics of each replica or all; or keys shuffled over them", BATCH_NORMS
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,22 +217,51 @@ class Config:
             for field in dataclasses.fields(settings):
                 value, choices = getattr(settings, field.name), field.metadata["choices"]
                 _check_type(field.name, value, kinds[field.name])
-                if choices and value not in choices:
+                if choices and value is not None and value not in choices:
                     raise unknown_choice(field.name, value, choices)
         check_dataset_name(self.data.dataset)
-        parse_bit_choices(self.method.weight_bits)
-        parse_bit_choices(self.method.activation_bits)
-        recipe_named(self.method.recipe)
+        check_backbone_name(self.network.backbone)
+        self._check_method()
+        self._check_optimization()
         crop_area(self.views.crop_area)
         self._check_numbers()
+
+    def _check_method(self) -> None:
+        method = self.method
+        recipe = recipe_named(method.recipe)
+        bits = recipe.bits(*(getattr(method, name) for name in _BITS))
+        for name, text in bits.items():
+            choices = () if text is None else parse_bit_choices(text)
+            if method.bit_schedule == "fixed" and recipe.draws and len(choices) > 1:
+                raise UserError(
+                    f"--bit_schedule=fixed with {name} {text}; allowed: one number of bits, such "
+                    f"as {choices[0]}."
+                )
+        settings = framework_settings(method.framework, method.framework_settings())
+        if self.execution.batch_norm == "shuffled" and "target_momentum" not in settings:
+            raise UserError(
+                f"--batch_norm=shuffled with --framework={method.framework}, which has no momentum "
+                "network; allowed: local or synchronized."
+            )
+
+    def _check_optimization(self) -> None:
+        optimization = self.optimization
+        optimization.length()
+        parse_duration(optimization.warmup)
+        milestones = optimization.milestone_durations()
+        if bool(milestones) != (optimization.learning_rate_schedule == "step"):
+            raise UserError(
+                f"--learning_rate_schedule={optimization.learning_rate_schedule} with --milestones="
+                f"{optimization.milestones}; allowed: milestones with the schedule 'step' alone, "
+                "such as 60epochs,80epochs."
+            )
 
     def _check_numbers(self) -> None:
         at_least_one = [
             ("image_size", self.data.image_size),
             ("train_images", self.data.train_images),
             ("width", self.network.width),
-            ("projection_width", self.method.projection_width),
-            ("predictor_width", self.method.predictor_width),
+            ("patch_size", self.network.patch_size),
             ("epochs", self.optimization.epochs),
         ]
         for name, value in at_least_one:
@@ -159,13 +283,11 @@ class Config:
             raise UserError(f"--learning_rate={optimization.learning_rate}; allowed: above zero.")
         if not 0 <= optimization.momentum < 1:
             raise UserError(f"--momentum={optimization.momentum}; allowed: 0 to below 1.")
-        for name in ("weight_decay", "warmup_epochs"):
-            if getattr(optimization, name) < 0:
-                raise UserError(f"--{name}={getattr(optimization, name)}; allowed: 0 and above.")
-        if optimization.warmup_epochs > optimization.epochs:
+        if optimization.weight_decay < 0:
+            raise UserError(f"--weight_decay={optimization.weight_decay}; allowed: 0 and above.")
+        if not 0 < optimization.milestone_factor < 1:
             raise UserError(
-                f"--warmup_epochs={optimization.warmup_epochs} with --epochs="
-                f"{optimization.epochs}; allowed: at most {optimization.epochs}."
+                f"--milestone_factor={optimization.milestone_factor}; allowed: above 0 and below 1."
             )
 
     def to_json(self) -> str:
@@ -259,6 +381,24 @@ def check_used(config: Config, given: set[str]) -> None:
     unused = []
     if not recipe.draws:
         unused += [(n, f"recipe {config.method.recipe!r} draws no bits") for n in _QUANTIZED_ONLY]
+    if set(recipe.views) == {0}:
+        names = [field.name for field in dataclasses.fields(ViewSettings)]
+        unused += [(n, f"recipe {config.method.recipe!r} augments no view") for n in names]
+    network, optimization = config.network, config.optimization
+    unused += [
+        (name, f"backbone {network.backbone!r} does not use it")
+        for name in sorted(BACKBONE_SETTINGS - settings_of(network.backbone))
+    ]
+    if config.execution.strategy == "single":
+        unused += [("batch_norm", "--strategy=single has one replica")]
+    if optimization.duration is not None:
+        unused += [("epochs", "--duration says how long the run is")]
+    if optimization.learning_rate_schedule != "step":
+        unused += [("milestone_factor", "the learning rate has no milestones")]
+    if optimization.optimizer == "adamw":
+        unused += [("nesterov", "AdamW has none")]
+    if optimization.weight_decay == 0 and optimization.optimizer != "lars":
+        unused += [("exclude", "--weight_decay is 0")]
     if config.views.jitter_probability == 0:
         unused += [
             (name, "--jitter_probability is 0")

@@ -5,7 +5,7 @@ import json
 import pathlib
 
 from tfcq import command_line
-from tfcq.config import Config
+from tfcq.config import CALIBRATION_HELP, CALIBRATION_IMAGES, Config
 from tfcq.errors import UserError, unknown_choice
 from tfcq.quantization.bitwidths import BitWidth, parse_bit_widths
 from tfcq.run_folder import RunFolder
@@ -20,7 +20,7 @@ def flag_set() -> command_line.FlagSet:
     flags.add("Evaluation", "run_dir", str, None, "folder of the run")
     flags.add("Evaluation", "protocol", str, "linear", "how features are scored", PROTOCOLS)
     flags.add("Evaluation", "bits", str, ALL_BITS, "bit-widths, such as fp,8w8a,4w4a")
-    flags.add("Evaluation", "calibration_images", int, 1000, "training images that set the ranges")
+    flags.add("Evaluation", "calibration_images", int, None, CALIBRATION_HELP)
     flags.add("Evaluation", "seed", int, 0, "seed of the classifier's training order")
     return flags
 
@@ -36,7 +36,7 @@ def main(command: command_line.Command) -> None:
         raise UserError("--run_dir is missing; give the folder of a run that tfcq.train made.")
     if values["protocol"] not in PROTOCOLS:
         raise unknown_choice("protocol", values["protocol"], PROTOCOLS)
-    if values["calibration_images"] < 1:
+    if values["calibration_images"] is not None and values["calibration_images"] < 1:
         raise UserError(
             f"--calibration_images={values['calibration_images']} cannot be used; allowed: 1 and "
             "above, such as 1000."
@@ -64,7 +64,7 @@ def evaluate(
     folder: RunFolder,
     protocol: str,
     bit_widths: tuple[BitWidth, ...],
-    calibration_images: int,
+    calibration_images: int | None,
     seed: int,
 ) -> pathlib.Path:
     """Calibrates, sweeps, prints the table and writes JSON and picture.
@@ -74,14 +74,14 @@ def evaluate(
         folder: the run.
         protocol: `"linear"` or `"knn"`.
         bit_widths: the bit-widths.
-        calibration_images: how many training images set the ranges; at most all.
+        calibration_images: how many training images set the ranges; None for 1000, or all if fewer.
         seed: seed of the classifier's training order.
 
     Returns:
         The JSON file.
 
     Raises:
-        UserError: when the data cannot be had or have no labels.
+        UserError: when the data cannot be had, have no labels or fewer images than asked for.
     """
     from tfcq import build
     from tfcq.evaluation.calibration import calibrate
@@ -94,8 +94,10 @@ def evaluate(
 
     backbone = load(folder.backbone)
     data = build.labelled_images(config)
-    count = min(calibration_images, len(data.train_images))
-    calibrate(backbone, data.train_images[:count])
+    calibration = build.first_images(
+        "calibration_images", data.train_images, calibration_images, usual=CALIBRATION_IMAGES
+    )
+    calibrate(backbone, calibration)
     results = []
     for accuracy in sweep(FeatureExtractor(backbone), data, bit_widths, protocol, seed):
         results.append(accuracy)
@@ -106,7 +108,7 @@ def evaluate(
         "results": [dataclasses.asdict(result) for result in results],
         "train_images": len(data.train_images),
         "test_images": len(data.test_images),
-        "calibration_images": count,
+        "calibration_images": len(calibration),
         "seed": seed,
         "versions": build.versions(),
     }

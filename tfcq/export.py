@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 from tfcq import command_line
-from tfcq.config import Config
+from tfcq.config import CALIBRATION_HELP, CALIBRATION_IMAGES, Config
 from tfcq.errors import UserError
 from tfcq.run_folder import RunFolder
 
@@ -19,7 +19,7 @@ def flag_set() -> command_line.FlagSet:
     )
     flags.add("Export", "run_dir", str, None, "folder of the run")
     flags.add("Export", "min_agreement", float, 0.99, "exit with 1 below this top-1 agreement")
-    flags.add("Export", "calibration_images", int, 1000, "training images that set the ranges")
+    flags.add("Export", "calibration_images", int, None, CALIBRATION_HELP)
     flags.add("Export", "test_images", int, None, "check on the first so many; default all")
     return flags
 
@@ -55,30 +55,29 @@ def main(command: command_line.Command) -> int:
 
 
 def export(
-    config: Config, folder: RunFolder, calibration_images: int, test_images: int | None
+    config: Config, folder: RunFolder, calibration_images: int | None, test_images: int | None
 ) -> float:
     """Converts, compares with simulation and float, prints the table and writes the files.
 
     Args:
         config: the run's settings.
         folder: the run.
-        calibration_images: how many training images set the ranges; at most all.
-        test_images: how many test images are compared; at most all, None for all.
+        calibration_images: how many training images set the ranges; None for 1000, or all if fewer.
+        test_images: how many test images are compared; None for all.
 
     Returns:
         Top-1 agreement of the int8 model with the 8w8a simulation, 0 to 1, under a linear
         classifier trained on the simulation's features.
 
     Raises:
-        UserError: when the data cannot be had or have no labels (agreement needs a classifier), or
-            the model cannot be converted.
+        UserError: when the data cannot be had, have no labels (agreement needs a classifier) or
+            fewer images than asked for, or the model cannot be converted.
     """
-    import ai_edge_litert
     import numpy as np
 
     from tfcq import build
     from tfcq.deployment.check import compare, median_seconds
-    from tfcq.deployment.runtime import LiteModel
+    from tfcq.deployment.runtime import LiteModel, runtime_version
     from tfcq.deployment.tflite import float_tflite, int8_tflite
     from tfcq.evaluation.calibration import calibrate
     from tfcq.evaluation.features import FeatureExtractor
@@ -89,7 +88,10 @@ def export(
 
     backbone = load(folder.backbone)
     data = build.labelled_images(config)
-    calibration, images = data.train_images[:calibration_images], data.test_images[:test_images]
+    calibration = build.first_images(
+        "calibration_images", data.train_images, calibration_images, usual=CALIBRATION_IMAGES
+    )
+    images = build.first_images("test_images", data.test_images, test_images)
     calibrate(backbone, calibration)
     files = {"int8": int8_tflite(backbone, calibration), "float": float_tflite(backbone)}
     lite = {name: LiteModel(content) for name, content in files.items()}
@@ -131,7 +133,7 @@ def export(
         "milliseconds_per_image": milliseconds,
         "calibration_images": len(calibration),
         "test_images": len(images),
-        "versions": {**build.versions(), "ai_edge_litert": ai_edge_litert.__version__},
+        "versions": {**build.versions(), "ai_edge_litert": runtime_version()},
     }
     write_text(folder.export / "int8.json", json.dumps(figures, indent=2) + "\n")
     _print_tables(figures, {name: str(path) for name, path in paths.items()})

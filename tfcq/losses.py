@@ -37,3 +37,92 @@ def negative_cosine(predictions: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
         A tensor of shape (), from -1 (same direction) to 1.
     """
     return -tf.reduce_mean(cosine_similarity(predictions, tf.stop_gradient(targets)))
+
+
+def normalized_mse(predictions: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+    """Returns |p/|p| - z/|z||^2 = 2 - 2 cos(p, z), averaged over the batch, the target detached.
+
+    BYOL, Eq. 2.
+
+    Args:
+        predictions: float tensor [batch, dimensions].
+        targets: float tensor [batch, dimensions]; no gradient flows into it.
+
+    Returns:
+        A tensor of shape (), from 0 (same direction) to 4.
+    """
+    return 2 + 2 * negative_cosine(predictions, targets)
+
+
+def contrastive_cross_entropy(
+    anchors: tf.Tensor,
+    candidates: tf.Tensor,
+    positives: tf.Tensor,
+    temperature: float,
+    excluded: tf.Tensor | None = None,
+) -> tf.Tensor:
+    """Returns -log(exp(a . c+ / T) / sum over candidates of exp(a . c / T)), averaged over anchors.
+
+    Rows are normalized first. Contrastive Quant, Eq. 1; SimCLR, Eq. 1 (NT-Xent), where the anchor
+    itself is excluded; MoCo, Eq. 1 (InfoNCE).
+
+    Args:
+        anchors: float tensor [batch, dimensions].
+        candidates: float tensor [count, dimensions].
+        positives: int tensor [batch], each anchor's positive among the candidates.
+        temperature: T, positive.
+        excluded: int tensor [batch], a candidate that is left out of each anchor's sum; None for
+            none.
+
+    Returns:
+        A tensor of shape (), 0 and above.
+    """
+    candidates = normalized(candidates)
+    logits = tf.matmul(normalized(anchors), candidates, transpose_b=True) / temperature
+    if excluded is not None:
+        left_out = tf.one_hot(excluded, tf.shape(candidates)[0], on_value=True, off_value=False)
+        logits = tf.where(left_out, logits.dtype.min, logits)
+    return tf.reduce_mean(
+        tf.nn.sparse_softmax_cross_entropy_with_logits(labels=positives, logits=logits)
+    )
+
+
+def queue_info_nce(
+    queries: tf.Tensor, keys: tf.Tensor, queue: tf.Tensor, temperature: float
+) -> tf.Tensor:
+    """Returns InfoNCE of queries against their own key and a queue of other images' keys.
+
+    MoCo, Eq. 1 and Algorithm 1. No gradient flows into keys and queue.
+
+    Args:
+        queries: float tensor [batch, dimensions].
+        keys: float tensor [batch, dimensions], row by row the queries' positives.
+        queue: float tensor [count, dimensions], the negatives of every query.
+        temperature: T, positive.
+
+    Returns:
+        A tensor of shape (), 0 and above.
+    """
+    queries = normalized(queries)
+    keys, queue = tf.stop_gradient(normalized(keys)), tf.stop_gradient(normalized(queue))
+    positive = tf.reduce_sum(queries * keys, axis=1, keepdims=True)
+    negative = tf.matmul(queries, queue, transpose_b=True)
+    logits = tf.concat([positive, negative], axis=1) / temperature
+    return tf.reduce_mean(-tf.nn.log_softmax(logits)[:, 0])
+
+
+def nt_xent(view1: tf.Tensor, view2: tf.Tensor, temperature: float) -> tf.Tensor:
+    """Returns NT-Xent over all 2N views, each repelled by the 2N - 2 of other images.
+
+    SimCLR, Eq. 1 and Algorithm 1.
+
+    Args:
+        view1: float tensor [batch, dimensions].
+        view2: float tensor [batch, dimensions].
+        temperature: T, positive.
+    """
+    batch = tf.shape(view1)[0]
+    views = tf.concat([view1, view2], axis=0)
+    rows = tf.range(2 * batch)
+    positives = (rows + batch) % (2 * batch)
+    return contrastive_cross_entropy(views, views, positives, temperature, excluded=rows)

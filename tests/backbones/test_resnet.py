@@ -20,6 +20,13 @@ def test_trainable_parameters_are_those_of_the_paper(depth, parameters):
     assert sum(int(np.prod(v.shape)) for v in model.trainable_variables) == parameters
 
 
+# Public CIFAR models with this stem have 11,173,962, a classifier of 512 * 10 + 10 among them.
+def test_trainable_parameters_with_the_stem_for_small_images():
+    with keras.StatelessScope():
+        model = resnet(18, "cifar")
+    assert sum(int(np.prod(v.shape)) for v in model.trainable_variables) == 11_173_962 - 5_130
+
+
 @pytest.mark.parametrize(("depth", "features"), [(18, 8 * 4), (50, 32 * 4)])
 def test_features_are_pooled_vectors_of_any_image_size(depth, features):
     model = resnet(depth, width=4, input_shape=(None, None, 1), blocks=(1, 1, 1, 1))

@@ -63,7 +63,7 @@ def test_each_epoch_is_another_permutation(make, block, monkeypatch):
     split = make(24)
     monkeypatch.setattr(pipeline, "SHUFFLE_BYTES", block * split.record_bytes)
     monkeypatch.setattr(pipeline, "CACHE_BYTES", 10**9 if block == 24 else 0)
-    batches = values_of(pipeline.two_view_batches(split, PLAIN, 4, 6, seed=3, epochs=2))
+    batches = values_of(pipeline.view_batches(split, PLAIN, 4, 6, seed=3, epochs=2))
     first, second = sum(batches[:4], []), sum(batches[4:], [])
     assert sorted(first) == sorted(second) == list(range(24))
     assert len({tuple(first), tuple(second), tuple(range(24))}) == 3
@@ -73,9 +73,9 @@ def test_each_epoch_is_another_permutation(make, block, monkeypatch):
 def test_starting_at_a_later_epoch_equals_the_uninterrupted_stream(make):
     recipe = augmentation_for(8, 1)
     split, setting = make(22), {"image_size": 8, "batch_size": 5, "seed": 7}
-    whole = list(pipeline.two_view_batches(split, recipe, **setting, epochs=3))
-    resumed = pipeline.two_view_batches(split, recipe, **setting, first_epoch=2, epochs=1)
-    endless = pipeline.two_view_batches(split, recipe, **setting, first_epoch=1).take(8)
+    whole = list(pipeline.view_batches(split, recipe, **setting, epochs=3))
+    resumed = pipeline.view_batches(split, recipe, **setting, first_epoch=2, epochs=1)
+    endless = pipeline.view_batches(split, recipe, **setting, first_epoch=1).take(8)
     assert len(whole) == 3 * pipeline.steps_per_epoch(split, 5) == 12
     assert_equal_streams(resumed, whole[8:])
     assert_equal_streams(endless, whole[4:])
@@ -84,7 +84,7 @@ def test_starting_at_a_later_epoch_equals_the_uninterrupted_stream(make):
 def test_the_stream_does_not_depend_on_the_global_seed_or_on_caching(monkeypatch):
     def stream():
         recipe = augmentation_for(4, 1)
-        return list(pipeline.two_view_batches(numbered(20), recipe, 4, 5, seed=1, epochs=1))
+        return list(pipeline.view_batches(numbered(20), recipe, 4, 5, seed=1, epochs=1))
 
     tf.random.set_seed(1)
     first = stream()
@@ -97,7 +97,7 @@ def test_views_differ_from_each_other_and_between_seeds_and_epochs():
     split, recipe = open_source("digits").split("train").first(64), augmentation_for(8, 1)
 
     def batches(seed):
-        found = pipeline.two_view_batches(split, recipe, 8, 64, seed, epochs=2)
+        found = pipeline.view_batches(split, recipe, 8, 64, seed, epochs=2)
         return [view.numpy() for pair in found for view in pair]
 
     views = batches(0) + batches(1)
@@ -106,19 +106,31 @@ def test_views_differ_from_each_other_and_between_seeds_and_epochs():
 
 
 def test_both_views_show_the_same_image():
-    for first, second in pipeline.two_view_batches(numbered(20), PLAIN, 4, 10, 0, epochs=1):
+    for first, second in pipeline.view_batches(numbered(20), PLAIN, 4, 10, 0, epochs=1):
         np.testing.assert_array_equal(first, second)
+
+
+@pytest.mark.parametrize("make", [numbered, varying])
+def test_view_0_is_the_image_as_evaluation_sees_it(make):
+    split, recipe = make(6), augmentation_for(4, 1)
+    views = (1, 2, 0)
+    found = list(pipeline.view_batches(split, recipe, 4, 6, 0, epochs=1, views=views))
+    pair = list(pipeline.view_batches(split, recipe, 4, 6, 0, epochs=1))
+    (first, second, plain), (images, _) = found[0], pipeline.labelled_arrays(split, 4)
+    assert_equal_streams([(first, second)], pair)
+    order = np.lexsort(plain.numpy().reshape(6, -1).T)
+    np.testing.assert_array_equal(plain.numpy()[order], images[np.lexsort(images.reshape(6, -1).T)])
 
 
 @pytest.mark.parametrize("batch_size", [0, 21])
 def test_batch_sizes_that_do_not_fit_are_refused(batch_size):
     with pytest.raises(UserError, match=f"batch_size={batch_size}.*20 images.*1 to 20"):
-        pipeline.two_view_batches(numbered(20), PLAIN, 4, batch_size, 0)
+        pipeline.view_batches(numbered(20), PLAIN, 4, batch_size, 0)
 
 
 def test_colour_augmentation_of_a_grey_scale_split_is_refused_before_any_batch():
     with pytest.raises(UserError, match="Grey-scale"):
-        pipeline.two_view_batches(numbered(20), Augmentation(), 4, 5, 0)
+        pipeline.view_batches(numbered(20), Augmentation(), 4, 5, 0)
 
 
 def test_labelled_batches_keep_order_values_and_remainder():
@@ -149,5 +161,5 @@ def test_limits_beyond_the_split_are_refused():
 def test_shuffling_in_blocks_is_logged(monkeypatch, caplog):
     monkeypatch.setattr(pipeline, "SHUFFLE_BYTES", 100 * 10)
     with caplog.at_level("INFO", "absl"):
-        pipeline.two_view_batches(varying(24), PLAIN, 4, 6, seed=3)
+        pipeline.view_batches(varying(24), PLAIN, 4, 6, seed=3)
     assert "24 images in blocks of 10" in caplog.text

@@ -8,14 +8,14 @@ from tests.deployment.conftest import randomize_norms
 from tfcq.backbones.resnet import resnet
 from tfcq.deployment.check import compare
 from tfcq.deployment.fold import fold
-from tfcq.deployment.int8_graph import int8_kernel, with_zero
+from tfcq.deployment.int8_graph import int8_graph, int8_kernel, with_zero
 from tfcq.deployment.ranges import activation_ranges
 from tfcq.deployment.runtime import LiteModel
 from tfcq.deployment.tflite import float_tflite, int8_tflite
 from tfcq.errors import UserError
 from tfcq.evaluation.calibration import calibrate
 from tfcq.nn.activation_quantizer import ActivationQuantizer
-from tfcq.nn.policies import Policy
+from tfcq.nn.policies import POLICIES, Policy
 from tfcq.nn.quantizable import quantizable
 from tfcq.quantization.precision import Precision
 
@@ -158,3 +158,13 @@ def test_images_of_no_fixed_size_are_refused(images):
     model = quantizable(resnet(18, "cifar", 1, (None, None, 1), blocks=(1, 1, 1, 1)))
     with pytest.raises(UserError, match="a fixed shape"):
         float_tflite(model)
+
+
+@pytest.mark.parametrize("kinds", [("lsq", None), (None, "pact"), ("linear", "linear")])
+def test_quantizers_that_int8_cannot_reproduce_are_refused(images, kinds):
+    policy = POLICIES["uniform"].with_quantizers(*kinds)
+    model = keras.Sequential(
+        [keras.Input((8, 8, 1)), keras.layers.Conv2D(2, 3), keras.layers.ReLU()]
+    )
+    with pytest.raises(UserError, match="which int8 cannot reproduce; allowed: 'minmax'"):
+        int8_graph(quantizable(model, policy), images)

@@ -49,6 +49,36 @@ def test_weight_and_activation_bits_are_drawn_independently():
     assert abs(np.corrcoef(bits[:, 0], bits[:, 1])[0, 1]) < 5 / np.sqrt(200)
 
 
+def test_precision_set_draws_the_same_bits_for_weights_and_activations():
+    bits = drawn(BitSchedule(precision_set="6-16"), 200, 2)
+    np.testing.assert_array_equal(bits[..., 0], bits[..., 1])
+    assert set(bits.flat) == set(range(6, 17))
+    assert np.any(bits[:, 0] != bits[:, 1])
+
+
+def test_epoch_schedule_keeps_its_draw_for_a_period():
+    schedule = BitSchedule("2-8", "4-8", "epoch", seed=4)
+    bits = [schedule.draw(tf.constant(step, tf.int64), 2, period=5).numpy() for step in range(60)]
+    epochs = np.reshape(bits, [12, 5, 4])
+    np.testing.assert_array_equal(epochs, np.repeat(epochs[:, :1], 5, axis=1))
+    assert len({tuple(epoch[0]) for epoch in epochs}) > 6
+
+
+def test_cyclic_schedule_rises_along_a_half_cosine_within_each_period():
+    schedule = BitSchedule("2-8", "4", "cyclic")
+    weights = [int(schedule.draw(step, 1, period=8)[0, 0]) for step in range(16)]
+    risen = [(1 - np.cos(np.pi * place / 8)) / 2 for place in range(8)]
+    assert weights == [2 + round(6 * share) for share in risen] * 2
+    two = schedule.draw(0, 2, period=8)[:, 0].numpy()
+    assert two.tolist() == [weights[0], weights[4]]
+
+
+def test_fixed_schedule_has_one_candidate():
+    assert drawn(BitSchedule("3", "5", "fixed"), 2).reshape(-1, 2).tolist() == [[3, 5], [3, 5]]
+    with pytest.raises(UserError, match="received candidates 2, 3, .* such as 2"):
+        BitSchedule("2-8", "4", "fixed")
+
+
 def test_single_candidate_is_fixed():
     assert np.unique(drawn(BitSchedule("4", "8"), 5).reshape(-1, 2), axis=0).tolist() == [[4, 8]]
 

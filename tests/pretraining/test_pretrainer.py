@@ -34,7 +34,8 @@ def tiny_backbone():
 
 def tiny(kind=Pretrainer, backbone=None, optimizer=None, graph=False, **options):
     """Returns a compiled model; eager unless told otherwise, since tracing takes seconds."""
-    keras.utils.set_random_seed(5)
+    # With some seeds nearly every filter of so small a network is dead from the start.
+    keras.utils.set_random_seed(1)
     model = kind(backbone or tiny_backbone(), projection_width=12, predictor_width=6, **options)
     optimizer = optimizer or keras.optimizers.SGD(0.05, momentum=0.9)
     model.compile(optimizer, run_eagerly=not graph)
@@ -96,47 +97,51 @@ def test_list_schedule_goes_in_order():
 
 @pytest.fixture(scope="module")
 def views():
-    return next(iter(synthetic_views()))
+    one, two = next(iter(synthetic_views()))
+    return {0: one, 1: one, 2: two}
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_loss_of_a_recipe_equals_explicit_calls(recipe, views):
+def test_loss_of_a_recipe_equals_explicit_comparisons(recipe, views):
     model = tiny(recipe=recipe)
-    bits = tf.constant([[4, 5]] if RECIPES[recipe].draws else np.zeros((0, 2)), tf.int32)
-    embeddings, predictions = model.embed(*views, bits, training=False)
-
-    def compared(view, precision, target):
-        p, z = predictions[Pass(view, precision)], embeddings[Pass(target, "fp")]
-        return float(losses.negative_cosine(p, z))
-
-    by_hand = {
-        "float": [("fp", 1)],
-        "ssql": [("fp", 1), ("q", 1)],
-        "ssql_no_aux": [("q", 1)],
-    }[recipe]
-    terms = [compared(v, p, 3 - v) for p, _ in by_hand for v in (1, 2)]
-    np.testing.assert_allclose(
-        model.recipe_loss(embeddings, predictions), np.mean(terms), rtol=1e-6
-    )
+    pairs, draws = RECIPES[recipe].pairs, RECIPES[recipe].draws
+    bits = tf.constant([[4, 5], [6, 7]][: len(draws)], tf.int32, shape=(len(draws), 2))
+    embeddings, predictions = model.embed(views, bits, training=False)
+    terms = [
+        float(losses.negative_cosine(predictions[pair.prediction], embeddings[pair.target]))
+        for pair in pairs
+    ]
+    loss = model.recipe_loss(predictions, embeddings)
+    np.testing.assert_allclose(loss, np.mean(terms), rtol=1e-5)
     assert set(embeddings) == set(RECIPES[recipe].passes)
-    assert {p.precision for p in predictions} == {p for p, _ in by_hand}
+    assert set(predictions) == {pair.prediction for pair in pairs}
+
+
+def test_loss_reduction_sum_is_what_the_papers_write(views):
+    bits = tf.constant([[4, 5]])
+    embeddings, predictions = tiny().embed(views, bits, training=False)
+    mean, total = (
+        float(tiny(loss_reduction=reduction).recipe_loss(predictions, embeddings))
+        for reduction in ("mean", "sum")
+    )
+    np.testing.assert_allclose(total, 4 * mean, rtol=1e-6)
 
 
 def test_weights_of_pairs_weigh(views):
     model = tiny(recipe="3*v1@fp->v2@fp, v2@fp->v1@fp")
-    embeddings, predictions = model.embed(*views, tf.zeros([0, 2], tf.int32), training=False)
+    embeddings, predictions = model.embed(views, tf.zeros([0, 2], tf.int32), training=False)
     one, two = (
         float(losses.negative_cosine(predictions[Pass(v, "fp")], embeddings[Pass(3 - v, "fp")]))
         for v in (1, 2)
     )
-    loss = model.recipe_loss(embeddings, predictions)
+    loss = model.recipe_loss(predictions, embeddings)
     np.testing.assert_allclose(loss, (3 * one + two) / 4, rtol=1e-6)
 
 
 def test_recipe_without_float_passes_takes_ranges_from_the_tensors(views):
     model = tiny(recipe="v1@q1->v2@q2, v2@q2->v1@q1")
     bits = tf.constant([[2, 4], [8, 8]])
-    embeddings, _ = model.embed(*views, bits, training=False)
+    embeddings, _ = model.embed(views, bits, training=False)
     assert set(map(str, embeddings)) == {"v1@q1", "v2@q2"}
     assert all(np.all(np.isfinite(z)) for z in embeddings.values())
 
@@ -146,9 +151,9 @@ def test_ranges_start_anew_with_each_step_and_span_both_views(views):
     quantizer = model.backbone.get_layer("stem_relu_quantizer")
     upto = keras.Model(model.backbone.input, quantizer.input)
     bits = tf.constant([[8, 8]])
-    model.embed(100 * views[0], 100 * views[1], bits, training=False)
-    model.embed(*views, bits, training=False)
-    seen = np.stack([upto(view, training=False) for view in views])
+    model.embed({view: 100 * images for view, images in views.items()}, bits, training=False)
+    model.embed(views, bits, training=False)
+    seen = np.stack([upto(views[view], training=False) for view in (1, 2)])
     assert float(quantizer.minimum.value) == seen.min()
     assert float(quantizer.maximum.value) == seen.max()
 
@@ -158,7 +163,7 @@ def test_training_lowers_the_loss_on_synthetic_images():
     history = model.fit(
         synthetic_views(4).repeat(), steps_per_epoch=20, epochs=4, verbose=0
     ).history
-    assert history["loss"][-1] < history["loss"][0] - 0.1
+    assert history["loss"][-1] < min(history["loss"][0] - 0.1, -0.9)
     assert all(-1 <= loss <= 1 for loss in history["loss"])
 
 
@@ -229,7 +234,7 @@ def test_quantizable_backbone_is_taken_as_it_is():
 
 def test_data_that_are_not_two_views_are_refused():
     images = synthetic_views().map(lambda a, b: a)
-    with pytest.raises(UserError, match="allowed: \\(view 1, view 2\\)"):
+    with pytest.raises(UserError, match="allowed for recipe 'ssql': \\(view 1, view 2\\)"):
         tiny().fit(images, verbose=0)
     unequal = synthetic_views().map(lambda a, b: (a, b[:, :4]))
     with pytest.raises(UserError, match="Views differ in shape"):

@@ -3,10 +3,65 @@
 import pytest
 
 from tfcq.errors import UserError
-from tfcq.pretraining.recipes import RECIPES, Pair, Pass, Recipe, parse_recipe, recipe_named
+from tfcq.pretraining.recipes import RECIPES, Pair, Pass, parse_recipe, recipe_named
 
 V1, V2 = Pass(1, "fp"), Pass(2, "fp")
 Q1, Q2 = Pass(1, "q"), Pass(2, "q")
+
+
+def text_of(pairs):
+    return [f"{pair.weight:g}*{pair.prediction}->{pair.target}" for pair in pairs]
+
+
+def test_contrastive_quant_recipes_are_its_equations():
+    assert text_of(RECIPES["cq_a"].pairs) == ["0.5*v1@q1->v2@q2", "0.5*v2@q2->v1@q1"]
+    same_precision = [
+        "0.5*v1@q1->v2@q1", "0.5*v2@q1->v1@q1", "0.5*v1@q2->v2@q2", "0.5*v2@q2->v1@q2",
+    ]  # fmt: skip
+    same_view = [
+        "0.5*v1@q1->v1@q2", "0.5*v1@q2->v1@q1", "0.5*v2@q1->v2@q2", "0.5*v2@q2->v2@q1",
+    ]  # fmt: skip
+    assert text_of(RECIPES["cq_b"].pairs) == same_precision
+    assert text_of(RECIPES["cq_c"].pairs) == same_precision + same_view
+    assert text_of(RECIPES["cq_quant"].pairs) == ["0.5*v0@q1->v0@q2", "0.5*v0@q2->v0@q1"]
+    for name in ("cq_a", "cq_b", "cq_c", "cq_quant"):
+        assert RECIPES[name].precision_set == "6-16"
+        assert RECIPES[name].own_policy().name == "contrastive_quant"
+
+
+def test_pact_learns_its_clipping_at_fixed_bits():
+    policy = RECIPES["pact"].own_policy()
+    assert (policy.weight_quantizer, policy.activation_quantizer) == ("dorefa", "pact")
+    assert RECIPES["pact"].bits(None, None, None) == {
+        "weight_bits": "4", "activation_bits": "4", "precision_set": None,
+    }  # fmt: skip
+
+
+def test_bits_given_replace_the_recipes():
+    ssql, cq = RECIPES["ssql"], RECIPES["cq_c"]
+    assert ssql.bits("4", None, None)["weight_bits"] == "4"
+    assert ssql.bits("4", None, None)["activation_bits"] == "4-8"
+    assert ssql.bits(None, None, "4-6")["precision_set"] == "4-6"
+    assert cq.bits("2-8", "4-8", None)["precision_set"] is None
+    with pytest.raises(UserError, match="drawn for weights and activations alike"):
+        cq.bits("2-8", None, "4-8")
+
+
+def test_views_of_a_recipe():
+    assert RECIPES["ssql"].views == (1, 2)
+    assert RECIPES["cq_quant"].views == (0,)
+    assert parse_recipe("v0@q->v2@fp").views == (2, 0)
+
+
+def test_mutual_pairs_stand_in_both_directions():
+    recipe = parse_recipe("v1@fp->v2@fp, v2@fp->v1@fp, v1@q->v2@fp, v1@q1<->v2@q2")
+    mutual = [str(pair.prediction) for pair in recipe.pairs if recipe.is_mutual(pair)]
+    assert mutual == ["v1@fp", "v2@fp", "v1@q1", "v2@q2"]
+
+
+def test_a_pass_is_not_compared_with_itself():
+    with pytest.raises(UserError, match="compares a pass with itself"):
+        parse_recipe("v1@q<->v1@q")
 
 
 def test_known_recipes_are_the_papers():
@@ -26,17 +81,21 @@ def test_float_passes_come_first_and_every_pass_once():
     assert list(map(str, mixed.passes)) == ["v1@fp", "v1@q1", "v2@q1", "v2@q2"]
 
 
-def test_draws_and_ranges():
+def test_draws():
     assert RECIPES["float"].draws == ()
     assert RECIPES["ssql"].draws == ("q",)
-    assert RECIPES["ssql"].range_source == "recorded"
     quantized = parse_recipe("v1@q2->v2@q1, v2@q1->v1@q2")
     assert quantized.draws == ("q1", "q2")
-    assert quantized.range_source == "tensor"
 
 
 @pytest.mark.parametrize(
-    "text", ["v1@q->v2@fp", "0.5*v2@q1->v1@q2, v1@fp->v2@fp", "v1@q1->v1@q2, 2*v1@q2->v1@q1"]
+    "text",
+    [
+        "v1@q->v2@fp",
+        "2*v1@q1<->v2@q2",
+        "0.5*v2@q1->v1@q2, v1@fp->v2@fp",
+        "v1@q1->v1@q2, 2*v1@q2->v1@q1",
+    ],
 )
 def test_text_round_trips(text):
     recipe = parse_recipe(text, "mine")
@@ -54,7 +113,16 @@ def test_weights_are_read():
 
 
 @pytest.mark.parametrize(
-    "text", ["", "v3@fp->v1@fp", "v1@f->v2@fp", "v1@q->v2", "v1@q->v2@fp,", "-1*v1@q->v2@fp"]
+    "text",
+    [
+        "",
+        "v1@fp<-v2@fp",
+        "v3@fp->v1@fp",
+        "v1@f->v2@fp",
+        "v1@q->v2",
+        "v1@q->v2@fp,",
+        "-1*v1@q->v2@fp",
+    ],
 )
 def test_unknown_pair_shows_the_form(text):
     with pytest.raises(UserError, match="Unknown pair .* allowed: .* for example 'v1@q->v2@fp'"):
@@ -78,6 +146,4 @@ def test_unknown_name_names_the_nearest():
 
 
 def test_recipe_is_a_value():
-    assert Recipe("a", RECIPES["ssql"].pairs) == Recipe(
-        "a", parse_recipe(str(RECIPES["ssql"])).pairs
-    )
+    assert parse_recipe(str(RECIPES["ssql"]), "ssql") == RECIPES["ssql"]

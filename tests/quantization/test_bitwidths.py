@@ -10,7 +10,7 @@ from tfcq.quantization.bitwidths import (
     parse_bit_width,
     parse_bit_widths,
 )
-from tfcq.quantization.precision import Precision, precision_of
+from tfcq.quantization.precision import Precision
 
 
 def error_of(parse, text) -> str:
@@ -90,13 +90,6 @@ def test_choices_of_a_draw(text, choices):
 )
 def test_bad_choices_name_the_nearest(text, message):
     assert error_of(parse_bit_choices, text) == message
-
-
-def test_bit_width_names_a_pass():
-    assert precision_of(FLOAT) is None
-    precision = precision_of(BitWidth(4, 8))
-    assert (precision.weight_bits, precision.activation_bits) == (4, 8)
-    assert precision.ranges == "recorded"
 
 
 def test_unknown_source_of_ranges_names_the_nearest():

@@ -46,7 +46,7 @@ def train(progress, epochs, steps, first=0):
 @pytest.mark.parametrize(("epochs", "lines"), [(3, 3), (20, 10), (25, 10)])
 def test_log_file_gets_a_line_for_each_tenth(epochs, lines):
     stream = io.StringIO()
-    train(Progress(epochs, 2, stream=stream), epochs, 2)
+    train(Progress(2 * epochs, 2, stream=stream), epochs, 2)
     written = stream.getvalue().splitlines()
     assert len(written) == lines
     assert written[-1].startswith(f"epoch {epochs}/{epochs} [{'=' * 24}] ETA 0:00 loss=-0.5")
@@ -55,14 +55,14 @@ def test_log_file_gets_a_line_for_each_tenth(epochs, lines):
 
 def test_terminal_keeps_one_line():
     stream = Terminal()
-    train(Progress(20, 2, stream=stream), 20, 2)
+    train(Progress(40, 2, stream=stream), 20, 2)
     assert stream.getvalue().count("\n") == 1
     assert stream.getvalue().startswith("\r")
 
 
 def test_resumed_run_counts_from_where_it_was():
     stream = io.StringIO()
-    train(Progress(4, 5, first_epoch=2, stream=stream), 4, 5, first=2)
+    train(Progress(20, 5, first_epoch=2, stream=stream), 4, 5, first=2)
     written = stream.getvalue().splitlines()
     assert written[0].startswith(f"epoch 3/4 [{'=' * 18}{'.' * 6}]")
     assert written[-1].startswith("epoch 4/4")

@@ -7,10 +7,11 @@ from keras import layers
 
 from tfcq.data.augmentation import augmentation_for
 from tfcq.data.digits import DigitsSource
-from tfcq.data.pipeline import two_view_batches
+from tfcq.data.pipeline import view_batches
 from tfcq.pretraining.pretrainer import Pretrainer
 from tfcq.training.checkpoints import RunCheckpoints
-from tfcq.training.optimizers import SGD, learning_rate_schedule
+from tfcq.training.optimizers import SGD
+from tfcq.training.schedules import learning_rate_schedule
 
 # One step an epoch; each epoch leaves other images out.
 EPOCHS, IMAGES, BATCH = 4, 24, 16
@@ -43,7 +44,7 @@ def start(folder, split, until, initial_seed):
     )
     checkpoints = RunCheckpoints(folder, model)
     done = checkpoints.restore()
-    views = two_view_batches(split, augmentation_for(8, 1), 8, BATCH, seed=1, first_epoch=done)
+    views = view_batches(split, augmentation_for(8, 1), 8, BATCH, seed=1, first_epoch=done)
     model.fit(
         views, epochs=until, initial_epoch=done, steps_per_epoch=STEPS, shuffle=False, verbose=0,
         callbacks=[checkpoints],

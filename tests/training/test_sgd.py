@@ -1,4 +1,4 @@
-"""SGD with an l2 penalty, and learning rates, against hand computation."""
+"""SGD with an l2 penalty against hand computation."""
 
 import keras
 import numpy as np
@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from tfcq.errors import UserError
-from tfcq.training.optimizers import SGD, learning_rate_schedule
+from tfcq.training.sgd import SGD
 
 
 def test_three_steps_with_momentum_and_penalty():
@@ -33,44 +33,28 @@ def test_without_penalty_it_is_keras_sgd():
     np.testing.assert_array_equal(ours, theirs)
 
 
+def test_excluded_variables_have_no_penalty():
+    kernel, bias = keras.Variable([2.0], name="kernel"), keras.Variable([2.0], name="bias")
+    zero = tf.zeros(1)
+    SGD(0.5, l2=0.25, exclude=("bias",)).apply_gradients([(zero, kernel), (zero, bias)])
+    np.testing.assert_array_equal(kernel, [1.75])
+    np.testing.assert_array_equal(bias, [2])
+
+
+def test_all_variables_have_the_penalty_by_default():
+    bias = keras.Variable([2.0], name="bias")
+    SGD(0.5, l2=0.25).apply_gradients([(tf.zeros(1), bias)])
+    np.testing.assert_array_equal(bias, [1.75])
+
+
+def test_exclusion_without_a_match_is_refused_when_built():
+    with pytest.raises(UserError, match="Exclusion 'biases' .* Did you mean 'bias'"):
+        SGD(0.5, l2=0.25, exclude=("biases",)).build([keras.Variable([2.0], name="bias")])
+
+
 def test_configuration_comes_back():
-    config = keras.optimizers.serialize(SGD(0.2, 0.7, l2=0.01))
+    config = keras.optimizers.serialize(SGD(0.2, 0.7, l2=0.01, exclude=("bias", "gamma")))
     copy = keras.optimizers.deserialize(config)
     assert type(copy) is SGD
     assert (copy.l2, copy.momentum, float(copy.learning_rate)) == (0.01, 0.7, pytest.approx(0.2))
-
-
-def rates(schedule, steps):
-    return [float(schedule(step)) for step in steps]
-
-
-def test_cosine_goes_from_the_rate_to_zero():
-    schedule = learning_rate_schedule("cosine", 0.4, 100)
-    np.testing.assert_allclose(rates(schedule, (0, 25, 50, 100, 120)), [
-        0.4, 0.2 * (1 + np.sqrt(0.5)), 0.2, 0, 0], atol=1e-7)  # fmt: skip
-    assert schedule(99) > 0
-
-
-def test_warm_up_is_linear_and_the_cosine_takes_the_rest():
-    schedule = learning_rate_schedule("cosine", 0.4, 100, warmup_steps=20)
-    np.testing.assert_allclose(
-        rates(schedule, (0, 5, 10, 20, 60, 100)), [0, 0.1, 0.2, 0.4, 0.2, 0], atol=1e-7
-    )
-
-
-def test_constant_rate_with_and_without_warm_up():
-    assert learning_rate_schedule("constant", 0.4, 100) == 0.4
-    schedule = learning_rate_schedule("constant", 0.4, 100, warmup_steps=20)
-    np.testing.assert_allclose(
-        rates(schedule, (0, 10, 20, 60, 100)), [0, 0.2, 0.4, 0.4, 0.4], atol=1e-7
-    )
-
-
-def test_warm_up_over_the_whole_run_ends_at_the_rate():
-    schedule = learning_rate_schedule("cosine", 0.4, 10, warmup_steps=10)
-    np.testing.assert_allclose(rates(schedule, (0, 5, 9, 10)), [0, 0.2, 0.36, 0.4], atol=1e-7)
-
-
-def test_unknown_course_names_the_nearest():
-    with pytest.raises(UserError, match="Did you mean 'cosine'"):
-        learning_rate_schedule("cosin", 0.4, 10)
+    assert tuple(copy.exclude) == ("bias", "gamma")

@@ -3,8 +3,8 @@
 import keras
 from keras import layers
 
+from tfcq.backbones.convolution import conv_norm
 from tfcq.errors import UserError, unknown_choice
-from tfcq.nn.initializers import uniform_fan_in
 
 # Blocks of each stage, and whether they are bottlenecks.
 _DEPTHS = {18: ((2, 2, 2, 2), False), 34: ((3, 4, 6, 3), False), 50: ((3, 4, 6, 3), True)}
@@ -49,10 +49,10 @@ def resnet(
     stage_blocks, bottleneck = _DEPTHS[depth]
     inputs = keras.Input(input_shape, name="images")
     if stem == "cifar":
-        x = _conv_norm(inputs, width, 3, 1, "stem")
+        x = conv_norm(inputs, width, 3, 1, "stem")
         x = layers.ReLU(name="stem_relu")(x)
     else:
-        x = _conv_norm(inputs, width, 7, 2, "stem")
+        x = conv_norm(inputs, width, 7, 2, "stem")
         x = layers.ReLU(name="stem_relu")(x)
         # After a ReLU zeros are as good a border as minus infinity.
         x = layers.ZeroPadding2D(1, name="stem_pool_pad")(x)
@@ -67,35 +67,18 @@ def resnet(
     return keras.Model(inputs, features, name=name or f"resnet{depth}")
 
 
-def _conv_norm(x, channels: int, kernel: int, stride: int, name: str):
-    padding = "same"
-    if stride > 1 and kernel > 1:
-        x = layers.ZeroPadding2D(kernel // 2, name=f"{name}_pad")(x)
-        padding = "valid"
-    x = layers.Conv2D(
-        channels,
-        kernel,
-        stride,
-        padding=padding,
-        use_bias=False,
-        kernel_initializer=uniform_fan_in(),
-        name=name,
-    )(x)
-    return layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"{name}_norm")(x)
-
-
 def _block(x, channels: int, stride: int, bottleneck: bool, name: str):
     outputs = channels * (_EXPANSION if bottleneck else 1)
     shortcut = x
     if stride != 1 or x.shape[-1] != outputs:
-        shortcut = _conv_norm(x, outputs, 1, stride, f"{name}_shortcut")
+        shortcut = conv_norm(x, outputs, 1, stride, f"{name}_shortcut")
     # (kernel, channels, stride) of each convolution on the residual branch.
     if bottleneck:
         plan = [(1, channels, 1), (3, channels, stride), (1, outputs, 1)]
     else:
         plan = [(3, channels, stride), (3, outputs, 1)]
     for index, (kernel, width, step) in enumerate(plan, start=1):
-        x = _conv_norm(x, width, kernel, step, f"{name}_conv{index}")
+        x = conv_norm(x, width, kernel, step, f"{name}_conv{index}")
         if index < len(plan):
             x = layers.ReLU(name=f"{name}_relu{index}")(x)
     x = layers.Add(name=f"{name}_add")([x, shortcut])

@@ -1,4 +1,4 @@
-"""From a split to batches: two random views for pre-training, plain images for evaluation.
+"""From a split to batches: random views for pre-training, plain images for evaluation.
 
 Randomness is addressed, not drawn: the order of an epoch is a function of (seed, epoch), a view of
 (seed, epoch, index of the image, number of the view). A pipeline that starts at epoch k therefore
@@ -36,7 +36,7 @@ def steps_per_epoch(split: Split, batch_size: int) -> int:
     return split.size // batch_size
 
 
-def two_view_batches(
+def view_batches(
     split: Split,
     augmentation: Augmentation,
     image_size: int,
@@ -44,8 +44,9 @@ def two_view_batches(
     seed: int,
     first_epoch: int = 0,
     epochs: int | None = None,
+    views: tuple[int, ...] = (1, 2),
 ) -> tf.data.Dataset:
-    """Yields batches of two augmented views of the same images.
+    """Yields batches of views of the same images, two augmented ones unless told otherwise.
 
     Each epoch is a new order of all images; the images left over after the last whole batch are
     not used in that epoch. A split too large to be shuffled in memory is shuffled block by block,
@@ -59,9 +60,10 @@ def two_view_batches(
         seed: any int64; decides the order and the views.
         first_epoch: number of the first epoch, from 0.
         epochs: number of epochs, None for no end.
+        views: numbers of the views; 1 and 2 are augmented, 0 is the image as evaluation sees it.
 
     Returns:
-        Data set of (view1, view2), each float32 [batch_size, image_size, image_size, C], values
+        Data set of a tuple with each view, float32 [batch_size, image_size, image_size, C], values
         in [0, 1].
 
     Raises:
@@ -77,14 +79,17 @@ def two_view_batches(
     cached = fixed and split.size * height * width * channels <= CACHE_BYTES
     blocks = _blocks(split, cached)
 
-    def views_of(images: tf.Tensor, draws: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        images = _as_float(images)
-        view = [augmentation.augment(images, draws[:, i], image_size) for i in range(2)]
-        return view[0], view[1]
+    def view_of(number: int, images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
+        if number == 0:
+            return _fit(images, image_size)
+        return augmentation.augment(images, draws[:, number - 1], image_size)
 
-    def views_of_one(image: tf.Tensor, draws: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        first, second = views_of(image[tf.newaxis], draws[tf.newaxis])
-        return first[0], second[0]
+    def views_of(images: tf.Tensor, draws: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        images = _as_float(images)
+        return tuple(view_of(number, images, draws) for number in views)
+
+    def views_of_one(image: tf.Tensor, draws: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        return tuple(view[0] for view in views_of(image[tf.newaxis], draws[tf.newaxis]))
 
     def images_and_draws(epoch: tf.Tensor) -> tf.data.Dataset:
         epoch_seed = tf.stack([tf.constant(seed, tf.int64), epoch])
@@ -203,10 +208,11 @@ def _as_float(images: tf.Tensor) -> tf.Tensor:
 
 
 def _fit(image: tf.Tensor, size: int) -> tf.Tensor:
-    height, width, channels = image.shape
+    """Cuts an image, or a batch of one shape, to its central square and resizes it."""
+    height, width, channels = image.shape[-3:]
     if (height, width) == (size, size):
         return image
-    height, width = tf.shape(image)[0], tf.shape(image)[1]
+    height, width = tf.shape(image)[-3], tf.shape(image)[-2]
     side = tf.minimum(height, width)
     square = tf.image.crop_to_bounding_box(
         image, (height - side) // 2, (width - side) // 2, side, side
@@ -214,7 +220,7 @@ def _fit(image: tf.Tensor, size: int) -> tf.Tensor:
     resized = tf.image.resize(square, [size, size], antialias=True)
     # Weights of a pixel add up to 1 only to within rounding.
     resized = tf.clip_by_value(resized, 0.0, 1.0)
-    return tf.ensure_shape(resized, [size, size, channels])
+    return tf.ensure_shape(resized, [*image.shape[:-3], size, size, channels])
 
 
 def _check_at_least(name: str, value: int, least: int) -> None:

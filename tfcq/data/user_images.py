@@ -3,7 +3,7 @@
 import tensorflow as tf
 
 from tfcq.data.augmentation import Augmentation, augmentation_for
-from tfcq.data.pipeline import two_view_batches
+from tfcq.data.pipeline import view_batches
 from tfcq.data.sources import Split, view_size
 from tfcq.errors import UserError
 
@@ -40,7 +40,7 @@ def two_views(
     split = _as_split(images)
     image_size = view_size(split, image_size)
     augmentation = augmentation or augmentation_for(image_size, split.image_shape[2])
-    views = two_view_batches(split, augmentation, image_size, batch_size, seed, first_epoch)
+    views = view_batches(split, augmentation, image_size, batch_size, seed, first_epoch)
     return views.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
 
 

@@ -21,9 +21,12 @@ import tensorflow as tf
 
 from tfcq.deployment.fold import float_kernel, fold
 from tfcq.deployment.ranges import Range, activation_ranges
+from tfcq.errors import UserError
 from tfcq.quantization import ops
+from tfcq.quantization.quantizers import MinMaxActivationQuantizer, MinMaxWeightQuantizer
 
 _BITS = 8
+_DEPLOYED = (MinMaxWeightQuantizer, MinMaxActivationQuantizer)
 
 
 def int8_graph(model: keras.Model, images: np.ndarray) -> keras.Model:
@@ -35,10 +38,24 @@ def int8_graph(model: keras.Model, images: np.ndarray) -> keras.Model:
             of the tensors behind which the model has no activation quantizer.
 
     Raises:
-        UserError: on a model that cannot be folded or was not calibrated, or without images.
+        UserError: on a model that cannot be folded, was not calibrated or has quantizers other
+            than `minmax`, or without images.
     """
+    _check_quantizers(model)
     plain = fold(model, int8_kernel)
     return _with_ranges(plain, activation_ranges(model, plain, images))
+
+
+def _check_quantizers(model: keras.Model) -> None:
+    """Refuses quantizers whose grids are not those that an int8 runtime computes on."""
+    for layer in model.layers:
+        quantizer = getattr(layer, "weight_quantizer", getattr(layer, "quantizer", None))
+        if quantizer is not None and not isinstance(quantizer, _DEPLOYED):
+            raise UserError(
+                f"Layer {layer.name!r} is quantized by {type(quantizer).__name__}, which int8 "
+                "cannot reproduce; allowed: 'minmax'. Copy the weights into a model that "
+                "tfcq.quantizable made with policy 'int8'."
+            )
 
 
 def int8_kernel(layer: keras.layers.Layer) -> np.ndarray:

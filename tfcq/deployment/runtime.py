@@ -1,6 +1,7 @@
 """A TFLite model in the LiteRT runtime."""
 
 import dataclasses
+import importlib.metadata
 
 import numpy as np
 
@@ -27,6 +28,26 @@ class LiteTensor:
     is_output: bool
 
 
+def _interpreter_class() -> type:
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ImportError as error:
+        raise UserError(
+            "Running a TFLite model needs LiteRT; install it with `pip install ai-edge-litert`."
+        ) from error
+    return Interpreter
+
+
+def runtime_version() -> str:
+    """Returns the version of the LiteRT runtime.
+
+    Raises:
+        UserError: when the runtime is not installed.
+    """
+    _interpreter_class()
+    return importlib.metadata.version("ai-edge-litert")
+
+
 class LiteModel:
     """Runs a TFLite model that takes single images and returns one vector.
 
@@ -39,13 +60,7 @@ class LiteModel:
     """
 
     def __init__(self, content: bytes, threads: int = 1) -> None:
-        try:
-            from ai_edge_litert.interpreter import Interpreter
-        except ImportError as error:
-            raise UserError(
-                "Running a TFLite model needs LiteRT; install it with `pip install ai-edge-litert`."
-            ) from error
-        self._interpreter = Interpreter(model_content=content, num_threads=threads)
+        self._interpreter = _interpreter_class()(model_content=content, num_threads=threads)
         (self._input,) = self._interpreter.get_input_details()
         (self._output,) = self._interpreter.get_output_details()
         # Read before the runtime adds scratch tensors of its own.

@@ -1,4 +1,4 @@
-"""The layer that quantizes activations over a recorded range."""
+"""The layer that quantizes activations, over a recorded range or with a learned scale."""
 
 from typing import Any
 
@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfcq.nn.precision import accept_precision
+from tfcq.quantization.learned import scale_dtype
 from tfcq.quantization.ops import NOT_FINITE
 from tfcq.quantization.precision import Precision, RecordRanges
 from tfcq.quantization.quantizers import MinMaxActivationQuantizer
@@ -14,10 +15,12 @@ from tfcq.quantization.quantizers import MinMaxActivationQuantizer
 
 @keras.saving.register_keras_serializable("tfcq")
 class ActivationQuantizer(keras.layers.Layer):
-    """Identity in float passes; records its input's range, or quantizes over it, when told to.
+    """Identity in float passes; records its input's range, or quantizes, when told to.
 
     The range is kept in two variables, `minimum` and `maximum` (float32, or float64 in a
-    float64 model), which start as the empty range.
+    float64 model), which start as the empty range. It is recorded for every kind of quantizer,
+    since deployment reads it; only kinds that take a range need it in quantized passes. A kind
+    that learns a scale adds a trainable weight, `step_size` or `clipping`.
 
     Args:
         quantizer: quantizer of the activations; asymmetric per tensor by default.
@@ -32,20 +35,21 @@ class ActivationQuantizer(keras.layers.Layer):
         accept_precision(self)
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Creates the range.
+        """Creates the range, and what the quantizer learns.
 
         Args:
             input_shape: shape of the activations.
         """
         self.minimum = self._end_of_range("minimum", np.inf)
         self.maximum = self._end_of_range("maximum", -np.inf)
+        self.learned_scale = self.quantizer.build(self, input_shape)
 
     def _end_of_range(self, name: str, empty: float) -> keras.Variable:
         # Each replica keeps the range of its own passes, as it keeps its batch statistics.
         return keras.Variable(
             initializer=keras.initializers.Constant(empty),
             shape=(),
-            dtype="float64" if self.variable_dtype == "float64" else "float32",
+            dtype=scale_dtype(self),
             trainable=False,
             autocast=False,
             synchronization="on_read",
@@ -69,10 +73,11 @@ class ActivationQuantizer(keras.layers.Layer):
         if isinstance(precision, RecordRanges):
             self._record(inputs, precision.reset)
             return inputs
+        bits = precision.activation_bits
+        if not self.quantizer.takes_range:
+            return self.quantizer(inputs, bits, seed=precision.seed, learned=self.learned_scale)
         if precision.ranges == "tensor":
-            parameters = self.quantizer.parameters(
-                precision.activation_bits, *self._range_of(inputs)
-            )
+            parameters = self.quantizer.parameters(bits, *self._range_of(inputs))
         else:
             parameters = precision.once(self, lambda: self._recorded_parameters(precision))
         return self.quantizer(inputs, parameters, precision.seed)

@@ -12,6 +12,7 @@ def multi_layer_perceptron(
     widths: tuple[int, ...],
     last_norm: bool,
     name: str,
+    hidden_norm: bool = True,
 ) -> keras.Model:
     """Returns dense layers, each but the last followed by batch norm and ReLU.
 
@@ -21,6 +22,7 @@ def multi_layer_perceptron(
         last_norm: whether the last layer too has a batch norm, then without scale, offset and
             bias (SimSiam, Sec. 3); without one it has a bias.
         name: name of the model.
+        hidden_norm: whether the other layers have a batch norm; without one they have a bias.
 
     Returns:
         A functional model from float [batch, inputs] to float [batch, widths[-1]].
@@ -33,11 +35,14 @@ def multi_layer_perceptron(
     x = tensor = keras.Input((inputs,), name=f"{name}_inputs")
     for index, width in enumerate(widths, start=1):
         last = index == len(widths)
-        bias = last and not last_norm
+        norm = last_norm if last else hidden_norm
         x = layers.Dense(
-            width, use_bias=bias, kernel_initializer=uniform_fan_in(), name=f"{name}_dense{index}"
+            width,
+            use_bias=not norm,
+            kernel_initializer=uniform_fan_in(),
+            name=f"{name}_dense{index}",
         )(x)
-        if not last or last_norm:
+        if norm:
             x = layers.BatchNormalization(
                 momentum=0.9,
                 epsilon=1e-5,

@@ -15,6 +15,8 @@ class _QuantizedKernel:
 
     # Axes of the kernel that one output channel spans.
     kernel_axes: list[int]
+    # What the weight quantizer trains, such as step sizes; a weight of the layer behind its own.
+    learned_scale: keras.Variable | None = None
 
     def __init__(self, *args: Any, weight_quantizer: Any = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -22,6 +24,17 @@ class _QuantizedKernel:
             weight_quantizer = keras.saving.deserialize_keras_object(weight_quantizer)
         self.weight_quantizer = weight_quantizer or MinMaxWeightQuantizer()
         accept_precision(self)
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Creates the float layer's weights, then what the weight quantizer learns.
+
+        Args:
+            input_shape: shape of the inputs.
+        """
+        super().build(input_shape)
+        self.learned_scale = self.weight_quantizer.build(
+            self, tuple(self.kernel.shape), self.kernel_axes
+        )
 
     def call(self, inputs: tf.Tensor, precision: Precision | RecordRanges | None = None):
         """Returns the layer's output, from float weights unless `precision` is a `Precision`.
@@ -44,8 +57,31 @@ class _QuantizedKernel:
     def _quantized_kernel(self, precision: Precision) -> tf.Tensor:
         kernel = tf.convert_to_tensor(self.kernel)
         return self.weight_quantizer(
-            kernel, precision.weight_bits, self.kernel_axes, precision.seed
+            kernel,
+            precision.weight_bits,
+            self.kernel_axes,
+            precision.seed,
+            learned=self.learned_scale,
         )
+
+    # Keras's convolutions and dense layer save kernel and bias only. Its base class saves all
+    # weights in order, which is the same where a quantizer learns nothing.
+
+    def save_own_variables(self, store: dict[str, Any]) -> None:
+        """Writes all weights of the layer, as Keras asks for.
+
+        Args:
+            store: what they are written to.
+        """
+        keras.layers.Layer.save_own_variables(self, store)
+
+    def load_own_variables(self, store: dict[str, Any]) -> None:
+        """Reads all weights of the layer, as Keras asks for.
+
+        Args:
+            store: what they are read from.
+        """
+        keras.layers.Layer.load_own_variables(self, store)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the float layer's configuration and the weight quantizer's."""

@@ -17,13 +17,22 @@ _ACTIVATIONS = {
     "ReLU", "Relu", "Relu6", "LeakyReLU", "LeakyRelu", "PReLU", "ELU", "Elu", "Activation", "Gelu",
     "Silu", "Swish", "HardSwish", "HardSilu", "Sigmoid", "HardSigmoid", "Tanh", "Softmax",
 }  # fmt: skip
-_SUMS = {"Add", "Subtract", "Average"}
+# Token embeddings are the sum of patches and their positions.
+_SUMS = {"Add", "Subtract", "Average", "TokenEmbedding"}
+# With one producer these scale by a constant.
+_SCALINGS = {"Multiply", "Divide", "TrueDivide", "Rescaling"}
 # Each output value is one of the input's values (or zero), so the grid is kept.
 _VALUE_PRESERVING = {
     "InputLayer", "Flatten", "Reshape", "Permute", "RepeatVector", "MaxPooling2D",
-    "GlobalMaxPooling2D", "ZeroPadding2D", "Cropping2D", "Dropout", "SpatialDropout2D",
-    "UpSampling2D", "Identity", "Squeeze", "ExpandDims", "Transpose", "GetItem",
+    "GlobalMaxPooling2D", "ZeroPadding2D", "Cropping1D", "Cropping2D", "Dropout",
+    "SpatialDropout2D", "UpSampling2D", "Identity", "Squeeze", "ExpandDims", "Transpose",
+    "Swapaxes", "Moveaxis", "GetItem", "Split", "Unstack",
 }  # fmt: skip
+_NEVER_NEGATIVE = {
+    "Relu", "Relu6", "Sigmoid", "HardSigmoid", "Softmax", "AttentionProbabilities",
+}  # fmt: skip
+# A tuple, since a configuration may hold a dictionary here, which no set can look up.
+_NEVER_NEGATIVE_FUNCTIONS = ("relu", "relu6", "sigmoid", "hard_sigmoid", "softmax")
 
 
 @dataclasses.dataclass
@@ -44,11 +53,13 @@ class Placement:
     Args:
         kernels: bits of each layer's kernel, by layer name; layers left in float are absent.
         outputs: bits of the quantizer behind each layer, by layer name.
+        signed: those of `outputs` that can be negative.
         first: layers with a kernel, and nested models, that no other kernel precedes.
     """
 
     kernels: dict[str, int | str]
     outputs: dict[str, int | str]
+    signed: frozenset[str]
     first: frozenset[str]
 
 
@@ -113,6 +124,21 @@ def _has_activation(node: Node) -> bool:
     return node.kind in _ACTIVATIONS
 
 
+def _can_be_negative(nodes: dict[str, Node], node: Node) -> bool:
+    """Whether the output is not known to be at least zero, from a ReLU or its like."""
+    if node.kind == "ReLU":
+        return bool(node.config["negative_slope"])
+    if node.kind in KERNEL_CLASSES or node.kind == "Activation":
+        function = node.config.get("activation") or "linear"
+        if function != "linear" or node.kind in KERNEL_CLASSES:
+            return function not in _NEVER_NEGATIVE_FUNCTIONS
+    elif node.kind not in _VALUE_PRESERVING:
+        return node.kind not in _NEVER_NEGATIVE
+    # The output holds the input's values.
+    producers = [nodes[name] for name in node.producers]
+    return not producers or any(_can_be_negative(nodes, producer) for producer in producers)
+
+
 def _wants_quantizer(nodes: dict[str, Node], node: Node, policy: Policy) -> bool:
     if node.kind in _VALUE_PRESERVING:
         return False
@@ -129,7 +155,16 @@ def _wants_quantizer(nodes: dict[str, Node], node: Node, policy: Policy) -> bool
         return True
     if root.kind in KERNEL_CLASSES and all(reader.kind in _SUMS for reader in readers):
         return policy.quantize_before_add
-    return _feeds_arithmetic(nodes, node)
+    return _feeds_arithmetic(nodes, node) and not _are_scores(nodes, node)
+
+
+def _are_scores(nodes: dict[str, Node], node: Node) -> bool:
+    """Whether a softmax alone, which is computed in float, reads the tensor or a scaled copy."""
+    if len(node.consumers) != 1:
+        return False
+    reader = nodes[node.consumers[0]]
+    scaled = reader.kind in _SCALINGS and len(reader.producers) == 1
+    return reader.kind == "Softmax" or (scaled and _are_scores(nodes, reader))
 
 
 def _feeds_arithmetic(nodes: dict[str, Node], node: Node) -> bool:
@@ -196,7 +231,8 @@ def place(nodes: dict[str, Node], policy: Policy, reads_images: bool = True) -> 
         {name: bits for name, bits in asked.items() if bits != FLOAT}
         for asked in (kernels, outputs)
     )
-    return Placement(kernels, outputs, first)
+    signed = frozenset(name for name in outputs if _can_be_negative(nodes, nodes[name]))
+    return Placement(kernels, outputs, signed, first)
 
 
 def check_overrides(policy: Policy, names: list[str]) -> None:

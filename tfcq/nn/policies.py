@@ -9,6 +9,9 @@ from tfcq.quantization.bitwidths import HIGHEST_BITS, LOWEST_BITS
 DRAWN = "drawn"
 FLOAT = "float"
 Bits = int | str
+# The keys of `WEIGHT_QUANTIZERS` and `ACTIVATION_QUANTIZERS` in `tfcq.quantization.quantizers`.
+WEIGHT_QUANTIZER_NAMES = ("minmax", "linear", "lsq", "dorefa")
+ACTIVATION_QUANTIZER_NAMES = ("minmax", "linear", "lsq", "pact", "dorefa")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,10 +61,20 @@ class Policy:
             straight into a residual sum is quantized too; its sum always is.
         per_channel: one weight scale per output channel, or one per tensor.
         narrow_range: leave out the most negative weight level.
-        rounding: `"nearest"`, `"floor"` or `"stochastic"`.
+        rounding: `"nearest"`, `"floor"` or `"stochastic"`; None for the quantizers' own, which is
+            `"floor"` for linear ones and `"nearest"` for all others.
         detach_scale: hold weight scales constant in the backward pass.
+        weight_quantizer: kind of the weight quantizers: `"minmax"`, `"linear"`, `"lsq"` or
+            `"dorefa"`.
+        activation_quantizer: kind of the activation quantizers: the same, or `"pact"`.
         overrides: pairs (pattern of layer names, bits as `parse_layer_bits` reads them); the
             first that matches wins.
+
+    A setting that a chosen kind of quantizer does not know, such as `per_channel` with
+    `"linear"`, must keep its default; `tfcq.quantizable` refuses it otherwise.
+
+    Raises:
+        UserError: on an unknown kind of quantizer.
     """
 
     name: str
@@ -70,9 +83,41 @@ class Policy:
     quantize_before_add: bool = True
     per_channel: bool = True
     narrow_range: bool = False
-    rounding: str = "nearest"
+    rounding: str | None = None
     detach_scale: bool = False
+    weight_quantizer: str = "minmax"
+    activation_quantizer: str = "minmax"
     overrides: tuple[tuple[str, str], ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.weight_quantizer == "pact":
+            raise UserError(
+                "Weight quantizer 'pact' cannot be used: PACT quantizes activations; allowed for "
+                f"weights: {', '.join(sorted(WEIGHT_QUANTIZER_NAMES))}. The nearest is 'dorefa'."
+            )
+        if self.weight_quantizer not in WEIGHT_QUANTIZER_NAMES:
+            raise unknown_choice("weight quantizer", self.weight_quantizer, WEIGHT_QUANTIZER_NAMES)
+        if self.activation_quantizer not in ACTIVATION_QUANTIZER_NAMES:
+            raise unknown_choice(
+                "activation quantizer", self.activation_quantizer, ACTIVATION_QUANTIZER_NAMES
+            )
+
+    def with_quantizers(self, weights: str | None, activations: str | None) -> "Policy":
+        """Returns the policy with other kinds of quantizers.
+
+        What the policy says about rounding and scales was meant for its own kinds and goes with
+        them.
+
+        Args:
+            weights: kind of the weight quantizers; None for the policy's own.
+            activations: kind of the activation quantizers; None for the policy's own.
+        """
+        weights = weights or self.weight_quantizer
+        activations = activations or self.activation_quantizer
+        if (weights, activations) == (self.weight_quantizer, self.activation_quantizer):
+            return self
+        kinds = {"weight_quantizer": weights, "activation_quantizer": activations}
+        return dataclasses.replace(self, rounding=None, detach_scale=False, **kinds)
 
 
 # SSQL's authors: the stem stays at 8 bits, and a convolution before a residual sum quantizes its
@@ -82,10 +127,19 @@ PAPER = Policy("paper", first=LayerBits(8, 8), quantize_before_add=False)
 INT8 = dataclasses.replace(PAPER, name="int8", quantize_before_add=True)
 # Every kernel and every materialized activation at the bits of the pass.
 UNIFORM = Policy("uniform", detach_scale=True)
+# Contrastive Quant, Sec. 3.4 and Eq. 9: multiples of a step, rounded down, for the whole tensor.
+CONTRASTIVE_QUANT = Policy(
+    "contrastive_quant",
+    rounding="floor",
+    weight_quantizer="linear",
+    activation_quantizer="linear",
+)
 # SSQL's projector: 8-bit weights, float activations.
 WEIGHTS_8_BIT = Policy("weights_8_bit", default=LayerBits(8, FLOAT))
 
-POLICIES = {policy.name: policy for policy in (PAPER, INT8, UNIFORM, WEIGHTS_8_BIT)}
+POLICIES = {
+    policy.name: policy for policy in (PAPER, INT8, UNIFORM, CONTRASTIVE_QUANT, WEIGHTS_8_BIT)
+}
 
 
 def policy_named(policy: str | Policy) -> Policy:

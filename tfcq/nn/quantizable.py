@@ -2,12 +2,14 @@
 
 import dataclasses
 import fnmatch
+import inspect
 import os
 from typing import Any
 
 import keras
 
 from tfcq.errors import UserError
+from tfcq.nn import attention  # noqa: F401 - registers its layers for `load`
 from tfcq.nn.activation_quantizer import ActivationQuantizer
 from tfcq.nn.layers import QUANTIZED_COUNTERPARTS
 from tfcq.nn.placement import (
@@ -20,7 +22,8 @@ from tfcq.nn.placement import (
 )
 from tfcq.nn.policies import Policy, parse_layer_bits, policy_named
 from tfcq.nn.precision import accept_precision
-from tfcq.quantization.quantizers import MinMaxActivationQuantizer, MinMaxWeightQuantizer
+from tfcq.quantization.quantizer import Quantizer
+from tfcq.quantization.quantizers import ACTIVATION_QUANTIZERS, WEIGHT_QUANTIZERS
 
 
 @keras.saving.register_keras_serializable("tfcq")
@@ -51,18 +54,23 @@ def quantizable(
 
     Args:
         model: a built functional or sequential model; nested ones are converted too.
-        policy: `"paper"`, `"uniform"` or a `tfcq.Policy`.
+        policy: a name in `tfcq.nn.policies.POLICIES`, such as `"paper"`, `"uniform"` or
+            `"contrastive_quant"`, or a `tfcq.Policy`.
         overrides: fixed bits by pattern of layer names, for example
             `{"conv1": "8w8a", "top_*": "fp"}`; the first match wins.
 
     Raises:
         UserError: on a model that is not built from layers, a layer whose kernel cannot be
-            quantized and that no override leaves in float, or an override that matches nothing.
+            quantized and that no override leaves in float, an override that matches nothing, or a
+            setting of the policy that its kind of quantizer does not know.
     """
     if isinstance(model, QuantizableModel):
         raise UserError(f"Model {model.name!r} is quantizable already; pass the float model.")
     policy = policy_named(policy)
     policy = dataclasses.replace(policy, overrides=(*(overrides or {}).items(), *policy.overrides))
+    # Told even where the policy then quantizes nothing.
+    _weight_quantizer(policy, None)
+    _activation_quantizer(policy, None, signed=True)
     model = _as_functional(model)
     check_overrides(policy, _layer_names(model))
     copy = _convert(model, policy, reads_images=True)
@@ -107,8 +115,10 @@ def _convert(model: keras.Model, policy: Policy, reads_images: bool) -> Quantiza
             return outputs
         calls[layer.name] = calls.get(layer.name, 0) + 1
         count = "" if calls[layer.name] == 1 else f"_{calls[layer.name]}"
-        quantizer = MinMaxActivationQuantizer(
-            bits=fixed_bits(placement.outputs[layer.name]), rounding=policy.rounding
+        quantizer = _activation_quantizer(
+            policy,
+            fixed_bits(placement.outputs[layer.name]),
+            signed=layer.name in placement.signed,
         )
         name = f"{layer.name}_quantizer{count}"
         return ActivationQuantizer(quantizer, name=name, dtype=_dtype_policy(layer))(outputs)
@@ -117,6 +127,39 @@ def _convert(model: keras.Model, policy: Policy, reads_images: bool) -> Quantiza
         model, clone_function=clone_layer, call_function=call_layer, recursive=False
     )
     return QuantizableModel(clone.input, clone.output, name=model.name)
+
+
+def _weight_quantizer(policy: Policy, bits: int | None) -> Quantizer:
+    names = ("per_channel", "narrow_range", "rounding", "detach_scale")
+    kind = WEIGHT_QUANTIZERS[policy.weight_quantizer]
+    options = _options(policy, names, "weight_quantizer", WEIGHT_QUANTIZERS)
+    return kind(bits=bits, **options)
+
+
+def _activation_quantizer(policy: Policy, bits: int | None, signed: bool) -> Quantizer:
+    kind = ACTIVATION_QUANTIZERS[policy.activation_quantizer]
+    options = _options(policy, ("rounding",), "activation_quantizer", ACTIVATION_QUANTIZERS)
+    if "signed" in inspect.signature(kind).parameters:
+        options["signed"] = signed
+    return kind(bits=bits, **options)
+
+
+def _options(
+    policy: Policy, names: tuple[str, ...], field: str, kinds: dict[str, type[Quantizer]]
+) -> dict[str, Any]:
+    """Returns the policy's settings that differ from their default, for a quantizer."""
+    defaults = {f.name: f.default for f in dataclasses.fields(Policy)}
+    options = {n: getattr(policy, n) for n in names if getattr(policy, n) != defaults[n]}
+    chosen = getattr(policy, field)
+    for option, value in options.items():
+        able = [k for k, kind in kinds.items() if option in inspect.signature(kind).parameters]
+        if chosen not in able:
+            raise UserError(
+                f"Policy {policy.name!r} sets {option}={value!r}, which {field} {chosen!r} cannot "
+                f"use; allowed with {', '.join(able)}. Leave it at {defaults[option]!r}, or take "
+                f"{able[0]!r}."
+            )
+    return options
 
 
 def _dtype_policy(layer: Any) -> Any:
@@ -129,13 +172,8 @@ def _clone_layer(
 ) -> keras.layers.Layer:
     config = layer.get_config()
     if layer.name in placement.kernels and type(layer) in QUANTIZED_COUNTERPARTS:
-        config["weight_quantizer"] = MinMaxWeightQuantizer(
-            bits=fixed_bits(placement.kernels[layer.name]),
-            per_channel=policy.per_channel,
-            narrow_range=policy.narrow_range,
-            rounding=policy.rounding,
-            detach_scale=policy.detach_scale,
-        )
+        bits = fixed_bits(placement.kernels[layer.name])
+        config["weight_quantizer"] = _weight_quantizer(policy, bits)
         return QUANTIZED_COUNTERPARTS[type(layer)].from_config(config)
     if type(layer) not in QUANTIZED_COUNTERPARTS:
         _refuse_unknown_kernel(layer, policy)
@@ -166,7 +204,10 @@ def _copy_weights(source: keras.Model, target: keras.Model) -> None:
         if isinstance(layer, keras.Model):
             _copy_weights(layer, target.get_layer(layer.name))
         elif layer.weights:
-            target.get_layer(layer.name).set_weights(layer.get_weights())
+            copy = target.get_layer(layer.name)
+            # Learned scales stand behind the original's weights and stay as they are.
+            learned = copy.get_weights()[len(layer.weights) :]
+            copy.set_weights([*layer.get_weights(), *learned])
 
 
 def load(path: str | os.PathLike) -> keras.Model:

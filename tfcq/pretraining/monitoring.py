@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from tfcq import losses
-from tfcq.errors import TrainingStopped
+from tfcq.errors import TrainingStopped, UserError
 
 # Features that fill the sphere have a ratio near 1; collapsed ones near 0.
 COLLAPSED_BELOW = 0.05
@@ -63,6 +63,33 @@ class StopOnFailure(keras.callbacks.Callback):
             )
 
 
+class RunLength(keras.callbacks.Callback):
+    """Tells the model how long an epoch and the training are, which schedules depend on.
+
+    Raises:
+        UserError: before the first step, when a schedule needs a number of steps that is unknown.
+    """
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Sets the lengths.
+
+        Args:
+            logs: unused.
+        """
+        if self.model.knows_run_length:
+            return
+        epochs, steps = self.params.get("epochs"), self.params.get("steps")
+        if steps is None:
+            if self.model.needs_run_length:
+                raise UserError(
+                    "fit() received data of unknown length, and a schedule of this model depends "
+                    "on it; pass steps_per_epoch."
+                )
+            return
+        self.model.steps_per_epoch.assign(steps)
+        self.model.total_steps.assign(steps * epochs)
+
+
 class Throughput(keras.callbacks.Callback):
     """Adds `images_per_second` to each epoch's figures."""
 
@@ -97,4 +124,6 @@ class Throughput(keras.callbacks.Callback):
         """
         if logs is not None and self._steps:
             seconds = time.perf_counter() - self._started
-            logs["images_per_second"] = self._steps * self.model.images_per_step / seconds
+            replicas = self.model.distribute_strategy.num_replicas_in_sync
+            images = self._steps * self.model.images_per_step * replicas
+            logs["images_per_second"] = images / seconds

@@ -8,16 +8,31 @@ import tensorflow as tf
 
 from tfcq import losses
 from tfcq.errors import TrainingStopped, UserError, unknown_choice
-from tfcq.nn.policies import Policy
+from tfcq.nn.policies import Policy, policy_named
 from tfcq.nn.quantizable import QuantizableModel, quantizable
 from tfcq.pretraining.bit_schedules import BitSchedule
-from tfcq.pretraining.monitoring import StopOnFailure, Throughput, feature_std_ratio
-from tfcq.pretraining.recipes import Pass, Recipe, recipe_named
-from tfcq.pretraining.simsiam import SimSiam
+from tfcq.pretraining.byol import byol
+from tfcq.pretraining.framework import Framework
+from tfcq.pretraining.framework_settings import framework_settings
+from tfcq.pretraining.moco import mocov2, mocov3
+from tfcq.pretraining.momentum import MomentumNetwork
+from tfcq.pretraining.monitoring import RunLength, StopOnFailure, Throughput, feature_std_ratio
+from tfcq.pretraining.recipes import Pass, Recipe, in_order, recipe_named
+from tfcq.pretraining.replicas import shuffled, unshuffled
+from tfcq.pretraining.schedule_names import PERIODIC
+from tfcq.pretraining.simclr import simclr
+from tfcq.pretraining.simsiam import simsiam
 from tfcq.quantization.ops import NOT_FINITE
 from tfcq.quantization.precision import Precision, RecordRanges
 
-FRAMEWORKS: dict[str, Callable[..., keras.layers.Layer]] = {"simsiam": SimSiam}
+FRAMEWORKS: dict[str, Callable[..., Framework]] = {
+    "simsiam": simsiam,
+    "simclr": simclr,
+    "byol": byol,
+    "mocov2": mocov2,
+    "mocov3": mocov3,
+}
+LOSS_REDUCTIONS = ("mean", "sum")
 
 
 class Pretrainer(keras.Model):
@@ -28,48 +43,67 @@ class Pretrainer(keras.Model):
     Args:
         backbone: any functional or sequential Keras model from images to features
             [batch, width]; a float model is made quantizable with `policy`.
-        framework: `"simsiam"`, or a framework layer.
-        recipe: a name (`"float"`, `"ssql"`, `"ssql_no_aux"`), a recipe's text, or a `Recipe`.
-        weight_bits: candidates of the drawn weight bits, `"2-8"`, `"4"` or `"2,4,8"`.
-        activation_bits: candidates of the drawn activation bits.
-        bit_schedule: `"uniform"` (drawn anew each step) or `"list"` (in order).
-        policy: which layers are quantized, for a float backbone; `"paper"` by default.
+        framework: `"simsiam"`, `"simclr"`, `"byol"`, `"mocov2"`, `"mocov3"`, or a `Framework`.
+        recipe: a name in `tfcq.pretraining.recipes.RECIPES`, a recipe's text, or a `Recipe`.
+        weight_bits: candidates of the drawn weight bits, `"2-8"`, `"4"` or `"2,4,8"`; the
+            recipe's own by default.
+        activation_bits: candidates of the drawn activation bits; the recipe's own by default.
+        precision_set: candidates drawn for weights and activations alike, instead of the two
+            above; the recipe's own by default.
+        bit_schedule: `"uniform"` (drawn anew each step), `"epoch"`, `"cyclic"`, `"list"` or
+            `"fixed"`, see `BitSchedule`.
+        policy: which layers are quantized, for a float backbone; the recipe's own by default.
         seed: seed of the drawn bits.
-        projection_width: width of the projector, for a framework given by name.
-        predictor_width: width of the predictor's hidden layer, for a framework given by name.
+        loss_reduction: `"mean"` over the pairs by weight, or their weighted `"sum"`, as the papers
+            write it.
         name: name of the model.
+        **settings: settings of a framework given by name, such as `projection_width`; the
+            paper's by default, see `tfcq.pretraining.framework_settings`.
 
     Raises:
-        UserError: on an unknown name, bits that cannot be used, or a backbone whose output is not
-            a vector of features.
+        UserError: on an unknown name or setting, bits that cannot be used, or a backbone whose
+            output is not a vector of features.
     """
 
     def __init__(
         self,
         backbone: keras.Model,
-        framework: str | keras.layers.Layer = "simsiam",
+        framework: str | Framework = "simsiam",
         recipe: str | Recipe = "ssql",
-        weight_bits: str = "2-8",
-        activation_bits: str = "4-8",
+        weight_bits: str | None = None,
+        activation_bits: str | None = None,
+        precision_set: str | None = None,
         bit_schedule: str = "uniform",
         policy: str | Policy | None = None,
         seed: int = 0,
-        projection_width: int = 2048,
-        predictor_width: int = 512,
+        loss_reduction: str = "mean",
         name: str = "pretrainer",
+        **settings: Any,
     ) -> None:
         super().__init__(name=name)
         self.recipe = recipe_named(recipe)
-        self.bit_schedule = BitSchedule(weight_bits, activation_bits, bit_schedule, seed)
-        if isinstance(backbone, QuantizableModel):
-            if policy is not None:
-                raise UserError("policy has no effect: the backbone is quantizable already.")
-            self.backbone = backbone
-        else:
-            self.backbone = quantizable(backbone, policy or "paper")
-        self.framework = self._build_framework(framework, projection_width, predictor_width)
+        if loss_reduction not in LOSS_REDUCTIONS:
+            raise unknown_choice("loss reduction", loss_reduction, LOSS_REDUCTIONS)
+        self.loss_reduction = loss_reduction
+        bits = self.recipe.bits(weight_bits, activation_bits, precision_set)
+        self.bit_schedule = BitSchedule(kind=bit_schedule, seed=seed, **bits)
+        self.backbone = self._quantizable(backbone, policy)
+        self.framework = self._build_framework(framework, settings)
+        self.momentum_network = None
+        if self.framework.target_momentum is not None:
+            self.momentum_network = MomentumNetwork(
+                self.backbone,
+                self.framework.projector,
+                self.framework.target_momentum,
+                self.framework.target_momentum_schedule,
+            )
         self.step = self._counter("step", (), "int64")
+        self.steps_per_epoch = self._counter("steps_per_epoch", (), "int64")
+        self.total_steps = self._counter("total_steps", (), "int64")
         self.bits = self._counter("bits", (len(self.recipe.draws), 2), "int32")
+        self.knows_run_length = False
+        # Whether images change replicas on their way through the momentum network.
+        self.shuffle_keys = False
         self.images_per_step = 0
         self._build_metrics()
         self.built = True
@@ -84,39 +118,89 @@ class Pretrainer(keras.Model):
             aggregation="only_first_replica",
         )
 
-    def _build_framework(
-        self, framework: str | keras.layers.Layer, projection_width: int, predictor_width: int
-    ) -> keras.layers.Layer:
+    def _quantizable(self, backbone: keras.Model, policy: str | Policy | None) -> QuantizableModel:
+        if not isinstance(backbone, QuantizableModel):
+            chosen = self.recipe.own_policy() if policy is None else policy_named(policy)
+            return quantizable(backbone, chosen)
+        if policy is not None:
+            raise UserError("policy has no effect: the backbone is quantizable already.")
+        return backbone
+
+    def _build_framework(self, framework: str | Framework, settings: dict[str, Any]) -> Framework:
         if not isinstance(framework, str):
+            if settings:
+                raise UserError(
+                    f"{next(iter(settings))} has no effect: the framework is built already."
+                )
             return framework
-        if framework not in FRAMEWORKS:
-            raise unknown_choice("framework", framework, FRAMEWORKS)
+        settings = framework_settings(framework, settings)
         shape = self.backbone.output_shape
         if len(shape) != 2 or shape[-1] is None:
             raise UserError(
                 f"Backbone {self.backbone.name!r} returns shape {shape}; allowed: [batch, width]. "
                 "Add keras.layers.GlobalAveragePooling2D()."
             )
-        return FRAMEWORKS[framework](shape[-1], projection_width, predictor_width)
+        return FRAMEWORKS[framework](shape[-1], **settings)
+
+    @property
+    def needs_run_length(self) -> bool:
+        """Whether the length of an epoch or of the training decides what a step does."""
+        cosine = self.framework.target_momentum_schedule == "cosine"
+        moving = self.momentum_network is not None and cosine
+        return moving or (bool(self.recipe.draws) and self.bit_schedule.kind in PERIODIC)
+
+    @property
+    def networks(self) -> list[keras.Model]:
+        """Backbone and heads, those of the momentum network included."""
+        framework, momentum = self.framework, self.momentum_network
+        online = [self.backbone, framework.projector, framework.predictor]
+        moving = [] if momentum is None else [momentum.backbone, momentum.projector]
+        return [model for model in online + moving if model is not None]
+
+    @property
+    def online_passes(self) -> tuple[Pass, ...]:
+        """The passes of the trained network."""
+        if self.momentum_network is None:
+            return self.recipe.passes
+        return in_order({pair.prediction for pair in self.recipe.pairs})
+
+    @property
+    def target_passes(self) -> tuple[Pass, ...]:
+        """The passes whose embeddings are targets."""
+        return in_order({pair.target for pair in self.recipe.pairs})
 
     def _build_metrics(self) -> None:
         self.loss_metric = keras.metrics.Mean("loss")
         self.std_metric = keras.metrics.Mean("feature_std_ratio")
         self.quantized_metrics = []
-        if self.recipe.draws:
+        self.at_both_precisions = [
+            (Pass(one.view, "fp"), one)
+            for one in self.online_passes
+            if not one.is_float and Pass(one.view, "fp") in self.online_passes
+        ]
+        if self.at_both_precisions:
             self.cosine_metric = keras.metrics.Mean("cosine_float_quantized")
+            self.quantized_metrics.append(self.cosine_metric)
+        if self.recipe.draws:
             self.weight_bits_metric = keras.metrics.Mean("weight_bits")
             self.activation_bits_metric = keras.metrics.Mean("activation_bits")
-            self.quantized_metrics = [
-                self.cosine_metric,
-                self.weight_bits_metric,
-                self.activation_bits_metric,
-            ]
+            self.quantized_metrics += [self.weight_bits_metric, self.activation_bits_metric]
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
         """The running means that every epoch starts anew."""
         return [self.loss_metric, self.std_metric, *self.quantized_metrics]
+
+    def set_run_length(self, steps_per_epoch: int, total_steps: int) -> None:
+        """Tells how long an epoch and the training are; otherwise `fit` finds out.
+
+        Args:
+            steps_per_epoch: steps of an epoch.
+            total_steps: steps of the whole training.
+        """
+        self.knows_run_length = True
+        self.steps_per_epoch.assign(steps_per_epoch)
+        self.total_steps.assign(total_steps)
 
     def compile(self, optimizer: Any = None, **kwargs: Any) -> None:
         """Sets the optimizer; the framework brings the loss.
@@ -160,7 +244,7 @@ class Pretrainer(keras.Model):
                 "fit() received an endless data set; pass steps_per_epoch, the number of images "
                 "divided by the batch size."
             )
-        watching = [Throughput(), StopOnFailure()]
+        watching = [RunLength(), Throughput(), StopOnFailure()]
         # Data sets bring their own order; Keras would only warn.
         kwargs.setdefault("shuffle", False)
         try:
@@ -183,109 +267,169 @@ class Pretrainer(keras.Model):
         return self.backbone(images, training=training)
 
     def embed(
-        self, view1: tf.Tensor, view2: tf.Tensor, bits: tf.Tensor, training: bool = True
+        self, views: dict[int, tf.Tensor], bits: tf.Tensor, training: bool = True
     ) -> tuple[dict[Pass, tf.Tensor], dict[Pass, tf.Tensor]]:
-        """Makes every pass of the recipe once.
+        """Makes every pass of the trained network once.
 
         Args:
-            view1: float tensor [batch, height, width, channels].
-            view2: likewise.
+            views: float tensor [batch, height, width, channels] of each view.
             bits: int32 tensor [draws, 2], weight and activation bits of each draw.
             training: whether batch norm uses the batch's statistics.
 
         Returns:
             The embeddings of every pass, and the predictions of the passes that predict.
         """
-        views = {1: view1, 2: view2}
+
+        def project(images: tf.Tensor, precision: Any) -> tf.Tensor:
+            features = self.backbone(images, precision=precision, training=training)
+            return self.framework.project(features, precision, training)
+
+        embeddings = self._passes(project, self.online_passes, views, bits)
         predicting = {pair.prediction for pair in self.recipe.pairs}
+        predictions = {
+            one: self.framework.predict(embeddings[one], training)
+            for one in self.online_passes
+            if one in predicting
+        }
+        return embeddings, predictions
+
+    def momentum_targets(
+        self, views: dict[int, tf.Tensor], bits: tf.Tensor, training: bool = True
+    ) -> dict[Pass, tf.Tensor]:
+        """Makes every target pass of the momentum network once.
+
+        Args:
+            views: float tensor [batch, height, width, channels] of each view.
+            bits: int32 tensor [draws, 2], weight and activation bits of each draw.
+            training: whether batch norm uses the batch's statistics.
+        """
+
+        seed = self.bit_schedule.shuffling_seed(self.step.value)
+
+        def project(images: tf.Tensor, precision: Any) -> tf.Tensor:
+            if self.shuffle_keys:
+                images = shuffled(images, seed)
+            targets = self.momentum_network.project(images, precision, training)
+            return unshuffled(targets, seed) if self.shuffle_keys else targets
+
+        return self._passes(project, self.target_passes, views, bits)
+
+    def _passes(
+        self,
+        project: Callable[[tf.Tensor, Any], tf.Tensor],
+        passes: tuple[Pass, ...],
+        views: dict[int, tf.Tensor],
+        bits: tf.Tensor,
+    ) -> dict[Pass, tf.Tensor]:
+        """Makes passes of one network; its float passes record the ranges of the others."""
+        quantized = any(not one.is_float for one in passes)
+        ranges = "recorded" if any(one.is_float for one in passes) else "tensor"
         rounding_seed = self.bit_schedule.rounding_seed(self.step.value)
         drawn = {
-            name: Precision(
-                weight_bits, activation_bits, self.recipe.range_source, rounding_seed, shared={}
-            )
+            name: Precision(weight_bits, activation_bits, ranges, rounding_seed, shared={})
             for name, (weight_bits, activation_bits) in zip(
                 self.recipe.draws, map(tf.unstack, tf.unstack(bits)), strict=True
             )
         }
-        embeddings, predictions = {}, {}
-        for index, one in enumerate(self.recipe.passes):
-            recording = RecordRanges(reset=index == 0) if drawn else None
+        embeddings = {}
+        for index, one in enumerate(passes):
+            recording = RecordRanges(reset=index == 0) if quantized else None
             precision = recording if one.is_float else drawn[one.precision]
-            features = self.backbone(views[one.view], precision=precision, training=training)
-            embeddings[one] = self.framework.project(features, precision, training)
-            if one in predicting:
-                predictions[one] = self.framework.predict(embeddings[one], training)
-        return embeddings, predictions
+            embeddings[one] = project(views[one.view], precision)
+        return embeddings
 
     def recipe_loss(
-        self, embeddings: dict[Pass, tf.Tensor], predictions: dict[Pass, tf.Tensor]
+        self, predictions: dict[Pass, tf.Tensor], targets: dict[Pass, tf.Tensor]
     ) -> tf.Tensor:
-        """Returns the weighted mean of the recipe's pairs, of shape ().
+        """Returns the weighted mean, or sum, of the recipe's pairs, of shape ().
 
         Args:
-            embeddings: embeddings of every pass, float [batch, width].
             predictions: predictions of the passes that predict, float [batch, width].
+            targets: embeddings of the passes that are targets, float [batch, width].
         """
         pairs = self.recipe.pairs
         total = tf.add_n(
             [
                 pair.weight
-                * self.framework.compare(predictions[pair.prediction], embeddings[pair.target])
+                * self.framework.compare(
+                    predictions[pair.prediction],
+                    targets[pair.target],
+                    mutual=self.recipe.is_mutual(pair),
+                )
                 for pair in pairs
             ]
         )
+        if self.loss_reduction == "sum":
+            return total
         return total / sum(pair.weight for pair in pairs)
 
-    def train_step(self, data: tuple[tf.Tensor, tf.Tensor]) -> dict[str, tf.Tensor]:
+    def train_step(self, data: tuple[tf.Tensor, ...]) -> dict[str, tf.Tensor]:
         """Draws bits, makes the passes and applies one update.
 
         Args:
-            data: (view 1, view 2), each float [batch, height, width, channels].
+            data: a tensor for each view of the recipe, float [batch, height, width, channels].
 
         Raises:
-            UserError: when the data are not two views of the same shape.
+            UserError: when the data are not the recipe's views, of the same shape.
         """
-        view1, view2 = self._two_views(data)
-        self.bits.assign(self.bit_schedule.draw(self.step.value, len(self.recipe.draws)))
+        views = self._views(data)
+        step, total_steps = self.step.value, self.total_steps.value
+        draws = len(self.recipe.draws)
+        self.bits.assign(self.bit_schedule.draw(step, draws, self.steps_per_epoch.value))
+        network, order = self.momentum_network, self.framework.target_update
+        if network is not None and order == "before_targets":
+            network.follow(self.backbone, self.framework.projector, step, total_steps)
+        # Outside the tape, which would keep the activations of these passes.
+        targets = None if network is None else self.momentum_targets(views, self.bits.value)
         with tf.GradientTape() as tape:
-            embeddings, predictions = self.embed(view1, view2, self.bits.value)
-            loss = self.recipe_loss(embeddings, predictions)
+            embeddings, predictions = self.embed(views, self.bits.value)
+            targets = embeddings if targets is None else targets
+            loss = self.recipe_loss(predictions, targets)
             # Keras sums gradients over replicas; the step follows their mean.
             replicas = tf.distribute.get_strategy().num_replicas_in_sync
             scaled_loss = self.optimizer.scale_loss(loss / replicas)
         gradients = tape.gradient(scaled_loss, self.trainable_variables)
         learning_rate = tf.convert_to_tensor(self.optimizer.learning_rate)
         self.optimizer.apply_gradients(zip(gradients, self.trainable_variables, strict=True))
+        if network is not None and order == "after_step":
+            network.follow(self.backbone, self.framework.projector, step, total_steps)
+        self.framework.end_step([targets[one] for one in self.target_passes])
         self.step.assign_add(1)
         self._update_metrics(loss, embeddings)
         figures = {metric.name: metric.result() for metric in self.metrics}
         return {**figures, "learning_rate": learning_rate}
 
-    def _two_views(self, data: Any) -> tuple[tf.Tensor, tf.Tensor]:
-        if not isinstance(data, (tuple, list)) or len(data) != 2:
+    def _views(self, data: Any) -> dict[int, tf.Tensor]:
+        expected = self.recipe.views
+        names = ", ".join(f"view {view}" if view else "image" for view in expected)
+        if not isinstance(data, (tuple, list)) or len(data) != len(expected):
             raise UserError(
-                f"fit() received batches of {type(data).__name__}; allowed: (view 1, view 2). "
-                "tfcq.two_views(dataset, ...) makes them from images."
+                f"fit() received batches of {_description(data)}; allowed for recipe "
+                f"{self.recipe.name!r}: ({names}). tfcq.two_views(dataset, ...) makes views 1 and "
+                "2 from images."
             )
-        view1, view2 = data
-        if view1.shape != view2.shape:
-            raise UserError(f"Views differ in shape: {view1.shape} and {view2.shape}.")
-        self.images_per_step = view1.shape[0] or 0
-        return view1, view2
+        shapes = {str(view.shape) for view in data}
+        if len(shapes) > 1:
+            raise UserError(f"Views differ in shape: {' and '.join(sorted(shapes))}.")
+        self.images_per_step = data[0].shape[0] or 0
+        return dict(zip(expected, data, strict=True))
 
     def _update_metrics(self, loss: tf.Tensor, embeddings: dict[Pass, tf.Tensor]) -> None:
-        passes = self.recipe.passes
         self.loss_metric.update_state(loss)
-        self.std_metric.update_state(feature_std_ratio(embeddings[passes[0]]))
-        if not self.recipe.draws:
-            return
-        same_view = [
-            losses.cosine_similarity(embeddings[Pass(one.view, "fp")], embeddings[one])
-            for one in passes
-            if not one.is_float and Pass(one.view, "fp") in embeddings
-        ]
-        if same_view:
-            self.cosine_metric.update_state(tf.concat(same_view, axis=0))
-        bits = tf.cast(tf.reduce_mean(tf.cast(self.bits.value, tf.float32), axis=0), tf.float32)
-        self.weight_bits_metric.update_state(bits[0])
-        self.activation_bits_metric.update_state(bits[1])
+        self.std_metric.update_state(feature_std_ratio(embeddings[self.online_passes[0]]))
+        if self.at_both_precisions:
+            cosines = [
+                losses.cosine_similarity(embeddings[one], embeddings[other])
+                for one, other in self.at_both_precisions
+            ]
+            self.cosine_metric.update_state(tf.concat(cosines, axis=0))
+        if self.recipe.draws:
+            bits = tf.reduce_mean(tf.cast(self.bits.value, tf.float32), axis=0)
+            self.weight_bits_metric.update_state(bits[0])
+            self.activation_bits_metric.update_state(bits[1])
+
+
+def _description(data: Any) -> str:
+    if isinstance(data, (tuple, list)):
+        return f"{len(data)} tensors" if len(data) != 1 else "1 tensor"
+    return type(data).__name__

@@ -10,9 +10,10 @@ and, with `inside` where nothing was clipped, the straight-through estimator giv
     dy/ds = level - z - (x / s if inside else 0)
     dy/dz = 0 if inside else -s
 
-(SSQL, Eqs. 2 and 3; Contrastive Quant, Eq. 9, is rounding `floor`.)
+(SSQL, Eqs. 2 and 3.) `linear_quantize` and `dorefa_weights` scale in ways of their own.
 """
 
+import numpy as np
 import tensorflow as tf
 
 from tfcq.errors import UserError, unknown_choice
@@ -27,8 +28,14 @@ def arithmetic_dtype(dtype: tf.DType) -> tf.DType:
     return tf.float64 if dtype == tf.float64 else tf.float32
 
 
-def _sum_to_shape_of(gradient: tf.Tensor, parameter: tf.Tensor) -> tf.Tensor:
-    """Sums a gradient over the axes along which its parameter was broadcast."""
+def sum_to_shape_of(gradient: tf.Tensor, parameter: tf.Tensor) -> tf.Tensor:
+    """Sums a gradient over the axes along which its parameter was broadcast.
+
+    Args:
+        gradient: float tensor.
+        parameter: float tensor of shape (), or of the rank of `gradient` with size 1 along every
+            shared axis.
+    """
     if parameter.shape.rank == 0:
         return tf.reduce_sum(gradient)
     axes = [axis for axis, size in enumerate(parameter.shape) if size == 1]
@@ -99,8 +106,8 @@ def fake_quantize(
             zero = tf.zeros((), dtype)
             to_values = tf.where(inside, upstream, zero)
             per_scale = level - zero_point - tf.where(inside, ratio, zero)
-            to_scale = _sum_to_shape_of(upstream * per_scale, scale)
-            to_zero_point = _sum_to_shape_of(tf.where(inside, zero, -upstream * scale), zero_point)
+            to_scale = sum_to_shape_of(upstream * per_scale, scale)
+            to_zero_point = sum_to_shape_of(tf.where(inside, zero, -upstream * scale), zero_point)
             return to_values, to_scale, to_zero_point
 
         return outputs, gradient
@@ -121,6 +128,20 @@ def symmetric_levels(
     """
     half = tf.cast(tf.bitwise.left_shift(1, _unfolded(bits) - 1), dtype)
     return (1 - half if narrow_range else -half), half - 1
+
+
+def integer_levels(bits: tf.Tensor, signed: bool, dtype: tf.DType) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns the lowest and highest level: -2^(bits-1)..2^(bits-1)-1, or 0..2^bits-1.
+
+    Args:
+        bits: int32 tensor of shape ().
+        signed: whether levels may be negative.
+        dtype: dtype of the result.
+    """
+    if signed:
+        return symmetric_levels(bits, False, dtype)
+    top = tf.bitwise.left_shift(1, _unfolded(bits)) - 1
+    return tf.zeros((), dtype), tf.cast(top, dtype)
 
 
 def symmetric_scale(
@@ -146,7 +167,7 @@ def symmetric_scale(
     largest = tf.reduce_max(tf.abs(tf.cast(x, dtype)), axis=axes, keepdims=axes is not None)
     scale = largest / ((highest - lowest) / 2)
     scale = tf.debugging.check_numerics(scale, f"{NOT_FINITE} in weights to be quantized")
-    return tf.where(scale >= dtype.as_numpy_dtype(_smallest_normal(dtype)), scale, 1)
+    return tf.where(scale >= smallest_normal(dtype), scale, 1)
 
 
 def asymmetric_scale(
@@ -167,13 +188,84 @@ def asymmetric_scale(
     """
     dtype = arithmetic_dtype(minimum.dtype)
     minimum, maximum = tf.cast(minimum, dtype), tf.cast(maximum, dtype)
-    top = tf.cast(tf.bitwise.left_shift(1, _unfolded(bits)) - 1, dtype)
-    smallest = dtype.as_numpy_dtype(_smallest_normal(dtype))
-    scale = (maximum - minimum) / top
-    scale = tf.debugging.check_numerics(scale, f"{NOT_FINITE} in an activation range")
-    single = tf.where(tf.abs(maximum) >= smallest, tf.abs(maximum), 1)
-    scale = tf.where(scale >= smallest, scale, tf.stop_gradient(single))
+    _, top = integer_levels(bits, False, dtype)
+    scale = _scale_of_range(minimum, maximum, top, "an activation range")
     return scale, -straight_through_round(minimum / scale), top
+
+
+def _scale_of_range(
+    minimum: tf.Tensor, maximum: tf.Tensor, steps: tf.Tensor, what: str
+) -> tf.Tensor:
+    """Returns (max - min) / steps; |c|, or 1 for zero, where the range is one value `c`."""
+    smallest = smallest_normal(minimum.dtype)
+    scale = (maximum - minimum) / steps
+    scale = tf.debugging.check_numerics(scale, f"{NOT_FINITE} in {what}")
+    single = tf.where(tf.abs(maximum) >= smallest, tf.abs(maximum), 1)
+    return tf.where(scale >= smallest, scale, tf.stop_gradient(single))
+
+
+def linear_quantize(
+    x: tf.Tensor, bits: tf.Tensor, rounding: str = "floor", seed: tf.Tensor | None = None
+) -> tf.Tensor:
+    """Rounds a tensor to multiples of a step taken from its own range.
+
+        S = (max x - min x) / (2^bits - 1)      y = S * floor(x / S)      dy/dx = 1
+
+    (Contrastive Quant, Eq. 9.) Nothing is clipped, there is no zero point, and S is held constant
+    in the backward pass. A tensor of a single value stays as it is.
+
+    Args:
+        x: float tensor of any shape, weights or activations.
+        bits: int32 tensor of shape ().
+        rounding: `"floor"`, `"nearest"` (half to even) or `"stochastic"`.
+        seed: int32 tensor of shape (2,), needed by stochastic rounding.
+
+    Returns:
+        A tensor of the shape and dtype of `x`.
+
+    Raises:
+        UserError: on an unknown rounding, or stochastic rounding without a seed.
+        tf.errors.InvalidArgumentError: when `x` holds NaN or infinity.
+    """
+    dtype = arithmetic_dtype(x.dtype)
+    values = tf.stop_gradient(tf.cast(x, dtype))
+    _, steps = integer_levels(bits, False, dtype)
+    minimum, maximum = tf.reduce_min(values), tf.reduce_max(values)
+    scale = _scale_of_range(minimum, maximum, steps, "a tensor to be quantized")
+    unbounded = tf.constant(np.inf, dtype)
+    return fake_quantize(x, scale, tf.zeros((), dtype), -unbounded, unbounded, rounding, seed)
+
+
+def dorefa_weights(weights: tf.Tensor, bits: tf.Tensor) -> tf.Tensor:
+    """Squeezes weights into [-1, 1] and rounds them to 2^bits evenly spaced values.
+
+        r = tanh(w) / (2 max|tanh(w)|) + 1/2      y = 2 round(n r) / n - 1      n = 2^bits - 1
+
+    (DoReFa-Net, Eq. 9.) The rounding is straight-through; everything else, the maximum over the
+    tensor included, has its own gradient. Zero is not among the values, and their magnitude is
+    not the weights': a batch norm has to follow.
+
+    Args:
+        weights: float tensor of any shape.
+        bits: int32 tensor of shape ().
+
+    Returns:
+        A tensor of the shape and dtype of `weights`. Where all weights are zero the maximum
+        counts as 1.
+
+    Raises:
+        tf.errors.InvalidArgumentError: when `weights` holds NaN or infinity.
+    """
+    dtype = arithmetic_dtype(weights.dtype)
+    finite = tf.debugging.check_numerics(
+        tf.cast(weights, dtype), f"{NOT_FINITE} in weights to be quantized"
+    )
+    squeezed = tf.tanh(finite)
+    largest = tf.reduce_max(tf.abs(squeezed))
+    largest = tf.where(largest >= smallest_normal(dtype), largest, 1)
+    _, steps = integer_levels(bits, False, dtype)
+    level = straight_through_round((squeezed / (2 * largest) + 0.5) * steps)
+    return tf.cast(2 * level / steps - 1, weights.dtype)
 
 
 def _unfolded(bits: tf.Tensor) -> tf.Tensor:
@@ -185,6 +277,10 @@ def _unfolded(bits: tf.Tensor) -> tf.Tensor:
     return tf.raw_ops.PlaceholderWithDefault(input=tf.cast(bits, tf.int32), shape=[])
 
 
-def _smallest_normal(dtype: tf.DType) -> float:
-    """Below this a quotient would overflow or lose its digits."""
-    return 2.0**-1022 if dtype == tf.float64 else 2.0**-126
+def smallest_normal(dtype: tf.DType) -> np.floating:
+    """Returns the scale below which a quotient would overflow or lose its digits.
+
+    Args:
+        dtype: float32 or float64.
+    """
+    return np.finfo(dtype.as_numpy_dtype).tiny

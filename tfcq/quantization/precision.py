@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tfcq.errors import unknown_choice
-from tfcq.quantization.bitwidths import BitWidth, check_bits
+from tfcq.quantization.bitwidths import check_bits
 
 RANGE_SOURCES = ("recorded", "tensor")
 
@@ -67,8 +67,3 @@ class Precision:
             value = compute()
             self.shared[id(owner)] = owner, value
         return value
-
-
-def precision_of(bits: BitWidth) -> Precision | None:
-    """Returns the pass that a bit-width names; `None`, the float pass, for `fp`."""
-    return None if bits.is_float else Precision(bits.weights, bits.activations)

@@ -1,4 +1,4 @@
-"""Serializable quantizers: the hyper-parameters of the pure functions in `ops`."""
+"""Serializable quantizers: the hyper-parameters of pure functions; and every kind by its name."""
 
 from typing import Any
 
@@ -7,7 +7,13 @@ import tensorflow as tf
 
 from tfcq.errors import unknown_choice
 from tfcq.quantization import ops
-from tfcq.quantization.bitwidths import check_bits
+from tfcq.quantization.learned import clipped_quantize
+from tfcq.quantization.learned_quantizers import (
+    LSQActivationQuantizer,
+    LSQWeightQuantizer,
+    PACTQuantizer,
+)
+from tfcq.quantization.quantizer import Quantizer, SignedQuantizer
 
 
 def _checked_rounding(rounding: str) -> str:
@@ -17,7 +23,7 @@ def _checked_rounding(rounding: str) -> str:
 
 
 @keras.saving.register_keras_serializable("tfcq")
-class MinMaxWeightQuantizer:
+class MinMaxWeightQuantizer(Quantizer):
     """Symmetric weight quantization over the weights' own largest magnitude.
 
     The default is the arithmetic of SSQL's authors: per output channel, full range, scale
@@ -42,16 +48,19 @@ class MinMaxWeightQuantizer:
         rounding: str = "nearest",
         detach_scale: bool = False,
     ) -> None:
-        if bits is not None:
-            check_bits(bits)
-        self.bits = bits
+        super().__init__(bits)
         self.per_channel = per_channel
         self.narrow_range = narrow_range
         self.rounding = _checked_rounding(rounding)
         self.detach_scale = detach_scale
 
     def __call__(
-        self, weights: tf.Tensor, bits: Any, axes: list[int], seed: tf.Tensor | None = None
+        self,
+        weights: tf.Tensor,
+        bits: Any,
+        axes: list[int],
+        seed: tf.Tensor | None = None,
+        learned: None = None,
     ) -> tf.Tensor:
         """Returns the weights as their quantized values.
 
@@ -60,8 +69,9 @@ class MinMaxWeightQuantizer:
             bits: int or int32 tensor of shape (), this pass's weight bits.
             axes: the axes that one output channel spans.
             seed: int32 tensor of shape (2,), for stochastic rounding.
+            learned: None, from `build`.
         """
-        bits = bits if self.bits is None else self.bits
+        bits = self.chosen_bits(bits)
         scale = ops.symmetric_scale(
             weights, bits, axes if self.per_channel else None, self.narrow_range
         )
@@ -71,24 +81,9 @@ class MinMaxWeightQuantizer:
         zero_point = tf.zeros((), scale.dtype)
         return ops.fake_quantize(weights, scale, zero_point, lowest, highest, self.rounding, seed)
 
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments."""
-        return {
-            "bits": self.bits,
-            "per_channel": self.per_channel,
-            "narrow_range": self.narrow_range,
-            "rounding": self.rounding,
-            "detach_scale": self.detach_scale,
-        }
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "MinMaxWeightQuantizer":
-        """Returns the quantizer that `get_config` described."""
-        return cls(**config)
-
 
 @keras.saving.register_keras_serializable("tfcq")
-class MinMaxActivationQuantizer:
+class MinMaxActivationQuantizer(Quantizer):
     """Asymmetric per-tensor activation quantization over a given range.
 
     Args:
@@ -101,12 +96,12 @@ class MinMaxActivationQuantizer:
         UserError: on an unknown rounding, or bits outside 2 to 16.
     """
 
+    takes_range = True
+
     def __init__(
         self, bits: int | None = None, rounding: str = "nearest", detach_scale: bool = True
     ) -> None:
-        if bits is not None:
-            check_bits(bits)
-        self.bits = bits
+        super().__init__(bits)
         self.rounding = _checked_rounding(rounding)
         self.detach_scale = detach_scale
 
@@ -120,10 +115,9 @@ class MinMaxActivationQuantizer:
             minimum: float tensor of shape (), lower end of the range.
             maximum: float tensor of shape (), upper end of the range.
         """
-        bits = bits if self.bits is None else self.bits
         if self.detach_scale:
             minimum, maximum = tf.stop_gradient(minimum), tf.stop_gradient(maximum)
-        return ops.asymmetric_scale(minimum, maximum, bits)
+        return ops.asymmetric_scale(minimum, maximum, self.chosen_bits(bits))
 
     def __call__(
         self,
@@ -142,11 +136,117 @@ class MinMaxActivationQuantizer:
         lowest = tf.zeros((), top.dtype)
         return ops.fake_quantize(inputs, scale, zero_point, lowest, top, self.rounding, seed)
 
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments."""
-        return {"bits": self.bits, "rounding": self.rounding, "detach_scale": self.detach_scale}
 
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "MinMaxActivationQuantizer":
-        """Returns the quantizer that `get_config` described."""
-        return cls(**config)
+@keras.saving.register_keras_serializable("tfcq")
+class LinearQuantizer(Quantizer):
+    """Multiples of a step from the tensor's own range (`ops.linear_quantize`), per tensor.
+
+    What Contrastive Quant uses (Eq. 9), for weights and activations alike.
+
+    Args:
+        bits: fixed bits, or None to take those of the pass.
+        rounding: `"floor"`, `"nearest"` or `"stochastic"`.
+
+    Raises:
+        UserError: on an unknown rounding, or bits outside 2 to 16.
+    """
+
+    def __init__(self, bits: int | None = None, rounding: str = "floor") -> None:
+        super().__init__(bits)
+        self.rounding = _checked_rounding(rounding)
+
+    def __call__(
+        self,
+        tensor: tf.Tensor,
+        bits: Any,
+        axes: list[int] | None = None,
+        seed: tf.Tensor | None = None,
+        learned: None = None,
+    ) -> tf.Tensor:
+        """Returns the weights or activations as their quantized values.
+
+        Args:
+            tensor: float tensor.
+            bits: int or int32 tensor of shape (), this pass's bits.
+            axes: not used: one step serves the whole tensor.
+            seed: int32 tensor of shape (2,), for stochastic rounding.
+            learned: None, from `build`.
+        """
+        return ops.linear_quantize(tensor, self.chosen_bits(bits), self.rounding, seed)
+
+
+@keras.saving.register_keras_serializable("tfcq")
+class DoReFaWeightQuantizer(Quantizer):
+    """DoReFa-Net's weights in [-1, 1] (`ops.dorefa_weights`), per tensor.
+
+    Args:
+        bits: fixed bits, or None to take the weight bits of the pass.
+    """
+
+    def __call__(
+        self,
+        weights: tf.Tensor,
+        bits: Any,
+        axes: list[int] | None = None,
+        seed: tf.Tensor | None = None,
+        learned: None = None,
+    ) -> tf.Tensor:
+        """Returns the weights as their quantized values.
+
+        Args:
+            weights: float tensor.
+            bits: int or int32 tensor of shape (), this pass's weight bits.
+            axes: not used: one maximum serves the whole tensor.
+            seed: not used: rounding is to the nearest.
+            learned: None, from `build`.
+        """
+        return ops.dorefa_weights(weights, self.chosen_bits(bits))
+
+
+@keras.saving.register_keras_serializable("tfcq")
+class DoReFaActivationQuantizer(SignedQuantizer):
+    """DoReFa-Net's activations: clipped to [0, 1] and rounded to 2^bits evenly spaced values.
+
+    The arithmetic is `learned.clipped_quantize` at a clipping of 1. Signed tensors, of which the
+    paper has none, are clipped to [-1, 1] instead of losing their negative half.
+
+    Args:
+        bits: fixed bits, or None to take the activation bits of the pass.
+        signed: whether activations can be negative.
+    """
+
+    def __call__(
+        self,
+        inputs: tf.Tensor,
+        bits: Any,
+        axes: None = None,
+        seed: tf.Tensor | None = None,
+        learned: None = None,
+    ) -> tf.Tensor:
+        """Returns the activations as their quantized values.
+
+        Args:
+            inputs: float tensor.
+            bits: int or int32 tensor of shape (), this pass's activation bits.
+            axes: not used: activations have one scale per tensor.
+            seed: not used: rounding is to the nearest.
+            learned: None, from `build`.
+        """
+        one = tf.ones((), ops.arithmetic_dtype(inputs.dtype))
+        return clipped_quantize(inputs, one, self.chosen_bits(bits), self.signed)
+
+
+# Their names stand in `tfcq.nn.policies` too, which needs no TensorFlow.
+WEIGHT_QUANTIZERS: dict[str, type[Quantizer]] = {
+    "minmax": MinMaxWeightQuantizer,
+    "linear": LinearQuantizer,
+    "lsq": LSQWeightQuantizer,
+    "dorefa": DoReFaWeightQuantizer,
+}
+ACTIVATION_QUANTIZERS: dict[str, type[Quantizer]] = {
+    "minmax": MinMaxActivationQuantizer,
+    "linear": LinearQuantizer,
+    "lsq": LSQActivationQuantizer,
+    "pact": PACTQuantizer,
+    "dorefa": DoReFaActivationQuantizer,
+}

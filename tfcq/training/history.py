@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 import pathlib
 import sys
 import time
@@ -52,8 +53,8 @@ class Progress(keras.callbacks.Callback):
     On a terminal the line is rewritten; elsewhere a line is printed for each tenth of the run.
 
     Args:
-        epochs: epochs of the run.
-        steps: steps per epoch.
+        total_steps: steps of the run.
+        steps: steps per epoch; the last one may have fewer.
         first_epoch: epochs that an earlier start of the run has done.
         stream: where to write; standard error by default.
     """
@@ -61,10 +62,11 @@ class Progress(keras.callbacks.Callback):
     WIDTH = 24
 
     def __init__(
-        self, epochs: int, steps: int, first_epoch: int = 0, stream: TextIO | None = None
+        self, total_steps: int, steps: int, first_epoch: int = 0, stream: TextIO | None = None
     ) -> None:
         super().__init__()
-        self.epochs = epochs
+        self.total_steps = total_steps
+        self.epochs = math.ceil(total_steps / steps)
         self.steps = steps
         self.first_step = self.done = first_epoch * steps
         self.stream = stream or sys.stderr
@@ -99,23 +101,22 @@ class Progress(keras.callbacks.Callback):
             self._show(logs or {}, end="\n")
 
     def _show(self, logs: dict[str, Any], end: str) -> None:
-        total = self.epochs * self.steps
-        filled = self.WIDTH * self.done // total
+        filled = self.WIDTH * self.done // self.total_steps
         bar = "=" * filled + "." * (self.WIDTH - filled)
         epoch = min((self.done - 1) // self.steps + 1, self.epochs)
         names = ("loss", "feature_std_ratio", "cosine_float_quantized", "images_per_second")
         figures = " ".join(f"{name}={float(logs[name]):.4g}" for name in names if name in logs)
         start = "\r" if self.stream.isatty() else ""
         print(
-            f"{start}epoch {epoch}/{self.epochs} [{bar}] {self._time_left(total)} {figures}",
+            f"{start}epoch {epoch}/{self.epochs} [{bar}] {self._time_left()} {figures}",
             end=end,
             file=self.stream,
             flush=True,
         )
 
-    def _time_left(self, total: int) -> str:
+    def _time_left(self) -> str:
         if self.rate_start is None or self.done == self.rate_start[0]:
             return "ETA --:--"
         step, since = self.rate_start
-        seconds = (total - self.done) * (time.monotonic() - since) / (self.done - step)
+        seconds = (self.total_steps - self.done) * (time.monotonic() - since) / (self.done - step)
         return f"ETA {int(seconds) // 60}:{int(seconds) % 60:02d}"

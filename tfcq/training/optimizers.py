@@ -1,80 +1,99 @@
-"""Stochastic gradient descent as the papers use it, and its learning rate over a run."""
+"""Optimizers by name."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
-import tensorflow as tf
 
-from tfcq.errors import unknown_choice
-
-SCHEDULES = ("cosine", "constant")
+from tfcq.errors import UserError, unknown_choice
+from tfcq.training.exclusions import excluded
+from tfcq.training.lars import LARS
+from tfcq.training.sgd import SGD
 
 
 @keras.saving.register_keras_serializable("tfcq")
-class SGD(keras.optimizers.SGD):
-    """Keras's SGD with an l2 penalty in the gradient, so that momentum accumulates it too.
+class AdamW(keras.optimizers.AdamW):
+    """Keras's AdamW whose exclusions go by path, are checked and are part of its configuration.
 
-    Keras's own `weight_decay` is decoupled: with momentum 0.9 it shrinks weights ten times less
-    for the same number. The papers' figures are of this form:
-
-        gradient + l2 * weight
+    Weight decay is decoupled from the moments and multiplied by the learning rate (Loshchilov and
+    Hutter, 2019, Algorithm 2).
 
     Args:
         learning_rate: a float or a Keras schedule.
-        momentum: from 0 to below 1.
-        l2: the penalty's factor, applied to every trainable variable.
-        **kwargs: as for `keras.optimizers.SGD`.
+        weight_decay: the decay's factor.
+        beta_1: decay of the first moment.
+        exclude: patterns of the variables without weight decay, such as `("bias", "gamma")`.
+        **kwargs: as for `keras.optimizers.AdamW`.
     """
 
     def __init__(
-        self, learning_rate: Any = 0.05, momentum: float = 0.9, l2: float = 0.0, **kwargs: Any
+        self,
+        learning_rate: Any = 0.001,
+        weight_decay: float = 0.0,
+        beta_1: float = 0.9,
+        exclude: Sequence[str] | None = None,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(learning_rate=learning_rate, momentum=momentum, **kwargs)
-        self.l2 = l2
+        super().__init__(
+            learning_rate=learning_rate, weight_decay=weight_decay, beta_1=beta_1, **kwargs
+        )
+        self.exclude = tuple(exclude or ())
 
-    def update_step(
-        self, gradient: tf.Tensor, variable: keras.Variable, learning_rate: tf.Tensor
-    ) -> None:
-        """Updates one variable.
+    def build(self, variables: list[keras.Variable]) -> None:
+        """Creates the moments of each variable.
 
         Args:
-            gradient: gradient of the loss, of the variable's shape.
-            variable: the variable.
-            learning_rate: float tensor of shape ().
+            variables: the variables to train.
+
+        Raises:
+            UserError: on a pattern of `exclude` that matches none of them.
         """
-        if self.l2:
-            gradient = gradient + self.l2 * tf.convert_to_tensor(variable)
-        super().update_step(gradient, variable, learning_rate)
+        if self.built:
+            return
+        if self.exclude:
+            indices = excluded(variables, self.exclude)
+            self.exclude_from_weight_decay(var_list=[variables[index] for index in indices])
+        super().build(variables)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""
-        return {**super().get_config(), "l2": self.l2}
+        return {**super().get_config(), "exclude": list(self.exclude)}
 
 
-def learning_rate_schedule(
-    kind: str, learning_rate: float, steps: int, warmup_steps: int = 0
-) -> float | keras.optimizers.schedules.LearningRateSchedule:
-    """Returns the learning rate of a run.
+OPTIMIZERS = {"sgd": SGD, "lars": LARS, "adamw": AdamW}
+
+
+def optimizer_named(
+    name: str,
+    learning_rate: float | keras.optimizers.schedules.LearningRateSchedule,
+    momentum: float = 0.9,
+    weight_decay: float = 0.0,
+    exclude: Sequence[str] | None = None,
+    nesterov: bool = False,
+) -> keras.optimizers.Optimizer:
+    """Returns an optimizer.
 
     Args:
-        kind: `"cosine"` (down to zero after the last step) or `"constant"`.
-        learning_rate: the highest rate.
-        steps: steps of the run, warm-up included.
-        warmup_steps: steps of linear warm-up from zero.
+        name: `"sgd"`, `"lars"` or `"adamw"`.
+        learning_rate: a number or a Keras schedule.
+        momentum: from 0 to below 1; beta_1 of AdamW.
+        weight_decay: factor of the l2 penalty of SGD and LARS, of the decoupled decay of AdamW.
+        exclude: patterns of the variables that are not decayed, nor scaled by LARS; None for the
+            optimizer's own: biases and batch norm for LARS, nothing for the others.
+        nesterov: whether SGD and LARS look ahead by one step of momentum.
 
     Raises:
-        UserError: on an unknown kind.
+        UserError: on an unknown name, and on an option that would change nothing.
     """
-    if kind not in SCHEDULES:
-        raise unknown_choice("learning rate schedule", kind, SCHEDULES)
-    if kind == "constant" and not warmup_steps:
-        return learning_rate
-    # A cosine that never decays is a constant after its warm-up.
-    lowest = 1.0 if kind == "constant" else 0.0
-    return keras.optimizers.schedules.CosineDecay(
-        initial_learning_rate=0.0 if warmup_steps else learning_rate,
-        decay_steps=max(steps - warmup_steps, 1),
-        alpha=lowest,
-        warmup_target=learning_rate if warmup_steps else None,
-        warmup_steps=warmup_steps,
-    )
+    if name not in OPTIMIZERS:
+        raise unknown_choice("optimizer", name, OPTIMIZERS)
+    kind = OPTIMIZERS[name]
+    if exclude and not weight_decay and kind is not LARS:
+        raise UserError(f"Exclusions of {name!r} have no effect without weight decay.")
+    if nesterov and (kind is AdamW or not momentum):
+        raise UserError("nesterov has no effect here; allowed: with sgd or lars and a momentum.")
+    if isinstance(learning_rate, int):
+        learning_rate = float(learning_rate)
+    if kind is AdamW:
+        return AdamW(learning_rate, weight_decay, beta_1=float(momentum), exclude=exclude)
+    return kind(learning_rate, float(momentum), weight_decay, exclude, nesterov=nesterov)

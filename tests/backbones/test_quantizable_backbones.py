@@ -1,0 +1,136 @@
+"""Every backbone, made quantizable: passes, gradients, files, deployment."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.deployment.conftest import randomize_norms
+from tfcq.backbones.cifar_resnet import cifar_resnet
+from tfcq.backbones.mobilenet_v2 import mobilenet_v2
+from tfcq.backbones.vision_transformer import vision_transformer
+from tfcq.deployment.check import compare
+from tfcq.deployment.fold import fold
+from tfcq.deployment.runtime import LiteModel
+from tfcq.deployment.tflite import int8_tflite
+from tfcq.errors import UserError
+from tfcq.evaluation.calibration import calibrate
+from tfcq.nn.quantizable import load, quantizable
+from tfcq.quantization.precision import Precision, RecordRanges
+
+SHAPE = (8, 8, 3)
+
+
+def first_stages_of_mobilenet():
+    """Strides, residual sums and blocks without them: all that later stages have."""
+    model = mobilenet_v2("imagenet", 8, SHAPE)
+    x = model.get_layer("stage2_block2_add").output
+    return keras.Model(model.input, keras.layers.GlobalAveragePooling2D()(x))
+
+
+BACKBONES = {
+    "cifar_resnet": lambda: cifar_resnet(8, 4, SHAPE),
+    "cifar_resnet_projection": lambda: cifar_resnet(8, 4, SHAPE, "projection"),
+    "mobilenet_v2": first_stages_of_mobilenet,
+    "vision_transformer": lambda: vision_transformer(
+        patch_size=4, input_shape=SHAPE, heads=2, width=8, depth=2, frozen_patch_projection=True
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def images():
+    """Images of whole pixel values, float32 [16, 8, 8, 3] in [0, 1]."""
+    rng = np.random.default_rng(1)
+    return (rng.integers(0, 256, (16, *SHAPE)) / 255).astype(np.float32)
+
+
+@pytest.fixture(scope="module", params=BACKBONES)
+def pair(request, images):
+    """Returns a float model and its quantizable copy with ranges recorded."""
+    keras.utils.set_random_seed(0)
+    model = BACKBONES[request.param]()
+    randomize_norms(model)
+    rng = np.random.default_rng(0)
+    model.set_weights([w + 0.1 * rng.random(w.shape) for w in model.get_weights()])
+    copy = quantizable(model, "uniform")
+    copy(images, precision=RecordRanges(True))
+    return model, copy
+
+
+def test_float_pass_equals_the_original_to_the_last_bit(pair, images):
+    model, copy = pair
+    np.testing.assert_array_equal(copy(images), model(images))
+
+
+def test_quantized_pass_is_near_at_16_bits_and_far_at_2(pair, images):
+    model, copy = pair
+    exact = model(images).numpy()
+    near, far = (
+        np.abs(copy(images, precision=Precision(bits, bits)) - exact).max() for bits in (16, 2)
+    )
+    assert 0 < near < 0.01 * np.abs(exact).max()
+    assert far > 10 * near
+
+
+def test_changing_bits_are_one_trace_and_gradients_reach_every_trainable_weight(pair, images):
+    _, copy = pair
+    traces = []
+    direction = tf.random.stateless_normal([16, copy.output_shape[1]], [1, 2])
+
+    @tf.function
+    def gradients(bits):
+        traces.append(None)
+        with tf.GradientTape() as tape:
+            features = copy(images, precision=Precision(bits, bits), training=True)
+            loss = tf.reduce_mean(features * direction)
+        return tape.gradient(loss, [v.value for v in copy.trainable_variables])
+
+    eight_bits, four_bits = (gradients(tf.constant(bits)) for bits in (8, 4))
+    assert len(traces) == 1
+    for variable, gradient in zip(copy.trainable_variables, eight_bits, strict=True):
+        assert np.all(np.isfinite(gradient)), variable.path
+        # A softmax ignores what all keys have in common.
+        if not variable.path.endswith("keys/bias"):
+            assert np.abs(gradient).max() > 1e-6, variable.path
+    assert any(np.any(a != b) for a, b in zip(eight_bits, four_bits, strict=True))
+    frozen = {v.path for v in copy.weights} - {v.path for v in copy.trainable_variables}
+    assert ("patch_projection/kernel" in frozen) == (copy.name == "vision_transformer_small")
+
+
+def test_saved_model_comes_back_with_weights_ranges_and_precision(pair, images, tmp_path):
+    _, copy = pair
+    copy.save(tmp_path / "model.keras")
+    loaded = load(tmp_path / "model.keras")
+    for precision in (None, Precision(8, 8), Precision(2, 4)):
+        np.testing.assert_array_equal(
+            loaded(images, precision=precision), copy(images, precision=precision)
+        )
+    trainable = [[v.path for v in m.trainable_variables] for m in (copy, loaded)]
+    assert trainable[0] == trainable[1]
+
+
+def test_folded_model_computes_the_same_without_batch_norms(pair, images):
+    _, copy = pair
+    folded = fold(copy)
+    np.testing.assert_allclose(folded(images), copy(images), rtol=1e-4, atol=1e-5)
+    assert not [x for x in folded.layers if isinstance(x, keras.layers.BatchNormalization)]
+
+
+def test_cifar_resnet_with_identity_shortcuts_becomes_integer_throughout(images):
+    keras.utils.set_random_seed(0)
+    model = cifar_resnet(8, 2, SHAPE)
+    randomize_norms(model)
+    model = quantizable(model, "int8")
+    calibrate(model, images)
+    simulation = model(images, precision=Precision(8, 8)).numpy()
+    deployed = LiteModel(int8_tflite(model, images))(images)
+    assert compare(deployed, simulation, lambda features: features).relative_l2 < 0.02
+
+
+def test_int8_vision_transformer_is_refused_in_one_line(images):
+    model = vision_transformer(patch_size=8, input_shape=SHAPE, heads=1, width=4, depth=1)
+    model = quantizable(model)
+    calibrate(model, images)
+    with pytest.raises(UserError, match="'vision_transformer_small' would stay in float"):
+        int8_tflite(model, images)

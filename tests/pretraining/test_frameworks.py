@@ -1,0 +1,240 @@
+"""Frameworks: how pairs compare, what moves behind the trained network, what steps leave behind."""
+
+import math
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+from tfcq import losses
+from tfcq.errors import UserError
+from tfcq.nn.heads import multi_layer_perceptron
+from tfcq.pretraining.framework import Framework
+from tfcq.pretraining.framework_settings import FRAMEWORK_SETTINGS
+from tfcq.pretraining.moco import mocov2, mocov3
+from tfcq.pretraining.momentum import MomentumNetwork
+from tfcq.pretraining.pretrainer import FRAMEWORKS, Pretrainer
+from tfcq.pretraining.recipes import RECIPES, Pass
+from tfcq.pretraining.simclr import simclr
+
+SMALL = {
+    "projection_width": 6, "projection_hidden": 8, "predictor_width": 4, "queue_size": 64,
+}  # fmt: skip
+
+
+def small_settings(framework):
+    own = FRAMEWORK_SETTINGS[framework]
+    return {name: value for name, value in SMALL.items() if name in own}
+
+
+def backbone():
+    return keras.Sequential(
+        [
+            keras.Input((6, 6, 1)),
+            layers.Conv2D(4, 3, use_bias=False, name="stem"),
+            layers.BatchNormalization(name="stem_norm"),
+            layers.ReLU(name="stem_relu"),
+            layers.Conv2D(6, 3, name="second"),
+            layers.ReLU(name="second_relu"),
+            layers.GlobalAveragePooling2D(name="features"),
+        ],
+        name="tiny",
+    )
+
+
+def pretrainer(framework, recipe="ssql", seed=2, **settings):
+    keras.utils.set_random_seed(seed)
+    model = Pretrainer(backbone(), framework, recipe, **{**small_settings(framework), **settings})
+    model.compile(keras.optimizers.SGD(0.1, momentum=0.9), run_eagerly=True)
+    return model
+
+
+def synthetic_batches(recipe="ssql", steps=2, seed=0):
+    """Batches of synthetic images, one tensor for each view of the recipe."""
+    count = len(RECIPES[recipe].views) if recipe in RECIPES else 2
+    random = np.random.default_rng(seed)
+    # Images must differ in more than their pixels: noise alone gives every image the same features.
+    images = random.random((steps * 8, 6, 6, 1)) * random.integers(0, 2, (steps * 8, 6, 1, 1))
+    views = tuple((3 * images + 0.05 * view).astype(np.float32) for view in range(count))
+    return tf.data.Dataset.from_tensor_slices(views).batch(8, drop_remainder=True)
+
+
+def rows(seed, count=5, width=6):
+    return tf.constant(np.random.default_rng(seed).normal(size=(count, width)), tf.float32)
+
+
+def test_mutual_simclr_pairs_are_nt_xent_with_gradients_into_both():
+    framework, a, b = simclr(4, projection_width=6, projection_hidden=8), rows(0), rows(1)
+
+    def gradients(loss):
+        with tf.GradientTape() as tape:
+            tape.watch([a, b])
+            value = loss()
+        return value, *tape.gradient(value, [a, b])
+
+    found = gradients(
+        lambda: (framework.compare(a, b, mutual=True) + framework.compare(b, a, mutual=True)) / 2
+    )
+    expected = gradients(lambda: losses.nt_xent(a, b, framework.temperature))
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_one_directional_simclr_pairs_contrast_with_detached_targets_alone():
+    framework, a, b = simclr(4, projection_width=6, projection_hidden=8), rows(0), rows(1)
+    with tf.GradientTape() as tape:
+        tape.watch([a, b])
+        loss = framework.compare(a, b)
+    expected = losses.contrastive_cross_entropy(a, b, range(5), framework.temperature)
+    np.testing.assert_allclose(loss, expected, rtol=1e-6)
+    to_anchors, to_targets = tape.gradient(loss, [a, b])
+    assert to_targets is None and np.any(to_anchors != 0)
+
+
+def test_mocov3_is_twice_the_temperature_times_info_nce():
+    framework = mocov3(4, 6, 8, 4, temperature=0.3)
+    a, b = rows(0), rows(1)
+    expected = 2 * 0.3 * losses.contrastive_cross_entropy(a, b, range(5), 0.3)
+    np.testing.assert_allclose(framework.compare(a, b), expected, rtol=1e-6)
+
+
+def test_queue_replaces_its_oldest_keys_and_holds_unit_vectors():
+    framework = mocov2(4, 6, 8, queue_size=12)
+    start = framework.queue.numpy()
+    first, second = rows(0), rows(1, count=10)
+    framework.end_step([first])
+    np.testing.assert_allclose(framework.queue[:5], losses.normalized(first), rtol=1e-6)
+    np.testing.assert_array_equal(framework.queue[5:], start[5:])
+    framework.end_step([second[:4], second[4:]])
+    assert int(framework.oldest.value) == 3
+    np.testing.assert_allclose(framework.queue[5:], losses.normalized(second)[:7], rtol=1e-6)
+    np.testing.assert_allclose(framework.queue[:3], losses.normalized(second)[7:], rtol=1e-6)
+    np.testing.assert_allclose(framework.queue[3:5], losses.normalized(first)[3:], rtol=1e-6)
+
+
+def test_queue_smaller_than_a_step_is_refused():
+    with pytest.raises(UserError, match="makes 5 keys, the queue holds 4; .* of 5 and above"):
+        mocov2(4, 6, 8, queue_size=4).end_step([rows(0)])
+
+
+def test_mocov2_compares_with_the_queue_of_earlier_steps():
+    framework = mocov2(4, 6, 8, queue_size=7)
+    a, b = rows(0), rows(1)
+    expected = losses.queue_info_nce(a, b, framework.queue.value, framework.temperature)
+    np.testing.assert_array_equal(framework.compare(a, b), expected)
+
+
+MOVING = [name for name, settings in FRAMEWORK_SETTINGS.items() if "target_momentum" in settings]
+
+
+def pairs_of(model):
+    return model.momentum_network.pairs(model.backbone, model.framework.projector)
+
+
+def weights_of(model):
+    return [own.numpy() for own, _ in pairs_of(model)]
+
+
+@pytest.mark.parametrize("framework", MOVING)
+@pytest.mark.parametrize("order", ["after_step", "before_targets"])
+def test_momentum_network_follows_in_the_order_asked_for(framework, order):
+    model = pretrainer(
+        framework, target_momentum=0.75, target_update=order, target_momentum_schedule="constant"
+    )
+    for _, online in pairs_of(model):
+        online.assign(online * 1.5)
+    own = weights_of(model)
+    online_before = [online.numpy() for _, online in pairs_of(model)]
+    model.fit(synthetic_batches(steps=1), verbose=0)
+    online_after = [online.numpy() for _, online in pairs_of(model)]
+    followed = online_after if order == "after_step" else online_before
+    for found, before, online in zip(weights_of(model), own, followed, strict=True):
+        np.testing.assert_allclose(found, 0.75 * before + 0.25 * online, rtol=1e-5, atol=1e-6)
+
+
+def test_momentum_rises_to_one_along_a_cosine():
+    model = pretrainer("byol")
+    network = MomentumNetwork(model.backbone, model.framework.projector, 0.9, "cosine")
+    found = [float(network.momentum_at(tf.constant(k), tf.constant(10))) for k in (0, 5, 10)]
+    np.testing.assert_allclose(found, [0.9, 0.95, 1], rtol=1e-12)
+    by_formula = 1 - 0.1 * (math.cos(math.pi * 0.3) + 1) / 2
+    np.testing.assert_allclose(
+        network.momentum_at(tf.constant(3), tf.constant(10)), by_formula, rtol=1e-12
+    )
+
+
+@pytest.mark.parametrize("framework", MOVING)
+def test_momentum_network_starts_equal_and_is_not_trained(framework):
+    model = pretrainer(framework)
+    assert pairs_of(model)
+    for own, online in pairs_of(model):
+        np.testing.assert_array_equal(own, online)
+    trained = {id(v) for v in model.trainable_variables}
+    assert trained.isdisjoint(id(v) for v in model.momentum_network.variables)
+    assert {id(online) for _, online in pairs_of(model)} <= trained
+
+
+@pytest.mark.parametrize("framework", MOVING)
+def test_targets_are_what_the_momentum_network_makes_of_the_pass(framework):
+    model = pretrainer(framework, recipe="cq_a")
+    for own, _ in pairs_of(model):
+        own.assign(own * 1.5)
+    one, two = next(iter(synthetic_batches()))
+    bits = tf.constant([[4, 4], [8, 8]])
+    targets = model.momentum_targets({1: one, 2: two}, bits, training=False)
+    embeddings, _ = model.embed({1: one, 2: two}, bits, training=False)
+    assert list(map(str, targets)) == ["v1@q1", "v2@q2"] == list(map(str, embeddings))
+    for one_pass in targets:
+        assert np.any(np.abs(targets[one_pass] - embeddings[one_pass]) > 1e-4)
+
+
+def test_recipe_decides_which_network_makes_a_pass():
+    model = pretrainer("byol", "ssql_no_aux")
+    assert model.online_passes == (Pass(1, "q"), Pass(2, "q"))
+    assert model.target_passes == (Pass(1, "fp"), Pass(2, "fp"))
+    assert pretrainer("simclr", "ssql_no_aux").online_passes == RECIPES["ssql_no_aux"].passes
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+@pytest.mark.parametrize("recipe", ["float", "ssql", "cq_c", "cq_quant", "pact"])
+def test_every_framework_trains_with_recipes_of_both_papers(framework, recipe):
+    model = pretrainer(framework, recipe)
+    before = [v.numpy() for v in model.trainable_variables]
+    history = model.fit(synthetic_batches(recipe), verbose=0).history
+    assert np.isfinite(history["loss"]).all()
+    for variable, old in zip(model.trainable_variables, before, strict=True):
+        # PACT's clipping has a gradient only where something is clipped.
+        assert np.any(variable.numpy() != old) or "clipping" in variable.path, variable.path
+
+
+def test_cosine_momentum_needs_to_know_the_length_of_the_training():
+    model = pretrainer("byol", target_momentum_schedule="cosine")
+    endless = synthetic_batches().repeat()
+    unknown = endless.filter(lambda *views: True)
+    with pytest.raises(UserError, match="unknown length.* pass steps_per_epoch"):
+        model.fit(unknown, verbose=0)
+    model.fit(endless, steps_per_epoch=3, epochs=2, verbose=0)
+    assert int(model.total_steps.value) == 6
+
+
+def test_settings_of_another_framework_are_refused():
+    with pytest.raises(UserError, match="Unknown setting of framework 'simsiam' 'temperature'"):
+        Pretrainer(backbone(), "simsiam", temperature=0.1)
+    with pytest.raises(UserError, match="projection_width has no effect"):
+        Pretrainer(backbone(), simclr(6, 4, 4), projection_width=3)
+
+
+def test_heads_of_the_user_make_a_framework():
+    class Mine(Framework):
+        def compare(self, predictions, targets, mutual=False):
+            return tf.reduce_mean(tf.square(predictions - tf.stop_gradient(targets)))
+
+    projector = multi_layer_perceptron(6, (5,), last_norm=True, name="projector")
+    model = Pretrainer(backbone(), Mine(projector))
+    model.compile(run_eagerly=True)
+    assert np.isfinite(model.fit(synthetic_batches(), verbose=0).history["loss"]).all()
+    wrong = multi_layer_perceptron(5, (4,), last_norm=False, name="predictor")
+    with pytest.raises(UserError, match="Predictor returns shape"):
+        Mine(projector, wrong)

@@ -1,0 +1,42 @@
+"""Contrastive losses, queues and shuffling over two replicas are those of the global batch."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+SCRIPT = pathlib.Path(__file__).with_name("replicas_run.py")
+
+
+@pytest.fixture(scope="module")
+def run():
+    """Returns what the script printed."""
+    ended = subprocess.run(
+        [sys.executable, SCRIPT], capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONPATH": str(SCRIPT.parents[2])},
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    return json.loads(ended.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("name", ["nt_xent", "mocov3"])
+def test_loss_and_gradients_are_those_of_the_global_batch(run, name):
+    found, expected = run[name], run[f"{name}_whole"]
+    np.testing.assert_allclose(found["loss"], expected["loss"], rtol=1e-5)
+    for side in ("to_a", "to_b"):
+        np.testing.assert_allclose(found[side], expected[side], rtol=1e-3, atol=1e-6)
+
+
+def test_every_replica_holds_the_keys_of_all(run):
+    assert run["queue_between_replicas"] == 0
+    assert run["queue_from_keys"] < 1e-6
+
+
+def test_shuffled_images_cross_replicas_and_their_keys_come_back(run):
+    assert run["shuffled_is_permutation"]
+    assert run["crossed_replicas"]
+    assert run["back"] == 0

@@ -1,0 +1,123 @@
+"""From settings to objects."""
+
+import keras
+import pytest
+from keras import layers
+
+from tfcq import build
+from tfcq.config import config_from_flat
+from tfcq.errors import UserError
+from tfcq.training.optimizers import OPTIMIZERS
+
+SHAPE = (8, 8, 1)
+
+
+def optimizer(steps=10, **values):
+    return build.optimizer(config_from_flat({"epochs": 10, **values}), steps)
+
+
+def rate(optimizer, step):
+    optimizer.iterations.assign(step)
+    return float(optimizer.learning_rate)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_optimizer_by_name(name):
+    assert type(optimizer(optimizer=name)) is OPTIMIZERS[name]
+
+
+def test_learning_rate_is_scaled_by_the_batch_only_when_asked_for():
+    values = {"learning_rate": 0.5, "batch_size": 64, "learning_rate_schedule": "constant"}
+    assert rate(optimizer(**values), 0) == pytest.approx(0.5)
+    assert rate(optimizer(**values, scale_learning_rate=True), 0) == pytest.approx(0.125)
+
+
+def test_warm_up_and_milestones_count_in_any_unit():
+    found = optimizer(
+        learning_rate=0.8,
+        batch_size=100,
+        warmup="4steps",
+        learning_rate_schedule="step",
+        milestones="2epochs,5000examples",
+        milestone_factor=0.5,
+    )
+    expected = {0: 0, 2: 0.4, 4: 0.8, 19: 0.8, 20: 0.4, 49: 0.4, 50: 0.2, 99: 0.2}
+    assert {step: pytest.approx(rate(found, step)) for step in expected} == expected
+
+
+def test_length_of_a_run():
+    assert build.total_steps(config_from_flat({"epochs": 3}), 7) == 21
+    assert build.total_steps(config_from_flat({"duration": "25steps"}), 7) == 25
+    examples = config_from_flat({"duration": "640examples", "batch_size": 64})
+    assert build.total_steps(examples, 7) == 10
+    with pytest.raises(UserError, match="is 0 steps"):
+        build.total_steps(config_from_flat({"duration": "1examples"}), 7)
+
+
+def test_policy_is_the_recipes_unless_given():
+    def of(**values):
+        return build.policy(config_from_flat(values))
+
+    assert of().name == "paper"
+    assert of(recipe="cq_c").weight_quantizer == "linear"
+    assert of(recipe="pact").activation_quantizer == "pact"
+    assert of(recipe="cq_c", policy="uniform").weight_quantizer == "minmax"
+    changed = of(policy="uniform", weight_quantizer="lsq")
+    assert (changed.weight_quantizer, changed.activation_quantizer) == ("lsq", "minmax")
+
+
+@pytest.mark.parametrize(
+    ("values", "features"),
+    [
+        ({"backbone": "resnet18", "width": 2}, 16),
+        ({"backbone": "cifar_resnet8", "width": 2}, 8),
+        ({"backbone": "cifar_resnet8", "width": 2, "shortcut": "projection"}, 8),
+        ({"backbone": "mobilenet_v2", "width": 8}, 1280),
+    ],
+)
+def test_backbone_by_name_takes_its_settings(values, features):
+    model = build.backbone(config_from_flat(values), SHAPE)
+    assert model.output_shape == (None, features)
+
+
+def test_backbone_from_a_file_keeps_its_weights(tmp_path):
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [keras.Input(SHAPE), layers.Conv2D(3, 3), layers.GlobalAveragePooling2D()]
+    )
+    path = tmp_path / "mine.keras"
+    model.save(path)
+    config = config_from_flat({"backbone": f"file:{path}"})
+    loaded = build.backbone(config, SHAPE)
+    for ours, theirs in zip(loaded.get_weights(), model.get_weights(), strict=True):
+        assert (ours == theirs).all()
+    with pytest.raises(UserError, match=r"takes images of shape \(8, 8, 1\); the run's have"):
+        build.backbone(config, (9, 9, 1))
+
+
+def test_application_that_does_not_exist_names_the_nearest():
+    config = config_from_flat({"backbone": "applications:MobilNetV2"})
+    with pytest.raises(UserError, match="Did you mean 'MobileNetV2'"):
+        build.backbone(config, (32, 32, 3))
+
+
+def test_application_that_cannot_take_the_images_says_why():
+    config = config_from_flat({"backbone": "applications:MobileNetV2"})
+    with pytest.raises(UserError, match=r"cannot take images of shape \(8, 8, 1\)"):
+        build.backbone(config, SHAPE)
+
+
+def test_missing_file_is_told_in_one_line():
+    with pytest.raises(UserError, match="nowhere.keras"):
+        build.backbone(config_from_flat({"backbone": "file:nowhere.keras"}), SHAPE)
+
+
+def test_first_images():
+    images = list(range(5))
+    assert build.first_images("test_images", images, None) == images
+    assert build.first_images("test_images", images, 2) == [0, 1]
+    assert build.first_images("calibration_images", images, None, usual=3) == [0, 1, 2]
+    with pytest.raises(UserError, match="--test_images=6 with 5 images; allowed: 1 to 5"):
+        build.first_images("test_images", images, 6)
+
+

@@ -1,0 +1,230 @@
+"""Every flag file is a run that can be started, and says which figure of which table it is for."""
+
+import os
+import pathlib
+import re
+
+import numpy as np
+import pytest
+
+from tfcq.backbones.names import cifar_depth
+from tfcq.config import Config, check_used, config_from_flat, differences, flat
+from tfcq.errors import UserError
+from tfcq.pretraining.framework_settings import FRAMEWORK_SETTINGS
+from tfcq.pretraining.recipes import RECIPES, recipe_named
+from tfcq.train import flag_set
+
+ROOT = pathlib.Path(__file__).parent.parent
+FILES = {str(path.relative_to(ROOT)): path for path in sorted((ROOT / "flags").rglob("*.cfg"))}
+PAPER_FILES = [name for name in FILES if name.startswith(("flags/ssql/", "flags/cq/"))]
+DATASETS = {"cifar10": "cifar10", "cifar100": "cifar100", "imagenet": "imagenet2012"}
+BATCH = 4
+# What a step is not taken for again: numbers, views (which have a test of their own), and choices
+# that the tests of backbones and frameworks go through.
+NO_OTHER_STEP = {
+    "dataset", "train_images", "image_size", "crop_area", "flip", "brightness", "contrast",
+    "saturation", "hue", "stem", "weight_bits", "activation_bits", "precision_set", "temperature",
+    "regression_loss", "loss_reduction", "target_momentum", "target_momentum_schedule", "epochs",
+    "learning_rate", "scale_learning_rate", "weight_decay",
+}  # fmt: skip
+
+
+def config_of(*arguments: str) -> Config:
+    """Returns the settings of a command line, every given one of which has an effect."""
+    command = flag_set().parse(list(arguments))
+    config = config_from_flat({k: v for k, v in command.values.items() if k in flat(Config())})
+    check_used(config, command.given)
+    return config
+
+
+def header_and_flags(name: str) -> tuple[str, list[str]]:
+    """Returns the comments that open a file, as one text, and the lines after them."""
+    lines = FILES[name].read_text().splitlines()
+    end = next(index for index, line in enumerate(lines) if not line.startswith("# "))
+    return " ".join(line.removeprefix("#").strip() for line in lines[:end]), lines[end:]
+
+
+CONFIGS = {name: config_of(f"--flagfile={path}") for name, path in FILES.items()}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_file_opens_with_its_command_and_what_came_of_it(name):
+    header, lines = header_and_flags(name)
+    commands = re.findall(r"python -m tfcq\.train [^#]*?\.cfg(?: (?:\\ )?--data_dir=DIR)?", header)
+    data = "" if CONFIGS[name].data.dataset == "digits" else " --data_dir=DIR"
+    command = f"python -m tfcq.train --flagfile={name}{data}"
+    assert [text.replace("\\ ", "") for text in commands] == [command]
+    assert not header.startswith("python")
+    assert "measured yet." in header or "One seed gave" in header
+    assert lines and all(re.fullmatch(r"--\w+(=\S.*)?", line) for line in lines)
+    assert all(len(line) <= 100 for line in FILES[name].read_text().splitlines())
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_line_of_a_file_is_a_setting_that_it_changes_nothing_to_name_once(name):
+    _, lines = header_and_flags(name)
+    command = flag_set().parse(lines)
+    names = [line.removeprefix("--").split("=")[0] for line in lines]
+    assert sorted(names) == sorted(command.given)
+    values = {key: command.values[key] for key in command.given}
+    assert config_from_flat(values) == CONFIGS[name]
+
+
+@pytest.mark.parametrize("name", PAPER_FILES)
+def test_name_of_a_file_is_its_table_data_and_network(name):
+    match = re.fullmatch(
+        r"flags/(?P<paper>ssql|cq)/table(?P<table>\d+)_(?P<data>cifar100?|imagenet)_"
+        r"(?P<network>resnet\d+|mobilenet_v2|vit_small)_(?P<method>[a-z0-9_]+?)"
+        r"(_(?P<bits>\d+-16))?\.cfg",
+        name,
+    )
+    config, (header, _) = CONFIGS[name], header_and_flags(name)
+    paper = {"ssql": "SSQL paper", "cq": "Contrastive Quant"}[match["paper"]]
+    assert re.search(rf"{paper}, Tables? ([\d ,and]*\b)?{match['table']}\b", header)
+    assert config.data.dataset == DATASETS[match["data"]]
+    assert config.network.backbone.removeprefix("cifar_") == match["network"]
+    if match["paper"] == "cq" and recipe_named(config.method.recipe).draws:
+        assert config.method.precision_set == (match["bits"] or "6-16")
+
+
+def test_the_same_run_has_one_file():
+    seen = {}
+    for name in PAPER_FILES:
+        assert seen.setdefault(CONFIGS[name].to_json(), name) == name
+
+
+def test_digits_have_a_file_for_every_framework_and_every_recipe():
+    digits = {pathlib.Path(n).stem: c for n, c in CONFIGS.items() if n.startswith("flags/digits/")}
+    assert set(digits) == {*FRAMEWORK_SETTINGS, *RECIPES} - {"ssql"}
+    for name, config in digits.items():
+        expected = (name, "ssql") if name in FRAMEWORK_SETTINGS else ("simsiam", name)
+        assert (config.method.framework, config.method.recipe) == expected
+        assert config.data.dataset == "digits"
+
+
+@pytest.mark.parametrize(
+    ("name", "flag"),
+    [("flags/ssql/table1_cifar10_resnet18_simsiam.cfg", "--weight_bits=4"),
+     ("flags/ssql/table1_cifar10_resnet18_simclr.cfg", "--predictor_width=512"),
+     ("flags/ssql/table1_cifar10_resnet18_ssql.cfg", "--queue_size=4096"),
+     ("flags/ssql/table13_cifar10_vit_small_mocov3.cfg", "--stem=cifar"),
+     ("flags/cq/table4_cifar100_resnet74_cq_c.cfg", "--stem=cifar"),
+     ("flags/cq/table4_cifar100_resnet74_cq_c.cfg", "--weight_bits=4"),
+     ("flags/digits/cq_quant.cfg", "--crop_area=0.4-1"),
+     ("flags/digits/pact.cfg", "--data_dir=DIR")],
+)  # fmt: skip
+def test_flag_that_the_method_does_not_use_is_refused_beside_a_file(name, flag):
+    with pytest.raises(UserError, match=flag.removeprefix("--").split("=")[0]):
+        config_of(f"--flagfile={FILES[name]}", flag)
+
+
+def kind_of(backbone: str) -> str:
+    """Returns the name of a backbone without its depth."""
+    return "cifar_resnet" if cifar_depth(backbone) else re.sub(r"^resnet\d+$", "resnet", backbone)
+
+
+def combination(config: Config) -> tuple[str, str, str, str]:
+    """Returns what decides which code a run goes through."""
+    method = config.method
+    kind = kind_of(config.network.backbone)
+    return method.framework, method.recipe, kind, config.optimization.optimizer
+
+
+FIRST_OF = {}
+for _name, _config in CONFIGS.items():
+    FIRST_OF.setdefault(combination(_config), _name)
+
+
+def tiny(config: Config) -> Config:
+    """Returns the same run with a narrow network of the least depth of its kind, on few pixels."""
+    kind = kind_of(config.network.backbone)
+    small = {
+        "resnet": {"backbone": "resnet18", "width": 2},
+        "cifar_resnet": {"backbone": "cifar_resnet8", "width": 2},
+        "mobilenet_v2": {"width": 8},
+        "vit_small": {"width": 12},
+    }[kind]
+    heads = {"projection_width": 8, "projection_hidden": 8, "predictor_width": 4, "queue_size": 64}
+    own = FRAMEWORK_SETTINGS[config.method.framework]
+    small |= {name: value for name, value in heads.items() if name in own}
+    pixels = 32 if config.network.stem == "imagenet" else 8
+    return config_from_flat({**flat(config), **small, "image_size": pixels, "batch_size": BATCH})
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_step_is_taken_for_every_file_or_for_one_that_differs_in_nothing_else(name):
+    stepped = tiny(CONFIGS[FIRST_OF[combination(CONFIGS[name])]])
+    changed = {text.split(":")[0] for text in differences(stepped, tiny(CONFIGS[name]))}
+    assert changed <= NO_OTHER_STEP
+
+
+@pytest.mark.parametrize("case", FIRST_OF, ids=lambda case: "-".join(case))
+def test_every_combination_of_the_files_takes_a_step(case):
+    import keras
+
+    from tfcq import build
+
+    config = tiny(CONFIGS[FIRST_OF[case]])
+    assert combination(config) == case
+    channels = 1 if config.data.dataset == "digits" else 3
+    shape = (config.data.image_size, config.data.image_size, channels)
+    keras.utils.set_random_seed(0)
+    # The length is the file's own, since warm-up and momentum are parts of it. Called by itself,
+    # the step is eager: tracing it would take longer than taking it.
+    model = build.pretrainer(config, shape, steps=1)
+    random = np.random.default_rng(0)
+    views = [random.random((BATCH, *shape), np.float32) for _ in model.recipe.views]
+    figures = model.train_step(tuple(map(keras.ops.convert_to_tensor, views)))
+    assert np.isfinite(float(figures["loss"]))
+    assert int(model.optimizer.iterations) == int(model.step.value) == 1
+
+
+def test_every_file_has_views_and_a_schedule_of_its_full_size():
+    from tfcq import build
+
+    for config in CONFIGS.values():
+        grey = config.data.dataset in ("digits", "fashion_mnist")
+        size = config.data.image_size or {"digits": 8, "fashion_mnist": 28}.get(
+            config.data.dataset, 32
+        )
+        assert build.augmentation(config, (size, size, 1 if grey else 3))
+        assert build.optimizer(config, steps=10)
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """A folder with each of the files' TFDS data sets, of a few synthetic images."""
+    import tensorflow_datasets as tfds
+
+    folder = tmp_path_factory.mktemp("tfds")
+    random = np.random.default_rng(0)
+    for name in DATASETS.values():
+        builder = tfds.builder(name, data_dir=folder)
+        os.makedirs(builder.data_dir)
+        shape = [size or 40 for size in builder.info.features["image"].shape]
+        values = {"label": 1, "coarse_label": 1, "id": "0", "file_name": "0.jpeg"}
+        writer = tfds.core.SequentialWriter(builder.info, max_examples_per_shard=BATCH)
+        writer.initialize_splits(["train"])
+        for _ in range(BATCH):
+            values["image"] = random.integers(0, 256, shape, np.uint8)
+            example = {feature: values[feature] for feature in builder.info.features}
+            writer.add_examples({"train": [example]})
+        writer.close_all()
+    return str(folder)
+
+
+@pytest.mark.parametrize("dataset", DATASETS.values())
+def test_tfds_data_of_the_files_become_views(dataset, prepared):
+    from tfcq import build
+    from tfcq.data.pipeline import view_batches
+
+    config = next(c for c in CONFIGS.values() if c.data.dataset == dataset)
+    config = config_from_flat({**flat(config), "data_dir": prepared})
+    split = build.training_split(config)
+    shape = build.image_shape(config, split)
+    assert shape == ((224, 224, 3) if dataset == "imagenet2012" else (32, 32, 3))
+    one, other = next(
+        iter(view_batches(split, build.augmentation(config, shape), shape[0], BATCH, seed=0))
+    )
+    assert one.shape == other.shape == (BATCH, *shape)
+    assert float(abs(one - other).numpy().max()) > 0

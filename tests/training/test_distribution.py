@@ -1,0 +1,39 @@
+"""Strategies by name, and what a batch must be for them."""
+
+import keras
+import pytest
+import tensorflow as tf
+from keras import layers
+
+from tfcq.errors import UserError
+from tfcq.training.distribution import check_batch_size, strategy_named, synchronize_batch_norm
+
+
+def test_single_is_the_default_strategy():
+    assert strategy_named("single") is tf.distribute.get_strategy()
+    assert strategy_named("single").num_replicas_in_sync == 1
+
+
+def test_unknown_strategy_names_the_nearest():
+    with pytest.raises(UserError, match="Did you mean 'mirrored'"):
+        strategy_named("mirored")
+
+
+@pytest.mark.parametrize(("size", "replicas"), [(64, 1), (64, 4), (4, 2), (2, 1)])
+def test_batch_that_splits_evenly_is_taken(size, replicas):
+    check_batch_size(size, replicas)
+
+
+@pytest.mark.parametrize(
+    ("size", "replicas", "nearest"), [(30, 4, 32), (63, 8, 64), (4, 4, 8), (2, 2, 4)]
+)
+def test_batch_that_does_not_split_names_the_nearest(size, replicas, nearest):
+    with pytest.raises(UserError, match=f"The nearest is {nearest}\\."):
+        check_batch_size(size, replicas)
+
+
+def test_every_batch_norm_is_synchronized_in_nested_models_too():
+    inner = keras.Sequential([keras.Input((3,)), layers.BatchNormalization(name="inner_norm")])
+    model = keras.Sequential([keras.Input((3,)), layers.BatchNormalization(), inner])
+    synchronize_batch_norm(model)
+    assert model.layers[0].synchronized and inner.layers[0].synchronized

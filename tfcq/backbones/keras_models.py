@@ -1,0 +1,50 @@
+"""Backbones that others built: `keras.applications` and saved `.keras` files."""
+
+import os
+
+import keras
+
+from tfcq.errors import UserError, unknown_choice
+from tfcq.nn.quantizable import load
+
+
+def application(name: str, input_shape: tuple[int, int, int]) -> keras.Model:
+    """Returns a network of `keras.applications` with random weights, without classifier.
+
+    Args:
+        name: its name there, such as `"MobileNetV2"`.
+        input_shape: height, width and channels of the images.
+
+    Raises:
+        UserError: on an unknown name, or images that the network cannot take.
+    """
+    names = [n for n in dir(keras.applications) if n[0].isupper()]
+    if name not in names:
+        raise unknown_choice("network of keras.applications", name, names)
+    try:
+        return getattr(keras.applications, name)(
+            include_top=False, weights=None, input_shape=input_shape, pooling="avg"
+        )
+    except ValueError as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{name} cannot take images of shape {input_shape}: {reason}") from None
+
+
+def backbone_from_file(path: str | os.PathLike, input_shape: tuple[int, int, int]) -> keras.Model:
+    """Returns the model of a `.keras` file, with its weights.
+
+    Args:
+        path: the file.
+        input_shape: height, width and channels of the images.
+
+    Raises:
+        UserError: when it cannot be read or takes other images.
+    """
+    model = load(path)
+    taken = tuple(model.input_shape[1:])
+    if len(taken) != 3 or any(a not in (None, b) for a, b in zip(taken, input_shape, strict=True)):
+        raise UserError(
+            f"{path} takes images of shape {taken}; the run's have {tuple(input_shape)}. Give "
+            "--image_size, or another file."
+        )
+    return model

@@ -1,0 +1,72 @@
+"""BYOL (Grill et al., 2020): predict what a slowly moving copy of the network makes of the view."""
+
+import tensorflow as tf
+
+from tfcq import losses
+from tfcq.errors import unknown_choice
+from tfcq.nn.heads import multi_layer_perceptron
+from tfcq.pretraining.framework import Framework
+
+REGRESSIONS = {
+    "normalized_mse": losses.normalized_mse,
+    "negative_cosine": losses.negative_cosine,
+}
+
+
+class BYOL(Framework):
+    """Projector and predictor of two layers; targets come from the momentum network.
+
+    Args:
+        *args: as for `Framework`.
+        regression_loss: `"normalized_mse"` (BYOL, Eq. 2), or `"negative_cosine"`, which has half
+            its gradient (the SSQL authors' code).
+        **kwargs: as for `Framework`.
+
+    Raises:
+        UserError: on an unknown loss.
+    """
+
+    def __init__(self, *args, regression_loss: str = "normalized_mse", **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        if regression_loss not in REGRESSIONS:
+            raise unknown_choice("regression loss", regression_loss, REGRESSIONS)
+        self.regression_loss = regression_loss
+
+    def compare(
+        self, predictions: tf.Tensor, targets: tf.Tensor, mutual: bool = False
+    ) -> tf.Tensor:
+        """Returns the distance between prediction and target, of shape ().
+
+        Args:
+            predictions: float tensor [batch, width].
+            targets: float tensor [batch, width]; no gradient flows into it.
+            mutual: makes no difference here.
+        """
+        return REGRESSIONS[self.regression_loss](predictions, targets)
+
+
+def byol(
+    features: int,
+    projection_width: int = 256,
+    projection_hidden: int = 4096,
+    predictor_width: int = 4096,
+    target_momentum: float = 0.996,
+    **kwargs,
+) -> BYOL:
+    """Returns BYOL with the heads of its paper (Sec. 3.3).
+
+    Args:
+        features: width of the backbone's features.
+        projection_width: width of the embedding.
+        projection_hidden: width of the projector's hidden layer.
+        predictor_width: width of the predictor's hidden layer.
+        target_momentum: share of itself that the target network keeps in an update.
+        **kwargs: as for `BYOL`.
+    """
+    projector = multi_layer_perceptron(
+        features, (projection_hidden, projection_width), last_norm=False, name="projector"
+    )
+    predictor = multi_layer_perceptron(
+        projection_width, (predictor_width, projection_width), last_norm=False, name="predictor"
+    )
+    return BYOL(projector, predictor, target_momentum=target_momentum, **kwargs)

@@ -1,0 +1,95 @@
+"""What every framework is: a projector, perhaps a predictor, and how two embeddings compare."""
+
+import keras
+import tensorflow as tf
+
+from tfcq.errors import UserError
+from tfcq.nn.policies import WEIGHTS_8_BIT, Policy
+from tfcq.nn.quantizable import quantizable
+from tfcq.quantization.precision import Precision, RecordRanges
+
+
+class Framework(keras.layers.Layer):
+    """Heads of a framework; a subclass adds `compare`.
+
+    The predictor is always float (the SSQL authors' setting).
+
+    Args:
+        projector: float model from features [batch, features] to embeddings [batch, width].
+        predictor: float model from embeddings to predictions of the same width; None where
+            embeddings are compared as they are.
+        projector_policy: how the projector is quantized in quantized passes; 8-bit weights and
+            float activations by default (the SSQL authors' setting).
+        target_momentum: share of itself that the target network keeps in an update, 0 to below 1;
+            None where the network is its own target.
+        target_momentum_schedule: `"constant"`, or `"cosine"` up to 1 at the end of training (BYOL,
+            Sec. 3.3).
+        target_update: `"after_step"`, after the optimizer's step, or `"before_targets"`, before
+            the step's targets are computed (the SSQL authors' order).
+        **kwargs: as for `keras.layers.Layer`.
+    """
+
+    def __init__(
+        self,
+        projector: keras.Model,
+        predictor: keras.Model | None = None,
+        projector_policy: Policy = WEIGHTS_8_BIT,
+        target_momentum: float | None = None,
+        target_momentum_schedule: str = "constant",
+        target_update: str = "after_step",
+        **kwargs,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.projector = quantizable(projector, projector_policy)
+        self.predictor = predictor
+        if predictor is not None and predictor.output_shape != projector.output_shape:
+            raise UserError(
+                f"Predictor returns shape {predictor.output_shape}, projector "
+                f"{projector.output_shape}; allowed: the same."
+            )
+        self.target_momentum = target_momentum
+        self.target_momentum_schedule = target_momentum_schedule
+        self.target_update = target_update
+        self.built = True
+
+    def project(
+        self, features: tf.Tensor, precision: Precision | RecordRanges | None, training: bool = True
+    ) -> tf.Tensor:
+        """Returns the embedding z, float [batch, width].
+
+        Args:
+            features: float tensor [batch, features].
+            precision: the pass.
+            training: whether batch norm uses the batch's statistics.
+        """
+        return self.projector(features, precision=precision, training=training)
+
+    def predict(self, embeddings: tf.Tensor, training: bool = True) -> tf.Tensor:
+        """Returns the prediction p, float [batch, width]; the embedding itself without predictor.
+
+        Args:
+            embeddings: float tensor [batch, width].
+            training: whether batch norm uses the batch's statistics.
+        """
+        if self.predictor is None:
+            return embeddings
+        return self.predictor(embeddings, training=training)
+
+    def compare(
+        self, predictions: tf.Tensor, targets: tf.Tensor, mutual: bool = False
+    ) -> tf.Tensor:
+        """Returns the loss of one pair, of shape ().
+
+        Args:
+            predictions: float tensor [batch, width].
+            targets: float tensor [batch, width], the embeddings to predict.
+            mutual: whether the recipe holds the pair in the other direction too.
+        """
+        raise NotImplementedError
+
+    def end_step(self, targets: list[tf.Tensor]) -> None:
+        """Keeps what later steps need of this one's targets; nothing unless a framework says so.
+
+        Args:
+            targets: float tensors [batch, width], the target embeddings of the step.
+        """

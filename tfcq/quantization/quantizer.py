@@ -1,0 +1,81 @@
+"""The base of the serializable quantizers.
+
+All but `MinMaxActivationQuantizer`, which quantizes over a given range, are used alike:
+
+    learned = quantizer.build(layer, shape, axes)       # a new weight of the layer, or None
+    quantizer(tensor, bits, axes, seed, learned=learned)
+"""
+
+import inspect
+from typing import Any, Self
+
+import keras
+
+from tfcq.quantization.bitwidths import check_bits
+
+
+class Quantizer:
+    """What all quantizers share: perhaps fixed bits, perhaps a learned weight, a configuration.
+
+    Args:
+        bits: fixed bits, or None to take those of the pass.
+
+    Raises:
+        UserError: when bits are outside 2 to 16.
+    """
+
+    # Whether it quantizes over a range of the tensor, recorded or its own.
+    takes_range = False
+
+    def __init__(self, bits: int | None = None) -> None:
+        if bits is not None:
+            check_bits(bits)
+        self.bits = bits
+
+    def build(
+        self,
+        layer: keras.layers.Layer,
+        shape: tuple[int | None, ...],
+        axes: list[int] | None = None,
+    ) -> keras.Variable | None:
+        """Adds what the quantizer learns to a layer; returns it, or None if it learns nothing.
+
+        Args:
+            layer: the layer that calls the quantizer.
+            shape: shape of the tensors to quantize.
+            axes: the axes that one output channel spans; None for activations.
+        """
+        return None
+
+    def chosen_bits(self, bits: Any) -> Any:
+        """Returns the fixed bits, or else those of the pass.
+
+        Args:
+            bits: int or int32 tensor of shape (), the bits of the pass.
+        """
+        return bits if self.bits is None else self.bits
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments."""
+        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        """Returns the quantizer that `get_config` described."""
+        return cls(**config)
+
+
+class SignedQuantizer(Quantizer):
+    """An activation quantizer that is told whether its tensors can be negative.
+
+    Args:
+        bits: fixed bits, or None to take those of the pass.
+        signed: whether activations can be negative.
+
+    Raises:
+        UserError: when bits are outside 2 to 16.
+    """
+
+    def __init__(self, bits: int | None = None, signed: bool = False) -> None:
+        super().__init__(bits)
+        self.signed = signed

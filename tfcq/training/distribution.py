@@ -1,0 +1,69 @@
+"""On which devices a run trains."""
+
+import keras
+import tensorflow as tf
+
+from tfcq.errors import UserError, unknown_choice
+
+STRATEGIES = ("single", "mirrored", "tpu")
+
+
+def strategy_named(name: str) -> tf.distribute.Strategy:
+    """Returns a distribution strategy.
+
+    Args:
+        name: `"single"` (one device), `"mirrored"` (every GPU of this machine, or its CPU) or
+            `"tpu"` (the TPU that the environment names).
+
+    Raises:
+        UserError: on an unknown name, or when there is no TPU.
+    """
+    if name not in STRATEGIES:
+        raise unknown_choice("strategy", name, STRATEGIES)
+    if name == "mirrored":
+        return tf.distribute.MirroredStrategy()
+    if name == "tpu":
+        return _tpu_strategy()
+    return tf.distribute.get_strategy()
+
+
+def _tpu_strategy() -> tf.distribute.Strategy:
+    try:
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver.connect()
+    except (ValueError, tf.errors.OpError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"No TPU was found ({reason}); allowed here: 'single' or 'mirrored'."
+        ) from None
+    return tf.distribute.TPUStrategy(resolver)
+
+
+def check_batch_size(batch_size: int, replicas: int) -> None:
+    """Refuses a batch that cannot be split evenly.
+
+    Args:
+        batch_size: images per step, over all replicas.
+        replicas: number of replicas.
+
+    Raises:
+        UserError: naming the nearest size that can be.
+    """
+    if batch_size % replicas or batch_size < 2 * replicas:
+        nearest = max(2, round(batch_size / replicas)) * replicas
+        raise UserError(
+            f"batch_size={batch_size} over {replicas} replicas; allowed: multiples of {replicas}, "
+            f"at least 2 images each. The nearest is {nearest}."
+        )
+
+
+def synchronize_batch_norm(model: keras.Model) -> None:
+    """Makes every batch norm use the statistics of the global batch instead of its replica's.
+
+    Args:
+        model: a model; its layers are changed.
+    """
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.synchronized = True
+        elif isinstance(layer, keras.Model):
+            synchronize_batch_norm(layer)
