@@ -7,6 +7,7 @@ from keras import layers
 from tfcq import build
 from tfcq.config import config_from_flat
 from tfcq.errors import UserError
+from tfcq.nn.quantizable import QuantizableModel, quantizable
 from tfcq.training.optimizers import OPTIMIZERS
 
 SHAPE = (8, 8, 1)
@@ -112,6 +113,21 @@ def test_missing_file_is_told_in_one_line():
         build.backbone(config_from_flat({"backbone": "file:nowhere.keras"}), SHAPE)
 
 
+def test_backbone_of_an_earlier_run_goes_on_with_its_own_quantizers(tmp_path):
+    keras.utils.set_random_seed(0)
+    float_model = keras.Sequential(
+        [keras.Input(SHAPE), layers.Conv2D(3, 3), layers.GlobalAveragePooling2D()]
+    )
+    path = tmp_path / "backbone.keras"
+    quantizable(float_model, "uniform").save(path)
+    heads = {"projection_width": 4, "predictor_width": 2}
+    values = {"backbone": f"file:{path}", **heads}
+    model = build.pretrainer(config_from_flat(values), SHAPE, steps=2)
+    assert isinstance(model.backbone, QuantizableModel)
+    with pytest.raises(UserError, match="--policy has no effect here: file:.* quantizable already"):
+        build.pretrainer(config_from_flat({**values, "policy": "paper"}), SHAPE, steps=2)
+
+
 def test_first_images():
     images = list(range(5))
     assert build.first_images("test_images", images, None) == images
@@ -119,5 +135,3 @@ def test_first_images():
     assert build.first_images("calibration_images", images, None, usual=3) == [0, 1, 2]
     with pytest.raises(UserError, match="--test_images=6 with 5 images; allowed: 1 to 5"):
         build.first_images("test_images", images, 6)
-
-

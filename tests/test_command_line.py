@@ -47,7 +47,7 @@ def test_flags_of_every_kind_are_read_and_known_as_given():
 def test_help_names_every_flag_once_under_its_group():
     text = flag_set().help_text()
     lines = text.splitlines()
-    names = [*flat(Config()), "run_dir", "help", "flagfile", "verbosity"]
+    names = [*flat(Config()), "run_dir", "list_recipes", "help", "flagfile", "verbosity"]
     for name in names:
         assert sum(line.startswith(f"  --{name} ") for line in lines) == 1, name
     assert sum(line.startswith("  --") for line in lines) == len(names)
@@ -63,7 +63,7 @@ def test_help_shows_defaults_and_choices():
     assert lines["--seed"].endswith("[0]")
     assert lines["--warmup"].endswith("[0epochs]")
     assert "resnet18, resnet34, resnet50" in lines["--backbone"]
-    assert lines["--stem"].endswith("[cifar]")
+    assert lines["--stem"].endswith("default cifar: cifar, imagenet")
 
 
 @pytest.mark.parametrize(

@@ -110,7 +110,8 @@ def test_unknown_choice_names_the_nearest(name, value, hint):
      ("weight_decay", math.nan), ("warmup", "-1epochs"), ("warmup", "1.5steps"),
      ("duration", "0.5examples"), ("milestone_factor", 1.0), ("milestones", "30epochs"),
      ("queue_size", 10), ("temperature", 0.0), ("target_momentum", 0.5), ("patch_size", 0),
-     ("precision_set", "1-4"), ("weight_bits", "1-4"), ("activation_bits", "8-4"),
+     ("precision_set", "1-4"),
+     ("precision_set", ""), ("weight_bits", ""), ("weight_bits", "1-4"), ("activation_bits", "8-4"),
      ("crop_area", "1-0.2"), ("seed", -1), ("flip", 1.5), ("hue", 0.6)],
 )  # fmt: skip
 def test_number_out_of_range_is_refused(name, value):
@@ -175,6 +176,25 @@ def test_framework_takes_its_own_settings_and_no_others(framework):
             assert flat(config_from_flat(values))[name] == value
         else:
             assert f"of framework '{framework}' '{name}'" in error_of(config_from_flat, values)
+
+
+def test_fixed_schedule_takes_one_precision_for_both():
+    config_from_flat({"recipe": "cq_a", "precision_set": "8", "bit_schedule": "fixed"})
+
+
+def test_queue_must_hold_the_keys_of_a_step():
+    queue = {"framework": "mocov2", "batch_size": 64}
+    assert "a step makes 128 keys" in error_of(config_from_flat, {**queue, "queue_size": 127})
+    config_from_flat({**queue, "queue_size": 128})
+    config_from_flat({**queue, "queue_size": 64, "recipe": "v1@fp->v2@fp"})
+
+
+@pytest.mark.parametrize("kind", ["lsq", "pact"])
+@pytest.mark.parametrize("recipe", ["float", "quantized_target"])
+def test_scales_that_would_never_be_trained_are_refused(kind, recipe):
+    values = {"activation_quantizer": kind, "recipe": recipe}
+    assert "which trains no quantized pass" in error_of(config_from_flat, values)
+    config_from_flat({**values, "recipe": "ssql"})
 
 
 def test_names_that_settings_know_are_those_of_the_code():

@@ -21,7 +21,8 @@ from tfcq.data.sources import Source, Split, open_source, view_size
 from tfcq.errors import UserError
 from tfcq.evaluation.linear import check_labels
 from tfcq.evaluation.sweep import LabelledImages
-from tfcq.nn.policies import Policy, policy_named
+from tfcq.nn.policies import Policy
+from tfcq.nn.quantizable import QuantizableModel
 from tfcq.pretraining.pretrainer import Pretrainer
 from tfcq.pretraining.recipes import recipe_named
 from tfcq.training.distribution import synchronize_batch_norm
@@ -134,15 +135,16 @@ def pretrainer(config: Config, shape: tuple[int, int, int], steps: int) -> Pretr
         UserError: on settings that do not fit each other or the length of the run.
     """
     method, total = config.method, total_steps(config, steps)
+    network = backbone(config, shape)
     model = Pretrainer(
-        backbone(config, shape),
+        network,
         framework=method.framework,
         recipe=method.recipe,
         weight_bits=method.weight_bits,
         activation_bits=method.activation_bits,
         precision_set=method.precision_set,
         bit_schedule=method.bit_schedule,
-        policy=policy(config),
+        policy=_policy_for(config, network),
         seed=config.execution.seed,
         loss_reduction=method.loss_reduction,
         **method.framework_settings(),
@@ -154,6 +156,19 @@ def pretrainer(config: Config, shape: tuple[int, int, int], steps: int) -> Pretr
             synchronize_batch_norm(network)
     model.compile(optimizer(config, steps), jit_compile=config.execution.xla)
     return model
+
+
+def _policy_for(config: Config, network: keras.Model) -> Policy | None:
+    """Returns how a backbone becomes quantizable; None for one that is so already."""
+    if not isinstance(network, QuantizableModel):
+        return policy(config)
+    for name in ("policy", "weight_quantizer", "activation_quantizer"):
+        if getattr(config.network, name) is not None:
+            raise UserError(
+                f"--{name} has no effect here: {config.network.backbone} holds a model that is "
+                "quantizable already, with quantizers of its own; leave it out."
+            )
+    return None
 
 
 def total_steps(config: Config, steps: int) -> int:
@@ -177,7 +192,7 @@ def policy(config: Config) -> Policy:
         config: the settings.
     """
     network, recipe = config.network, recipe_named(config.method.recipe)
-    chosen = recipe.own_policy() if network.policy is None else policy_named(network.policy)
+    chosen = recipe.policy_for(network.policy)
     return chosen.with_quantizers(network.weight_quantizer, network.activation_quantizer)
 
 

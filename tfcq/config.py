@@ -26,7 +26,7 @@ from tfcq.pretraining.framework_settings import (
     TARGET_UPDATES,
     framework_settings,
 )
-from tfcq.pretraining.recipes import recipe_named
+from tfcq.pretraining.recipes import Recipe, recipe_named
 from tfcq.pretraining.schedule_names import BIT_SCHEDULES
 from tfcq.quantization.bitwidths import parse_bit_choices
 from tfcq.training.durations import Duration, parse_duration
@@ -45,6 +45,7 @@ _FRAMEWORK_SETTINGS = tuple(
 )
 _BITS = ("weight_bits", "activation_bits", "precision_set")
 _QUANTIZED_ONLY = (*_BITS, "bit_schedule")
+_LEARNED = ("lsq", "pact")
 _SHARES = ("flip", "jitter_probability", "grayscale", "blur")
 _WITHIN = {name: (0, 1) for name in _SHARES} | {"hue": (0, 0.5), "seed": (0, 2**32 - 1)}
 
@@ -85,7 +86,7 @@ class NetworkSettings:
     """The backbone and its quantizers."""
 
     backbone: str = _setting("resnet18", BACKBONE_HELP)
-    stem: str | None = _setting(None, "first layers: for small or large images [cifar]", STEMS)
+    stem: str | None = _setting(None, "first layers, for small or for large images; default cifar", STEMS)
     width: int | None = _setting(None, "channels of the first stage; default the paper's")
     shortcut: str | None = _setting(
         None, "where a CIFAR ResNet changes size: pad with zeros, or project", SHORTCUTS
@@ -238,11 +239,31 @@ class Config:
                     f"as {choices[0]}."
                 )
         settings = framework_settings(method.framework, method.framework_settings())
+        self._check_queue(recipe, settings)
+        self._check_learned_scales(recipe)
         if self.execution.batch_norm == "shuffled" and "target_momentum" not in settings:
             raise UserError(
                 f"--batch_norm=shuffled with --framework={method.framework}, which has no momentum "
                 "network; allowed: local or synchronized."
             )
+
+    def _check_queue(self, recipe: Recipe, settings: dict[str, Any]) -> None:
+        keys = self.optimization.batch_size * len({pair.target for pair in recipe.pairs})
+        if settings.get("queue_size", keys) < keys:
+            raise UserError(
+                f"--queue_size={settings['queue_size']}, and a step makes {keys} keys; allowed: "
+                f"{keys} and above."
+            )
+
+    def _check_learned_scales(self, recipe: Recipe) -> None:
+        trained = any(not pair.prediction.is_float for pair in recipe.pairs)
+        for name in ("weight_quantizer", "activation_quantizer"):
+            kind = getattr(self.network, name)
+            if kind in _LEARNED and not trained:
+                raise UserError(
+                    f"--{name}={kind} with --recipe={self.method.recipe}, which trains no "
+                    "quantized pass and so never its scales; allowed: minmax."
+                )
 
     def _check_optimization(self) -> None:
         optimization = self.optimization
@@ -397,6 +418,8 @@ def check_used(config: Config, given: set[str]) -> None:
         unused += [("milestone_factor", "the learning rate has no milestones")]
     if optimization.optimizer == "adamw":
         unused += [("nesterov", "AdamW has none")]
+    if optimization.momentum == 0:
+        unused += [("nesterov", "--momentum is 0")]
     if optimization.weight_decay == 0 and optimization.optimizer != "lars":
         unused += [("exclude", "--weight_decay is 0")]
     if config.views.jitter_probability == 0:

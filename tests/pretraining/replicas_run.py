@@ -5,11 +5,14 @@ Prints one JSON object. A process of its own: logical devices are set before Ten
 
 import json
 
+import keras
 import numpy as np
 import tensorflow as tf
 
 from tfcq import losses
+from tfcq.nn.policies import Policy
 from tfcq.pretraining.moco import mocov2, mocov3
+from tfcq.pretraining.pretrainer import Pretrainer
 from tfcq.pretraining.replicas import shuffled, unshuffled
 from tfcq.pretraining.simclr import simclr
 
@@ -61,6 +64,49 @@ def on_one_device(loss_of, a, b) -> dict:
     return {"loss": float(loss), "to_a": to_a.numpy().tolist(), "to_b": to_b.numpy().tolist()}
 
 
+def momentum_run(strategy) -> dict:
+    """Trains BYOL with learned scales for two steps; returns how its two networks moved."""
+    images = np.random.default_rng(1).random((8, 6, 6, 1)).astype(np.float32)
+    with strategy.scope():
+        keras.utils.set_random_seed(0)
+        backbone = keras.Sequential(
+            [
+                keras.Input((6, 6, 1)),
+                keras.layers.Conv2D(4, 3, name="stem"),
+                keras.layers.ReLU(name="relu"),
+                keras.layers.GlobalAveragePooling2D(name="features"),
+            ]
+        )
+        policy = Policy("lsq", weight_quantizer="lsq", activation_quantizer="lsq")
+        heads = {"projection_width": 4, "projection_hidden": 4, "predictor_width": 4}
+        model = Pretrainer(backbone, "byol", policy=policy, target_momentum=0.5, **heads)
+        model.shuffle_keys = True
+        model.compile(keras.optimizers.SGD(0.1))
+    before = [own.numpy() for own, _ in model.momentum_network.pairs(*online_of(model))]
+    data = tf.data.Dataset.from_tensor_slices((images, images + 0.1)).batch(8).repeat(2)
+    history = model.fit(data, verbose=0).history
+    pairs = model.momentum_network.pairs(*online_of(model))
+    return {
+        "loss": history["loss"][0],
+        "moved": all(
+            np.any(own.numpy() != old) for (own, _), old in zip(pairs, before, strict=True)
+        ),
+        "between_replicas": max(
+            float(np.abs(np.subtract(*joined(strategy, own.value))).max()) for own, _ in pairs
+        ),
+        "scales_copied": all(
+            np.array_equal(own.numpy(), online.numpy())
+            for own, online in pairs
+            if own.name == "step_size"
+        ),
+    }
+
+
+def online_of(model) -> tuple:
+    """Returns the networks that the momentum network follows."""
+    return model.backbone, model.framework.projector
+
+
 def main() -> None:
     """Compares two replicas with one device."""
     cpu = tf.config.list_physical_devices("CPU")[0]
@@ -68,8 +114,8 @@ def main() -> None:
     a, b = np.random.default_rng(0).normal(size=(2, 2 * ROWS, WIDTH)).astype(np.float32)
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
     with strategy.scope():
-        contrastive, keys = simclr(WIDTH, 3, 3), mocov3(WIDTH, 3, 3, 3)
-        queue = mocov2(WIDTH, WIDTH, 3, queue_size=12)
+        contrastive, keys = simclr(WIDTH, 3, 3), mocov3(WIDTH, 3, 3, 3, 0.99)
+        queue = mocov2(WIDTH, WIDTH, 3, 0.999, queue_size=12)
     figures = {
         "nt_xent": compared(strategy, contrastive, a, b, True),
         "nt_xent_whole": on_one_device(lambda a, b: losses.nt_xent(a, b, 0.5), a, b),
@@ -100,6 +146,7 @@ def main() -> None:
     first_half = {tuple(row) for row in a[:ROWS].tolist()}
     figures["crossed_replicas"] = any(tuple(r) not in first_half for r in mixed[:ROWS].tolist())
     figures["back"] = float(np.abs(np.concatenate(joined(strategy, back)) - a).max())
+    figures["momentum"] = momentum_run(strategy)
     print(json.dumps(figures))
 
 

@@ -21,7 +21,7 @@ def drawn(schedule, steps, count=1):
 def test_list_goes_through_the_candidates_in_order_over_and_over():
     schedule = BitSchedule("2,8,4", "5-6", "list")
     assert drawn(schedule, 4)[:, 0].tolist() == [[2, 5], [8, 6], [4, 5], [2, 6]]
-    assert drawn(schedule, 2, count=2).tolist() == [[[2, 5], [8, 6]], [[4, 5], [2, 6]]]
+    assert drawn(schedule, 2, count=2).tolist() == [[[2, 5], [8, 6]], [[8, 6], [4, 5]]]
 
 
 def test_uniform_draws_take_every_candidate_about_equally_often():

@@ -11,6 +11,7 @@ from keras import layers
 from tfcq import losses
 from tfcq.errors import UserError
 from tfcq.nn.heads import multi_layer_perceptron
+from tfcq.pretraining.byol import byol
 from tfcq.pretraining.framework import Framework
 from tfcq.pretraining.framework_settings import FRAMEWORK_SETTINGS
 from tfcq.pretraining.moco import mocov2, mocov3
@@ -94,14 +95,14 @@ def test_one_directional_simclr_pairs_contrast_with_detached_targets_alone():
 
 
 def test_mocov3_is_twice_the_temperature_times_info_nce():
-    framework = mocov3(4, 6, 8, 4, temperature=0.3)
+    framework = mocov3(4, 6, 8, 4, 0.99, temperature=0.3)
     a, b = rows(0), rows(1)
     expected = 2 * 0.3 * losses.contrastive_cross_entropy(a, b, range(5), 0.3)
     np.testing.assert_allclose(framework.compare(a, b), expected, rtol=1e-6)
 
 
 def test_queue_replaces_its_oldest_keys_and_holds_unit_vectors():
-    framework = mocov2(4, 6, 8, queue_size=12)
+    framework = mocov2(4, 6, 8, 0.999, queue_size=12)
     start = framework.queue.numpy()
     first, second = rows(0), rows(1, count=10)
     framework.end_step([first])
@@ -116,11 +117,11 @@ def test_queue_replaces_its_oldest_keys_and_holds_unit_vectors():
 
 def test_queue_smaller_than_a_step_is_refused():
     with pytest.raises(UserError, match="makes 5 keys, the queue holds 4; .* of 5 and above"):
-        mocov2(4, 6, 8, queue_size=4).end_step([rows(0)])
+        mocov2(4, 6, 8, 0.999, queue_size=4).end_step([rows(0)])
 
 
 def test_mocov2_compares_with_the_queue_of_earlier_steps():
-    framework = mocov2(4, 6, 8, queue_size=7)
+    framework = mocov2(4, 6, 8, 0.999, queue_size=7)
     a, b = rows(0), rows(1)
     expected = losses.queue_info_nce(a, b, framework.queue.value, framework.temperature)
     np.testing.assert_array_equal(framework.compare(a, b), expected)
@@ -157,8 +158,8 @@ def test_momentum_network_follows_in_the_order_asked_for(framework, order):
 def test_momentum_rises_to_one_along_a_cosine():
     model = pretrainer("byol")
     network = MomentumNetwork(model.backbone, model.framework.projector, 0.9, "cosine")
-    found = [float(network.momentum_at(tf.constant(k), tf.constant(10))) for k in (0, 5, 10)]
-    np.testing.assert_allclose(found, [0.9, 0.95, 1], rtol=1e-12)
+    found = [float(network.momentum_at(tf.constant(k), tf.constant(10))) for k in (0, 5, 10, 15)]
+    np.testing.assert_allclose(found, [0.9, 0.95, 1, 1], rtol=1e-12)
     by_formula = 1 - 0.1 * (math.cos(math.pi * 0.3) + 1) / 2
     np.testing.assert_allclose(
         network.momentum_at(tf.constant(3), tf.constant(10)), by_formula, rtol=1e-12
@@ -217,6 +218,27 @@ def test_cosine_momentum_needs_to_know_the_length_of_the_training():
         model.fit(unknown, verbose=0)
     model.fit(endless, steps_per_epoch=3, epochs=2, verbose=0)
     assert int(model.total_steps.value) == 6
+    model.fit(endless, steps_per_epoch=3, epochs=3, initial_epoch=2, verbose=0)
+    assert int(model.total_steps.value) == 9
+    model.fit(endless, steps_per_epoch=2, verbose=0)
+    assert int(model.total_steps.value) == 11
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [{"target_update": "before_target"}, {"target_momentum_schedule": "cosin"},
+     {"target_momentum": 1.0}],
+)  # fmt: skip
+def test_framework_refuses_a_setting_that_it_would_not_follow(setting):
+    with pytest.raises(UserError, match="allowed"):
+        byol(4, 6, 8, 4, **{"target_momentum": 0.9, **setting})
+
+
+def test_contrastive_quant_leaves_the_projector_in_float():
+    for recipe, kernels in (("cq_c", 0), ("ssql", 2)):
+        projector = pretrainer("simclr", recipe).framework.projector
+        quantized = [layer for layer in projector.layers if hasattr(layer, "weight_quantizer")]
+        assert len(quantized) == kernels
 
 
 def test_settings_of_another_framework_are_refused():

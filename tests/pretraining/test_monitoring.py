@@ -9,11 +9,11 @@ import pytest
 import tensorflow as tf
 
 from tfcq.errors import TrainingStopped
+from tfcq.pretraining.figures import feature_std_ratio
 from tfcq.pretraining.monitoring import (
     COLLAPSED_BELOW,
     StopOnFailure,
     Throughput,
-    feature_std_ratio,
 )
 
 

@@ -26,12 +26,12 @@ def test_contrastive_quant_recipes_are_its_equations():
     assert text_of(RECIPES["cq_quant"].pairs) == ["0.5*v0@q1->v0@q2", "0.5*v0@q2->v0@q1"]
     for name in ("cq_a", "cq_b", "cq_c", "cq_quant"):
         assert RECIPES[name].precision_set == "6-16"
-        assert RECIPES[name].own_policy().name == "contrastive_quant"
+        assert RECIPES[name].policy_for(None).name == "contrastive_quant"
 
 
 def test_pact_learns_its_clipping_at_fixed_bits():
-    policy = RECIPES["pact"].own_policy()
-    assert (policy.weight_quantizer, policy.activation_quantizer) == ("dorefa", "pact")
+    for policy in (RECIPES["pact"].policy_for(None), RECIPES["pact"].policy_for("int8")):
+        assert (policy.weight_quantizer, policy.activation_quantizer) == ("dorefa", "pact")
     assert RECIPES["pact"].bits(None, None, None) == {
         "weight_bits": "4", "activation_bits": "4", "precision_set": None,
     }  # fmt: skip
@@ -43,6 +43,9 @@ def test_bits_given_replace_the_recipes():
     assert ssql.bits("4", None, None)["activation_bits"] == "4-8"
     assert ssql.bits(None, None, "4-6")["precision_set"] == "4-6"
     assert cq.bits("2-8", "4-8", None)["precision_set"] is None
+    assert cq.bits(None, None, "8") == {
+        "weight_bits": None, "activation_bits": None, "precision_set": "8",
+    }  # fmt: skip
     with pytest.raises(UserError, match="drawn for weights and activations alike"):
         cq.bits("2-8", None, "4-8")
 

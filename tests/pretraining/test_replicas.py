@@ -40,3 +40,10 @@ def test_shuffled_images_cross_replicas_and_their_keys_come_back(run):
     assert run["shuffled_is_permutation"]
     assert run["crossed_replicas"]
     assert run["back"] == 0
+
+
+def test_momentum_network_follows_on_every_replica_and_takes_over_learned_scales(run):
+    found = run["momentum"]
+    assert np.isfinite(found["loss"])
+    assert found["moved"] and found["scales_copied"]
+    assert found["between_replicas"] == 0

@@ -15,6 +15,7 @@ def two_views(
     augmentation: Augmentation | None = None,
     seed: int = 0,
     first_epoch: int = 0,
+    views: tuple[int, ...] = (1, 2),
 ) -> tf.data.Dataset:
     """Returns an endless data set of batches of two views, for `Pretrainer.fit`.
 
@@ -29,6 +30,8 @@ def two_views(
         augmentation: how views are made; the standard for size and channels by default.
         seed: decides order and views.
         first_epoch: epoch to start from; what follows equals an uninterrupted stream.
+        views: numbers of the views, for a recipe that needs others: `pretrainer.recipe.views`; 0
+            is the image without augmentation.
 
     Returns:
         Data set of (view 1, view 2), each float32 [batch_size, size, size, channels] in [0, 1].
@@ -40,7 +43,9 @@ def two_views(
     split = _as_split(images)
     image_size = view_size(split, image_size)
     augmentation = augmentation or augmentation_for(image_size, split.image_shape[2])
-    views = view_batches(split, augmentation, image_size, batch_size, seed, first_epoch)
+    views = view_batches(
+        split, augmentation, image_size, batch_size, seed, first_epoch, None, views
+    )
     return views.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
 
 

@@ -114,10 +114,12 @@ class Policy:
         """
         weights = weights or self.weight_quantizer
         activations = activations or self.activation_quantizer
-        if (weights, activations) == (self.weight_quantizer, self.activation_quantizer):
-            return self
         kinds = {"weight_quantizer": weights, "activation_quantizer": activations}
-        return dataclasses.replace(self, rounding=None, detach_scale=False, **kinds)
+        if weights != self.weight_quantizer:
+            kinds["detach_scale"] = False
+        if (weights, activations) != (self.weight_quantizer, self.activation_quantizer):
+            kinds["rounding"] = None
+        return dataclasses.replace(self, **kinds)
 
 
 # SSQL's authors: the stem stays at 8 bits, and a convolution before a residual sum quantizes its
@@ -136,6 +138,8 @@ CONTRASTIVE_QUANT = Policy(
 )
 # SSQL's projector: 8-bit weights, float activations.
 WEIGHTS_8_BIT = Policy("weights_8_bit", default=LayerBits(8, FLOAT))
+# Nothing is quantized, whatever the pass.
+ALL_FLOAT = Policy("float", default=LayerBits(FLOAT, FLOAT))
 
 POLICIES = {
     policy.name: policy for policy in (PAPER, INT8, UNIFORM, CONTRASTIVE_QUANT, WEIGHTS_8_BIT)

@@ -22,8 +22,9 @@ class BitSchedule:
         kind: `"uniform"` draws each candidate with the same probability, anew each step;
             `"epoch"` draws so once for each period; `"cyclic"` rises from the first candidate to
             the last along a half cosine within each period (Fu et al. 2021, cyclic precision
-            training); `"list"` goes through the candidates in order, over and over; `"fixed"` has
-            one candidate.
+            training); `"list"` goes through the candidates in order, over and over, each draw of a
+            step one candidate ahead of the one before; `"fixed"` has one candidate. Draws of one
+            step may be equal.
         seed: seed of the draws.
         precision_set: candidates drawn for weights and activations alike, as Contrastive Quant
             does (Sec. 4.1); replaces the two above.
@@ -100,7 +101,7 @@ class BitSchedule:
         step, period = tf.cast(step, tf.int64), tf.cast(period, tf.int64)
         places = tf.range(count, dtype=tf.int64)
         if self.kind in ("list", "fixed"):
-            index = (step * count + places) % len(choices)
+            index = (step + places) % len(choices)
         elif self.kind == "cyclic":
             # The draws of one step lie evenly apart on the cycle.
             place = (step + places * period // count) % period

@@ -47,10 +47,10 @@ class BYOL(Framework):
 
 def byol(
     features: int,
-    projection_width: int = 256,
-    projection_hidden: int = 4096,
-    predictor_width: int = 4096,
-    target_momentum: float = 0.996,
+    projection_width: int,
+    projection_hidden: int,
+    predictor_width: int,
+    target_momentum: float,
     **kwargs,
 ) -> BYOL:
     """Returns BYOL with the heads of its paper (Sec. 3.3).

@@ -6,6 +6,7 @@ import tensorflow as tf
 from tfcq.errors import UserError
 from tfcq.nn.policies import WEIGHTS_8_BIT, Policy
 from tfcq.nn.quantizable import quantizable
+from tfcq.pretraining.framework_settings import check_settings
 from tfcq.quantization.precision import Precision, RecordRanges
 
 
@@ -27,6 +28,9 @@ class Framework(keras.layers.Layer):
         target_update: `"after_step"`, after the optimizer's step, or `"before_targets"`, before
             the step's targets are computed (the SSQL authors' order).
         **kwargs: as for `keras.layers.Layer`.
+
+    Raises:
+        UserError: on a setting that cannot be used, or a predictor of another width.
     """
 
     def __init__(
@@ -40,6 +44,13 @@ class Framework(keras.layers.Layer):
         **kwargs,
     ) -> None:
         super().__init__(**kwargs)
+        settings = {
+            "target_momentum_schedule": target_momentum_schedule,
+            "target_update": target_update,
+        }
+        if target_momentum is not None:
+            settings["target_momentum"] = target_momentum
+        check_settings(settings)
         self.projector = quantizable(projector, projector_policy)
         self.predictor = predictor
         if predictor is not None and predictor.output_shape != projector.output_shape:

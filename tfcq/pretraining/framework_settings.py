@@ -74,20 +74,28 @@ def framework_settings(framework: str, given: dict[str, Any]) -> dict[str, Any]:
         if name not in settings:
             raise unknown_choice(f"setting of framework {framework!r}", name, settings)
         settings[name] = value
-    _check(settings)
+    check_settings(settings)
     return settings
 
 
-def _check(settings: dict[str, Any]) -> None:
+def check_settings(settings: dict[str, Any]) -> None:
+    """Refuses values that no framework can use.
+
+    Args:
+        settings: values by setting.
+
+    Raises:
+        UserError: naming the first of them and what is allowed.
+    """
     for name, value in settings.items():
         if name in _CHOICES:
             if value not in _CHOICES[name]:
                 raise unknown_choice(name, value, _CHOICES[name])
         elif name == "target_momentum":
-            if not 0 <= value < 1:
+            if not isinstance(value, (int, float)) or not 0 <= value < 1:
                 raise UserError(f"target_momentum={value} cannot be used; allowed: 0 to below 1.")
         elif name == "temperature":
-            if value <= 0:
+            if not isinstance(value, (int, float)) or not value > 0:
                 raise UserError(f"temperature={value} cannot be used; allowed: above zero.")
-        elif not (isinstance(value, int) and value >= 1):
+        elif type(value) is not int or value < 1:
             raise UserError(f"{name}={value} cannot be used; allowed: 1 and above, such as 1.")

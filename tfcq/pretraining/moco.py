@@ -108,9 +108,9 @@ class MoCoV3(Framework):
 
 def mocov2(
     features: int,
-    projection_width: int = 128,
-    projection_hidden: int = 2048,
-    target_momentum: float = 0.999,
+    projection_width: int,
+    projection_hidden: int,
+    target_momentum: float,
     **kwargs,
 ) -> MoCoV2:
     """Returns MoCo v2 with a two-layer projector without batch norm.
@@ -134,10 +134,10 @@ def mocov2(
 
 def mocov3(
     features: int,
-    projection_width: int = 256,
-    projection_hidden: int = 4096,
-    predictor_width: int = 4096,
-    target_momentum: float = 0.99,
+    projection_width: int,
+    projection_hidden: int,
+    predictor_width: int,
+    target_momentum: float,
     **kwargs,
 ) -> MoCoV3:
     """Returns MoCo v3 with its three-layer projector and two-layer predictor.

@@ -80,6 +80,7 @@ class MomentumNetwork(keras.layers.Layer):
         if self.schedule == "constant":
             return tf.constant(self.momentum, tf.float64)
         progress = tf.cast(step, tf.float64) / tf.cast(total_steps, tf.float64)
+        progress = tf.minimum(progress, 1)
         return 1 - (1 - self.momentum) * (tf.cos(math.pi * progress) + 1) / 2
 
     def follow(
@@ -118,11 +119,11 @@ class MomentumNetwork(keras.layers.Layer):
             share = self._share(own, momentum)
             strategy.extended.update(own.value, move, args=(online.value, share), group=False)
 
-    def _share(self, own: keras.Variable, momentum: tf.Tensor) -> tf.Tensor:
-        return tf.zeros_like(momentum) if own.name in LEARNED_SCALES else momentum
+    def _share(self, own: keras.Variable, momentum: tf.Tensor) -> tf.Tensor | float:
+        return 0.0 if own.name in LEARNED_SCALES else momentum
 
 
-def _moved(own: tf.Tensor, online: tf.Tensor, momentum: tf.Tensor) -> tf.Tensor:
+def _moved(own: tf.Tensor, online: tf.Tensor, momentum: tf.Tensor | float) -> tf.Tensor:
     share = tf.cast(momentum, own.dtype)
     return share * own + (1 - share) * tf.cast(online, own.dtype)
 

@@ -5,25 +5,11 @@ import time
 from typing import Any
 
 import keras
-import tensorflow as tf
 
-from tfcq import losses
 from tfcq.errors import TrainingStopped, UserError
 
 # Features that fill the sphere have a ratio near 1; collapsed ones near 0.
 COLLAPSED_BELOW = 0.05
-
-
-def feature_std_ratio(embeddings: tf.Tensor) -> tf.Tensor:
-    """Returns the standard deviation of the l2-normalized embeddings over 1/sqrt(dimensions).
-
-    1 for embeddings spread evenly over the sphere, 0 for collapsed ones (SimSiam, Sec. 4.1).
-
-    Args:
-        embeddings: float tensor [batch, dimensions].
-    """
-    spread = tf.reduce_mean(tf.math.reduce_std(losses.normalized(embeddings), axis=0))
-    return spread * math.sqrt(embeddings.shape[-1])
 
 
 class StopOnFailure(keras.callbacks.Callback):
@@ -87,7 +73,8 @@ class RunLength(keras.callbacks.Callback):
                 )
             return
         self.model.steps_per_epoch.assign(steps)
-        self.model.total_steps.assign(steps * epochs)
+        ahead = steps * (epochs - self.model.first_epoch)
+        self.model.total_steps.assign(self.model.step.value + ahead)
 
 
 class Throughput(keras.callbacks.Callback):
@@ -124,6 +111,4 @@ class Throughput(keras.callbacks.Callback):
         """
         if logs is not None and self._steps:
             seconds = time.perf_counter() - self._started
-            replicas = self.model.distribute_strategy.num_replicas_in_sync
-            images = self._steps * self.model.images_per_step * replicas
-            logs["images_per_second"] = images / seconds
+            logs["images_per_second"] = self._steps * self.model.images_per_step / seconds

@@ -6,24 +6,24 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfcq import losses
 from tfcq.errors import TrainingStopped, UserError, unknown_choice
-from tfcq.nn.policies import Policy, policy_named
+from tfcq.nn.policies import Policy
 from tfcq.nn.quantizable import QuantizableModel, quantizable
 from tfcq.pretraining.bit_schedules import BitSchedule
 from tfcq.pretraining.byol import byol
+from tfcq.pretraining.figures import StepFigures
 from tfcq.pretraining.framework import Framework
 from tfcq.pretraining.framework_settings import framework_settings
 from tfcq.pretraining.moco import mocov2, mocov3
 from tfcq.pretraining.momentum import MomentumNetwork
-from tfcq.pretraining.monitoring import RunLength, StopOnFailure, Throughput, feature_std_ratio
+from tfcq.pretraining.monitoring import RunLength, StopOnFailure, Throughput
+from tfcq.pretraining.passes import make_passes, views_of_batch
 from tfcq.pretraining.recipes import Pass, Recipe, in_order, recipe_named
 from tfcq.pretraining.replicas import shuffled, unshuffled
 from tfcq.pretraining.schedule_names import PERIODIC
 from tfcq.pretraining.simclr import simclr
 from tfcq.pretraining.simsiam import simsiam
 from tfcq.quantization.ops import NOT_FINITE
-from tfcq.quantization.precision import Precision, RecordRanges
 
 FRAMEWORKS: dict[str, Callable[..., Framework]] = {
     "simsiam": simsiam,
@@ -102,10 +102,11 @@ class Pretrainer(keras.Model):
         self.total_steps = self._counter("total_steps", (), "int64")
         self.bits = self._counter("bits", (len(self.recipe.draws), 2), "int32")
         self.knows_run_length = False
+        self.first_epoch = 0
         # Whether images change replicas on their way through the momentum network.
         self.shuffle_keys = False
         self.images_per_step = 0
-        self._build_metrics()
+        self.figures = StepFigures(self.online_passes, self.recipe)
         self.built = True
 
     def _counter(self, name: str, shape: tuple[int, ...], dtype: str) -> keras.Variable:
@@ -120,8 +121,7 @@ class Pretrainer(keras.Model):
 
     def _quantizable(self, backbone: keras.Model, policy: str | Policy | None) -> QuantizableModel:
         if not isinstance(backbone, QuantizableModel):
-            chosen = self.recipe.own_policy() if policy is None else policy_named(policy)
-            return quantizable(backbone, chosen)
+            return quantizable(backbone, self.recipe.policy_for(policy))
         if policy is not None:
             raise UserError("policy has no effect: the backbone is quantizable already.")
         return backbone
@@ -140,7 +140,9 @@ class Pretrainer(keras.Model):
                 f"Backbone {self.backbone.name!r} returns shape {shape}; allowed: [batch, width]. "
                 "Add keras.layers.GlobalAveragePooling2D()."
             )
-        return FRAMEWORKS[framework](shape[-1], **settings)
+        return FRAMEWORKS[framework](
+            shape[-1], projector_policy=self.recipe.projector_policy, **settings
+        )
 
     @property
     def needs_run_length(self) -> bool:
@@ -169,27 +171,10 @@ class Pretrainer(keras.Model):
         """The passes whose embeddings are targets."""
         return in_order({pair.target for pair in self.recipe.pairs})
 
-    def _build_metrics(self) -> None:
-        self.loss_metric = keras.metrics.Mean("loss")
-        self.std_metric = keras.metrics.Mean("feature_std_ratio")
-        self.quantized_metrics = []
-        self.at_both_precisions = [
-            (Pass(one.view, "fp"), one)
-            for one in self.online_passes
-            if not one.is_float and Pass(one.view, "fp") in self.online_passes
-        ]
-        if self.at_both_precisions:
-            self.cosine_metric = keras.metrics.Mean("cosine_float_quantized")
-            self.quantized_metrics.append(self.cosine_metric)
-        if self.recipe.draws:
-            self.weight_bits_metric = keras.metrics.Mean("weight_bits")
-            self.activation_bits_metric = keras.metrics.Mean("activation_bits")
-            self.quantized_metrics += [self.weight_bits_metric, self.activation_bits_metric]
-
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
         """The running means that every epoch starts anew."""
-        return [self.loss_metric, self.std_metric, *self.quantized_metrics]
+        return self.figures.metrics
 
     def set_run_length(self, steps_per_epoch: int, total_steps: int) -> None:
         """Tells how long an epoch and the training are; otherwise `fit` finds out.
@@ -244,6 +229,7 @@ class Pretrainer(keras.Model):
                 "fit() received an endless data set; pass steps_per_epoch, the number of images "
                 "divided by the batch size."
             )
+        self.first_epoch = kwargs.get("initial_epoch", 0)
         watching = [RunLength(), Throughput(), StopOnFailure()]
         # Data sets bring their own order; Keras would only warn.
         kwargs.setdefault("shuffle", False)
@@ -321,22 +307,9 @@ class Pretrainer(keras.Model):
         views: dict[int, tf.Tensor],
         bits: tf.Tensor,
     ) -> dict[Pass, tf.Tensor]:
-        """Makes passes of one network; its float passes record the ranges of the others."""
-        quantized = any(not one.is_float for one in passes)
-        ranges = "recorded" if any(one.is_float for one in passes) else "tensor"
-        rounding_seed = self.bit_schedule.rounding_seed(self.step.value)
-        drawn = {
-            name: Precision(weight_bits, activation_bits, ranges, rounding_seed, shared={})
-            for name, (weight_bits, activation_bits) in zip(
-                self.recipe.draws, map(tf.unstack, tf.unstack(bits)), strict=True
-            )
-        }
-        embeddings = {}
-        for index, one in enumerate(passes):
-            recording = RecordRanges(reset=index == 0) if quantized else None
-            precision = recording if one.is_float else drawn[one.precision]
-            embeddings[one] = project(views[one.view], precision)
-        return embeddings
+        bits_of = dict(zip(self.recipe.draws, tf.unstack(bits), strict=True))
+        seed = self.bit_schedule.rounding_seed(self.step.value)
+        return make_passes(project, passes, views, bits_of, seed)
 
     def recipe_loss(
         self, predictions: dict[Pass, tf.Tensor], targets: dict[Pass, tf.Tensor]
@@ -372,7 +345,9 @@ class Pretrainer(keras.Model):
         Raises:
             UserError: when the data are not the recipe's views, of the same shape.
         """
-        views = self._views(data)
+        views = views_of_batch(self.recipe, data)
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        self.images_per_step = (data[0].shape[0] or 0) * replicas
         step, total_steps = self.step.value, self.total_steps.value
         draws = len(self.recipe.draws)
         self.bits.assign(self.bit_schedule.draw(step, draws, self.steps_per_epoch.value))
@@ -386,7 +361,6 @@ class Pretrainer(keras.Model):
             targets = embeddings if targets is None else targets
             loss = self.recipe_loss(predictions, targets)
             # Keras sums gradients over replicas; the step follows their mean.
-            replicas = tf.distribute.get_strategy().num_replicas_in_sync
             scaled_loss = self.optimizer.scale_loss(loss / replicas)
         gradients = tape.gradient(scaled_loss, self.trainable_variables)
         learning_rate = tf.convert_to_tensor(self.optimizer.learning_rate)
@@ -395,41 +369,6 @@ class Pretrainer(keras.Model):
             network.follow(self.backbone, self.framework.projector, step, total_steps)
         self.framework.end_step([targets[one] for one in self.target_passes])
         self.step.assign_add(1)
-        self._update_metrics(loss, embeddings)
+        self.figures.update(loss, embeddings, self.bits.value)
         figures = {metric.name: metric.result() for metric in self.metrics}
         return {**figures, "learning_rate": learning_rate}
-
-    def _views(self, data: Any) -> dict[int, tf.Tensor]:
-        expected = self.recipe.views
-        names = ", ".join(f"view {view}" if view else "image" for view in expected)
-        if not isinstance(data, (tuple, list)) or len(data) != len(expected):
-            raise UserError(
-                f"fit() received batches of {_description(data)}; allowed for recipe "
-                f"{self.recipe.name!r}: ({names}). tfcq.two_views(dataset, ...) makes views 1 and "
-                "2 from images."
-            )
-        shapes = {str(view.shape) for view in data}
-        if len(shapes) > 1:
-            raise UserError(f"Views differ in shape: {' and '.join(sorted(shapes))}.")
-        self.images_per_step = data[0].shape[0] or 0
-        return dict(zip(expected, data, strict=True))
-
-    def _update_metrics(self, loss: tf.Tensor, embeddings: dict[Pass, tf.Tensor]) -> None:
-        self.loss_metric.update_state(loss)
-        self.std_metric.update_state(feature_std_ratio(embeddings[self.online_passes[0]]))
-        if self.at_both_precisions:
-            cosines = [
-                losses.cosine_similarity(embeddings[one], embeddings[other])
-                for one, other in self.at_both_precisions
-            ]
-            self.cosine_metric.update_state(tf.concat(cosines, axis=0))
-        if self.recipe.draws:
-            bits = tf.reduce_mean(tf.cast(self.bits.value, tf.float32), axis=0)
-            self.weight_bits_metric.update_state(bits[0])
-            self.activation_bits_metric.update_state(bits[1])
-
-
-def _description(data: Any) -> str:
-    if isinstance(data, (tuple, list)):
-        return f"{len(data)} tensors" if len(data) != 1 else "1 tensor"
-    return type(data).__name__

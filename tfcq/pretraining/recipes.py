@@ -7,9 +7,10 @@ without augmentation. Needs no TensorFlow.
 
 import dataclasses
 import re
+from typing import Any
 
 from tfcq.errors import UserError, unknown_choice
-from tfcq.nn.policies import Policy, policy_named
+from tfcq.nn.policies import ALL_FLOAT, WEIGHTS_8_BIT, Policy, policy_named
 
 FLOAT_PASS = "fp"
 _PAIR = re.compile(r"(?:([\d.]+)\*)?v([012])@(fp|q\d*)(<?->)v([012])@(fp|q\d*)")
@@ -75,6 +76,7 @@ class Recipe:
             two above; None to draw them apart.
         weight_quantizer: kind of the weight quantizer; None for the policy's own.
         activation_quantizer: kind of the activation quantizer; None for the policy's own.
+        projector_policy: how the projector is quantized in quantized passes.
     """
 
     name: str
@@ -86,6 +88,7 @@ class Recipe:
     precision_set: str | None = None
     weight_quantizer: str | None = None
     activation_quantizer: str | None = None
+    projector_policy: Policy = WEIGHTS_8_BIT
 
     @property
     def passes(self) -> tuple[Pass, ...]:
@@ -123,16 +126,23 @@ class Recipe:
                 f"precision_set={precision_set!r} is drawn for weights and activations alike; "
                 "leave it out to give weight_bits and activation_bits."
             )
+        if not apart and (precision_set is not None or self.precision_set is not None):
+            chosen = self.precision_set if precision_set is None else precision_set
+            return {"weight_bits": None, "activation_bits": None, "precision_set": chosen}
         return {
-            "weight_bits": weight_bits or self.weight_bits,
-            "activation_bits": activation_bits or self.activation_bits,
-            "precision_set": None if apart else precision_set or self.precision_set,
+            "weight_bits": self.weight_bits if weight_bits is None else weight_bits,
+            "activation_bits": self.activation_bits if activation_bits is None else activation_bits,
+            "precision_set": None,
         }
 
-    def own_policy(self) -> Policy:
-        """Returns the policy of the recipe's paper."""
-        policy = policy_named(self.policy)
-        return policy.with_quantizers(self.weight_quantizer, self.activation_quantizer)
+    def policy_for(self, policy: str | Policy | None) -> Policy:
+        """Returns a policy with the recipe's kinds of quantizers.
+
+        Args:
+            policy: the policy; None for that of the recipe's paper.
+        """
+        chosen = policy_named(self.policy if policy is None else policy)
+        return chosen.with_quantizers(self.weight_quantizer, self.activation_quantizer)
 
     def is_mutual(self, pair: Pair) -> bool:
         """Whether the pair stands in the other direction too.
@@ -157,7 +167,7 @@ def in_order(passes: set[Pass]) -> tuple[Pass, ...]:
     return tuple(sorted(passes, key=lambda p: (not p.is_float, p.precision, p.view)))
 
 
-def parse_recipe(text: str, name: str = "custom", **settings: str) -> Recipe:
+def parse_recipe(text: str, name: str = "custom", **settings: Any) -> Recipe:
     """Reads pairs such as `v1@q->v2@fp, 0.5*v1@fp<->v2@fp`.
 
     Args:
@@ -212,8 +222,13 @@ _FLOAT = "v1@fp->v2@fp, v2@fp->v1@fp"
 _PREDICTION = "v1@q->v2@fp, v2@q->v1@fp"
 _TARGET = "v1@fp->v2@q, v2@fp->v1@q"
 _BOTH = "v1@q->v2@q, v2@q->v1@q"
-# Contrastive Quant: weights and activations at one precision (Sec. 3.4), 6-16 (Appendix B).
-_CONTRASTIVE_QUANT = {"policy": "contrastive_quant", "precision_set": "6-16"}
+# Contrastive Quant: weights and activations at one precision (Eq. 3), 6-16 (Appendix B). It is the
+# encoder that is quantized; heads are added behind it (Sec. 3.4).
+_CONTRASTIVE_QUANT = {
+    "policy": "contrastive_quant",
+    "precision_set": "6-16",
+    "projector_policy": ALL_FLOAT,
+}
 _CQ_B = "v1@q1<->v2@q1, v1@q2<->v2@q2"
 
 RECIPES = {
@@ -263,7 +278,7 @@ def recipe_named(recipe: str | Recipe) -> Recipe:
     """
     if isinstance(recipe, Recipe):
         return recipe
-    if "->" in recipe:
+    if "->" in recipe or "@" in recipe:
         return parse_recipe(recipe)
     if recipe not in RECIPES:
         raise unknown_choice("recipe", recipe, RECIPES)

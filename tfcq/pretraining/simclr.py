@@ -47,9 +47,7 @@ class SimCLR(Framework):
         )
 
 
-def simclr(
-    features: int, projection_width: int = 128, projection_hidden: int = 2048, **kwargs
-) -> SimCLR:
+def simclr(features: int, projection_width: int, projection_hidden: int, **kwargs) -> SimCLR:
     """Returns SimCLR with the projector of its paper (Sec. 4.2).
 
     Args:

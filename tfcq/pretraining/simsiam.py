@@ -23,9 +23,7 @@ class SimSiam(Framework):
         return losses.negative_cosine(predictions, targets)
 
 
-def simsiam(
-    features: int, projection_width: int = 2048, predictor_width: int = 512, **kwargs
-) -> SimSiam:
+def simsiam(features: int, projection_width: int, predictor_width: int, **kwargs) -> SimSiam:
     """Returns SimSiam with the heads of its paper (Sec. 3).
 
     Args:

@@ -1,0 +1,69 @@
+"""The figures of a training step, averaged over an epoch."""
+
+import math
+
+import keras
+import tensorflow as tf
+
+from tfcq import losses
+from tfcq.pretraining.recipes import FLOAT_PASS, Pass, Recipe
+
+
+def feature_std_ratio(embeddings: tf.Tensor) -> tf.Tensor:
+    """Returns the standard deviation of the l2-normalized embeddings over 1/sqrt(dimensions).
+
+    1 for embeddings spread evenly over the sphere, 0 for collapsed ones (SimSiam, Sec. 4.1).
+
+    Args:
+        embeddings: float tensor [batch, dimensions].
+    """
+    spread = tf.reduce_mean(tf.math.reduce_std(losses.normalized(embeddings), axis=0))
+    return spread * math.sqrt(embeddings.shape[-1])
+
+
+class StepFigures:
+    """Loss, spread of the embeddings, cosine of float and quantized ones, and drawn bits.
+
+    The cosine is measured where the trained network sees a view at both precisions.
+
+    Args:
+        passes: the passes of the trained network, in order.
+        recipe: the recipe.
+    """
+
+    def __init__(self, passes: tuple[Pass, ...], recipe: Recipe) -> None:
+        self.first = passes[0]
+        self.at_both_precisions = [
+            (Pass(one.view, FLOAT_PASS), one)
+            for one in passes
+            if not one.is_float and Pass(one.view, FLOAT_PASS) in passes
+        ]
+        self.loss = keras.metrics.Mean("loss")
+        self.std = keras.metrics.Mean("feature_std_ratio")
+        self.metrics = [self.loss, self.std]
+        if self.at_both_precisions:
+            self.cosine = keras.metrics.Mean("cosine_float_quantized")
+            self.metrics.append(self.cosine)
+        self.bits = []
+        if recipe.draws:
+            self.bits = [keras.metrics.Mean("weight_bits"), keras.metrics.Mean("activation_bits")]
+            self.metrics += self.bits
+
+    def update(self, loss: tf.Tensor, embeddings: dict[Pass, tf.Tensor], bits: tf.Tensor) -> None:
+        """Takes in a step.
+
+        Args:
+            loss: float tensor of shape ().
+            embeddings: float tensor [batch, width] of each pass of the trained network.
+            bits: int32 tensor [draws, 2], weight and activation bits of each draw.
+        """
+        self.loss.update_state(loss)
+        self.std.update_state(feature_std_ratio(embeddings[self.first]))
+        if self.at_both_precisions:
+            cosines = [
+                losses.cosine_similarity(embeddings[one], embeddings[other])
+                for one, other in self.at_both_precisions
+            ]
+            self.cosine.update_state(tf.concat(cosines, axis=0))
+        for metric, drawn in zip(self.bits, tf.unstack(bits, axis=1), strict=False):
+            metric.update_state(tf.cast(drawn, tf.float32))

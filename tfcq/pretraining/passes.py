@@ -1,0 +1,71 @@
+"""The passes of one step: which views a batch holds, and every pass of a network once."""
+
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+from tfcq.errors import UserError
+from tfcq.pretraining.recipes import Pass, Recipe
+from tfcq.quantization.precision import Precision, RecordRanges
+
+
+def make_passes(
+    project: Callable[[tf.Tensor, Precision | RecordRanges | None], tf.Tensor],
+    passes: tuple[Pass, ...],
+    views: dict[int, tf.Tensor],
+    bits: dict[str, tf.Tensor],
+    rounding_seed: tf.Tensor,
+) -> dict[Pass, tf.Tensor]:
+    """Returns the embeddings of every pass of one network.
+
+    Float passes record the activation ranges of the quantized ones (SSQL, Sec. 3.2); where there
+    is none, each tensor is quantized over its own range (Contrastive Quant, Eq. 9).
+
+    Args:
+        project: the network, from images and a precision to embeddings.
+        passes: the passes, float ones first.
+        views: float tensor [batch, height, width, channels] of each view.
+        bits: int32 tensor of shape (2,), weight and activation bits, of each drawn precision.
+        rounding_seed: int32 tensor of shape (2,), for stochastic rounding.
+    """
+    quantized = any(not one.is_float for one in passes)
+    ranges = "recorded" if any(one.is_float for one in passes) else "tensor"
+    drawn = {
+        name: Precision(*tf.unstack(pair), ranges, rounding_seed, shared={})
+        for name, pair in bits.items()
+    }
+    embeddings = {}
+    for index, one in enumerate(passes):
+        recording = RecordRanges(reset=index == 0) if quantized else None
+        precision = recording if one.is_float else drawn[one.precision]
+        embeddings[one] = project(views[one.view], precision)
+    return embeddings
+
+
+def views_of_batch(recipe: Recipe, data: Any) -> dict[int, tf.Tensor]:
+    """Returns the views of a batch by their number.
+
+    Args:
+        recipe: the recipe, which says how many there are.
+        data: what `fit` received.
+
+    Raises:
+        UserError: when the data are not the recipe's views, of the same shape.
+    """
+    names = ", ".join(f"view {view}" if view else "image" for view in recipe.views)
+    if not isinstance(data, (tuple, list)) or len(data) != len(recipe.views):
+        raise UserError(
+            f"fit() received batches of {_description(data)}; allowed for recipe {recipe.name!r}: "
+            f"({names}). tfcq.two_views(dataset, views={recipe.views}) makes them from images."
+        )
+    shapes = {str(view.shape) for view in data}
+    if len(shapes) > 1:
+        raise UserError(f"Views differ in shape: {' and '.join(sorted(shapes))}.")
+    return dict(zip(recipe.views, data, strict=True))
+
+
+def _description(data: Any) -> str:
+    if isinstance(data, (tuple, list)):
+        return "1 tensor" if len(data) == 1 else f"{len(data)} tensors"
+    return type(data).__name__
