@@ -9,9 +9,10 @@ import sys
 import pytest
 
 from tfcq import command_line
-from tfcq.config import Config, check_used, config_from_flat, flat
+from tfcq.config import Config, config_from_flat, flat
 from tfcq.errors import TrainingStopped, UserError
 from tfcq.train import flag_set
+from tfcq.unused_settings import check_used
 
 ROOT = pathlib.Path(__file__).parent.parent
 FLAG_FILES = sorted((ROOT / "flags").rglob("*.cfg"))

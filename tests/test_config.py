@@ -9,7 +9,6 @@ import pytest
 from tfcq.config import (
     Config,
     DataSettings,
-    check_used,
     config_from_flat,
     config_from_json,
     crop_area,
@@ -18,6 +17,7 @@ from tfcq.config import (
 )
 from tfcq.errors import UserError
 from tfcq.pretraining.framework_settings import FRAMEWORK_SETTINGS, REGRESSION_LOSSES
+from tfcq.unused_settings import check_used
 
 
 def error_of(function, *arguments) -> str:

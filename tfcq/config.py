@@ -10,12 +10,7 @@ import types
 import typing
 from typing import Any
 
-from tfcq.backbones.names import (
-    BACKBONE_HELP,
-    BACKBONE_SETTINGS,
-    check_backbone_name,
-    settings_of,
-)
+from tfcq.backbones.names import BACKBONE_HELP, check_backbone_name
 from tfcq.data.names import check_dataset_name
 from tfcq.errors import UserError, unknown_choice
 from tfcq.nn.policies import ACTIVATION_QUANTIZER_NAMES, POLICIES, WEIGHT_QUANTIZER_NAMES
@@ -44,7 +39,6 @@ _FRAMEWORK_SETTINGS = tuple(
     dict.fromkeys(name for settings in FRAMEWORK_SETTINGS.values() for name in settings)
 )
 _BITS = ("weight_bits", "activation_bits", "precision_set")
-_QUANTIZED_ONLY = (*_BITS, "bit_schedule")
 _LEARNED = ("lsq", "pact")
 _SHARES = ("flip", "jitter_probability", "grayscale", "blur")
 _WITHIN = {name: (0, 1) for name in _SHARES} | {"hue": (0, 0.5), "seed": (0, 2**32 - 1)}
@@ -86,7 +80,9 @@ class NetworkSettings:
     """The backbone and its quantizers."""
 
     backbone: str = _setting("resnet18", BACKBONE_HELP)
-    stem: str | None = _setting(None, "first layers, for small or for large images; default cifar", STEMS)
+    stem: str | None = _setting(
+        None, "first layers, for small or for large images; default cifar", STEMS
+    )
     width: int | None = _setting(None, "channels of the first stage; default the paper's")
     shortcut: str | None = _setting(
         None, "where a CIFAR ResNet changes size: pad with zeros, or project", SHORTCUTS
@@ -384,58 +380,6 @@ def differences(old: Config, new: Config) -> list[str]:
     """Returns one text `name: old -> new` for every setting that differs."""
     before, after = flat(old), flat(new)
     return [f"{n}: {before[n]} -> {after[n]}" for n in before if before[n] != after[n]]
-
-
-def check_used(config: Config, given: set[str]) -> None:
-    """Refuses settings that were given but would change nothing.
-
-    Args:
-        config: the settings.
-        given: names of the settings that the user set.
-
-    Raises:
-        UserError: naming the first of them and what makes it useless.
-    """
-    recipe = recipe_named(config.method.recipe)
-    data = config.data
-    tfds = data.dataset != "digits" and not data.dataset.startswith("folder:")
-    unused = []
-    if not recipe.draws:
-        unused += [(n, f"recipe {config.method.recipe!r} draws no bits") for n in _QUANTIZED_ONLY]
-    if set(recipe.views) == {0}:
-        names = [field.name for field in dataclasses.fields(ViewSettings)]
-        unused += [(n, f"recipe {config.method.recipe!r} augments no view") for n in names]
-    network, optimization = config.network, config.optimization
-    unused += [
-        (name, f"backbone {network.backbone!r} does not use it")
-        for name in sorted(BACKBONE_SETTINGS - settings_of(network.backbone))
-    ]
-    if config.execution.strategy == "single":
-        unused += [("batch_norm", "--strategy=single has one replica")]
-    if optimization.duration is not None:
-        unused += [("epochs", "--duration says how long the run is")]
-    if optimization.learning_rate_schedule != "step":
-        unused += [("milestone_factor", "the learning rate has no milestones")]
-    if optimization.optimizer == "adamw":
-        unused += [("nesterov", "AdamW has none")]
-    if optimization.momentum == 0:
-        unused += [("nesterov", "--momentum is 0")]
-    if optimization.weight_decay == 0 and optimization.optimizer != "lars":
-        unused += [("exclude", "--weight_decay is 0")]
-    if config.views.jitter_probability == 0:
-        unused += [
-            (name, "--jitter_probability is 0")
-            for name in ("brightness", "contrast", "saturation", "hue")
-        ]
-    if not tfds:
-        unused += [
-            (n, f"data set {data.dataset!r} is no TFDS name") for n in ("data_dir", "download")
-        ]
-    if not data.dataset.startswith("folder:"):
-        unused += [("strict_data", f"data set {data.dataset!r} is no folder:PATH")]
-    for name, reason in unused:
-        if name in given:
-            raise UserError(f"--{name} has no effect here: {reason}; leave it out.")
 
 
 def crop_area(text: str | None) -> tuple[float, float] | None:

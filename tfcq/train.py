@@ -4,9 +4,10 @@ import dataclasses
 import math
 
 from tfcq import command_line
-from tfcq.config import CALIBRATION_IMAGES, Config, check_used, config_from_flat, flat
+from tfcq.config import CALIBRATION_IMAGES, Config, config_from_flat, flat
 from tfcq.pretraining.recipes import RECIPES
 from tfcq.run_folder import RunFolder, default_run_dir
+from tfcq.unused_settings import check_used
 
 
 def flag_set() -> command_line.FlagSet:
