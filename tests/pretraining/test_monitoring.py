@@ -12,6 +12,7 @@ from tfcq.errors import TrainingStopped
 from tfcq.pretraining.figures import feature_std_ratio
 from tfcq.pretraining.monitoring import (
     COLLAPSED_BELOW,
+    EMPTY_BELOW,
     StopOnFailure,
     Throughput,
 )
@@ -48,6 +49,17 @@ def test_collapse_stops_at_the_threshold():
     watch.on_epoch_end(0, {"feature_std_ratio": COLLAPSED_BELOW})
     with pytest.raises(TrainingStopped, match="Features collapsed in epoch 2"):
         watch.on_epoch_end(1, {"feature_std_ratio": COLLAPSED_BELOW - 1e-6})
+
+
+def test_features_that_start_close_together_and_spread_are_no_collapse():
+    watch = StopOnFailure()
+    watch.on_train_begin()
+    watch.on_train_batch_end(0, {"loss": 5.0, "feature_std_ratio": 0.02})
+    watch.on_epoch_end(0, {"feature_std_ratio": 0.03})
+    with pytest.raises(TrainingStopped, match="Features collapsed in epoch 2"):
+        watch.on_epoch_end(1, {"feature_std_ratio": 0.019})
+    with pytest.raises(TrainingStopped, match="Features collapsed in epoch 1"):
+        StopOnFailure().on_epoch_end(0, {"feature_std_ratio": EMPTY_BELOW - 1e-6})
 
 
 def test_throughput_leaves_out_the_first_step_of_an_epoch(monkeypatch):

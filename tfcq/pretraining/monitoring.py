@@ -8,8 +8,10 @@ import keras
 
 from tfcq.errors import TrainingStopped, UserError
 
-# Features that fill the sphere have a ratio near 1; collapsed ones near 0.
+# Features that fill the sphere have a ratio near 1; collapsed ones near 0. A projector without batch
+# norm (MoCo v2) starts with a low ratio, too, which then rises.
 COLLAPSED_BELOW = 0.05
+EMPTY_BELOW = 0.005
 
 
 class StopOnFailure(keras.callbacks.Callback):
@@ -19,6 +21,18 @@ class StopOnFailure(keras.callbacks.Callback):
         TrainingStopped: after the step, or the epoch, that showed it.
     """
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._first_ratio: float | None = None
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Forgets an earlier training.
+
+        Args:
+            logs: unused.
+        """
+        self._first_ratio = None
+
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Looks at the loss.
 
@@ -27,6 +41,8 @@ class StopOnFailure(keras.callbacks.Callback):
             logs: the step's figures.
         """
         loss = float((logs or {}).get("loss", 0.0))
+        if self._first_ratio is None:
+            self._first_ratio = float((logs or {}).get("feature_std_ratio", 1.0))
         if not math.isfinite(loss):
             raise TrainingStopped(
                 f"The loss became {loss} at step {batch + 1} of this epoch; try a lower learning "
@@ -41,7 +57,8 @@ class StopOnFailure(keras.callbacks.Callback):
             logs: the epoch's figures.
         """
         ratio = float((logs or {}).get("feature_std_ratio", 1.0))
-        if ratio < COLLAPSED_BELOW:
+        fallen = self._first_ratio is None or ratio <= self._first_ratio
+        if ratio < EMPTY_BELOW or (ratio < COLLAPSED_BELOW and fallen):
             raise TrainingStopped(
                 f"Features collapsed in epoch {epoch + 1}: their standard deviation is "
                 f"{ratio:.3f} of that of features spread over the sphere (at least "
