@@ -8,8 +8,8 @@ import keras
 
 from tfcq.errors import TrainingStopped, UserError
 
-# Features that fill the sphere have a ratio near 1; collapsed ones near 0. A projector without batch
-# norm (MoCo v2) starts with a low ratio, too, which then rises.
+# Features that fill the sphere have a ratio near 1; collapsed ones near 0. A projector without
+# batch norm (MoCo v2) starts with a low ratio, too, which then rises.
 COLLAPSED_BELOW = 0.05
 EMPTY_BELOW = 0.005
 
