@@ -13,7 +13,14 @@ FLOORS = [
     ["tfcq.pretraining"],
     ["tfcq.training"],
     ["tfcq.evaluation", "tfcq.deployment", "tfcq.reporting"],
-    ["tfcq.config", "tfcq.unused_settings", "tfcq.build", "tfcq.command_line", "tfcq.run_folder"],
+    [
+        "tfcq.settings",
+        "tfcq.config",
+        "tfcq.unused_settings",
+        "tfcq.build",
+        "tfcq.command_line",
+        "tfcq.run_folder",
+    ],
     ["tfcq.train", "tfcq.evaluate", "tfcq.export", "tfcq.report"],
 ]
 FLAGS_FLOOR = 6

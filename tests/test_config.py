@@ -198,18 +198,18 @@ def test_scales_that_would_never_be_trained_are_refused(kind, recipe):
 
 
 def test_names_that_settings_know_are_those_of_the_code():
-    from tfcq import config, evaluate
+    from tfcq import evaluate, settings
     from tfcq.backbones import cifar_resnet, resnet
     from tfcq.evaluation import sweep
     from tfcq.pretraining import byol, pretrainer
     from tfcq.training import distribution, optimizers, schedules
 
-    assert set(config.STEMS) == set(resnet.STEMS)
-    assert set(config.SHORTCUTS) == set(cifar_resnet.SHORTCUTS)
-    assert set(config.LEARNING_RATE_SCHEDULES) == set(schedules.SCHEDULES)
-    assert set(config.OPTIMIZERS) == set(optimizers.OPTIMIZERS)
-    assert set(config.STRATEGIES) == set(distribution.STRATEGIES)
-    assert set(config.LOSS_REDUCTIONS) == set(pretrainer.LOSS_REDUCTIONS)
+    assert set(settings.STEMS) == set(resnet.STEMS)
+    assert set(settings.SHORTCUTS) == set(cifar_resnet.SHORTCUTS)
+    assert set(settings.LEARNING_RATE_SCHEDULES) == set(schedules.SCHEDULES)
+    assert set(settings.OPTIMIZERS) == set(optimizers.OPTIMIZERS)
+    assert set(settings.STRATEGIES) == set(distribution.STRATEGIES)
+    assert set(settings.LOSS_REDUCTIONS) == set(pretrainer.LOSS_REDUCTIONS)
     assert set(FRAMEWORK_SETTINGS) == set(pretrainer.FRAMEWORKS)
     assert set(REGRESSION_LOSSES) == set(byol.REGRESSIONS)
     assert set(evaluate.PROTOCOLS) == set(sweep.PROTOCOLS)

@@ -10,190 +10,30 @@ import types
 import typing
 from typing import Any
 
-from tfcq.backbones.names import BACKBONE_HELP, check_backbone_name
+from tfcq.backbones.names import check_backbone_name
 from tfcq.data.names import check_dataset_name
 from tfcq.errors import UserError, unknown_choice
-from tfcq.nn.policies import ACTIVATION_QUANTIZER_NAMES, POLICIES, WEIGHT_QUANTIZER_NAMES
 from tfcq.pretraining.framework_settings import (
-    FRAMEWORK_SETTINGS,
-    MOMENTUM_SCHEDULES,
-    REGRESSION_LOSSES,
-    TARGET_UPDATES,
     framework_settings,
 )
 from tfcq.pretraining.recipes import Recipe, recipe_named
-from tfcq.pretraining.schedule_names import BIT_SCHEDULES
 from tfcq.quantization.bitwidths import parse_bit_choices
-from tfcq.training.durations import Duration, parse_duration
-
-STEMS = ("cifar", "imagenet")
-SHORTCUTS = ("identity", "projection")
-LEARNING_RATE_SCHEDULES = ("cosine", "constant", "step")
-OPTIMIZERS = ("sgd", "lars", "adamw")
-LOSS_REDUCTIONS = ("mean", "sum")
-STRATEGIES = ("single", "mirrored", "tpu")
-BATCH_NORMS = ("local", "synchronized", "shuffled")
-CALIBRATION_IMAGES = 1000
-CALIBRATION_HELP = f"training images that set the ranges; default {CALIBRATION_IMAGES:,} or all"
-_FRAMEWORK_SETTINGS = tuple(
-    dict.fromkeys(name for settings in FRAMEWORK_SETTINGS.values() for name in settings)
+from tfcq.settings import (
+    DataSettings,
+    ExecutionSettings,
+    MethodSettings,
+    NetworkSettings,
+    OptimizationSettings,
+    ViewSettings,
 )
+from tfcq.training.durations import parse_duration
+
 _BITS = ("weight_bits", "activation_bits", "precision_set")
 _LEARNED = ("lsq", "pact")
 _SHARES = ("flip", "jitter_probability", "grayscale", "blur")
 _WITHIN = {name: (0, 1) for name in _SHARES} | {"hue": (0, 0.5), "seed": (0, 2**32 - 1)}
-
-
-def _setting(default: Any, text: str, choices: tuple[str, ...] | None = None) -> Any:
-    return dataclasses.field(default=default, metadata={"help": text, "choices": choices})
-
-
-@dataclasses.dataclass(frozen=True)
-class DataSettings:
-    """The images."""
-
-    dataset: str = _setting("digits", "digits, folder:PATH, or the name of a TFDS data set")
-    data_dir: str | None = _setting(None, "folder of prepared TFDS data sets")
-    download: bool = _setting(False, "let TFDS download what is not prepared")
-    strict_data: bool = _setting(False, "refuse a folder with a broken image instead of skipping")
-    image_size: int | None = _setting(None, "height and width of a view in pixels; default native")
-    train_images: int | None = _setting(None, "pre-train on the first so many images; default all")
-
-
-@dataclasses.dataclass(frozen=True)
-class ViewSettings:
-    """How views are augmented; defaults depend on image size and channels."""
-
-    crop_area: str | None = _setting(None, "area of a crop as a share of the image, such as 0.2-1")
-    flip: float | None = _setting(None, "probability of a left-right flip")
-    jitter_probability: float | None = _setting(None, "probability of any colour jitter")
-    brightness: float | None = _setting(None, "strength of brightness jitter")
-    contrast: float | None = _setting(None, "strength of contrast jitter")
-    saturation: float | None = _setting(None, "strength of saturation jitter")
-    hue: float | None = _setting(None, "strength of hue jitter, at most 0.5")
-    grayscale: float | None = _setting(None, "probability of losing colour")
-    blur: float | None = _setting(None, "probability of Gaussian blur")
-
-
-@dataclasses.dataclass(frozen=True)
-class NetworkSettings:
-    """The backbone and its quantizers."""
-
-    backbone: str = _setting("resnet18", BACKBONE_HELP)
-    stem: str | None = _setting(
-        None, "first layers, for small or for large images; default cifar", STEMS
-    )
-    width: int | None = _setting(None, "channels of the first stage; default the paper's")
-    shortcut: str | None = _setting(
-        None, "where a CIFAR ResNet changes size: pad with zeros, or project", SHORTCUTS
-    )
-    patch_size: int | None = _setting(None, "height and width of a transformer's patch in pixels")
-    frozen_patch_projection: bool = _setting(False, "leave a transformer's patch layer random")
-    policy: str | None = _setting(
-        None, "which layers are quantized; default the recipe's", tuple(POLICIES)
-    )
-    weight_quantizer: str | None = _setting(
-        None, "how weights are rounded; default the policy's", WEIGHT_QUANTIZER_NAMES
-    )
-    activation_quantizer: str | None = _setting(
-        None, "how activations are rounded; default the policy's", ACTIVATION_QUANTIZER_NAMES
-    )
-
-
-@dataclasses.dataclass(frozen=True)
-class MethodSettings:
-    """Framework, recipe and bit-widths."""
-
-    framework: str = _setting("simsiam", "how embeddings are compared", tuple(FRAMEWORK_SETTINGS))
-    recipe: str = _setting("ssql", "a name of --list_recipes, or pairs such as v1@q->v2@fp")
-    loss_reduction: str = _setting("mean", "mean or sum over the recipe's pairs", LOSS_REDUCTIONS)
-    weight_bits: str | None = _setting(
-        None, "weight bits to draw from, such as 2-8, 4 or 2,4,8; default the recipe's"
-    )
-    activation_bits: str | None = _setting(
-        None, "activation bits to draw from, such as 4-8; default the recipe's"
-    )
-    precision_set: str | None = _setting(
-        None, "bits drawn for weights and activations alike, such as 6-16; default the recipe's"
-    )
-    bit_schedule: str = _setting(
-        "uniform", "draw bits anew each step or epoch, in cycles, in order, or never", BIT_SCHEDULES
-    )
-    projection_width: int | None = _setting(None, "width of the embedding; default the paper's")
-    projection_hidden: int | None = _setting(None, "width of the projector's hidden layers")
-    predictor_width: int | None = _setting(None, "width of the predictor's hidden layer")
-    temperature: float | None = _setting(None, "temperature of a contrastive loss")
-    queue_size: int | None = _setting(None, "keys in MoCo v2's queue")
-    regression_loss: str | None = _setting(None, "BYOL's loss", REGRESSION_LOSSES)
-    target_momentum: float | None = _setting(None, "momentum of the target network")
-    target_momentum_schedule: str | None = _setting(
-        None, "course of the target network's momentum", MOMENTUM_SCHEDULES
-    )
-    target_update: str | None = _setting(
-        None, "when the target network follows the trained one", TARGET_UPDATES
-    )
-
-    def framework_settings(self) -> dict[str, Any]:
-        """Returns the settings of the framework that were given."""
-        values = {name: getattr(self, name) for name in _FRAMEWORK_SETTINGS}
-        return {name: value for name, value in values.items() if value is not None}
-
-
-@dataclasses.dataclass(frozen=True)
-class OptimizationSettings:
-    """Optimizer, learning rate and length."""
-
-    epochs: int = _setting(100, "passes over the training images")
-    duration: str | None = _setting(
-        None, "length in steps or images instead of --epochs, such as 5000steps or 1e6examples"
-    )
-    batch_size: int = _setting(256, "images per step, over all replicas")
-    optimizer: str = _setting("sgd", "the optimizer", OPTIMIZERS)
-    learning_rate: float = _setting(0.05, "highest learning rate")
-    scale_learning_rate: bool = _setting(False, "multiply the learning rate by batch size / 256")
-    learning_rate_schedule: str = _setting(
-        "cosine", "course of the learning rate", LEARNING_RATE_SCHEDULES
-    )
-    milestones: str | None = _setting(
-        None, "when 'step' lowers the rate, such as 60epochs,80epochs"
-    )
-    milestone_factor: float = _setting(0.1, "what a milestone multiplies the learning rate by")
-    warmup: str = _setting("0epochs", "linear warm-up, such as 10epochs or 500steps")
-    momentum: float = _setting(0.9, "momentum of SGD and LARS, beta 1 of AdamW")
-    nesterov: bool = _setting(False, "Nesterov momentum")
-    weight_decay: float = _setting(
-        1e-4, "l2 penalty in the gradient (SGD, LARS) or decoupled decay (AdamW)"
-    )
-    exclude: str | None = _setting(
-        None, "patterns of variables without weight decay, such as bias,gamma,beta"
-    )
-
-    def length(self) -> Duration:
-        """Returns how long the run is."""
-        return Duration(self.epochs) if self.duration is None else parse_duration(self.duration)
-
-    def milestone_durations(self) -> tuple[Duration, ...]:
-        """Returns when the learning rate falls."""
-        if self.milestones is None:
-            return ()
-        return tuple(parse_duration(text) for text in self.milestones.split(","))
-
-    def excluded(self) -> tuple[str, ...] | None:
-        """Returns the patterns of variables that are not decayed; None for the optimizer's own."""
-        return None if self.exclude is None else tuple(self.exclude.split(","))
-
-
-@dataclasses.dataclass(frozen=True)
-class ExecutionSettings:
-    """How the run is carried out."""
-
-    seed: int = _setting(0, "seed of initialization, order, views and drawn bits")
-    deterministic: bool = _setting(False, "repeat to the last bit, at the cost of speed")
-    xla: bool = _setting(False, "compile the step with XLA (slower on CPUs)")
-    strategy: str = _setting("single", "devices: one, all GPUs, or a TPU", STRATEGIES)
-    batch_norm: str = _setting(
-        "local", "statistics of each replica or all; or keys shuffled over them", BATCH_NORMS
-    )
+CALIBRATION_IMAGES = 1000
+CALIBRATION_HELP = f"training images that set the ranges; default {CALIBRATION_IMAGES:,} or all"
 
 
 @dataclasses.dataclass(frozen=True)

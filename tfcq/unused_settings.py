@@ -3,9 +3,10 @@
 import dataclasses
 
 from tfcq.backbones.names import BACKBONE_SETTINGS, settings_of
-from tfcq.config import Config, ViewSettings
+from tfcq.config import Config
 from tfcq.errors import UserError
 from tfcq.pretraining.recipes import recipe_named
+from tfcq.settings import ViewSettings
 
 _QUANTIZED_ONLY = ("weight_bits", "activation_bits", "precision_set", "bit_schedule")
 
