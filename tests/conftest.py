@@ -1,8 +1,11 @@
 """Fixtures that every test may use."""
 
 import contextlib
+import json
 import os
 import pathlib
+import subprocess
+import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -13,6 +16,7 @@ import pytest
 REFERENCE = pathlib.Path(
     os.environ.get("TFCQ_REFERENCE_DIR", pathlib.Path(__file__).parent / "data")
 )
+REPOSITORY = pathlib.Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="session")
@@ -53,3 +57,21 @@ def dtype_policy():
     before = keras.config.dtype_policy()
     yield keras.config.set_dtype_policy
     keras.config.set_dtype_policy(before)
+
+
+@pytest.fixture(scope="session")
+def script_output():
+    """Returns a function that runs a script in a process of its own and reads the JSON it prints.
+
+    For what must be set before TensorFlow starts, or cannot be taken back.
+    """
+
+    def run(script: pathlib.Path, **environment: str):
+        ended = subprocess.run(
+            [sys.executable, script], capture_output=True, text=True, check=False,
+            env={**os.environ, "PYTHONPATH": str(REPOSITORY), **environment},
+        )  # fmt: skip
+        assert ended.returncode == 0, ended.stderr[-3000:]
+        return json.loads(ended.stdout.splitlines()[-1])
+
+    return run

@@ -56,19 +56,19 @@ def train(config: Config, folder: RunFolder) -> None:
         TrainingStopped: when the loss is NaN or features have collapsed.
     """
     import keras
-    import tensorflow as tf
 
     from tfcq import build
     from tfcq.data.pipeline import labelled_arrays, steps_per_epoch, view_batches
     from tfcq.evaluation.calibration import calibrate
     from tfcq.files import whole_file
     from tfcq.training.checkpoints import RunCheckpoints
+    from tfcq.training.determinism import make_deterministic
     from tfcq.training.distribution import check_batch_size, strategy_named
     from tfcq.training.history import HistoryFile, Progress
 
     keras.utils.set_random_seed(config.execution.seed)
     if config.execution.deterministic:
-        tf.config.experimental.enable_op_determinism()
+        make_deterministic()
     split = build.training_split(config)
     shape = build.image_shape(config, split)
     augmentation = build.augmentation(config, shape)

@@ -26,7 +26,7 @@ class Counting(Pretrainer):
         return super().train_step(data)
 
 
-def build(eager: bool = False) -> Pretrainer:
+def build(recipe: str, eager: bool = False) -> Pretrainer:
     """Returns the compiled model, always with the same weights."""
     keras.utils.set_random_seed(3)
     backbone = keras.Sequential(
@@ -39,7 +39,9 @@ def build(eager: bool = False) -> Pretrainer:
         ],
         name="tiny",
     )
-    model = Counting(backbone, projection_width=8, predictor_width=4, weight_bits="3,8", seed=1)
+    heads = {"projection_width": 8, "predictor_width": 4}
+    bits = {"weight_bits": "3,8"} if recipe == "ssql" else {}
+    model = Counting(backbone, recipe=recipe, seed=1, **bits, **heads)
     model.compile(keras.optimizers.SGD(0.1, momentum=0.9), run_eagerly=eager)
     return model
 
@@ -56,16 +58,13 @@ def train(model: Pretrainer, copies: int) -> list[float]:
     return model.fit(views(copies), steps_per_epoch=1, epochs=STEPS, verbose=0).history["loss"]
 
 
-def main() -> None:
-    """Trains on one device and, with the batch doubled, on two; prints how they compare."""
-    cpu = tf.config.list_physical_devices("CPU")[0]
-    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-    single = build(eager=True)
+def compared(strategy: tf.distribute.Strategy, recipe: str) -> dict:
+    """Trains on one device and, with the batch doubled, on two; returns how they compare."""
+    single = build(recipe, eager=True)
     single_losses = train(single, 1)
     Counting.traces = 0
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
     with strategy.scope():
-        mirrored = build()
+        mirrored = build(recipe)
     mirrored_losses = train(mirrored, 2)
     between_replicas = [
         np.abs(
@@ -77,21 +76,25 @@ def main() -> None:
         np.abs(a.numpy() - keras.ops.convert_to_numpy(b)).max()
         for a, b in zip(single.trainable_variables, mirrored.trainable_variables, strict=True)
     ]
-    print(
-        json.dumps(
-            {
-                "replicas": strategy.num_replicas_in_sync,
-                "traces": Counting.traces,
-                "single_losses": single_losses,
-                "mirrored_losses": mirrored_losses,
-                "between_replicas": float(max(between_replicas)),
-                "from_single": float(max(from_single)),
-                "step": int(keras.ops.convert_to_numpy(mirrored.step)),
-                "bits": keras.ops.convert_to_numpy(mirrored.bits).tolist(),
-                "single_bits": single.bits.numpy().tolist(),
-            }
-        )
-    )
+    return {
+        "replicas": strategy.num_replicas_in_sync,
+        "traces": Counting.traces,
+        "single_losses": single_losses,
+        "mirrored_losses": mirrored_losses,
+        "between_replicas": float(max(between_replicas)),
+        "from_single": float(max(from_single)),
+        "step": int(keras.ops.convert_to_numpy(mirrored.step)),
+        "bits": keras.ops.convert_to_numpy(mirrored.bits).tolist(),
+        "single_bits": single.bits.numpy().tolist(),
+    }
+
+
+def main() -> None:
+    """Prints the figures of a recipe without and of one with quantized passes."""
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    print(json.dumps({recipe: compared(strategy, recipe) for recipe in ("float", "ssql")}))
 
 
 if __name__ == "__main__":

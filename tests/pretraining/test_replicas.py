@@ -1,10 +1,6 @@
 """Contrastive losses, queues and shuffling over two replicas are those of the global batch."""
 
-import json
-import os
 import pathlib
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -13,14 +9,9 @@ SCRIPT = pathlib.Path(__file__).with_name("replicas_run.py")
 
 
 @pytest.fixture(scope="module")
-def run():
+def run(script_output):
     """Returns what the script printed."""
-    ended = subprocess.run(
-        [sys.executable, SCRIPT], capture_output=True, text=True, check=False,
-        env={**os.environ, "PYTHONPATH": str(SCRIPT.parents[2])},
-    )  # fmt: skip
-    assert ended.returncode == 0, ended.stderr[-3000:]
-    return json.loads(ended.stdout.splitlines()[-1])
+    return script_output(SCRIPT)
 
 
 @pytest.mark.parametrize("name", ["nt_xent", "mocov3"])
