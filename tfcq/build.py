@@ -21,10 +21,12 @@ from tfcq.data.sources import Source, Split, open_source, view_size
 from tfcq.errors import UserError
 from tfcq.evaluation.linear import check_labels
 from tfcq.evaluation.sweep import LabelledImages
+from tfcq.nn.float_model import requantizable
 from tfcq.nn.policies import Policy
-from tfcq.nn.quantizable import QuantizableModel
+from tfcq.nn.quantizable import QuantizableModel, load
 from tfcq.pretraining.pretrainer import Pretrainer
 from tfcq.pretraining.recipes import recipe_named
+from tfcq.run_folder import RunFolder
 from tfcq.training.distribution import synchronize_batch_norm
 from tfcq.training.durations import Duration, parse_duration
 from tfcq.training.optimizers import optimizer_named
@@ -230,6 +232,20 @@ def optimizer(config: Config, steps: int) -> keras.optimizers.Optimizer:
         settings.excluded(),
         settings.nesterov,
     )
+
+
+def trained_backbone(folder: RunFolder, policy: str | None = None) -> QuantizableModel:
+    """Returns the backbone of a run.
+
+    Args:
+        folder: the run.
+        policy: how it is quantized instead of the way it was trained; None for that way.
+
+    Raises:
+        UserError: when it cannot be read, or not be quantized so.
+    """
+    model = load(folder.backbone)
+    return model if policy is None else requantizable(model, policy)
 
 
 def labelled_images(config: Config) -> LabelledImages:

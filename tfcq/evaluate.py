@@ -5,8 +5,9 @@ import json
 import pathlib
 
 from tfcq import command_line
-from tfcq.config import CALIBRATION_HELP, CALIBRATION_IMAGES, Config
+from tfcq.config import CALIBRATION_HELP, CALIBRATION_IMAGES, POLICY_HELP, Config
 from tfcq.errors import UserError, unknown_choice
+from tfcq.nn.policies import POLICIES, policy_named
 from tfcq.quantization.bitwidths import BitWidth, parse_bit_widths
 from tfcq.run_folder import RunFolder
 
@@ -20,6 +21,7 @@ def flag_set() -> command_line.FlagSet:
     flags.add("Evaluation", "run_dir", str, None, "folder of the run")
     flags.add("Evaluation", "protocol", str, "linear", "how features are scored", PROTOCOLS)
     flags.add("Evaluation", "bits", str, ALL_BITS, "bit-widths, such as fp,8w8a,4w4a")
+    flags.add("Evaluation", "policy", str, None, POLICY_HELP, tuple(POLICIES))
     flags.add("Evaluation", "calibration_images", int, None, CALIBRATION_HELP)
     flags.add("Evaluation", "seed", int, 0, "seed of the classifier's training order")
     return flags
@@ -45,6 +47,8 @@ def main(command: command_line.Command) -> None:
         raise UserError(f"--seed={values['seed']} cannot be used; allowed: 0 to {2**32 - 1}.")
     if values["protocol"] == "knn" and "seed" in command.given:
         raise UserError("--seed has no effect here: knn draws nothing; leave it out.")
+    if values["policy"] is not None:
+        policy_named(values["policy"])
     bit_widths = parse_bit_widths(values["bits"])
     folder = RunFolder(values["run_dir"])
     config = folder.load()
@@ -56,6 +60,7 @@ def main(command: command_line.Command) -> None:
         bit_widths,
         values["calibration_images"],
         values["seed"],
+        values["policy"],
     )
 
 
@@ -66,6 +71,7 @@ def evaluate(
     bit_widths: tuple[BitWidth, ...],
     calibration_images: int | None,
     seed: int,
+    policy: str | None = None,
 ) -> pathlib.Path:
     """Calibrates, sweeps, prints the table and writes JSON and picture.
 
@@ -76,6 +82,8 @@ def evaluate(
         bit_widths: the bit-widths.
         calibration_images: how many training images set the ranges; None for 1000, or all if fewer.
         seed: seed of the classifier's training order.
+        policy: how the backbone is quantized instead of the way it was trained; the files then
+            carry its name.
 
     Returns:
         The JSON file.
@@ -88,11 +96,10 @@ def evaluate(
     from tfcq.evaluation.features import FeatureExtractor
     from tfcq.evaluation.sweep import sweep
     from tfcq.files import write_text
-    from tfcq.nn.quantizable import load
     from tfcq.reporting.plots import plot_accuracy
     from tfcq.reporting.tables import percent, table
 
-    backbone = load(folder.backbone)
+    backbone = build.trained_backbone(folder, policy)
     data = build.labelled_images(config)
     calibration = build.first_images(
         "calibration_images", data.train_images, calibration_images, usual=CALIBRATION_IMAGES
@@ -105,6 +112,7 @@ def evaluate(
     text = {
         "dataset": config.data.dataset,
         "protocol": protocol,
+        "policy": policy or "as trained",
         "results": [dataclasses.asdict(result) for result in results],
         "train_images": len(data.train_images),
         "test_images": len(data.test_images),
@@ -112,7 +120,7 @@ def evaluate(
         "seed": seed,
         "versions": build.versions(),
     }
-    file = folder.evaluation / f"{protocol}.json"
+    file = folder.evaluation / (f"{protocol}_{policy}.json" if policy else f"{protocol}.json")
     write_text(file, json.dumps(text, indent=2) + "\n")
     picture = file.with_suffix(".png")
     names = [result.bits for result in results]

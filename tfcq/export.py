@@ -5,8 +5,9 @@ import json
 from typing import Any
 
 from tfcq import command_line
-from tfcq.config import CALIBRATION_HELP, CALIBRATION_IMAGES, Config
+from tfcq.config import CALIBRATION_HELP, CALIBRATION_IMAGES, POLICY_HELP, Config
 from tfcq.errors import UserError
+from tfcq.nn.policies import POLICIES, policy_named
 from tfcq.run_folder import RunFolder
 
 EVALUATED = "8w8a"
@@ -19,6 +20,7 @@ def flag_set() -> command_line.FlagSet:
     )
     flags.add("Export", "run_dir", str, None, "folder of the run")
     flags.add("Export", "min_agreement", float, 0.99, "exit with 1 below this top-1 agreement")
+    flags.add("Export", "policy", str, None, POLICY_HELP, tuple(POLICIES))
     flags.add("Export", "calibration_images", int, None, CALIBRATION_HELP)
     flags.add("Export", "test_images", int, None, "check on the first so many; default all")
     return flags
@@ -41,10 +43,14 @@ def main(command: command_line.Command) -> int:
     for name in ("calibration_images", "test_images"):
         if values[name] is not None and values[name] < 1:
             raise UserError(f"--{name}={values[name]} cannot be used; allowed: 1 and above.")
+    if values["policy"] is not None:
+        policy_named(values["policy"])
     folder = RunFolder(values["run_dir"])
     config = folder.load()
     command_line.quiet_start_up(values["verbosity"])
-    agreement = export(config, folder, values["calibration_images"], values["test_images"])
+    agreement = export(
+        config, folder, values["calibration_images"], values["test_images"], values["policy"]
+    )
     if agreement < values["min_agreement"]:
         print(
             f"Top-1 agreement {agreement:.4f} with the {EVALUATED} simulation is under "
@@ -55,7 +61,11 @@ def main(command: command_line.Command) -> int:
 
 
 def export(
-    config: Config, folder: RunFolder, calibration_images: int | None, test_images: int | None
+    config: Config,
+    folder: RunFolder,
+    calibration_images: int | None,
+    test_images: int | None,
+    policy: str | None = None,
 ) -> float:
     """Converts, compares with simulation and float, prints the table and writes the files.
 
@@ -64,6 +74,7 @@ def export(
         folder: the run.
         calibration_images: how many training images set the ranges; None for 1000, or all if fewer.
         test_images: how many test images are compared; None for all.
+        policy: how the backbone is quantized instead of the way it was trained.
 
     Returns:
         Top-1 agreement of the int8 model with the 8w8a simulation, 0 to 1, under a linear
@@ -83,10 +94,9 @@ def export(
     from tfcq.evaluation.features import FeatureExtractor
     from tfcq.evaluation.linear import fit_linear_probe
     from tfcq.files import whole_file, write_text
-    from tfcq.nn.quantizable import load
     from tfcq.quantization.bitwidths import parse_bit_width
 
-    backbone = load(folder.backbone)
+    backbone = build.trained_backbone(folder, policy)
     data = build.labelled_images(config)
     calibration = build.first_images(
         "calibration_images", data.train_images, calibration_images, usual=CALIBRATION_IMAGES
@@ -126,6 +136,7 @@ def export(
     figures = {
         "dataset": config.data.dataset,
         "evaluated_bits": EVALUATED,
+        "policy": policy or "as trained",
         "agreement": agreement,
         **{name: dataclasses.asdict(found) for name, found in comparisons.items()},
         "top1": top1,

@@ -11,12 +11,19 @@ from tfcq.backbones.resnet import resnet
 from tfcq.command_line import Command
 from tfcq.config import Config, DataSettings
 from tfcq.errors import UserError
-from tfcq.nn.quantizable import quantizable
+from tfcq.nn.float_model import requantizable
+from tfcq.nn.quantizable import load, quantizable
 from tfcq.run_folder import RunFolder
 
 
 def command(**values):
-    defaults = {"calibration_images": 64, "test_images": 20, "min_agreement": 0.5, "verbosity": 1}
+    defaults = {
+        "policy": None,
+        "calibration_images": 64,
+        "test_images": 20,
+        "min_agreement": 0.5,
+        "verbosity": 1,
+    }
     return Command({"run_dir": None, **defaults, **values}, set())
 
 
@@ -61,6 +68,22 @@ def test_too_little_agreement_is_told_with_exit_code_1_and_the_files_are_written
     )
 
 
+def test_run_of_another_quantizer_is_exported_under_a_policy_that_int8_can_compute(
+    run, tmp_path_factory
+):
+    other = RunFolder(tmp_path_factory.mktemp("run") / "contrastive_quant")
+    other.begin(Config())
+    requantizable(load(run.backbone), "contrastive_quant").save(other.backbone)
+    with pytest.raises(UserError, match="LinearWeightQuantizer.*--policy=int8"):
+        export.main(command(run_dir=str(other.path)))
+    assert not other.export.exists()
+    export.main(command(run_dir=str(other.path), policy="int8", min_agreement=0.0))
+    export.main(command(run_dir=str(run.path), policy="int8", min_agreement=0.0))
+    files = [folder.export / "int8.tflite" for folder in (run, other)]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    assert json.loads((other.export / "int8.json").read_text())["policy"] == "int8"
+
+
 def test_images_without_labels_are_refused(run, tmp_path):
     (tmp_path / "images").mkdir()
     image = keras.utils.array_to_img([[[0.0]] * 8] * 8)
@@ -75,6 +98,7 @@ def test_images_without_labels_are_refused(run, tmp_path):
     [
         ({}, "--run_dir is missing"),
         ({"run_dir": "x", "min_agreement": 1.5}, "--min_agreement=1.5; allowed: 0 to 1"),
+        ({"run_dir": "x", "policy": "papr"}, "policy 'papr'.*Did you mean 'paper'"),
         ({"run_dir": "x", "test_images": 0}, "--test_images=0 .*1 and above"),
         ({"run_dir": "no_such_folder"}, "'no_such_folder' does not exist"),
     ],

@@ -20,7 +20,8 @@ from tfcq.nn.quantizable import quantizable
 from tfcq.quantization.quantizers import (
     ACTIVATION_QUANTIZERS,
     WEIGHT_QUANTIZERS,
-    LinearQuantizer,
+    LinearActivationQuantizer,
+    LinearWeightQuantizer,
     LSQActivationQuantizer,
     LSQWeightQuantizer,
     MinMaxActivationQuantizer,
@@ -56,8 +57,10 @@ def test_policy_chooses_the_kinds(model, weight, activation):
 
 def test_contrastive_quant_is_linear_with_floor_at_the_bits_of_the_pass(model):
     policy = POLICIES["contrastive_quant"]
-    for quantizer in chosen(quantizable(model, "contrastive_quant")):
-        assert type(quantizer) is LinearQuantizer
+    kinds = LinearWeightQuantizer, LinearActivationQuantizer
+    quantizers = chosen(quantizable(model, "contrastive_quant"))
+    for quantizer, kind in zip(quantizers, kinds, strict=True):
+        assert type(quantizer) is kind
         assert quantizer.get_config() == {"bits": None, "rounding": "floor"}
     graph = read_graph(keras.Model(model.inputs, model.outputs).get_config())
     assert place(graph, policy) == place(graph, UNIFORM)

@@ -14,7 +14,8 @@ from tfcq.quantization.quantizers import (
     WEIGHT_QUANTIZERS,
     DoReFaActivationQuantizer,
     DoReFaWeightQuantizer,
-    LinearQuantizer,
+    LinearActivationQuantizer,
+    LinearWeightQuantizer,
 )
 
 
@@ -31,10 +32,20 @@ def with_gradient(quantize, x, upstream):
 def test_linear_equals_a_naive_loop_and_passes_the_gradient(bits, wrap):
     random = np.random.default_rng(bits)
     x, upstream = random.normal(size=60), random.normal(size=60)
-    y, dx = with_gradient(wrap(lambda x: LinearQuantizer()(x, bits)), x, upstream)
+    y, dx = with_gradient(wrap(lambda x: LinearWeightQuantizer()(x, bits)), x, upstream)
     step = (x.max() - x.min()) / (2**bits - 1)
     assert y.tolist() == [step * math.floor(value / step) for value in x]
     assert dx.tolist() == upstream.tolist()
+
+
+def test_linear_activations_take_the_step_of_a_given_range_and_are_not_clipped():
+    quantizer = LinearActivationQuantizer()
+    step = quantizer.parameters(2, tf.constant(-1.0), tf.constant(2.0))
+    assert float(step) == 1.0
+    assert quantizer(tf.constant([-7.5, 0.9, 5.1]), step).numpy().tolist() == [-8.0, 0.0, 5.0]
+    x = tf.random.stateless_normal([40], [1, 2])
+    own = quantizer(x, quantizer.parameters(3, tf.reduce_min(x), tf.reduce_max(x)))
+    np.testing.assert_array_equal(own, LinearWeightQuantizer()(x, 3))
 
 
 def test_linear_by_hand():
@@ -42,14 +53,14 @@ def test_linear_by_hand():
     x = [-1.0, -0.1, 0.0, 0.9, 2.0]
     for rounding, expected in (("floor", [-1, -1, 0, 0, 2]), ("nearest", [-1, 0, 0, 1, 2])):
         y, dx = with_gradient(
-            lambda x, r=rounding: LinearQuantizer(rounding=r)(x, 2), x, np.ones(5)
+            lambda x, r=rounding: LinearWeightQuantizer(rounding=r)(x, 2), x, np.ones(5)
         )
         assert y.tolist() == expected
         assert dx.tolist() == [1.0] * 5
 
 
 def test_linear_stochastic_takes_the_two_neighbours_and_repeats_for_its_seed():
-    quantizer = LinearQuantizer(rounding="stochastic")
+    quantizer = LinearWeightQuantizer(rounding="stochastic")
     x = tf.constant([0.0, *[1.25] * 200, 3.0])
     first, again = (quantizer(x, 2, seed=[1, 2]).numpy() for _ in range(2))
     np.testing.assert_array_equal(first, again)
@@ -59,13 +70,13 @@ def test_linear_stochastic_takes_the_two_neighbours_and_repeats_for_its_seed():
     with pytest.raises(UserError, match="needs a seed"):
         quantizer(x, 2)
     with pytest.raises(UserError, match="Did you mean 'floor'"):
-        LinearQuantizer(rounding="flor")
+        LinearWeightQuantizer(rounding="flor")
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1, -0.1, 1e30])
 def test_linear_keeps_a_constant_tensor(value):
     x = tf.fill([3, 2], value)
-    np.testing.assert_array_equal(LinearQuantizer()(x, 4), x)
+    np.testing.assert_array_equal(LinearWeightQuantizer()(x, 4), x)
 
 
 @pytest.mark.parametrize("bits", [2, 4, 8])
@@ -111,7 +122,7 @@ def test_dorefa_weights_of_one_value_give_finite_output_and_gradient(value):
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize(
-    "quantizer", [LinearQuantizer(), DoReFaWeightQuantizer(), DoReFaActivationQuantizer()]
+    "quantizer", [LinearWeightQuantizer(), DoReFaWeightQuantizer(), DoReFaActivationQuantizer()]
 )
 def test_tensors_that_are_not_finite_are_refused(quantizer, bad):
     with pytest.raises(tf.errors.InvalidArgumentError, match="NaN or infinity in .* quantized"):
@@ -120,7 +131,7 @@ def test_tensors_that_are_not_finite_are_refused(quantizer, bad):
 
 @pytest.mark.parametrize("dtype", [tf.float16, tf.bfloat16])
 @pytest.mark.parametrize(
-    "quantizer", [LinearQuantizer(), DoReFaWeightQuantizer(), DoReFaActivationQuantizer()]
+    "quantizer", [LinearWeightQuantizer(), DoReFaWeightQuantizer(), DoReFaActivationQuantizer()]
 )
 def test_half_precision_computes_in_float32(quantizer, dtype):
     x = tf.cast(tf.random.stateless_normal([50, 4], [3, 4]), dtype)

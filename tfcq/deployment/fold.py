@@ -8,10 +8,9 @@ import numpy as np
 
 from tfcq.errors import UserError
 from tfcq.nn.activation_quantizer import ActivationQuantizer
-from tfcq.nn.layers import QUANTIZED_COUNTERPARTS
+from tfcq.nn.layers import FLOAT_COUNTERPARTS, QUANTIZED_COUNTERPARTS
 from tfcq.nn.placement import Node, read_graph
 
-_FLOAT_COUNTERPARTS = {quantized: plain for plain, quantized in QUANTIZED_COUNTERPARTS.items()}
 KernelOf = Callable[[keras.layers.Layer], np.ndarray]
 
 
@@ -54,7 +53,7 @@ def fold(model: keras.Model, kernel_of: KernelOf = float_kernel) -> keras.Model:
         if layer.name in norms:
             config["use_bias"] = True
         config.pop("weight_quantizer", None)
-        return _FLOAT_COUNTERPARTS.get(type(layer), type(layer)).from_config(config)
+        return FLOAT_COUNTERPARTS.get(type(layer), type(layer)).from_config(config)
 
     def call_layer(layer: Any, *args: Any, **kwargs: Any) -> Any:
         return args[0] if layer.name in dropped else layer(*args, **kwargs)
@@ -95,7 +94,7 @@ def _graph(model: keras.Model) -> dict[str, Node]:
 
 
 def _has_kernel(layer: Any) -> bool:
-    return type(layer) in QUANTIZED_COUNTERPARTS or type(layer) in _FLOAT_COUNTERPARTS
+    return type(layer) in QUANTIZED_COUNTERPARTS or type(layer) in FLOAT_COUNTERPARTS
 
 
 def _foldable_norms(model: keras.Model, nodes: dict[str, Node]) -> dict[str, str]:

@@ -53,8 +53,8 @@ def _check_quantizers(model: keras.Model) -> None:
         if quantizer is not None and not isinstance(quantizer, _DEPLOYED):
             raise UserError(
                 f"Layer {layer.name!r} is quantized by {type(quantizer).__name__}, which int8 "
-                "cannot reproduce; allowed: 'minmax'. Copy the weights into a model that "
-                "tfcq.quantizable made with policy 'int8'."
+                "cannot reproduce; allowed: 'minmax'. tfcq.requantizable(model, 'int8') makes such "
+                "a model from the same weights (tfcq.export: --policy=int8)."
             )
 
 

@@ -152,3 +152,4 @@ QUANTIZED_COUNTERPARTS = {
     keras.layers.DepthwiseConv2D: QuantizedDepthwiseConv2D,
     keras.layers.Dense: QuantizedDense,
 }
+FLOAT_COUNTERPARTS = {quantized: plain for plain, quantized in QUANTIZED_COUNTERPARTS.items()}

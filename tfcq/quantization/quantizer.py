@@ -1,6 +1,11 @@
 """The base of the serializable quantizers.
 
-All but `MinMaxActivationQuantizer`, which quantizes over a given range, are used alike:
+Activation quantizers over a range (`takes_range`) are given what follows from it:
+
+    parameters = quantizer.parameters(bits, minimum, maximum)
+    quantizer(activations, parameters, seed)
+
+All others are used alike:
 
     learned = quantizer.build(layer, shape, axes)       # a new weight of the layer, or None
     quantizer(tensor, bits, axes, seed, learned=learned)
@@ -24,7 +29,7 @@ class Quantizer:
         UserError: when bits are outside 2 to 16.
     """
 
-    # Whether it quantizes over a range of the tensor, recorded or its own.
+    # Whether it quantizes over a given range, recorded or the tensor's own.
     takes_range = False
 
     def __init__(self, bits: int | None = None) -> None:

@@ -138,10 +138,10 @@ class MinMaxActivationQuantizer(Quantizer):
 
 
 @keras.saving.register_keras_serializable("tfcq")
-class LinearQuantizer(Quantizer):
-    """Multiples of a step from the tensor's own range (`ops.linear_quantize`), per tensor.
+class LinearWeightQuantizer(Quantizer):
+    """Weights as multiples of a step from their own range (`ops.linear_quantize`), per tensor.
 
-    What Contrastive Quant uses (Eq. 9), for weights and activations alike.
+    What Contrastive Quant uses (Eq. 9).
 
     Args:
         bits: fixed bits, or None to take those of the pass.
@@ -157,22 +157,65 @@ class LinearQuantizer(Quantizer):
 
     def __call__(
         self,
-        tensor: tf.Tensor,
+        weights: tf.Tensor,
         bits: Any,
         axes: list[int] | None = None,
         seed: tf.Tensor | None = None,
         learned: None = None,
     ) -> tf.Tensor:
-        """Returns the weights or activations as their quantized values.
+        """Returns the weights as their quantized values.
 
         Args:
-            tensor: float tensor.
-            bits: int or int32 tensor of shape (), this pass's bits.
+            weights: float tensor.
+            bits: int or int32 tensor of shape (), this pass's weight bits.
             axes: not used: one step serves the whole tensor.
             seed: int32 tensor of shape (2,), for stochastic rounding.
             learned: None, from `build`.
         """
-        return ops.linear_quantize(tensor, self.chosen_bits(bits), self.rounding, seed)
+        return ops.linear_quantize(weights, self.chosen_bits(bits), self.rounding, seed)
+
+
+@keras.saving.register_keras_serializable("tfcq")
+class LinearActivationQuantizer(Quantizer):
+    """Activations as multiples of a step from a given range (`ops.round_to_multiples`).
+
+    What Contrastive Quant uses (Eq. 9). Values beyond a recorded range are not clipped.
+
+    Args:
+        bits: fixed bits, or None to take the activation bits of the pass.
+        rounding: `"floor"`, `"nearest"` or `"stochastic"`.
+
+    Raises:
+        UserError: on an unknown rounding, or bits outside 2 to 16.
+    """
+
+    takes_range = True
+
+    def __init__(self, bits: int | None = None, rounding: str = "floor") -> None:
+        super().__init__(bits)
+        self.rounding = _checked_rounding(rounding)
+
+    def parameters(self, bits: Any, minimum: tf.Tensor, maximum: tf.Tensor) -> tf.Tensor:
+        """Returns the step for a range, of shape ().
+
+        Args:
+            bits: int or int32 tensor of shape (), this pass's activation bits.
+            minimum: float tensor of shape (), lower end of the range.
+            maximum: float tensor of shape (), upper end of the range.
+        """
+        return ops.linear_step(minimum, maximum, self.chosen_bits(bits))
+
+    def __call__(
+        self, inputs: tf.Tensor, parameters: tf.Tensor, seed: tf.Tensor | None = None
+    ) -> tf.Tensor:
+        """Returns the activations as their quantized values.
+
+        Args:
+            inputs: float tensor.
+            parameters: the step.
+            seed: int32 tensor of shape (2,), for stochastic rounding.
+        """
+        return ops.round_to_multiples(inputs, parameters, self.rounding, seed)
 
 
 @keras.saving.register_keras_serializable("tfcq")
@@ -239,13 +282,13 @@ class DoReFaActivationQuantizer(SignedQuantizer):
 # Their names stand in `tfcq.nn.policies` too, which needs no TensorFlow.
 WEIGHT_QUANTIZERS: dict[str, type[Quantizer]] = {
     "minmax": MinMaxWeightQuantizer,
-    "linear": LinearQuantizer,
+    "linear": LinearWeightQuantizer,
     "lsq": LSQWeightQuantizer,
     "dorefa": DoReFaWeightQuantizer,
 }
 ACTIVATION_QUANTIZERS: dict[str, type[Quantizer]] = {
     "minmax": MinMaxActivationQuantizer,
-    "linear": LinearQuantizer,
+    "linear": LinearActivationQuantizer,
     "lsq": LSQActivationQuantizer,
     "pact": PACTQuantizer,
     "dorefa": DoReFaActivationQuantizer,

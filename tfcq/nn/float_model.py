@@ -1,0 +1,70 @@
+"""From a quantizable model back to the float one, to quantize it in another way."""
+
+from typing import Any
+
+import keras
+
+from tfcq.errors import UserError
+from tfcq.nn.activation_quantizer import ActivationQuantizer
+from tfcq.nn.layers import FLOAT_COUNTERPARTS
+from tfcq.nn.policies import Policy
+from tfcq.nn.quantizable import QuantizableModel, quantizable
+
+
+def float_model(model: QuantizableModel) -> keras.Model:
+    """Returns the float model that `tfcq.quantizable` was given, with this one's weights.
+
+    Ranges and learned scales are left behind.
+
+    Args:
+        model: a quantizable model; nested ones are converted too.
+
+    Raises:
+        UserError: when the model is not quantizable.
+    """
+    if not isinstance(model, QuantizableModel):
+        raise UserError(f"Model {model.name!r} is a float model already.")
+    plain = _convert(model)
+    _copy_weights(model, plain)
+    return plain
+
+
+def requantizable(model: QuantizableModel, policy: str | Policy) -> QuantizableModel:
+    """Returns a copy of a quantizable model that is quantized by another policy.
+
+    Args:
+        model: a quantizable model.
+        policy: as for `tfcq.quantizable`.
+
+    Raises:
+        UserError: as `tfcq.quantizable` does, and when the model is not quantizable.
+    """
+    return quantizable(float_model(model), policy)
+
+
+def _convert(model: keras.Model) -> keras.Model:
+    def clone_layer(layer: Any) -> Any:
+        if isinstance(layer, keras.Model):
+            return _convert(layer)
+        config = layer.get_config()
+        config.pop("weight_quantizer", None)
+        return FLOAT_COUNTERPARTS.get(type(layer), type(layer)).from_config(config)
+
+    def call_layer(layer: Any, *args: Any, **kwargs: Any) -> Any:
+        return args[0] if layer.name in quantizers else layer(*args, **kwargs)
+
+    quantizers = {layer.name for layer in model.layers if isinstance(layer, ActivationQuantizer)}
+    clone = keras.models.clone_model(
+        model, clone_function=clone_layer, call_function=call_layer, recursive=False
+    )
+    return keras.Model(clone.input, clone.output, name=model.name)
+
+
+def _copy_weights(source: keras.Model, target: keras.Model) -> None:
+    for layer in target.layers:
+        original = source.get_layer(layer.name)
+        if isinstance(layer, keras.Model):
+            _copy_weights(original, layer)
+        elif layer.weights:
+            # Learned scales stand behind the layer's own weights.
+            layer.set_weights(original.get_weights()[: len(layer.weights)])
