@@ -180,16 +180,33 @@ def test_every_combination_of_the_files_takes_a_step(case):
     assert int(model.optimizer.iterations) == int(model.step.value) == 1
 
 
+def full_shape(config: Config) -> tuple[int, int, int]:
+    """Returns height, width and channels of a run's views."""
+    grey = config.data.dataset in ("digits", "fashion_mnist")
+    own_size = {"digits": 8, "fashion_mnist": 28}.get(config.data.dataset, 32)
+    size = config.data.image_size or own_size
+    return size, size, 1 if grey else 3
+
+
 def test_every_file_has_views_and_a_schedule_of_its_full_size():
     from tfcq import build
 
     for config in CONFIGS.values():
-        grey = config.data.dataset in ("digits", "fashion_mnist")
-        size = config.data.image_size or {"digits": 8, "fashion_mnist": 28}.get(
-            config.data.dataset, 32
-        )
-        assert build.augmentation(config, (size, size, 1 if grey else 3))
+        assert build.augmentation(config, full_shape(config))
         assert build.optimizer(config, steps=10)
+
+
+NETWORKS = {(c.network.backbone, c.network.width, full_shape(c)): c for c in CONFIGS.values()}
+
+
+@pytest.mark.parametrize("case", NETWORKS, ids=lambda case: f"{case[0]}-{case[2][0]}")
+def test_network_of_every_file_is_built_in_full_size(case):
+    from tfcq import build
+
+    _, _, shape = case
+    network = build.backbone(NETWORKS[case], shape)
+    assert network.input_shape == (None, *shape)
+    assert len(network.output_shape) == 2
 
 
 @pytest.fixture(scope="module")

@@ -149,10 +149,10 @@ def pretrainer(config: Config, shape: tuple[int, int, int], steps: int) -> Pretr
         policy=_policy_for(config, network),
         seed=config.execution.seed,
         loss_reduction=method.loss_reduction,
+        shuffle_keys=config.execution.batch_norm == "shuffled",
         **method.framework_settings(),
     )
     model.set_run_length(steps, total)
-    model.shuffle_keys = config.execution.batch_norm == "shuffled"
     if config.execution.batch_norm == "synchronized":
         for network in model.networks:
             synchronize_batch_norm(network)

@@ -79,8 +79,9 @@ def momentum_run(strategy) -> dict:
         )
         policy = Policy("lsq", weight_quantizer="lsq", activation_quantizer="lsq")
         heads = {"projection_width": 4, "projection_hidden": 4, "predictor_width": 4}
-        model = Pretrainer(backbone, "byol", policy=policy, target_momentum=0.5, **heads)
-        model.shuffle_keys = True
+        model = Pretrainer(
+            backbone, "byol", policy=policy, target_momentum=0.5, shuffle_keys=True, **heads
+        )
         model.compile(keras.optimizers.SGD(0.1))
     before = [own.numpy() for own, _ in model.momentum_network.pairs(*online_of(model))]
     data = tf.data.Dataset.from_tensor_slices((images, images + 0.1)).batch(8).repeat(2)

@@ -14,9 +14,10 @@ from tfcq.nn.heads import multi_layer_perceptron
 from tfcq.pretraining.byol import byol
 from tfcq.pretraining.framework import Framework
 from tfcq.pretraining.framework_settings import FRAMEWORK_SETTINGS
+from tfcq.pretraining.frameworks import FRAMEWORKS
 from tfcq.pretraining.moco import mocov2, mocov3
 from tfcq.pretraining.momentum import MomentumNetwork
-from tfcq.pretraining.pretrainer import FRAMEWORKS, Pretrainer
+from tfcq.pretraining.pretrainer import Pretrainer
 from tfcq.pretraining.recipes import RECIPES, Pass
 from tfcq.pretraining.simclr import simclr
 
@@ -260,3 +261,8 @@ def test_heads_of_the_user_make_a_framework():
     wrong = multi_layer_perceptron(5, (4,), last_norm=False, name="predictor")
     with pytest.raises(UserError, match="Predictor returns shape"):
         Mine(projector, wrong)
+
+
+def test_shuffling_is_refused_without_a_momentum_network():
+    with pytest.raises(UserError, match="shuffle_keys has no effect"):
+        Pretrainer(backbone(), "simclr", shuffle_keys=True)

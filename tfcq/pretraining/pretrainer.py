@@ -10,28 +10,17 @@ from tfcq.errors import TrainingStopped, UserError, unknown_choice
 from tfcq.nn.policies import Policy
 from tfcq.nn.quantizable import QuantizableModel, quantizable
 from tfcq.pretraining.bit_schedules import BitSchedule
-from tfcq.pretraining.byol import byol
 from tfcq.pretraining.figures import StepFigures
 from tfcq.pretraining.framework import Framework
-from tfcq.pretraining.framework_settings import framework_settings
-from tfcq.pretraining.moco import mocov2, mocov3
+from tfcq.pretraining.frameworks import build_framework
 from tfcq.pretraining.momentum import MomentumNetwork
 from tfcq.pretraining.monitoring import RunLength, StopOnFailure, Throughput
 from tfcq.pretraining.passes import make_passes, views_of_batch
 from tfcq.pretraining.recipes import Pass, Recipe, in_order, recipe_named
 from tfcq.pretraining.replicas import shuffled, unshuffled
 from tfcq.pretraining.schedule_names import PERIODIC
-from tfcq.pretraining.simclr import simclr
-from tfcq.pretraining.simsiam import simsiam
 from tfcq.quantization.ops import NOT_FINITE
 
-FRAMEWORKS: dict[str, Callable[..., Framework]] = {
-    "simsiam": simsiam,
-    "simclr": simclr,
-    "byol": byol,
-    "mocov2": mocov2,
-    "mocov3": mocov3,
-}
 LOSS_REDUCTIONS = ("mean", "sum")
 
 
@@ -56,6 +45,8 @@ class Pretrainer(keras.Model):
         seed: seed of the drawn bits.
         loss_reduction: `"mean"` over the pairs by weight, or their weighted `"sum"`, as the papers
             write it.
+        shuffle_keys: whether images change replicas on their way through the momentum network, so
+            that batch norm tells nothing about their positives (MoCo, Sec. 3.3).
         name: name of the model.
         **settings: settings of a framework given by name, such as `projection_width`; the
             paper's by default, see `tfcq.pretraining.framework_settings`.
@@ -77,6 +68,7 @@ class Pretrainer(keras.Model):
         policy: str | Policy | None = None,
         seed: int = 0,
         loss_reduction: str = "mean",
+        shuffle_keys: bool = False,
         name: str = "pretrainer",
         **settings: Any,
     ) -> None:
@@ -88,7 +80,9 @@ class Pretrainer(keras.Model):
         bits = self.recipe.bits(weight_bits, activation_bits, precision_set)
         self.bit_schedule = BitSchedule(kind=bit_schedule, seed=seed, **bits)
         self.backbone = self._quantizable(backbone, policy)
-        self.framework = self._build_framework(framework, settings)
+        self.framework = build_framework(
+            framework, settings, self.backbone, self.recipe.projector_policy
+        )
         self.momentum_network = None
         if self.framework.target_momentum is not None:
             self.momentum_network = MomentumNetwork(
@@ -97,14 +91,17 @@ class Pretrainer(keras.Model):
                 self.framework.target_momentum,
                 self.framework.target_momentum_schedule,
             )
+        elif shuffle_keys:
+            raise UserError(
+                f"shuffle_keys has no effect: {self.framework.name!r} has no momentum network."
+            )
         self.step = self._counter("step", (), "int64")
         self.steps_per_epoch = self._counter("steps_per_epoch", (), "int64")
         self.total_steps = self._counter("total_steps", (), "int64")
         self.bits = self._counter("bits", (len(self.recipe.draws), 2), "int32")
         self.knows_run_length = False
         self.first_epoch = 0
-        # Whether images change replicas on their way through the momentum network.
-        self.shuffle_keys = False
+        self.shuffle_keys = shuffle_keys
         self.images_per_step = 0
         self.figures = StepFigures(self.online_passes, self.recipe)
         self.built = True
@@ -125,24 +122,6 @@ class Pretrainer(keras.Model):
         if policy is not None:
             raise UserError("policy has no effect: the backbone is quantizable already.")
         return backbone
-
-    def _build_framework(self, framework: str | Framework, settings: dict[str, Any]) -> Framework:
-        if not isinstance(framework, str):
-            if settings:
-                raise UserError(
-                    f"{next(iter(settings))} has no effect: the framework is built already."
-                )
-            return framework
-        settings = framework_settings(framework, settings)
-        shape = self.backbone.output_shape
-        if len(shape) != 2 or shape[-1] is None:
-            raise UserError(
-                f"Backbone {self.backbone.name!r} returns shape {shape}; allowed: [batch, width]. "
-                "Add keras.layers.GlobalAveragePooling2D()."
-            )
-        return FRAMEWORKS[framework](
-            shape[-1], projector_policy=self.recipe.projector_policy, **settings
-        )
 
     @property
     def needs_run_length(self) -> bool:
