@@ -20,6 +20,8 @@ FLOORS = [
         "tfcq.build",
         "tfcq.command_line",
         "tfcq.run_folder",
+        "tfcq.evaluation_settings",
+        "tfcq.subject",
     ],
     ["tfcq.train", "tfcq.evaluate", "tfcq.export", "tfcq.report"],
 ]

@@ -14,7 +14,7 @@ SHAPE = (8, 8, 1)
 
 
 def optimizer(steps=10, **values):
-    return build.optimizer(config_from_flat({"epochs": 10, **values}), steps)
+    return build.optimizer(config_from_flat({"epochs": 10, **values}).optimization, steps)
 
 
 def rate(optimizer, step):
@@ -47,12 +47,12 @@ def test_warm_up_and_milestones_count_in_any_unit():
 
 
 def test_length_of_a_run():
-    assert build.total_steps(config_from_flat({"epochs": 3}), 7) == 21
-    assert build.total_steps(config_from_flat({"duration": "25steps"}), 7) == 25
+    assert build.total_steps(config_from_flat({"epochs": 3}).optimization, 7) == 21
+    assert build.total_steps(config_from_flat({"duration": "25steps"}).optimization, 7) == 25
     examples = config_from_flat({"duration": "640examples", "batch_size": 64})
-    assert build.total_steps(examples, 7) == 10
+    assert build.total_steps(examples.optimization, 7) == 10
     with pytest.raises(UserError, match="is 0 steps"):
-        build.total_steps(config_from_flat({"duration": "1examples"}), 7)
+        build.total_steps(config_from_flat({"duration": "1examples"}).optimization, 7)
 
 
 def test_policy_is_the_recipes_unless_given():

@@ -198,10 +198,9 @@ def test_scales_that_would_never_be_trained_are_refused(kind, recipe):
 
 
 def test_names_that_settings_know_are_those_of_the_code():
-    from tfcq import evaluate, settings
+    from tfcq import evaluation_settings, settings
     from tfcq.backbones import cifar_resnet, resnet
-    from tfcq.evaluation import sweep
-    from tfcq.pretraining import byol, pretrainer
+    from tfcq.pretraining import byol, frameworks, pretrainer
     from tfcq.training import distribution, optimizers, schedules
 
     assert set(settings.STEMS) == set(resnet.STEMS)
@@ -210,9 +209,9 @@ def test_names_that_settings_know_are_those_of_the_code():
     assert set(settings.OPTIMIZERS) == set(optimizers.OPTIMIZERS)
     assert set(settings.STRATEGIES) == set(distribution.STRATEGIES)
     assert set(settings.LOSS_REDUCTIONS) == set(pretrainer.LOSS_REDUCTIONS)
-    assert set(FRAMEWORK_SETTINGS) == set(pretrainer.FRAMEWORKS)
+    assert set(FRAMEWORK_SETTINGS) == set(frameworks.FRAMEWORKS)
     assert set(REGRESSION_LOSSES) == set(byol.REGRESSIONS)
-    assert set(evaluate.PROTOCOLS) == set(sweep.PROTOCOLS)
+    assert set(evaluation_settings.PROTOCOLS) == set(evaluation_settings.USED_BY)
 
 
 def test_setting_with_effect_is_taken():

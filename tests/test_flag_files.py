@@ -193,7 +193,7 @@ def test_every_file_has_views_and_a_schedule_of_its_full_size():
 
     for config in CONFIGS.values():
         assert build.augmentation(config, full_shape(config))
-        assert build.optimizer(config, steps=10)
+        assert build.optimizer(config.optimization, steps=10)
 
 
 NETWORKS = {(c.network.backbone, c.network.width, full_shape(c)): c for c in CONFIGS.values()}

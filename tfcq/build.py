@@ -19,14 +19,15 @@ from tfcq.data.augmentation import Augmentation, augmentation_for
 from tfcq.data.pipeline import labelled_arrays
 from tfcq.data.sources import Source, Split, open_source, view_size
 from tfcq.errors import UserError
+from tfcq.evaluation.accuracy import LabelledImages
 from tfcq.evaluation.linear import check_labels
-from tfcq.evaluation.sweep import LabelledImages
 from tfcq.nn.float_model import requantizable
 from tfcq.nn.policies import Policy
 from tfcq.nn.quantizable import QuantizableModel, load
 from tfcq.pretraining.pretrainer import Pretrainer
 from tfcq.pretraining.recipes import recipe_named
 from tfcq.run_folder import RunFolder
+from tfcq.settings import DataSettings, OptimizationSettings
 from tfcq.training.distribution import synchronize_batch_norm
 from tfcq.training.durations import Duration, parse_duration
 from tfcq.training.optimizers import optimizer_named
@@ -136,7 +137,8 @@ def pretrainer(config: Config, shape: tuple[int, int, int], steps: int) -> Pretr
     Raises:
         UserError: on settings that do not fit each other or the length of the run.
     """
-    method, total = config.method, total_steps(config, steps)
+    method = config.method
+    total = total_steps(config.optimization, steps)
     network = backbone(config, shape)
     model = Pretrainer(
         network,
@@ -156,7 +158,7 @@ def pretrainer(config: Config, shape: tuple[int, int, int], steps: int) -> Pretr
     if config.execution.batch_norm == "synchronized":
         for network in model.networks:
             synchronize_batch_norm(network)
-    model.compile(optimizer(config, steps), jit_compile=config.execution.xla)
+    model.compile(optimizer(config.optimization, steps), jit_compile=config.execution.xla)
     return model
 
 
@@ -173,18 +175,17 @@ def _policy_for(config: Config, network: keras.Model) -> Policy | None:
     return None
 
 
-def total_steps(config: Config, steps: int) -> int:
+def total_steps(settings: OptimizationSettings, steps: int) -> int:
     """Returns how many steps a run has.
 
     Args:
-        config: the settings.
+        settings: the settings.
         steps: steps per epoch.
 
     Raises:
         UserError: when there is none.
     """
-    optimization = config.optimization
-    return optimization.length().steps(steps, optimization.batch_size, at_least=1)
+    return settings.length().steps(steps, settings.batch_size, at_least=1)
 
 
 def policy(config: Config) -> Policy:
@@ -198,17 +199,16 @@ def policy(config: Config) -> Policy:
     return chosen.with_quantizers(network.weight_quantizer, network.activation_quantizer)
 
 
-def optimizer(config: Config, steps: int) -> keras.optimizers.Optimizer:
+def optimizer(settings: OptimizationSettings, steps: int) -> keras.optimizers.Optimizer:
     """Returns the optimizer of a run with its learning rate.
 
     Args:
-        config: the settings.
+        settings: the settings.
         steps: steps per epoch.
 
     Raises:
         UserError: on a warm-up or milestone outside the run.
     """
-    settings = config.optimization
 
     def in_steps(duration: Duration) -> int:
         return duration.steps(steps, settings.batch_size)
@@ -219,7 +219,7 @@ def optimizer(config: Config, steps: int) -> keras.optimizers.Optimizer:
     rate = learning_rate_schedule(
         settings.learning_rate_schedule,
         highest,
-        total_steps(config, steps),
+        total_steps(settings, steps),
         in_steps(parse_duration(settings.warmup)),
         tuple(map(in_steps, settings.milestone_durations())),
         settings.milestone_factor,
@@ -248,34 +248,57 @@ def trained_backbone(folder: RunFolder, policy: str | None = None) -> Quantizabl
     return model if policy is None else requantizable(model, policy)
 
 
-def labelled_images(config: Config) -> LabelledImages:
-    """Returns the run's training images and the whole test split, with labels.
+def labelled_images(
+    data: DataSettings, model: keras.Model, test_images: int | None = None
+) -> tuple[Split, LabelledImages]:
+    """Returns the labelled training images, as a split and as arrays, and the test images.
 
     Args:
-        config: the settings.
+        data: the data set; its image size, or else the model's, decides that of the images.
+        model: takes the images.
+        test_images: how many test images; None for all.
 
     Raises:
-        UserError: when the data set has no labels or no test split.
+        UserError: when the data set has no labels or no test split, a class has fewer than two
+            training images, or the model does not take such images.
     """
-    train = training_split(config)
+    opened = open_source(data.dataset, data.data_dir, data.download, data.strict_data)
+    train, test = opened.split("train"), opened.split("test")
+    if data.train_images:
+        train = train.first(data.train_images)
+    if test_images:
+        test = test.first(test_images)
     if train.class_names is None:
         raise UserError(
-            f"Data set {config.data.dataset!r} has no labels; allowed here: one with classes, such "
-            "as a folder with one sub-folder per class."
+            f"Data set {data.dataset!r} has no labels; allowed here: one with classes, such as a "
+            "folder with one sub-folder per class."
         )
-    test = source(config).split("test")
-    if train.image_shape[2] != test.image_shape[2]:
+    channels = train.image_shape[2]
+    if channels != test.image_shape[2]:
         raise UserError(
-            f"Training images have {train.image_shape[2]} channels and test images "
-            f"{test.image_shape[2]}; allowed: the same in both."
+            f"Training images have {channels} channels and test images {test.image_shape[2]}; "
+            "allowed: the same in both."
         )
-    size = image_shape(config, train)[0]
-    data = LabelledImages(
+    size = view_size(train, data.image_size or model.input_shape[1])
+    taken = model.input_shape[1:]
+    if any(a not in (None, b) for a, b in zip(taken, (size, size, channels), strict=True)):
+        raise UserError(
+            f"Images of {data.dataset!r} have shape {(size, size, channels)}; the model takes "
+            f"{tuple(taken)}."
+        )
+    labelled = LabelledImages(
         *labelled_arrays(train, size), *labelled_arrays(test, size), len(train.class_names)
     )
-    check_labels(data.train_images, data.train_labels, data.classes)
-    check_labels(data.test_images, data.test_labels, data.classes)
-    return data
+    check_labels(labelled.train_images, labelled.train_labels, labelled.classes)
+    check_labels(labelled.test_images, labelled.test_labels, labelled.classes)
+    counts = np.bincount(labelled.train_labels, minlength=labelled.classes)
+    rarest = int(np.argmin(counts))
+    if counts[rarest] < 2:
+        raise UserError(
+            f"Class {train.class_names[rarest]!r} has {counts[rarest]} training images; allowed: "
+            "2 and above. Remove the class, or use more images."
+        )
+    return train, labelled
 
 
 def first_images(

@@ -1,137 +1,298 @@
-"""Scores a backbone at many bit-widths: `python -m tfcq.evaluate --run_dir=DIR`."""
+"""Scores a backbone or classifier at many bit-widths: `python -m tfcq.evaluate --run_dir=DIR`."""
 
 import dataclasses
-import json
 import pathlib
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
 from tfcq import command_line
-from tfcq.config import CALIBRATION_HELP, CALIBRATION_IMAGES, POLICY_HELP, Config
-from tfcq.errors import UserError, unknown_choice
-from tfcq.nn.policies import POLICIES, policy_named
-from tfcq.quantization.bitwidths import BitWidth, parse_bit_widths
-from tfcq.run_folder import RunFolder
+from tfcq.evaluation_settings import (
+    CALIBRATION_IMAGES,
+    GROUPS,
+    PRESETS,
+    QAT_QUANTIZERS,
+    EvaluationConfig,
+    config_from_flags,
+)
+from tfcq.quantization.bitwidths import parse_bit_widths
 
-PROTOCOLS = ("linear", "knn")
-ALL_BITS = "fp,8w8a,6w6a,5w5a,4w4a,3w3a,2w8a,2w4a"
+if TYPE_CHECKING:
+    from tfcq.evaluation.accuracy import Accuracy
+    from tfcq.evaluation.protocols import Task, Training
+    from tfcq.subject import Subject
 
 
 def flag_set() -> command_line.FlagSet:
     """Returns the command's flags."""
     flags = command_line.FlagSet("Scores a trained backbone at many bit-widths.")
-    flags.add("Evaluation", "run_dir", str, None, "folder of the run")
-    flags.add("Evaluation", "protocol", str, "linear", "how features are scored", PROTOCOLS)
-    flags.add("Evaluation", "bits", str, ALL_BITS, "bit-widths, such as fp,8w8a,4w4a")
-    flags.add("Evaluation", "policy", str, None, POLICY_HELP, tuple(POLICIES))
-    flags.add("Evaluation", "calibration_images", int, None, CALIBRATION_HELP)
-    flags.add("Evaluation", "seed", int, 0, "seed of the classifier's training order")
+    for title, (_, default) in GROUPS.items():
+        flags.add_settings(title, default)
     return flags
 
 
 def main(command: command_line.Command) -> None:
-    """Evaluates one run.
+    """Evaluates one run or model.
 
     Args:
         command: the parsed command line.
     """
-    values = command.values
-    if values["run_dir"] is None:
-        raise UserError("--run_dir is missing; give the folder of a run that tfcq.train made.")
-    if values["protocol"] not in PROTOCOLS:
-        raise unknown_choice("protocol", values["protocol"], PROTOCOLS)
-    if values["calibration_images"] is not None and values["calibration_images"] < 1:
-        raise UserError(
-            f"--calibration_images={values['calibration_images']} cannot be used; allowed: 1 and "
-            "above, such as 1000."
+    config = config_from_flags(command.values, command.given)
+    parse_bit_widths(config.measurement.bits)
+    from tfcq.subject import check_subject
+
+    check_subject(config)
+    command_line.quiet_start_up(command.values["verbosity"])
+    evaluate(config)
+
+
+def evaluate(config: EvaluationConfig) -> list[pathlib.Path]:
+    """Calibrates, measures, prints a table of each protocol and writes JSON and picture.
+
+    Args:
+        config: the settings.
+
+    Returns:
+        The JSON file of each protocol.
+
+    Raises:
+        UserError: when the subject or the data cannot be had or do not fit each other.
+        TrainingStopped: when a protocol's training diverges.
+    """
+    import keras
+
+    from tfcq import build
+    from tfcq.data.augmentation import augmentation_for
+    from tfcq.evaluation.calibration import Calibrator
+    from tfcq.evaluation.protocols import SetRanges, Task
+    from tfcq.evaluation.records import data_fingerprint
+    from tfcq.subject import open_subject
+
+    measurement = config.measurement
+    keras.utils.set_random_seed(measurement.seed)
+    subject = open_subject(config)
+    split, data = build.labelled_images(subject.data, subject.model, config.data.test_images)
+    calibration = build.first_images(
+        "calibration_images",
+        data.train_images,
+        config.calibration.calibration_images,
+        usual=CALIBRATION_IMAGES,
+    )
+
+    def calibrator(model: keras.Model) -> Callable[[], SetRanges]:
+        calibrate = Calibrator(model)
+
+        def observe() -> SetRanges:
+            calibrate(calibration)
+            # The least and the greatest value are the range of every bit-width.
+            return lambda bits: None
+
+        return observe
+
+    size, channels = data.train_images.shape[1], data.train_images.shape[3]
+    task = Task(
+        backbone=subject.model,
+        split=split,
+        data=data,
+        image_size=size,
+        # The usual supervised training: crops and flips, colours as they are.
+        augmentation=dataclasses.replace(
+            augmentation_for(size, channels), jitter_probability=0.0, grayscale=0.0, blur=0.0
+        ),
+        bit_widths=parse_bit_widths(measurement.bits),
+        calibrator=calibrator,
+        seed=measurement.seed,
+    )
+    found: dict[str, list[Accuracy]] = {}
+    for protocol, result in _measure(config, subject, task):
+        found.setdefault(protocol, []).append(result)
+        print(f"{protocol:>10} {result.bits:>6}  top-1 {100 * result.top1:.1f}", flush=True)
+    about = {
+        "dataset": subject.data.dataset,
+        "policy": config.subject.policy or "as trained",
+        "calibration": {"method": "minmax", "images": len(calibration)},
+        "train_images": len(data.train_images),
+        "test_images": len(data.test_images),
+        "seed": measurement.seed,
+        "data_fingerprint": data_fingerprint(data),
+        "versions": build.versions(),
+    }
+    return [_write(config, subject, name, results, about) for name, results in found.items()]
+
+
+def _measure(
+    config: EvaluationConfig, subject: "Subject", task: "Task"
+) -> Iterator[tuple[str, "Accuracy"]]:
+    """Yields every protocol's accuracies; those on the same features together."""
+    from tfcq.evaluation import protocols
+    from tfcq.evaluation.features import FeatureExtractor
+    from tfcq.evaluation.sweep import sweep
+
+    shared = {
+        name: scores for name in config.protocols() if (scores := _scores(config, name)) is not None
+    }
+    if shared:
+        set_ranges, features = task.calibrator(task.backbone)(), FeatureExtractor(task.backbone)
+
+        def at(images, bits):
+            set_ranges(bits)
+            return features(images, bits)
+
+        yield from sweep(at, task.data, task.bit_widths, shared)
+    measurement = config.measurement
+    for name in config.protocols():
+        if name in shared:
+            continue
+        training = _training(config, name) if name in PRESETS else None
+        if name == "classifier":
+            subject.check_classifier(task.data.classes)
+            results = protocols.classify(task, task.backbone)
+        elif name == "linear":
+            standardized = (config.training.preset or "standardized") == "standardized"
+            augmented = measurement.features == "augmented"
+            results = protocols.linear(task, training, augmented, standardized)
+        elif name == "finetune":
+            results = protocols.finetune(
+                task, training, measurement.label_share, measurement.from_scratch
+            )
+        elif name == "semi":
+            results = protocols.semi(
+                task, training, measurement.label_share, measurement.from_scratch
+            )
+        else:
+            results = _qat(config, subject, task, training)
+        for result in results:
+            yield name, result
+
+
+def _scores(config: EvaluationConfig, protocol: str):
+    """Returns the function from features to scores of a protocol that is no more than one."""
+    from tfcq.evaluation.knn import knn_scores
+    from tfcq.evaluation.linear import fit_linear_probe
+
+    measurement = config.measurement
+    if protocol == "knn":
+        options = measurement.neighbours, measurement.temperature
+        return lambda train, labels, test, classes: knn_scores(
+            train, labels, test, classes, *options
         )
-    if not 0 <= values["seed"] < 2**32:
-        raise UserError(f"--seed={values['seed']} cannot be used; allowed: 0 to {2**32 - 1}.")
-    if values["protocol"] == "knn" and "seed" in command.given:
-        raise UserError("--seed has no effect here: knn draws nothing; leave it out.")
-    if values["policy"] is not None:
-        policy_named(values["policy"])
-    bit_widths = parse_bit_widths(values["bits"])
-    folder = RunFolder(values["run_dir"])
-    config = folder.load()
-    command_line.quiet_start_up(values["verbosity"])
-    evaluate(
-        config,
-        folder,
-        values["protocol"],
-        bit_widths,
-        values["calibration_images"],
-        values["seed"],
-        values["policy"],
+    settings = config.optimization("linear") if protocol == "linear" else None
+    # The probe's own arithmetic knows SGD under a cosine alone.
+    as_probe = (
+        settings is not None
+        and measurement.features == "cached"
+        and (
+            dataclasses.replace(
+                PRESETS["linear"]["standardized"],
+                epochs=settings.epochs,
+                batch_size=settings.batch_size,
+                learning_rate=settings.learning_rate,
+            )
+            == settings
+            and config.training.preset in (None, "standardized")
+        )
+    )
+    if not as_probe:
+        return None
+    return lambda train, labels, test, classes: fit_linear_probe(
+        train,
+        labels,
+        classes,
+        settings.epochs,
+        settings.learning_rate,
+        settings.momentum,
+        settings.batch_size,
+        measurement.seed,
+    ).logits(test)
+
+
+def _training(config: EvaluationConfig, protocol: str) -> "Training":
+    from tfcq import build
+    from tfcq.evaluation.protocols import Training
+
+    settings = config.optimization(protocol)
+    return Training(
+        settings.epochs, settings.batch_size, lambda steps: build.optimizer(settings, steps)
     )
 
 
-def evaluate(
-    config: Config,
-    folder: RunFolder,
+def _qat(
+    config: EvaluationConfig, subject: "Subject", task: "Task", training: "Training"
+) -> Iterator["Accuracy"]:
+    from tfcq.evaluation import protocols
+    from tfcq.nn.float_model import requantizable
+
+    policy = subject.policy.with_quantizers(*QAT_QUANTIZERS[config.measurement.quantizer])
+    policy = dataclasses.replace(
+        policy, overrides=((protocols.CLASSIFIER, "fp"), *policy.overrides)
+    )
+
+    def start():
+        if config.measurement.start == "linear":
+            return protocols.linear_classifier(task)
+        # The fine-tuning is that of its own protocol, whatever follows it.
+        own = dataclasses.replace(config, training=type(config.training)())
+        return protocols.finetuned_classifier(task, _training(own, "finetune"))
+
+    return protocols.qat(task, training, start, lambda model: requantizable(model, policy))
+
+
+def _stem(config: EvaluationConfig, protocol: str) -> str:
+    """Returns the name of a protocol's files."""
+    measurement = config.measurement
+    parts = [protocol]
+    if protocol == "qat":
+        parts.append(measurement.quantizer)
+    if protocol in ("finetune", "semi"):
+        if measurement.label_share is not None:
+            parts.append(f"{100 * measurement.label_share:g}")
+        if measurement.from_scratch:
+            parts.append("from_scratch")
+    return "_".join(parts)
+
+
+def _settings(config: EvaluationConfig, protocol: str) -> dict[str, Any]:
+    """Returns the settings that decide a protocol's figures."""
+    from tfcq.evaluation_settings import USED_BY
+
+    measured = dataclasses.asdict(config.measurement)
+    used = {name: measured[name] for name in USED_BY[protocol] if name in measured}
+    used.pop("seed", None)
+    if protocol in PRESETS:
+        used |= dataclasses.asdict(config.optimization(protocol))
+        preset = config.training.preset or next(iter(PRESETS[protocol]))
+        used["preset"] = preset
+    return used
+
+
+def _write(
+    config: EvaluationConfig,
+    subject: "Subject",
     protocol: str,
-    bit_widths: tuple[BitWidth, ...],
-    calibration_images: int | None,
-    seed: int,
-    policy: str | None = None,
+    results: list["Accuracy"],
+    about: dict[str, Any],
 ) -> pathlib.Path:
-    """Calibrates, sweeps, prints the table and writes JSON and picture.
-
-    Args:
-        config: the run's settings.
-        folder: the run.
-        protocol: `"linear"` or `"knn"`.
-        bit_widths: the bit-widths.
-        calibration_images: how many training images set the ranges; None for 1000, or all if fewer.
-        seed: seed of the classifier's training order.
-        policy: how the backbone is quantized instead of the way it was trained; the files then
-            carry its name.
-
-    Returns:
-        The JSON file.
-
-    Raises:
-        UserError: when the data cannot be had, have no labels or fewer images than asked for.
-    """
-    from tfcq import build
-    from tfcq.evaluation.calibration import calibrate
-    from tfcq.evaluation.features import FeatureExtractor
-    from tfcq.evaluation.sweep import sweep
-    from tfcq.files import write_text
+    """Adds the results to the protocol's file, draws it, prints a table; returns the file."""
+    from tfcq.evaluation.records import add_record
     from tfcq.reporting.plots import plot_accuracy
     from tfcq.reporting.tables import percent, table
 
-    backbone = build.trained_backbone(folder, policy)
-    data = build.labelled_images(config)
-    calibration = build.first_images(
-        "calibration_images", data.train_images, calibration_images, usual=CALIBRATION_IMAGES
-    )
-    calibrate(backbone, calibration)
-    results = []
-    for accuracy in sweep(FeatureExtractor(backbone), data, bit_widths, protocol, seed):
-        results.append(accuracy)
-        print(f"{accuracy.bits:>6}  top-1 {percent(accuracy.top1)}", flush=True)
-    text = {
-        "dataset": config.data.dataset,
-        "protocol": protocol,
-        "policy": policy or "as trained",
-        "results": [dataclasses.asdict(result) for result in results],
-        "train_images": len(data.train_images),
-        "test_images": len(data.test_images),
-        "calibration_images": len(calibration),
-        "seed": seed,
-        "versions": build.versions(),
-    }
-    file = folder.evaluation / (f"{protocol}_{policy}.json" if policy else f"{protocol}.json")
-    write_text(file, json.dumps(text, indent=2) + "\n")
-    picture = file.with_suffix(".png")
-    names = [result.bits for result in results]
-    title = f"{config.method.framework}, recipe {config.method.recipe}, {config.data.dataset}"
-    plot_accuracy(picture, names, {protocol: [result.top1 for result in results]}, title=title)
-    rows = [
-        ("top-1 %", *(percent(result.top1) for result in results)),
-        ("top-5 %", *(percent(result.top5) for result in results)),
+    file = subject.results / f"{_stem(config, protocol)}.json"
+    entries = [
+        {k: v for k, v in dataclasses.asdict(result).items() if v is not None} for result in results
     ]
-    print(f"\n{config.data.dataset}, {protocol}, {len(data.test_images)} test images")
-    print(table(("bits", *names), rows))
+    head = {"dataset": about["dataset"], "protocol": protocol, "results": entries}
+    settings = {"settings": _settings(config, protocol)}
+    merged = add_record(file, {**head, **about, **settings})["results"]
+    picture = file.with_suffix(".png")
+    names = [entry["bits"] for entry in merged]
+    top1 = {protocol: [entry["top1"] for entry in merged]}
+    plot_accuracy(picture, names, top1, title=f"{subject.title}, {about['dataset']}")
+    rows = [
+        (title, *(percent(entry[name]) for entry in entries))
+        for title, name in (("top-1 %", "top1"), ("top-5 %", "top5"))
+    ]
+    print(f"\n{about['dataset']}, {protocol}, {about['test_images']} test images")
+    print(table(("bits", *(entry["bits"] for entry in entries)), rows))
     print(f"Results: {file}\nPicture: {picture}")
     return file
 

@@ -97,7 +97,7 @@ def export(
     from tfcq.quantization.bitwidths import parse_bit_width
 
     backbone = build.trained_backbone(folder, policy)
-    data = build.labelled_images(config)
+    _, data = build.labelled_images(config.data, backbone)
     calibration = build.first_images(
         "calibration_images", data.train_images, calibration_images, usual=CALIBRATION_IMAGES
     )

@@ -29,7 +29,14 @@ _FRAMEWORK_SETTINGS = tuple(
 )
 
 
-def _setting(default: Any, text: str, choices: tuple[str, ...] | None = None) -> Any:
+def setting(default: Any, text: str, choices: tuple[str, ...] | None = None) -> Any:
+    """Returns a field of a settings dataclass.
+
+    Args:
+        default: its value when absent.
+        text: what it does, for the help.
+        choices: allowed values; None for any.
+    """
     return dataclasses.field(default=default, metadata={"help": text, "choices": choices})
 
 
@@ -37,50 +44,50 @@ def _setting(default: Any, text: str, choices: tuple[str, ...] | None = None) ->
 class DataSettings:
     """The images."""
 
-    dataset: str = _setting("digits", "digits, folder:PATH, or the name of a TFDS data set")
-    data_dir: str | None = _setting(None, "folder of prepared TFDS data sets")
-    download: bool = _setting(False, "let TFDS download what is not prepared")
-    strict_data: bool = _setting(False, "refuse a folder with a broken image instead of skipping")
-    image_size: int | None = _setting(None, "height and width of a view in pixels; default native")
-    train_images: int | None = _setting(None, "pre-train on the first so many images; default all")
+    dataset: str = setting("digits", "digits, folder:PATH, or the name of a TFDS data set")
+    data_dir: str | None = setting(None, "folder of prepared TFDS data sets")
+    download: bool = setting(False, "let TFDS download what is not prepared")
+    strict_data: bool = setting(False, "refuse a folder with a broken image instead of skipping")
+    image_size: int | None = setting(None, "height and width of a view in pixels; default native")
+    train_images: int | None = setting(None, "pre-train on the first so many images; default all")
 
 
 @dataclasses.dataclass(frozen=True)
 class ViewSettings:
     """How views are augmented; defaults depend on image size and channels."""
 
-    crop_area: str | None = _setting(None, "area of a crop as a share of the image, such as 0.2-1")
-    flip: float | None = _setting(None, "probability of a left-right flip")
-    jitter_probability: float | None = _setting(None, "probability of any colour jitter")
-    brightness: float | None = _setting(None, "strength of brightness jitter")
-    contrast: float | None = _setting(None, "strength of contrast jitter")
-    saturation: float | None = _setting(None, "strength of saturation jitter")
-    hue: float | None = _setting(None, "strength of hue jitter, at most 0.5")
-    grayscale: float | None = _setting(None, "probability of losing colour")
-    blur: float | None = _setting(None, "probability of Gaussian blur")
+    crop_area: str | None = setting(None, "area of a crop as a share of the image, such as 0.2-1")
+    flip: float | None = setting(None, "probability of a left-right flip")
+    jitter_probability: float | None = setting(None, "probability of any colour jitter")
+    brightness: float | None = setting(None, "strength of brightness jitter")
+    contrast: float | None = setting(None, "strength of contrast jitter")
+    saturation: float | None = setting(None, "strength of saturation jitter")
+    hue: float | None = setting(None, "strength of hue jitter, at most 0.5")
+    grayscale: float | None = setting(None, "probability of losing colour")
+    blur: float | None = setting(None, "probability of Gaussian blur")
 
 
 @dataclasses.dataclass(frozen=True)
 class NetworkSettings:
     """The backbone and its quantizers."""
 
-    backbone: str = _setting("resnet18", BACKBONE_HELP)
-    stem: str | None = _setting(
+    backbone: str = setting("resnet18", BACKBONE_HELP)
+    stem: str | None = setting(
         None, "first layers, for small or for large images; default cifar", STEMS
     )
-    width: int | None = _setting(None, "channels of the first stage; default the paper's")
-    shortcut: str | None = _setting(
+    width: int | None = setting(None, "channels of the first stage; default the paper's")
+    shortcut: str | None = setting(
         None, "where a CIFAR ResNet changes size: pad with zeros, or project", SHORTCUTS
     )
-    patch_size: int | None = _setting(None, "height and width of a transformer's patch in pixels")
-    frozen_patch_projection: bool = _setting(False, "leave a transformer's patch layer random")
-    policy: str | None = _setting(
+    patch_size: int | None = setting(None, "height and width of a transformer's patch in pixels")
+    frozen_patch_projection: bool = setting(False, "leave a transformer's patch layer random")
+    policy: str | None = setting(
         None, "which layers are quantized; default the recipe's", tuple(POLICIES)
     )
-    weight_quantizer: str | None = _setting(
+    weight_quantizer: str | None = setting(
         None, "how weights are rounded; default the policy's", WEIGHT_QUANTIZER_NAMES
     )
-    activation_quantizer: str | None = _setting(
+    activation_quantizer: str | None = setting(
         None, "how activations are rounded; default the policy's", ACTIVATION_QUANTIZER_NAMES
     )
 
@@ -89,32 +96,32 @@ class NetworkSettings:
 class MethodSettings:
     """Framework, recipe and bit-widths."""
 
-    framework: str = _setting("simsiam", "how embeddings are compared", tuple(FRAMEWORK_SETTINGS))
-    recipe: str = _setting("ssql", "a name of --list_recipes, or pairs such as v1@q->v2@fp")
-    loss_reduction: str = _setting("mean", "mean or sum over the recipe's pairs", LOSS_REDUCTIONS)
-    weight_bits: str | None = _setting(
+    framework: str = setting("simsiam", "how embeddings are compared", tuple(FRAMEWORK_SETTINGS))
+    recipe: str = setting("ssql", "a name of --list_recipes, or pairs such as v1@q->v2@fp")
+    loss_reduction: str = setting("mean", "mean or sum over the recipe's pairs", LOSS_REDUCTIONS)
+    weight_bits: str | None = setting(
         None, "weight bits to draw from, such as 2-8, 4 or 2,4,8; default the recipe's"
     )
-    activation_bits: str | None = _setting(
+    activation_bits: str | None = setting(
         None, "activation bits to draw from, such as 4-8; default the recipe's"
     )
-    precision_set: str | None = _setting(
+    precision_set: str | None = setting(
         None, "bits drawn for weights and activations alike, such as 6-16; default the recipe's"
     )
-    bit_schedule: str = _setting(
+    bit_schedule: str = setting(
         "uniform", "draw bits anew each step or epoch, in cycles, in order, or never", BIT_SCHEDULES
     )
-    projection_width: int | None = _setting(None, "width of the embedding; default the paper's")
-    projection_hidden: int | None = _setting(None, "width of the projector's hidden layers")
-    predictor_width: int | None = _setting(None, "width of the predictor's hidden layer")
-    temperature: float | None = _setting(None, "temperature of a contrastive loss")
-    queue_size: int | None = _setting(None, "keys in MoCo v2's queue")
-    regression_loss: str | None = _setting(None, "BYOL's loss", REGRESSION_LOSSES)
-    target_momentum: float | None = _setting(None, "momentum of the target network")
-    target_momentum_schedule: str | None = _setting(
+    projection_width: int | None = setting(None, "width of the embedding; default the paper's")
+    projection_hidden: int | None = setting(None, "width of the projector's hidden layers")
+    predictor_width: int | None = setting(None, "width of the predictor's hidden layer")
+    temperature: float | None = setting(None, "temperature of a contrastive loss")
+    queue_size: int | None = setting(None, "keys in MoCo v2's queue")
+    regression_loss: str | None = setting(None, "BYOL's loss", REGRESSION_LOSSES)
+    target_momentum: float | None = setting(None, "momentum of the target network")
+    target_momentum_schedule: str | None = setting(
         None, "course of the target network's momentum", MOMENTUM_SCHEDULES
     )
-    target_update: str | None = _setting(
+    target_update: str | None = setting(
         None, "when the target network follows the trained one", TARGET_UPDATES
     )
 
@@ -128,28 +135,26 @@ class MethodSettings:
 class OptimizationSettings:
     """Optimizer, learning rate and length."""
 
-    epochs: int = _setting(100, "passes over the training images")
-    duration: str | None = _setting(
+    epochs: int = setting(100, "passes over the training images")
+    duration: str | None = setting(
         None, "length in steps or images instead of --epochs, such as 5000steps or 1e6examples"
     )
-    batch_size: int = _setting(256, "images per step, over all replicas")
-    optimizer: str = _setting("sgd", "the optimizer", OPTIMIZERS)
-    learning_rate: float = _setting(0.05, "highest learning rate")
-    scale_learning_rate: bool = _setting(False, "multiply the learning rate by batch size / 256")
-    learning_rate_schedule: str = _setting(
+    batch_size: int = setting(256, "images per step, over all replicas")
+    optimizer: str = setting("sgd", "the optimizer", OPTIMIZERS)
+    learning_rate: float = setting(0.05, "highest learning rate")
+    scale_learning_rate: bool = setting(False, "multiply the learning rate by batch size / 256")
+    learning_rate_schedule: str = setting(
         "cosine", "course of the learning rate", LEARNING_RATE_SCHEDULES
     )
-    milestones: str | None = _setting(
-        None, "when 'step' lowers the rate, such as 60epochs,80epochs"
-    )
-    milestone_factor: float = _setting(0.1, "what a milestone multiplies the learning rate by")
-    warmup: str = _setting("0epochs", "linear warm-up, such as 10epochs or 500steps")
-    momentum: float = _setting(0.9, "momentum of SGD and LARS, beta 1 of AdamW")
-    nesterov: bool = _setting(False, "Nesterov momentum")
-    weight_decay: float = _setting(
+    milestones: str | None = setting(None, "when 'step' lowers the rate, such as 60epochs,80epochs")
+    milestone_factor: float = setting(0.1, "what a milestone multiplies the learning rate by")
+    warmup: str = setting("0epochs", "linear warm-up, such as 10epochs or 500steps")
+    momentum: float = setting(0.9, "momentum of SGD and LARS, beta 1 of AdamW")
+    nesterov: bool = setting(False, "Nesterov momentum")
+    weight_decay: float = setting(
         1e-4, "l2 penalty in the gradient (SGD, LARS) or decoupled decay (AdamW)"
     )
-    exclude: str | None = _setting(
+    exclude: str | None = setting(
         None, "patterns of variables without weight decay, such as bias,gamma,beta"
     )
 
@@ -172,10 +177,10 @@ class OptimizationSettings:
 class ExecutionSettings:
     """How the run is carried out."""
 
-    seed: int = _setting(0, "seed of initialization, order, views and drawn bits")
-    deterministic: bool = _setting(False, "repeat to the last bit, at the cost of speed")
-    xla: bool = _setting(False, "compile the step with XLA (slower on CPUs)")
-    strategy: str = _setting("single", "devices: one, all GPUs, or a TPU", STRATEGIES)
-    batch_norm: str = _setting(
+    seed: int = setting(0, "seed of initialization, order, views and drawn bits")
+    deterministic: bool = setting(False, "repeat to the last bit, at the cost of speed")
+    xla: bool = setting(False, "compile the step with XLA (slower on CPUs)")
+    strategy: str = setting("single", "devices: one, all GPUs, or a TPU", STRATEGIES)
+    batch_norm: str = setting(
         "local", "statistics of each replica or all; or keys shuffled over them", BATCH_NORMS
     )

@@ -74,7 +74,7 @@ def train(config: Config, folder: RunFolder) -> None:
     augmentation = build.augmentation(config, shape)
     batch_size, seed = config.optimization.batch_size, config.execution.seed
     steps = steps_per_epoch(split, batch_size)
-    total = build.total_steps(config, steps)
+    total = build.total_steps(config.optimization, steps)
     strategy = strategy_named(config.execution.strategy)
     check_batch_size(batch_size, strategy.num_replicas_in_sync)
     with strategy.scope():

@@ -3,12 +3,15 @@
 import json
 
 import keras
+import numpy as np
 import pytest
 
 from tfcq import evaluate
 from tfcq.backbones.resnet import resnet
 from tfcq.config import Config
+from tfcq.data.sources import open_source
 from tfcq.errors import UserError
+from tfcq.evaluation.records import add_record
 from tfcq.nn.quantizable import quantizable
 from tfcq.run_folder import RunFolder
 
@@ -40,16 +43,110 @@ def test_files_and_table_are_written(run, capsys):
     assert "| top-1 % |" in printed and "knn.json" in printed
 
 
-def test_another_policy_has_files_of_its_own(run):
-    bits = {"protocol": "knn", "bits": "fp,2w4a"}
-    evaluate.main(command(run_dir=str(run.path), **bits))
-    evaluate.main(command(run_dir=str(run.path), policy="paper", **bits))
-    own, paper = (
-        json.loads((run.evaluation / name).read_text()) for name in ("knn.json", "knn_paper.json")
-    )
-    assert paper["policy"] == "paper"
-    assert own["results"][0] == paper["results"][0]
-    assert own["results"][1] != paper["results"][1]
+def read(run, name):
+    return json.loads((run.evaluation / f"{name}.json").read_text())
+
+
+def test_further_bits_join_an_evaluation_and_other_settings_stand_apart(run):
+    evaluate.main(command(run_dir=str(run.path), protocol="knn", bits="fp"))
+    evaluate.main(command(run_dir=str(run.path), protocol="knn", bits="2w4a"))
+    own = read(run, "knn")
+    assert [entry["bits"] for entry in own["results"]][-1] == "2w4a"
+    assert "fp" in [entry["bits"] for entry in own["results"]]
+    evaluate.main(command(run_dir=str(run.path), protocol="knn", bits="fp,2w4a", policy="paper"))
+    paper = read(run, "knn")
+    assert (paper["policy"], paper["earlier"][0]["policy"]) == ("paper", "as trained")
+    top1 = {entry["bits"]: entry["top1"] for entry in paper["earlier"][0]["results"]}
+    assert paper["results"][0]["top1"] == top1["fp"]
+    assert paper["results"][1]["top1"] != top1["2w4a"]
+
+
+def test_protocols_asked_for_together_agree_with_each_alone(run, tmp_path):
+    evaluate.main(command(run_dir=str(run.path), protocol="linear,knn", bits="4w8a"))
+    linear = read(run, "linear")
+    evaluate.main(command(run_dir=str(run.path), protocol="linear", bits="4w8a"))
+    assert read(run, "linear") == linear
+
+
+def test_backbone_is_scored_on_another_data_set(run, tmp_path):
+    random = np.random.default_rng(0)
+    for split, count in (("train", 4), ("test", 2)):
+        for level, name in ((40, "dark"), (200, "bright")):
+            (tmp_path / split / name).mkdir(parents=True)
+            for index in range(count):
+                pixels = level + random.integers(-30, 30, (8, 8, 1))
+                keras.utils.save_img(tmp_path / split / name / f"{index}.png", pixels, scale=False)
+    dataset = f"folder:{tmp_path}"
+    evaluate.main(
+        command(run_dir=str(run.path), protocol="finetune", bits="fp", dataset=dataset, epochs=1,
+                batch_size=4, learning_rate_schedule="cosine")
+    )  # fmt: skip
+    found = read(run, "finetune")
+    assert (found["dataset"], found["train_images"], found["test_images"]) == (dataset, 8, 4)
+    assert found["settings"]["epochs"] == 1 and len(found["results"][0]["curve"]) == 1
+
+
+def test_saved_classifier_is_scored_by_its_own_logits(tmp_path):
+    inputs = keras.Input((8, 8, 1))
+    logits = keras.layers.Dense(10, name="logits")(keras.layers.Flatten()(inputs))
+    model = keras.Model(inputs, logits)
+    model.save(tmp_path / "mine.keras")
+    place = {"model": tmp_path / "mine.keras", "output_dir": tmp_path / "out"}
+    evaluate.main(command(dataset="digits", protocol="classifier", bits="fp,8w8a", **place))
+    found = json.loads((tmp_path / "out" / "classifier.json").read_text())
+    data = open_source("digits").split("test")
+    batches = list(data.records.as_numpy_iterator())
+    images = np.stack([b["image"] for b in batches]).astype(np.float32) / 255
+    labels = np.array([b["label"] for b in batches])
+    expected = np.mean(model.predict_on_batch(images).argmax(axis=1) == labels)
+    assert found["results"][0]["top1"] == pytest.approx(expected)
+    # A backbone has no logits for the classes.
+    keras.Model(inputs, keras.layers.Flatten()(inputs)).save(tmp_path / "mine.keras")
+    with pytest.raises(UserError, match="returns shape .* 10 classes; allowed"):
+        evaluate.main(command(dataset="digits", protocol="classifier", bits="fp", **place))
+
+
+def images_of(folder, classes):
+    """Writes a folder data set with so many grey training images of each class, one to test."""
+    for name, count in classes.items():
+        for split, number in (("train", count), ("test", 1)):
+            (folder / split / name).mkdir(parents=True)
+            for index in range(number):
+                pixels = np.full((8, 8, 1), 100 + index)
+                keras.utils.save_img(folder / split / name / f"{index}.png", pixels, scale=False)
+    return f"folder:{folder}"
+
+
+@pytest.mark.parametrize(
+    ("classes", "text"),
+    [({"a": 3, "b": 1}, "Class 'b' has 1 training images; allowed: 2 and above"),
+     ({"a": 3, "b": 0}, "b")],
+)  # fmt: skip
+def test_classes_that_cannot_be_learned_leave_no_results(run, tmp_path, classes, text):
+    before = {path: path.read_bytes() for path in sorted(run.evaluation.iterdir())}
+    with pytest.raises(UserError, match=text):
+        evaluate.main(command(run_dir=str(run.path), dataset=images_of(tmp_path, classes)))
+    assert {path: path.read_bytes() for path in sorted(run.evaluation.iterdir())} == before
+
+
+def test_unreadable_files_are_told_in_one_line(run, tmp_path):
+    (tmp_path / "broken.keras").write_text("no model")
+    with pytest.raises(UserError, match="cannot be read as a Keras model"):
+        evaluate.main(
+            command(model=tmp_path / "broken.keras", output_dir=tmp_path, dataset="digits")
+        )
+    inputs = keras.Input((28, 28, 3))
+    keras.Model(inputs, keras.layers.Flatten()(inputs)).save(tmp_path / "colour.keras")
+    with pytest.raises(UserError, match=r"have shape \(28, 28, 1\); the model takes \(28, 28, 3\)"):
+        evaluate.main(
+            command(model=tmp_path / "colour.keras", output_dir=tmp_path, dataset="digits")
+        )
+    file = RunFolder(tmp_path).evaluation / "knn.json"
+    file.parent.mkdir()
+    file.write_text("{")
+    with pytest.raises(UserError, match="cannot be read as results"):
+        add_record(file, {"results": []})
+    assert file.read_text() == "{"
 
 
 @pytest.mark.parametrize(
@@ -57,6 +154,20 @@ def test_another_policy_has_files_of_its_own(run):
     [
         ({}, "--run_dir is missing"),
         ({"run_dir": "x", "protocol": "liner"}, "Did you mean 'linear'"),
+        ({"run_dir": "x", "protocol": "knn,knn"}, "'knn' stands twice"),
+        ({"run_dir": "x", "model": "y.keras"}, "--run_dir and --model were both given"),
+        ({"model": "y.keras", "dataset": "digits"}, "--output_dir is missing"),
+        ({"model": "y.h5", "dataset": "digits", "output_dir": "z"}, "allowed: PATH.keras"),
+        ({"model": "y.keras", "dataset": "digits", "output_dir": "z"}, "does not exist"),
+        ({"run_dir": "x", "output_dir": "z"}, "--output_dir has no effect"),
+        ({"run_dir": "x", "protocol": "semi"}, "--label_share is missing"),
+        ({"run_dir": "x", "protocol": "semi", "label_share": 2}, "--label_share=2.0"),
+        ({"run_dir": "x", "label_share": 0.1}, "--label_share has no effect.*linear"),
+        ({"run_dir": "x", "quantizer": "pact"}, "--quantizer has no effect"),
+        ({"run_dir": "x", "protocol": "qat", "quantizer": "lqs"}, "Did you mean 'lsq'"),
+        ({"run_dir": "x", "preset": "sqsl"}, "Did you mean 'ssql'"),
+        ({"run_dir": "x", "protocol": "knn", "epochs": 3}, "--epochs has no effect"),
+        ({"run_dir": "x", "epochs": 0}, "--epochs=0 .*1 and above"),
         ({"run_dir": "x", "policy": "int4"}, "policy 'int4'.*Did you mean 'int8'"),
         ({"run_dir": "x", "calibration_images": 0}, "--calibration_images=0 .*1 and above"),
         ({"run_dir": "x", "seed": -1}, "--seed=-1 .*allowed: 0 to"),

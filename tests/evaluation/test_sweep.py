@@ -7,13 +7,14 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
 from tfcq.errors import UserError
+from tfcq.evaluation.accuracy import LabelledImages, accuracy, accuracy_of
 from tfcq.evaluation.calibration import calibrate
 from tfcq.evaluation.features import FeatureExtractor
 from tfcq.evaluation.knn import knn_scores
 from tfcq.evaluation.linear import fit_linear_probe
-from tfcq.evaluation.sweep import LabelledImages, accuracy, sweep
+from tfcq.evaluation.sweep import sweep
 from tfcq.nn.quantizable import quantizable
-from tfcq.quantization.bitwidths import parse_bit_width, parse_bit_widths
+from tfcq.quantization.bitwidths import parse_bit_widths
 from tfcq.quantization.precision import Precision
 
 EIGHT = parse_bit_widths("fp,8w8a,6w6a,5w5a,4w4a,3w3a,2w8a,2w4a")
@@ -121,10 +122,31 @@ def test_sweep_gives_the_hand_computed_accuracy_of_a_hand_set_network():
         np.array([0, 0, 1, 1]),
         classes=2,
     )
-    results = list(sweep(lambda x, bits: x, data, EIGHT[:2], "linear"))
-    assert [(r.bits, r.top1, r.top5) for r in results] == [("fp", 0.75, 1.0), ("8w8a", 0.75, 1.0)]
+    asked = []
+
+    def features(x, bits):
+        asked.append(str(bits))
+        return x
+
+    def probe(train, labels, test, classes):
+        return fit_linear_probe(train, labels, classes).logits(test)
+
+    def always_first(train, labels, test, classes):
+        return np.eye(classes)[np.zeros(len(test), int)]
+
+    protocols = {"linear": probe, "first": always_first}
+    results = list(sweep(features, data, EIGHT[:2], protocols))
+    assert [(name, r.bits, r.top1, r.top5, r.mean_per_class) for name, r in results] == [
+        ("linear", "fp", 0.75, 1.0, 0.75),
+        ("first", "fp", 0.5, 1.0, 0.5),
+        ("linear", "8w8a", 0.75, 1.0, 0.75),
+        ("first", "8w8a", 0.5, 1.0, 0.5),
+    ]
+    # Training and test features, once for both protocols.
+    assert asked == ["fp", "fp", "8w8a", "8w8a"]
 
 
-def test_unknown_protocol_names_the_nearest():
-    with pytest.raises(UserError, match="Did you mean 'linear'"):
-        list(sweep(None, None, [parse_bit_width("fp")], "liner"))
+def test_mean_per_class_weighs_classes_alike():
+    scores = np.array([[1.0, 0], [1, 0], [1, 0], [1, 0]])
+    found = accuracy_of(scores, np.array([0, 0, 0, 1]), EIGHT[0])
+    assert (found.top1, found.mean_per_class) == (0.75, 0.5)

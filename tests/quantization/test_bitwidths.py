@@ -110,3 +110,18 @@ def test_shared_values_are_computed_once_for_each_owner():
     values += [two.once(owner, lambda: compute(5))]
     assert values == [1, 1, 3, 4, 5]
     assert computed == [1, 3, 4, 5]
+
+
+def test_ranges_stand_for_each_of_their_bits():
+    def texts(text):
+        return [str(bits) for bits in parse_bit_widths(text)]
+
+    assert texts("fp, 2-4w4a,8w8a") == ["fp", "2w4a", "3w4a", "4w4a", "8w8a"]
+    assert texts("2-3w4-5a") == ["2w4a", "2w5a", "3w4a", "3w5a"]
+    assert texts("8w7-8a") == ["8w7a", "8w8a"]
+    for text, message in (
+        ("4-2w8a", "descend"), ("1-4w8a", "nearest is 2"), ("2-4w", "Unknown bit-width"),
+        ("2-4w4a,3w4a", "'3w4a' stands twice"),
+    ):  # fmt: skip
+        with pytest.raises(UserError, match=message):
+            parse_bit_widths(text)

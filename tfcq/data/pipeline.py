@@ -45,6 +45,7 @@ def view_batches(
     first_epoch: int = 0,
     epochs: int | None = None,
     views: tuple[int, ...] = (1, 2),
+    labels: bool = False,
 ) -> tf.data.Dataset:
     """Yields batches of views of the same images, two augmented ones unless told otherwise.
 
@@ -61,10 +62,11 @@ def view_batches(
         first_epoch: number of the first epoch, from 0.
         epochs: number of epochs, None for no end.
         views: numbers of the views; 1 and 2 are augmented, 0 is the image as evaluation sees it.
+        labels: whether the images' labels stand behind their views.
 
     Returns:
         Data set of a tuple with each view, float32 [batch_size, image_size, image_size, C], values
-        in [0, 1].
+        in [0, 1], and perhaps the labels, int64 [batch_size].
 
     Raises:
         UserError: a batch size that does not fit, a size, epoch or count that is negative, or an
@@ -84,23 +86,25 @@ def view_batches(
             return _fit(images, image_size)
         return augmentation.augment(images, draws[:, number - 1], image_size)
 
-    def views_of(images: tf.Tensor, draws: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    def views_of(images: tf.Tensor, draws: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, ...]:
         images = _as_float(images)
-        return tuple(view_of(number, images, draws) for number in views)
+        made = tuple(view_of(number, images, draws) for number in views)
+        return (*made, label) if labels else made
 
-    def views_of_one(image: tf.Tensor, draws: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        return tuple(view[0] for view in views_of(image[tf.newaxis], draws[tf.newaxis]))
+    def views_of_one(image: tf.Tensor, draws: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        one = image[tf.newaxis], draws[tf.newaxis], label[tf.newaxis]
+        return tuple(made[0] for made in views_of(*one))
 
     def images_and_draws(epoch: tf.Tensor) -> tf.data.Dataset:
         epoch_seed = tf.stack([tf.constant(seed, tf.int64), epoch])
         view_seed = _fold(epoch_seed, _VIEWS)
 
-        def with_draws(record: Record) -> tuple[tf.Tensor, tf.Tensor]:
+        def with_draws(record: Record) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
             draws = tf.random.stateless_uniform(
                 [2, augmentation.draws_per_view], _fold(view_seed, record["index"]), alg=_GENERATOR
             )
             image = record["image"] if cached else split.decode(record)["image"]
-            return tf.ensure_shape(image, split.image_shape), draws
+            return tf.ensure_shape(image, split.image_shape), draws, record["label"]
 
         records = _shuffled(blocks, _fold(epoch_seed, _ORDER))
         return records.take(steps * batch_size).map(with_draws, tf.data.AUTOTUNE)

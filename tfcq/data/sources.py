@@ -1,7 +1,7 @@
 """Where images come from: one small protocol, and the function that opens any source by name."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import tensorflow as tf
@@ -48,6 +48,26 @@ class Split:
                 f" allowed: 1 to {self.size}."
             )
         return dataclasses.replace(self, size=count, records=self.records.take(count))
+
+    def subset(self, indices: Sequence[int]) -> "Split":
+        """Returns the split made of chosen images, in their old order and with their old indices.
+
+        Args:
+            indices: indices of the images, each once.
+
+        Raises:
+            UserError: there is none, one stands twice, or one is not among the images.
+        """
+        chosen = set(indices)
+        if not indices or len(chosen) < len(indices) or not chosen <= set(range(self.size)):
+            raise UserError(
+                f"{len(indices)} indices cannot be a subset; allowed: different ones from 0 to "
+                f"{self.size - 1}."
+            )
+        kept = tf.constant([index in chosen for index in range(self.size)])
+        records = self.records.filter(lambda record: kept[record["index"]])
+        records = records.apply(tf.data.experimental.assert_cardinality(len(indices)))
+        return dataclasses.replace(self, size=len(indices), records=records)
 
 
 def view_size(split: Split, image_size: int | None) -> int:

@@ -11,6 +11,42 @@ from tfcq.nn.quantizable import QuantizableModel
 from tfcq.quantization.precision import RecordRanges
 
 
+class Calibrator:
+    """Sets a model's activation ranges, as often as needed from one traced function.
+
+    Args:
+        model: a quantizable model.
+        batch_size: images per pass.
+
+    Raises:
+        UserError: when the model is a float one.
+    """
+
+    def __init__(self, model: keras.Model, batch_size: int = 256) -> None:
+        check_quantizable(model)
+        self.batch_size = batch_size
+        self._record = _recorder(model)
+
+    def __call__(self, images: np.ndarray | tf.Tensor) -> None:
+        """Sets every range to the minimum and maximum seen in float passes over images.
+
+        Args:
+            images: float array [count, height, width, channels], at least one image.
+
+        Raises:
+            UserError: when there is no image, or an image holds NaN or infinity.
+        """
+        if len(images) == 0:
+            raise UserError("Calibration received 0 images; allowed: 1 and above, such as 1000.")
+        if not np.all(np.isfinite(images)):
+            raise UserError(
+                "Calibration received images with NaN or infinity; allowed: finite values."
+            )
+        for start in range(0, len(images), self.batch_size):
+            batch = tf.convert_to_tensor(images[start : start + self.batch_size])
+            self._record(batch, tf.constant(start == 0))
+
+
 def calibrate(model: keras.Model, images: np.ndarray | tf.Tensor, batch_size: int = 256) -> None:
     """Sets every activation range to the minimum and maximum seen in float passes over images.
 
@@ -23,14 +59,7 @@ def calibrate(model: keras.Model, images: np.ndarray | tf.Tensor, batch_size: in
         UserError: when the model is a float one, there is no image,
             or an image holds NaN or infinity.
     """
-    check_quantizable(model)
-    if len(images) == 0:
-        raise UserError("Calibration received 0 images; allowed: 1 and above, such as 1000.")
-    if not np.all(np.isfinite(images)):
-        raise UserError("Calibration received images with NaN or infinity; allowed: finite values.")
-    record = _recorder(model)
-    for start in range(0, len(images), batch_size):
-        record(tf.convert_to_tensor(images[start : start + batch_size]), tf.constant(start == 0))
+    Calibrator(model, batch_size)(images)
 
 
 def check_quantizable(model: keras.Model) -> None:

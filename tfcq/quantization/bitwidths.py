@@ -80,7 +80,10 @@ def parse_bit_width(text: str) -> BitWidth:
 
 
 def parse_bit_widths(text: str) -> tuple[BitWidth, ...]:
-    """Reads a comma-separated list such as `fp,8w8a,2w4a`, in the order given.
+    """Reads a comma-separated list such as `fp,8w8a,2-4w4a`, in the order given.
+
+    A range stands for each of its bits, `2-4w4a` for `2w4a,3w4a,4w4a`; of two ranges, that of the
+    activations runs faster.
 
     Args:
         text: the list.
@@ -88,13 +91,24 @@ def parse_bit_widths(text: str) -> tuple[BitWidth, ...]:
     Raises:
         UserError: on an unknown entry, an empty list or an entry that stands twice.
     """
-    parsed = tuple(parse_bit_width(entry) for entry in text.split(",") if entry.strip())
+    entries = [entry for part in text.split(",") if part.strip() for entry in _expanded(part)]
+    parsed = tuple(parse_bit_width(entry) for entry in entries)
     if not parsed:
         raise UserError(f"No bit-width in {text!r}; allowed: a list such as 'fp,8w8a,4w4a'.")
     for bits in parsed:
         if parsed.count(bits) > 1:
             raise UserError(f"Bit-width '{bits}' stands twice in {text!r}; name it once.")
     return parsed
+
+
+def _expanded(entry: str) -> list[str]:
+    """Returns the bit-widths that an entry with ranges stands for, or else the entry itself."""
+    number = r"(\d+(?:-\d+)?)"
+    match = re.fullmatch(rf"{number}w{number}a", entry.strip())
+    if not match or "-" not in entry:
+        return [entry]
+    weights, activations = (parse_bit_choices(group) for group in match.groups())
+    return [f"{w}w{a}a" for w in weights for a in activations]
 
 
 def parse_bit_choices(text: str) -> tuple[int, ...]:

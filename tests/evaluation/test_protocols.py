@@ -1,0 +1,208 @@
+"""Protocols on a tiny network with hand-set weights, and on real digits."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfcq.data.augmentation import Augmentation
+from tfcq.data.sources import Split, open_source
+from tfcq.errors import TrainingStopped, UserError
+from tfcq.evaluation import protocols
+from tfcq.evaluation.accuracy import LabelledImages
+from tfcq.evaluation.calibration import Calibrator
+from tfcq.evaluation.classifier import CLASSIFIER, copy_of, with_classifier
+from tfcq.evaluation.features import FeatureExtractor
+from tfcq.evaluation.linear import fit_linear_probe
+from tfcq.evaluation.protocols import Task, Training
+from tfcq.nn.float_model import requantizable
+from tfcq.nn.policies import UNIFORM
+from tfcq.nn.quantizable import quantizable
+from tfcq.quantization.bitwidths import FLOAT, parse_bit_widths
+
+NO_AUGMENTATION = Augmentation(
+    crop_area=(1.0, 1.0), crop_aspect=(1.0, 1.0), flip=0.0, jitter_probability=0.0, saturation=0.0,
+    hue=0.0, grayscale=0.0, blur=0.0,
+)  # fmt: skip
+
+
+def split_of(images, labels):
+    """Returns a split of uint8 images [count, height, width, channels]."""
+    records = tf.data.Dataset.from_tensor_slices(
+        {"index": np.arange(len(images), dtype=np.int64), "image": images, "label": labels}
+    )
+    return Split("train", len(images), images.shape[1:], ("a", "b"), records, lambda r: r, 16)
+
+
+def brightness(shape=(2, 2, 1)):
+    """Returns a network whose two features are the mean brightness and its negative."""
+    inputs = keras.Input(shape)
+    x = keras.layers.Conv2D(2, 1, use_bias=False, name="conv")(inputs)
+    model = keras.Model(inputs, keras.layers.GlobalAveragePooling2D(name="features")(x))
+    model.get_layer("conv").set_weights([np.array([1.0, -1.0]).reshape(1, 1, 1, 2)])
+    return quantizable(model, "uniform")
+
+
+@pytest.fixture
+def task():
+    """Class 1 is bright; one of four test images is on the wrong side."""
+    levels = np.array([10, 30, 20, 40, 200, 220, 210, 250], np.uint8)
+    images = np.broadcast_to(levels[:, None, None, None], (8, 2, 2, 1)).copy()
+    labels = np.array([0] * 4 + [1] * 4, np.int64)
+    test = np.array([15, 240, 35, 205], np.float32)[:, None, None, None] / 255
+    test = np.broadcast_to(test, (4, 2, 2, 1)).copy()
+    train = images.astype(np.float32) / 255
+    return Task(
+        backbone=brightness(),
+        split=split_of(images, labels),
+        data=LabelledImages(train, labels, test, np.array([0, 0, 0, 1]), 2),
+        image_size=2,
+        augmentation=NO_AUGMENTATION,
+        bit_widths=parse_bit_widths("fp,8w8a"),
+        calibrator=lambda model: calibrating(model, train),
+    )
+
+
+def calibrating(model, images):
+    calibrate = Calibrator(model)
+
+    def observe():
+        calibrate(images)
+        return lambda bits: None
+
+    return observe
+
+
+def sgd(rate=0.1):
+    return lambda steps: keras.optimizers.SGD(rate, momentum=0.9)
+
+
+def weights_of(model):
+    return [w.numpy().copy() for w in model.weights]
+
+
+EXPECTED = [("fp", 0.75, 1.0, round(5 / 6, 6)), ("8w8a", 0.75, 1.0, round(5 / 6, 6))]
+
+
+def figures(results):
+    return [(r.bits, r.top1, r.top5, round(r.mean_per_class, 6)) for r in results]
+
+
+TRAINING = Training(epochs=20, batch_size=4, optimizer=sgd())
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        lambda task: protocols.linear(task, TRAINING, augmented=False, standardized=False),
+        lambda task: protocols.linear(task, TRAINING, augmented=False, standardized=True),
+        lambda task: protocols.linear(task, TRAINING, augmented=True, standardized=False),
+        lambda task: protocols.linear(task, TRAINING, augmented=True, standardized=True),
+        lambda task: protocols.finetune(task, TRAINING),
+        lambda task: protocols.semi(task, TRAINING, label_share=1.0),
+        lambda task: protocols.qat(
+            task, TRAINING, lambda: protocols.linear_classifier(task), copy_of
+        ),
+        lambda task: protocols.classify(task, protocols.linear_classifier(task)),
+    ],
+    ids=["cached", "cached-standardized", "augmented", "augmented-standardized", "finetune",
+         "semi", "qat", "classifier"],
+)  # fmt: skip
+def test_hand_set_network_gives_the_hand_computed_accuracy_and_stays_as_it_is(task, run):
+    before = weights_of(task.backbone)
+    assert figures(run(task)) == EXPECTED
+    for old, new in zip(before, weights_of(task.backbone), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_learning_curves_have_a_point_for_every_epoch(task):
+    training = dataclasses.replace(TRAINING, epochs=3)
+    (first, second) = protocols.semi(task, training, label_share=1.0)
+    for found in (first, second):
+        assert [point["epoch"] for point in found.curve] == [1, 2, 3]
+        assert found.curve[-1]["top1"] == found.top1
+        assert found.curve[-1]["loss"] < found.curve[0]["loss"]
+
+
+def test_linear_classifier_is_the_probe_on_standardized_features(task):
+    features = FeatureExtractor(task.backbone)(task.data.train_images)
+    probe = fit_linear_probe(features, task.data.train_labels, 2)
+    network = protocols.linear_classifier(task)
+    test = task.data.test_images
+    expected = probe.logits(FeatureExtractor(task.backbone)(test))
+    np.testing.assert_allclose(network(test), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_few_labels_train_on_their_share_alone(task):
+    with pytest.raises(UserError, match="batch_size=4 with 2 images .*; allowed: 1 to 2"):
+        list(protocols.semi(task, TRAINING, label_share=0.25))
+
+
+def test_training_from_scratch_forgets_the_backbone(task):
+    training = dataclasses.replace(TRAINING, epochs=1, optimizer=sgd(1e-9))
+    kernels = []
+
+    def calibrator(model):
+        kernels.append(model.get_layer("conv").kernel.numpy())
+        return calibrating(model, task.data.train_images)
+
+    task = dataclasses.replace(task, calibrator=calibrator, bit_widths=(FLOAT,))
+    list(protocols.finetune(task, training))
+    list(protocols.finetune(task, training, from_scratch=True))
+    own = task.backbone.get_layer("conv").kernel.numpy()
+    np.testing.assert_allclose(kernels[0], own, atol=1e-6)
+    assert np.abs(kernels[-1] - own).max() > 0.01
+
+
+def test_frozen_backbone_keeps_its_weights_and_statistics(task):
+    network = with_classifier(copy_of(task.backbone), 2)
+    assert network.get_layer(CLASSIFIER).kernel.numpy().tolist() == [[0, 0], [0, 0]]
+
+
+def test_diverging_training_says_what_to_lower(task):
+    training = dataclasses.replace(TRAINING, optimizer=sgd(1e30))
+    with pytest.raises(TrainingStopped, match="lower --learning_rate"):
+        list(protocols.finetune(task, training))
+
+
+def test_learned_step_sizes_are_trained(task):
+    policy = UNIFORM.with_quantizers("lsq", "lsq")
+    policy = dataclasses.replace(policy, detach_scale=False, overrides=((CLASSIFIER, "fp"),))
+    made = []
+
+    def with_lsq(model):
+        made.append(requantizable(model, policy))
+        return made[-1]
+
+    task = dataclasses.replace(task, bit_widths=parse_bit_widths("3w4a"))
+    start = protocols.linear_classifier(task)
+    (found,) = protocols.qat(task, TRAINING, lambda: start, with_lsq)
+    assert found.top1 == 0.75
+    step_sizes = made[0].get_layer("conv").learned_scale.numpy()
+    used = step_sizes.reshape(15, -1)[3 - 2]
+    kernel = start.get_layer("conv").kernel.numpy()
+    initial = 2 * np.abs(kernel).reshape(-1, 2).mean(axis=0) / np.sqrt(3)
+    assert np.all(used > 0) and np.abs(used - initial).max() > 1e-4
+
+
+def test_augmented_digits_reach_logistic_regression_within_a_point():
+    split = open_source("digits").split("train").first(500)
+    batches = list(split.records.as_numpy_iterator())
+    images = np.stack([b["image"] for b in batches]).astype(np.float32) / 255
+    labels = np.array([b["label"] for b in batches])
+    inputs = keras.Input((8, 8, 1))
+    identity = quantizable(keras.Model(inputs, keras.layers.Flatten(name="flat")(inputs)), UNIFORM)
+    data = LabelledImages(images[:400], labels[:400], images[400:], labels[400:], 10)
+    task = Task(
+        identity, split.first(400), data, 8, NO_AUGMENTATION, (FLOAT,),
+        lambda model: calibrating(model, images),
+    )  # fmt: skip
+    training = Training(60, 50, sgd(0.1))
+    (found,) = protocols.linear(task, training, augmented=True, standardized=False)
+    from sklearn.linear_model import LogisticRegression
+
+    flat = images.reshape(500, -1)
+    logistic = LogisticRegression(max_iter=1000).fit(flat[:400], labels[:400])
+    assert found.top1 >= logistic.score(flat[400:], labels[400:]) - 0.01

@@ -1,0 +1,76 @@
+"""Accuracy of scores, and what it is measured on."""
+
+import dataclasses
+
+import numpy as np
+
+from tfcq.quantization.bitwidths import BitWidth
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelledImages:
+    """Training and test images with labels.
+
+    Args:
+        train_images: float [count, height, width, channels].
+        train_labels: int [count].
+        test_images: float [count, height, width, channels].
+        test_labels: int [count].
+        classes: number of classes.
+    """
+
+    train_images: np.ndarray
+    train_labels: np.ndarray
+    test_images: np.ndarray
+    test_labels: np.ndarray
+    classes: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Accuracy:
+    """Accuracy at one bit-width.
+
+    Args:
+        bits: the bit-width, such as `4w8a`.
+        top1: share of test images whose label has the highest score, 0 to 1.
+        top5: share whose label is among the five highest scores, 0 to 1.
+        mean_per_class: mean over the classes of the share of their images that are top 1, as
+            Flowers-102, Pets, Caltech-101 and Aircraft are reported, 0 to 1.
+        curve: where something was trained at this bit-width, `{"epoch", "loss", "top1"}` of every
+            epoch.
+    """
+
+    bits: str
+    top1: float
+    top5: float
+    mean_per_class: float
+    curve: list[dict[str, float]] | None = None
+
+
+def accuracy(scores: np.ndarray, labels: np.ndarray, top: int) -> float:
+    """Returns the share of rows whose label is among the `top` highest scores.
+
+    Between equal scores the lower class comes first.
+
+    Args:
+        scores: float [count, classes].
+        labels: int [count].
+        top: how many scores count.
+    """
+    highest = np.argsort(-scores, axis=1, kind="stable")[:, :top]
+    return float(np.mean(np.any(highest == labels[:, None], axis=1)))
+
+
+def accuracy_of(scores: np.ndarray, labels: np.ndarray, bits: BitWidth) -> Accuracy:
+    """Returns the accuracy of scores.
+
+    Args:
+        scores: float [count, classes].
+        labels: int [count].
+        bits: the bit-width that they were computed at.
+    """
+    classes = np.unique(labels)
+    shares = [accuracy(scores[labels == label], labels[labels == label], 1) for label in classes]
+    return Accuracy(
+        str(bits), accuracy(scores, labels, 1), accuracy(scores, labels, 5), float(np.mean(shares))
+    )

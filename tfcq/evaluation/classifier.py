@@ -1,0 +1,158 @@
+"""A classifier on a quantizable backbone, and its training in float or at a bit-width."""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import layers
+
+from tfcq.errors import TrainingStopped
+from tfcq.nn.quantizable import QuantizableModel
+from tfcq.quantization.bitwidths import BitWidth
+from tfcq.quantization.ops import NOT_FINITE
+from tfcq.quantization.precision import Precision
+
+CLASSIFIER = "classifier"
+
+
+def copy_of(model: QuantizableModel, weights: bool = True) -> QuantizableModel:
+    """Returns a copy of a quantizable model.
+
+    Args:
+        model: the model.
+        weights: whether weights, ranges and learned scales are copied too; otherwise they are
+            initialized anew.
+    """
+    copy = QuantizableModel.from_config(model.get_config())
+    if weights:
+        copy.set_weights(model.get_weights())
+    return copy
+
+
+def with_classifier(
+    backbone: QuantizableModel,
+    classes: int,
+    moments: tuple[np.ndarray, np.ndarray] | None = None,
+) -> QuantizableModel:
+    """Returns a model from images to logits: a backbone, which it shares, and a float classifier.
+
+    The classifier starts at zero, so that the first logits say nothing.
+
+    Args:
+        backbone: quantizable model from images to features [batch, width].
+        classes: number of classes.
+        moments: mean and variance of the features, each float [width], by which they are
+            standardized first; None to leave them as they are.
+    """
+    features = backbone.outputs[0]
+    if moments is not None:
+        mean, variance = moments
+        features = layers.Normalization(mean=mean, variance=variance, name="standardized")(features)
+    logits = layers.Dense(classes, kernel_initializer="zeros", name=CLASSIFIER)(features)
+    return QuantizableModel(backbone.inputs[0], logits, name="classifier_model")
+
+
+class SupervisedTrainer(keras.Model):
+    """Trains a classifier with labels, at one bit-width; `fit` takes (images, labels).
+
+    Args:
+        network: quantizable model from images to logits.
+        bits: bit-width of the training passes; float where both are None.
+        ranges: where activation ranges come from, see `Precision`.
+        **kwargs: as for `keras.Model`.
+    """
+
+    def __init__(
+        self, network: QuantizableModel, bits: BitWidth, ranges: str = "tensor", **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.network = network
+        self.bits = bits
+        self.ranges = ranges
+
+    def call(self, images: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        """Returns the logits, float [batch, classes].
+
+        Args:
+            images: float tensor [batch, height, width, channels].
+            training: whether batch norm uses the batch's statistics.
+        """
+        precision = None
+        if not self.bits.is_float:
+            precision = Precision(self.bits.weights, self.bits.activations, self.ranges)
+        return self.network(images, precision=precision, training=training)
+
+
+class _Curve(keras.callbacks.Callback):
+    """Keeps loss and accuracy of every epoch; stops training that diverged."""
+
+    def __init__(self, score: Callable[[], float]) -> None:
+        super().__init__()
+        self.score = score
+        self.points: list[dict[str, float]] = []
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        loss = float((logs or {})["loss"])
+        finite = all(np.all(np.isfinite(w.numpy())) for w in self.model.trainable_variables)
+        if loss != loss or not finite:
+            raise TrainingStopped(
+                f"Fine-tuning diverged in epoch {epoch + 1}: its loss or weights are NaN or "
+                "infinite; try a lower --learning_rate."
+            )
+        self.points.append({"epoch": epoch + 1, "loss": loss, "top1": self.score()})
+
+
+def train_classifier(
+    network: QuantizableModel,
+    batches: tf.data.Dataset,
+    steps_per_epoch: int,
+    epochs: int,
+    optimizer: keras.optimizers.Optimizer,
+    bits: BitWidth,
+    score: Callable[[], float],
+    ranges: str = "tensor",
+) -> list[dict[str, float]]:
+    """Trains a classifier in place and returns its learning curve.
+
+    The loss is the mean cross-entropy of the logits.
+
+    Args:
+        network: quantizable model from images to logits; layers that are not trainable stay.
+        batches: yields (images float [batch, height, width, channels], labels int [batch]).
+        steps_per_epoch: steps of an epoch.
+        epochs: number of epochs.
+        optimizer: the optimizer.
+        bits: bit-width of the training passes.
+        score: gives the top-1 accuracy after an epoch, 0 to 1.
+        ranges: where activation ranges come from, see `Precision`.
+
+    Returns:
+        For every epoch `{"epoch", "loss", "top1"}`.
+
+    Raises:
+        TrainingStopped: when the loss, weights or activations become NaN.
+    """
+    trainer = SupervisedTrainer(network, bits, ranges)
+    trainer.compile(
+        optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=False
+    )
+    curve = _Curve(score)
+    try:
+        trainer.fit(
+            batches,
+            epochs=epochs,
+            steps_per_epoch=steps_per_epoch,
+            verbose=0,
+            shuffle=False,
+            callbacks=[curve],
+        )
+    except tf.errors.InvalidArgumentError as error:
+        if NOT_FINITE not in str(error):
+            raise
+        raise TrainingStopped(
+            "Weights or activations became NaN or infinite while fine-tuning; try a lower "
+            "--learning_rate."
+        ) from None
+    return curve.points

@@ -1,0 +1,297 @@
+"""Protocols that train a classifier: on frozen features, on the whole network, or quantized.
+
+Each yields the accuracy at every bit-width of a task. None knows how the backbone was trained.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfcq.data.augmentation import Augmentation
+from tfcq.data.pipeline import view_batches
+from tfcq.data.sources import Split
+from tfcq.errors import UserError
+from tfcq.evaluation.accuracy import Accuracy, LabelledImages, accuracy_of
+from tfcq.evaluation.classifier import CLASSIFIER, copy_of, train_classifier, with_classifier
+from tfcq.evaluation.features import FeatureExtractor
+from tfcq.evaluation.label_subsets import label_subset
+from tfcq.evaluation.linear import fit_linear_probe
+from tfcq.nn.quantizable import QuantizableModel
+from tfcq.quantization.bitwidths import FLOAT, BitWidth
+
+SetRanges = Callable[[BitWidth], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """How a classifier is trained.
+
+    Args:
+        epochs: passes over the images.
+        batch_size: images per step.
+        optimizer: makes an optimizer for a number of steps per epoch.
+    """
+
+    epochs: int
+    batch_size: int
+    optimizer: Callable[[int], keras.optimizers.Optimizer]
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """What a protocol is given.
+
+    Args:
+        backbone: quantizable model from images to features; no protocol changes it.
+        split: the labelled training images.
+        data: the same as arrays, and the test images.
+        image_size: height and width of the images, in pixels.
+        augmentation: how training images are augmented.
+        bit_widths: the bit-widths, in the order of the results.
+        calibrator: returns, for a model, a function that observes its activations on calibration
+            images as its weights are then, and returns one that sets its ranges for a bit-width.
+        seed: seed of subsets, order and augmentation.
+    """
+
+    backbone: QuantizableModel
+    split: Split
+    data: LabelledImages
+    image_size: int
+    augmentation: Augmentation
+    bit_widths: tuple[BitWidth, ...]
+    calibrator: Callable[[QuantizableModel], Callable[[], SetRanges]]
+    seed: int = 0
+
+
+def classify(task: Task, network: QuantizableModel) -> Iterator[Accuracy]:
+    """Yields the accuracy of a network's own logits after post-training quantization.
+
+    Args:
+        task: the task; its backbone is not used.
+        network: quantizable model from images to logits.
+    """
+    set_ranges, logits = task.calibrator(network)(), FeatureExtractor(network)
+    for bits in task.bit_widths:
+        set_ranges(bits)
+        yield accuracy_of(logits(task.data.test_images, bits), task.data.test_labels, bits)
+
+
+def finetune(
+    task: Task, training: Training, label_share: float | None = None, from_scratch: bool = False
+) -> Iterator[Accuracy]:
+    """Trains the whole network in float and yields its accuracy at every bit-width.
+
+    SSQL, Sec. 4.1: fine-tuning, then post-training quantization.
+
+    Args:
+        task: the task.
+        training: how it is trained.
+        label_share: share of every class's labels, above 0 to 1; None for all.
+        from_scratch: start from random weights.
+    """
+    network, trained = _finetuned(task, training, FLOAT, label_share, from_scratch)
+    for found in classify(task, network):
+        yield trained if found.bits == trained.bits else found
+
+
+def semi(
+    task: Task, training: Training, label_share: float, from_scratch: bool = False
+) -> Iterator[Accuracy]:
+    """Trains the whole network with few labels at every bit-width, quantized while it is trained.
+
+    Contrastive Quant, Sec. 4.1: fine-tuning under a fixed precision.
+
+    Args:
+        task: the task.
+        training: how it is trained.
+        label_share: share of every class's labels, above 0 to 1.
+        from_scratch: start from random weights.
+    """
+    for bits in task.bit_widths:
+        yield _finetuned(task, training, bits, label_share, from_scratch)[1]
+
+
+def qat(
+    task: Task,
+    training: Training,
+    start: Callable[[], QuantizableModel],
+    with_quantizers: Callable[[QuantizableModel], QuantizableModel],
+) -> Iterator[Accuracy]:
+    """Trains a float classifier further at every bit-width: quantization-aware training.
+
+    SSQL, Sec. 4.3: from the linear-evaluated, or fine-tuned, float model.
+
+    Args:
+        task: the task.
+        training: how it is trained.
+        start: makes the float classifier, a quantizable model from images to logits.
+        with_quantizers: returns a model with the same weights and the quantizers to train.
+    """
+    classifier = start()
+    for bits in task.bit_widths:
+        network = copy_of(classifier) if bits.is_float else with_quantizers(classifier)
+        yield _fit_network(task, training, network, bits, task.split)
+
+
+def linear_classifier(task: Task) -> QuantizableModel:
+    """Returns the backbone with a linear probe of its float features as classifier.
+
+    The probe's standardization becomes part of the classifier's kernel and bias.
+
+    Args:
+        task: the task.
+    """
+    backbone = copy_of(task.backbone)
+    data = task.data
+    features = FeatureExtractor(backbone)(data.train_images)
+    probe = fit_linear_probe(features, data.train_labels, data.classes, seed=task.seed)
+    network = with_classifier(backbone, data.classes)
+    kernel = probe.weights / probe.deviation[:, np.newaxis]
+    network.get_layer(CLASSIFIER).set_weights([kernel, probe.bias - probe.mean @ kernel])
+    return network
+
+
+def finetuned_classifier(task: Task, training: Training) -> QuantizableModel:
+    """Returns the network trained in float on all labels.
+
+    Args:
+        task: the task.
+        training: how it is trained.
+    """
+    return _finetuned(task, training, FLOAT, None, False)[0]
+
+
+def linear(
+    task: Task, training: Training, augmented: bool, standardized: bool
+) -> Iterator[Accuracy]:
+    """Trains a linear classifier on frozen features of every bit-width.
+
+    Args:
+        task: the task.
+        training: how it is trained.
+        augmented: whether features are those of augmented images, computed anew each step, or of
+            the images themselves, computed once.
+        standardized: whether features are scaled to mean 0 and deviation 1 first.
+    """
+    backbone = copy_of(task.backbone)
+    backbone.trainable = False
+    set_ranges = task.calibrator(backbone)()
+    for bits in task.bit_widths:
+        set_ranges(bits)
+        head = _frozen_augmented if augmented else _frozen_cached
+        yield head(task, training, backbone, bits, standardized)
+
+
+def _frozen_cached(
+    task: Task,
+    training: Training,
+    backbone: QuantizableModel,
+    bits: BitWidth,
+    standardized: bool,
+) -> Accuracy:
+    data, features = task.data, FeatureExtractor(backbone)
+    train, test = features(data.train_images, bits), features(data.test_images, bits)
+    inputs = keras.Input(train.shape[1:])
+    identity = QuantizableModel(inputs, inputs)
+    head = with_classifier(identity, data.classes, _moments(train) if standardized else None)
+    # A seed of its own for the order: Keras's would depend on what ran before.
+    batches = (
+        tf.data.Dataset.from_tensor_slices((train, data.train_labels))
+        .shuffle(len(train), seed=task.seed, reshuffle_each_iteration=True)
+        .batch(training.batch_size, drop_remainder=True)
+        .repeat()
+    )
+    logits = FeatureExtractor(head)
+    return _fit(task, training, head, bits, FLOAT, batches, lambda: logits(test))
+
+
+def _frozen_augmented(
+    task: Task,
+    training: Training,
+    backbone: QuantizableModel,
+    bits: BitWidth,
+    standardized: bool,
+) -> Accuracy:
+    moments = None
+    if standardized:
+        moments = _moments(FeatureExtractor(backbone)(task.data.train_images, bits))
+    network = with_classifier(backbone, task.data.classes, moments)
+    logits = FeatureExtractor(network)
+    batches = _augmented(task, task.split, training.batch_size)
+    return _fit(
+        task, training, network, bits, bits, batches,
+        lambda: logits(task.data.test_images, bits), ranges="recorded",
+    )  # fmt: skip
+
+
+def _finetuned(
+    task: Task, training: Training, bits: BitWidth, label_share: float | None, from_scratch: bool
+) -> tuple[QuantizableModel, Accuracy]:
+    """Returns a network trained as a whole, and its accuracy at the bits it was trained at."""
+    split = task.split
+    if label_share is not None:
+        subset = label_subset(task.data.train_labels, label_share, task.seed)
+        split = split.subset(subset.tolist())
+    backbone = copy_of(task.backbone, weights=not from_scratch)
+    network = with_classifier(backbone, task.data.classes)
+    return network, _fit_network(task, training, network, bits, split)
+
+
+def _fit_network(
+    task: Task, training: Training, network: QuantizableModel, bits: BitWidth, split: Split
+) -> Accuracy:
+    logits, observe = FeatureExtractor(network), task.calibrator(network)
+
+    def scores() -> np.ndarray:
+        if not bits.is_float:
+            observe()(bits)
+        return logits(task.data.test_images, bits)
+
+    batches = _augmented(task, split, training.batch_size)
+    return _fit(task, training, network, bits, bits, batches, scores, images=split.size)
+
+
+def _fit(
+    task: Task,
+    training: Training,
+    network: QuantizableModel,
+    bits: BitWidth,
+    training_bits: BitWidth,
+    batches: tf.data.Dataset,
+    scores: Callable[[], np.ndarray],
+    images: int | None = None,
+    ranges: str = "tensor",
+) -> Accuracy:
+    """Trains a classifier; returns its last accuracy and its learning curve."""
+    images = images or task.split.size
+    if training.batch_size > images:
+        raise UserError(
+            f"--batch_size={training.batch_size} with {images} labelled images; allowed: 1 to "
+            f"{images}."
+        )
+    steps = images // training.batch_size
+    labels = task.data.test_labels
+    curve = train_classifier(
+        network,
+        batches,
+        steps,
+        training.epochs,
+        training.optimizer(steps),
+        training_bits,
+        score=lambda: accuracy_of(scores(), labels, bits).top1,
+        ranges=ranges,
+    )
+    return dataclasses.replace(accuracy_of(scores(), labels, bits), curve=curve)
+
+
+def _augmented(task: Task, split: Split, batch_size: int) -> tf.data.Dataset:
+    return view_batches(
+        split, task.augmentation, task.image_size, batch_size, task.seed, views=(1,), labels=True
+    )
+
+
+def _moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return features.mean(axis=0), features.var(axis=0)

@@ -1,0 +1,83 @@
+"""The results file of a protocol: the newest evaluation, and every earlier one of other settings.
+
+    {"dataset": ..., "protocol": ..., "results": [{"bits": "4w8a", "top1": ..., ...}, ...],
+     ...settings, data fingerprint, seed, versions..., "earlier": [the same form, newest first]}
+
+Two evaluations that differ in nothing but their bit-widths are one.
+"""
+
+import hashlib
+import json
+import os
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from tfcq.errors import UserError
+from tfcq.evaluation.accuracy import LabelledImages
+from tfcq.files import write_text
+
+_RESULTS, _EARLIER = "results", "earlier"
+
+
+def data_fingerprint(data: LabelledImages) -> str:
+    """Returns a text that is the same for the same images and labels in the same order.
+
+    Args:
+        data: the images and labels.
+    """
+    digest = hashlib.sha256()
+    for array in (data.train_images, data.train_labels, data.test_images, data.test_labels):
+        digest.update(repr((array.shape, str(array.dtype))).encode())
+        digest.update(np.ascontiguousarray(array))
+    return digest.hexdigest()[:16]
+
+
+def read_records(file: str | os.PathLike) -> list[dict[str, Any]]:
+    """Returns the evaluations in a results file, newest first; none if there is no file.
+
+    Args:
+        file: the file.
+
+    Raises:
+        UserError: when it cannot be read as one.
+    """
+    file = pathlib.Path(file)
+    if not file.exists():
+        return []
+    try:
+        newest = json.loads(file.read_text())
+        return [newest, *newest.pop(_EARLIER, [])] if newest[_RESULTS] else []
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise UserError(
+            f"{file} cannot be read as results of an evaluation; move it away to evaluate again."
+        ) from None
+
+
+def add_record(file: str | os.PathLike, record: dict[str, Any]) -> dict[str, Any]:
+    """Writes an evaluation into a results file and returns it with its earlier bit-widths.
+
+    Args:
+        file: the file; made if missing.
+        record: the evaluation, without `"earlier"`.
+
+    Raises:
+        UserError: when the file holds something else.
+    """
+    # As JSON gives it back, or else equal settings would differ.
+    record = json.loads(json.dumps(record))
+    merged, others = record, []
+    for other in read_records(file):
+        if _settings(other) != _settings(record):
+            others.append(other)
+            continue
+        new = {entry["bits"]: entry for entry in record[_RESULTS]}
+        kept = [new.pop(entry["bits"], entry) for entry in other[_RESULTS]]
+        merged = {**record, _RESULTS: [*kept, *new.values()]}
+    write_text(file, json.dumps({**merged, _EARLIER: others}, indent=2) + "\n")
+    return merged
+
+
+def _settings(record: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in record.items() if name not in (_RESULTS, _EARLIER)}

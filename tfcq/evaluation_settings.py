@@ -1,0 +1,299 @@
+"""The settings of an evaluation in groups, and the published settings of each protocol.
+
+Needs no TensorFlow.
+"""
+
+import dataclasses
+
+from tfcq.errors import UserError, unknown_choice
+from tfcq.nn.policies import POLICIES
+from tfcq.settings import LEARNING_RATE_SCHEDULES, OPTIMIZERS, OptimizationSettings, setting
+
+PROTOCOLS = ("linear", "knn", "finetune", "semi", "qat", "classifier")
+ALL_BITS = "fp,8w8a,6w6a,5w5a,4w4a,3w3a,2w8a,2w4a"
+CALIBRATION_IMAGES = 1000
+QAT_QUANTIZERS = {
+    "lsq": ("lsq", "lsq"),
+    "pact": ("dorefa", "pact"),
+    "dorefa": ("dorefa", "dorefa"),
+    "minmax": ("minmax", "minmax"),
+}
+STARTS = ("linear", "finetune")
+FEATURES = ("cached", "augmented")
+
+
+@dataclasses.dataclass(frozen=True)
+class SubjectSettings:
+    """What is evaluated."""
+
+    run_dir: str | None = setting(None, "folder of the run")
+    model: str | None = setting(
+        None, "instead of a run: PATH.keras, or applications:NAME of keras.applications"
+    )
+    output_dir: str | None = setting(None, "where results of --model are written")
+    policy: str | None = setting(
+        None, "quantize by this policy; default the way the run was trained", tuple(POLICIES)
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationDataSettings:
+    """The labelled images; default the run's own."""
+
+    dataset: str | None = setting(None, "another data set: digits, folder:PATH, or a TFDS name")
+    data_dir: str | None = setting(None, "folder of prepared TFDS data sets")
+    download: bool = setting(False, "let TFDS download what is not prepared")
+    strict_data: bool = setting(False, "refuse a folder with a broken image instead of skipping")
+    image_size: int | None = setting(None, "height and width of the images in pixels")
+    train_images: int | None = setting(None, "train on the first so many images")
+    test_images: int | None = setting(None, "test on the first so many images; default all")
+
+
+@dataclasses.dataclass(frozen=True)
+class CalibrationSettings:
+    """How activation ranges are found."""
+
+    calibration_images: int | None = setting(
+        None, f"training images that set the ranges; default {CALIBRATION_IMAGES:,} or all"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class ProtocolSettings:
+    """How accuracy is measured."""
+
+    protocol: str = setting(
+        "linear", f"one of these or a comma-separated list: {', '.join(PROTOCOLS)}"
+    )
+    bits: str = setting(ALL_BITS, "bit-widths, such as fp,8w8a,2-4w4a")
+    neighbours: int = setting(20, "kNN: how many neighbours vote")
+    temperature: float = setting(0.1, "kNN: the smaller, the more the nearest decide")
+    features: str = setting("cached", "linear: once, or of augmented images", FEATURES)
+    label_share: float | None = setting(
+        None, "finetune, semi: share of every class's labels, such as 0.01"
+    )
+    from_scratch: bool = setting(False, "finetune, semi: start from random weights")
+    quantizer: str = setting("lsq", "qat: what is trained", tuple(QAT_QUANTIZERS))
+    start: str = setting("linear", "qat: the float classifier to start from", STARTS)
+    seed: int = setting(0, "seed of subsets, order and augmentation")
+
+
+@dataclasses.dataclass(frozen=True)
+class ProtocolTrainingSettings:
+    """How a protocol trains; default its preset's."""
+
+    preset: str | None = setting(None, "published settings of the protocol")
+    epochs: int | None = setting(None, "passes over the labelled images")
+    batch_size: int | None = setting(None, "images per step")
+    optimizer: str | None = setting(None, "the optimizer", OPTIMIZERS)
+    learning_rate: float | None = setting(None, "highest learning rate")
+    learning_rate_schedule: str | None = setting(
+        None, "course of the learning rate", LEARNING_RATE_SCHEDULES
+    )
+    milestones: str | None = setting(None, "when 'step' lowers the rate, such as 30epochs")
+    weight_decay: float | None = setting(None, "l2 penalty (SGD, LARS) or decoupled decay (AdamW)")
+
+
+# The first of a protocol is its default.
+PRESETS: dict[str, dict[str, OptimizationSettings]] = {
+    "linear": {
+        "standardized": OptimizationSettings(
+            epochs=60, batch_size=256, learning_rate=0.1, weight_decay=0.0
+        ),
+        # SSQL, Sec. 4.1.
+        "ssql": OptimizationSettings(
+            epochs=100,
+            batch_size=256,
+            learning_rate=30.0,
+            learning_rate_schedule="step",
+            milestones="60epochs,80epochs",
+            weight_decay=0.0,
+        ),
+        # SimSiam (Chen and He, 2021), Appendix A.
+        "simsiam": OptimizationSettings(
+            epochs=90,
+            batch_size=4096,
+            optimizer="lars",
+            learning_rate=0.02,
+            scale_learning_rate=True,
+            weight_decay=0.0,
+        ),
+        # Contrastive Quant, Appendix A.
+        "contrastive_quant_cifar": OptimizationSettings(
+            epochs=50, batch_size=512, learning_rate=0.1, weight_decay=0.0
+        ),
+        "contrastive_quant_imagenet": OptimizationSettings(
+            epochs=90, batch_size=512, learning_rate=0.2, nesterov=True, weight_decay=0.0
+        ),
+    },
+    "finetune": {
+        # SSQL, Sec. 4.1.
+        "ssql": OptimizationSettings(
+            epochs=50,
+            batch_size=256,
+            learning_rate=0.001,
+            learning_rate_schedule="step",
+            milestones="30epochs,40epochs",
+            weight_decay=1e-4,
+        ),
+    },
+    "semi": {
+        # Contrastive Quant, Appendix A, which names no batch size for CIFAR.
+        "contrastive_quant_cifar": OptimizationSettings(
+            epochs=50, batch_size=128, learning_rate=0.1, weight_decay=0.0
+        ),
+        "contrastive_quant_imagenet_10": OptimizationSettings(
+            epochs=30, batch_size=512, learning_rate=0.1, nesterov=True, weight_decay=0.0
+        ),
+        "contrastive_quant_imagenet_1": OptimizationSettings(
+            epochs=60, batch_size=512, learning_rate=0.1, nesterov=True, weight_decay=0.0
+        ),
+    },
+    "qat": {
+        # SSQL, Appendix ("Training details for LSQ").
+        "ssql": OptimizationSettings(
+            epochs=50,
+            batch_size=256,
+            learning_rate=0.001,
+            learning_rate_schedule="step",
+            milestones="30epochs",
+            weight_decay=1e-5,
+        ),
+    },
+}
+_TRAINING = tuple(field.name for field in dataclasses.fields(ProtocolTrainingSettings))
+# What each protocol makes use of; the rest is used by all.
+USED_BY: dict[str, tuple[str, ...]] = {
+    "linear": ("features", "seed", *_TRAINING),
+    "knn": ("neighbours", "temperature"),
+    "finetune": ("label_share", "from_scratch", "seed", *_TRAINING),
+    "semi": ("label_share", "from_scratch", "seed", *_TRAINING),
+    "qat": ("quantizer", "start", "seed", *_TRAINING),
+    "classifier": (),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationConfig:
+    """All settings of an evaluation."""
+
+    subject: SubjectSettings = SubjectSettings()
+    data: EvaluationDataSettings = EvaluationDataSettings()
+    calibration: CalibrationSettings = CalibrationSettings()
+    measurement: ProtocolSettings = ProtocolSettings()
+    training: ProtocolTrainingSettings = ProtocolTrainingSettings()
+
+    def protocols(self) -> tuple[str, ...]:
+        """Returns the protocols in the order asked for.
+
+        Raises:
+            UserError: on an unknown protocol, or one that stands twice.
+        """
+        names = tuple(name.strip() for name in self.measurement.protocol.split(","))
+        for name in names:
+            if name not in PROTOCOLS:
+                raise unknown_choice("protocol", name, PROTOCOLS)
+            if names.count(name) > 1:
+                raise UserError(f"Protocol {name!r} stands twice; name it once.")
+        return names
+
+    def optimization(self, protocol: str) -> OptimizationSettings:
+        """Returns how a protocol trains: what was given, then its preset's.
+
+        Args:
+            protocol: a protocol that trains.
+
+        Raises:
+            UserError: on an unknown preset.
+        """
+        presets, training = PRESETS[protocol], self.training
+        name = training.preset or next(iter(presets))
+        if name not in presets:
+            raise unknown_choice(f"preset of {protocol}", name, presets)
+        given = {k: v for k, v in dataclasses.asdict(training).items() if v is not None}
+        given.pop("preset", None)
+        if given.get("learning_rate_schedule", "step") != "step":
+            given.setdefault("milestones", None)
+        if "learning_rate" in given:
+            # The rate that was asked for, not a multiple of it.
+            given["scale_learning_rate"] = False
+        return dataclasses.replace(presets[name], **given)
+
+
+GROUPS = {
+    "Subject": ("subject", SubjectSettings()),
+    "Data": ("data", EvaluationDataSettings()),
+    "Calibration": ("calibration", CalibrationSettings()),
+    "Protocol": ("measurement", ProtocolSettings()),
+    "Training": ("training", ProtocolTrainingSettings()),
+}
+
+
+def config_from_flags(values: dict[str, object], given: set[str]) -> EvaluationConfig:
+    """Returns the settings of a command line.
+
+    Args:
+        values: value of every flag.
+        given: names of the flags that were set.
+
+    Raises:
+        UserError: on a value that cannot be used, or a flag that would change nothing.
+    """
+    groups = {
+        field: type(default)(**{f.name: values[f.name] for f in dataclasses.fields(default)})
+        for field, default in GROUPS.values()
+    }
+    config = EvaluationConfig(**groups)
+    _check(config, values)
+    _check_used(config, given)
+    return config
+
+
+def _check(config: EvaluationConfig, values: dict[str, object]) -> None:
+    for _, default in GROUPS.values():
+        for field in dataclasses.fields(default):
+            choices, value = field.metadata["choices"], values[field.name]
+            if choices and value is not None and value not in choices:
+                raise unknown_choice(field.name.replace("_", " "), value, choices)
+    subject = config.subject
+    if (subject.run_dir is None) == (subject.model is None):
+        missing = "is missing" if subject.run_dir is None else "and --model were both given"
+        raise UserError(
+            f"--run_dir {missing}; give the folder of a run that tfcq.train made, or a model with "
+            "--model."
+        )
+    if subject.model is not None:
+        for name, value in (("output_dir", subject.output_dir), ("dataset", config.data.dataset)):
+            if value is None:
+                raise UserError(f"--{name} is missing; --model={subject.model} needs it.")
+    positive = ("image_size", "train_images", "test_images", "calibration_images", "neighbours")
+    for name in (*positive, "epochs", "batch_size"):
+        if values[name] is not None and values[name] < 1:
+            raise UserError(f"--{name}={values[name]} cannot be used; allowed: 1 and above.")
+    for name in ("temperature", "learning_rate"):
+        if values[name] is not None and values[name] <= 0:
+            raise UserError(f"--{name}={values[name]} cannot be used; allowed: above 0.")
+    measurement = config.measurement
+    share = measurement.label_share
+    if share is not None and not 0 < share <= 1:
+        raise UserError(f"--label_share={share} cannot be used; allowed: above 0 to 1.")
+    if not 0 <= measurement.seed < 2**32:
+        raise UserError(f"--seed={measurement.seed} cannot be used; allowed: 0 to {2**32 - 1}.")
+    for protocol in config.protocols():
+        if protocol in PRESETS:
+            config.optimization(protocol)
+    if "semi" in config.protocols() and share is None:
+        raise UserError("--label_share is missing; semi needs it, such as --label_share=0.1.")
+
+
+def _check_used(config: EvaluationConfig, given: set[str]) -> None:
+    protocols = config.protocols()
+    used = {name for protocol in protocols for name in USED_BY[protocol]}
+    known = {name for names in USED_BY.values() for name in names}
+    names = ", ".join(protocols)
+    for name in sorted(given & known - used):
+        raise UserError(f"--{name} has no effect here: {names} does not use it; leave it out.")
+    if "output_dir" in given and config.subject.model is None:
+        raise UserError("--output_dir has no effect here: a run's results lie in its folder.")
+    if "preset" in given and sum(protocol in PRESETS for protocol in protocols) > 1:
+        raise UserError(f"--preset with several protocols that train: {names}; name one.")
