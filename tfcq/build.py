@@ -151,6 +151,7 @@ def pretrainer(config: Config, shape: tuple[int, int, int], steps: int) -> Pretr
         policy=_policy_for(config, network),
         seed=config.execution.seed,
         loss_reduction=method.loss_reduction,
+        error_correlation=config.execution.error_correlation,
         shuffle_keys=config.execution.batch_norm == "shuffled",
         **method.framework_settings(),
     )

@@ -179,6 +179,9 @@ class ExecutionSettings:
 
     seed: int = setting(0, "seed of initialization, order, views and drawn bits")
     deterministic: bool = setting(False, "repeat to the last bit, at the cost of speed")
+    error_correlation: bool = setting(
+        False, "measure how quantization and contrastive errors correlate"
+    )
     xla: bool = setting(False, "compile the step with XLA (slower on CPUs)")
     strategy: str = setting("single", "devices: one, all GPUs, or a TPU", STRATEGIES)
     batch_norm: str = setting(

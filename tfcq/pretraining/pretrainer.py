@@ -47,6 +47,8 @@ class Pretrainer(keras.Model):
             write it.
         shuffle_keys: whether images change replicas on their way through the momentum network, so
             that batch norm tells nothing about their positives (MoCo, Sec. 3.3).
+        error_correlation: whether the correlation of quantization and contrastive errors is
+            measured (SSQL, Appendix C.1).
         name: name of the model.
         **settings: settings of a framework given by name, such as `projection_width`; the
             paper's by default, see `tfcq.pretraining.framework_settings`.
@@ -69,6 +71,7 @@ class Pretrainer(keras.Model):
         seed: int = 0,
         loss_reduction: str = "mean",
         shuffle_keys: bool = False,
+        error_correlation: bool = False,
         name: str = "pretrainer",
         **settings: Any,
     ) -> None:
@@ -103,7 +106,7 @@ class Pretrainer(keras.Model):
         self.first_epoch = 0
         self.shuffle_keys = shuffle_keys
         self.images_per_step = 0
-        self.figures = StepFigures(self.online_passes, self.recipe)
+        self.figures = StepFigures(self.online_passes, self.recipe, error_correlation)
         self.built = True
 
     def _counter(self, name: str, shape: tuple[int, ...], dtype: str) -> keras.Variable:
