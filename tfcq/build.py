@@ -14,7 +14,7 @@ from tfcq.backbones.mobilenet_v2 import mobilenet_v2
 from tfcq.backbones.names import APPLICATION, FILE, cifar_depth, settings_of
 from tfcq.backbones.resnet import resnet
 from tfcq.backbones.vision_transformer import vision_transformer
-from tfcq.config import Config, crop_area
+from tfcq.config import CALIBRATION_IMAGES, Config, crop_area
 from tfcq.data.augmentation import Augmentation, augmentation_for
 from tfcq.data.pipeline import labelled_arrays
 from tfcq.data.sources import Source, Split, open_source, view_size
@@ -319,6 +319,22 @@ def first_images(
     if count is not None and count > len(images):
         raise UserError(f"--{flag}={count} with {len(images)} images; allowed: 1 to {len(images)}.")
     return images[: count or usual]
+
+
+def calibration_images(images: np.ndarray, count: int | None, seed: int | None) -> np.ndarray:
+    """Returns the training images that set activation ranges.
+
+    Args:
+        images: float [count, height, width, channels].
+        count: how many were asked for; None for 1,000, or all if fewer.
+        seed: draws them; None for the first ones.
+
+    Raises:
+        UserError: when more are asked for than there are.
+    """
+    if seed is not None:
+        images = images[np.random.default_rng(seed).permutation(len(images))]
+    return first_images("calibration_images", images, count, usual=CALIBRATION_IMAGES)
 
 
 def versions() -> dict[str, str]:

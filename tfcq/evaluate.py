@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from tfcq import command_line
 from tfcq.evaluation_settings import (
-    CALIBRATION_IMAGES,
     GROUPS,
     PRESETS,
     QAT_QUANTIZERS,
@@ -71,11 +70,9 @@ def evaluate(config: EvaluationConfig) -> list[pathlib.Path]:
     keras.utils.set_random_seed(measurement.seed)
     subject = open_subject(config)
     split, data = build.labelled_images(subject.data, subject.model, config.data.test_images)
-    calibration = build.first_images(
-        "calibration_images",
-        data.train_images,
-        config.calibration.calibration_images,
-        usual=CALIBRATION_IMAGES,
+    chosen = config.calibration
+    calibration = build.calibration_images(
+        data.train_images, chosen.calibration_images, chosen.calibration_seed
     )
 
     def calibrator(model: keras.Model) -> Callable[[], SetRanges]:
@@ -109,7 +106,11 @@ def evaluate(config: EvaluationConfig) -> list[pathlib.Path]:
     about = {
         "dataset": subject.data.dataset,
         "policy": config.subject.policy or "as trained",
-        "calibration": {"method": "minmax", "images": len(calibration)},
+        "calibration": {
+            "method": "minmax",
+            "images": len(calibration),
+            "seed": chosen.calibration_seed,
+        },
         "train_images": len(data.train_images),
         "test_images": len(data.test_images),
         "seed": measurement.seed,

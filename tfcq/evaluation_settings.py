@@ -5,13 +5,13 @@ Needs no TensorFlow.
 
 import dataclasses
 
+from tfcq.config import CALIBRATION_IMAGES
 from tfcq.errors import UserError, unknown_choice
 from tfcq.nn.policies import POLICIES
 from tfcq.settings import LEARNING_RATE_SCHEDULES, OPTIMIZERS, OptimizationSettings, setting
 
 PROTOCOLS = ("linear", "knn", "finetune", "semi", "qat", "classifier")
 ALL_BITS = "fp,8w8a,6w6a,5w5a,4w4a,3w3a,2w8a,2w4a"
-CALIBRATION_IMAGES = 1000
 QAT_QUANTIZERS = {
     "lsq": ("lsq", "lsq"),
     "pact": ("dorefa", "pact"),
@@ -55,6 +55,9 @@ class CalibrationSettings:
 
     calibration_images: int | None = setting(
         None, f"training images that set the ranges; default {CALIBRATION_IMAGES:,} or all"
+    )
+    calibration_seed: int | None = setting(
+        None, "draw them with this seed; default the first of the training images"
     )
 
 
@@ -277,8 +280,9 @@ def _check(config: EvaluationConfig, values: dict[str, object]) -> None:
     share = measurement.label_share
     if share is not None and not 0 < share <= 1:
         raise UserError(f"--label_share={share} cannot be used; allowed: above 0 to 1.")
-    if not 0 <= measurement.seed < 2**32:
-        raise UserError(f"--seed={measurement.seed} cannot be used; allowed: 0 to {2**32 - 1}.")
+    for name in ("seed", "calibration_seed"):
+        if values[name] is not None and not 0 <= values[name] < 2**32:
+            raise UserError(f"--{name}={values[name]} cannot be used; allowed: 0 to {2**32 - 1}.")
     for protocol in config.protocols():
         if protocol in PRESETS:
             config.optimization(protocol)
