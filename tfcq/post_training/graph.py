@@ -96,7 +96,9 @@ class Part:
     @property
     def inputs(self) -> keras.KerasTensor:
         """The tensor that it reads."""
-        return self.graph.operations[self.source].output
+        # Not the source's output, which for a nested model is a tensor inside it. Nothing but the
+        # source can come before the part's first node.
+        return keras.tree.flatten(self.operations[0].input)[0]
 
     @property
     def outputs(self) -> keras.KerasTensor:

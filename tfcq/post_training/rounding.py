@@ -12,7 +12,6 @@ from tfcq.evaluation.calibration import check_quantizable
 from tfcq.nn.quantizable import QuantizableModel
 from tfcq.post_training.graph import Part, kernel_layers, paired_parts, run
 from tfcq.post_training.observation import check_images
-from tfcq.quantization import ops
 from tfcq.quantization.bitwidths import BitWidth
 from tfcq.quantization.precision import Precision
 from tfcq.quantization.stored_scale import stored_scale

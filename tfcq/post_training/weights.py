@@ -95,7 +95,7 @@ def with_stored_scales(
     if scales not in WEIGHT_SCALES:
         raise unknown_choice("weight scale", scales, WEIGHT_SCALES)
     for layer in kernel_layers(model):
-        _check_quantizer(layer)
+        check_weight_quantizer(layer)
     copy = _clone(model, weight_bits, activations)
     _copy_weights(model, copy)
     for layer in kernel_layers(copy):
@@ -108,18 +108,25 @@ def with_stored_scales(
     return copy
 
 
-def _check_quantizer(layer: keras.layers.Layer) -> None:
+def check_weight_quantizer(layer: keras.layers.Layer) -> None:
+    """Refuses a layer whose weights have no scale to find.
+
+    Args:
+        layer: a layer with a quantized kernel.
+
+    Raises:
+        UserError: when its quantizer is not min-max, or does not round to the nearest.
+    """
     quantizer = layer.weight_quantizer
     if not isinstance(quantizer, MinMaxWeightQuantizer):
         raise UserError(
-            f"Layer {layer.name!r} is quantized by {type(quantizer).__name__}, which has a scale "
+            f"Layer {layer.name!r} is quantized by {type(quantizer).__name__}, which has scales "
             "of its own; allowed: 'minmax'. tfcq.requantizable(model, 'paper') makes such a model "
             "from the same weights."
         )
     if quantizer.rounding != "nearest":
         raise UserError(
-            f"Layer {layer.name!r} rounds {quantizer.rounding!r}; allowed with stored scales: "
-            "'nearest'."
+            f"Layer {layer.name!r} rounds {quantizer.rounding!r}; allowed here: 'nearest'."
         )
 
 
