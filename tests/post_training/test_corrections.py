@@ -86,7 +86,7 @@ def test_corrected_layers_have_the_mean_output_of_the_float_pass(model, images):
         )  # fmt: skip
     assert list(errors) == ["stem", "first", "second", "classifier"]
     for name in worst[0]:
-        assert worst[0][name] > 1e-2
+        assert worst[0][name] > 5e-3
         assert worst[1][name] < 2e-5
     mean = np.mean(copy(images, precision=PASS) - model(images), 0)
     np.testing.assert_allclose(mean, 0, atol=2e-5)
@@ -175,7 +175,7 @@ def test_chains_through_depthwise_convolutions_fused_relu_and_pooling_are_equali
 
 
 def test_pairs_with_a_second_reader_or_a_relu6_between_stay():
-    model = quantizable(mobilenet_v2(width=0.25, input_shape=(32, 32, 3)))
+    model = quantizable(mobilenet_v2(width=8, input_shape=(32, 32, 3)))
     randomize_norms(model)
     assert all("project" in first for first, _ in equalize(model, iterations=1))
     inputs = keras.Input((4,))

@@ -76,12 +76,10 @@ class Part:
     Args:
         graph: the graph that it belongs to.
         names: its nodes, each behind those that it reads.
-        source: name of the node whose output it reads.
     """
 
     graph: Graph
     names: tuple[str, ...]
-    source: str
 
     @property
     def operations(self) -> list[Any]:
@@ -96,8 +94,8 @@ class Part:
     @property
     def inputs(self) -> keras.KerasTensor:
         """The tensor that it reads."""
-        # Not the source's output, which for a nested model is a tensor inside it. Nothing but the
-        # source can come before the part's first node.
+        # Nothing else is there for the first node to read. (The output of what came before it may
+        # be a nested model, whose `output` is a tensor inside it.)
         return keras.tree.flatten(self.operations[0].input)[0]
 
     @property
@@ -151,37 +149,31 @@ def parts_of(model: keras.Model) -> list[Part]:
         )
     graph = Graph.of(model)
     _check_called_once(model)
-    source, *names = _in_order(graph.nodes)
     found: list[Part] = []
     current: list[str] = []
-    start = source
 
-    def finish(next_start: str) -> None:
-        nonlocal current, start
+    def finish() -> None:
         if current:
-            found.append(Part(graph, tuple(current), start))
-        current, start = [], next_start
+            found.append(Part(graph, tuple(current)))
+            current.clear()
 
-    def has_kernel(members: list[str]) -> bool:
-        return any(hasattr(graph.operations[name], "weight_quantizer") for name in members)
+    def has_kernel(names: list[str]) -> bool:
+        return any(hasattr(graph.operations[name], "weight_quantizer") for name in names)
 
-    end = source
-    for segment in _segments(graph.nodes, [source, *names]):
+    for segment in _segments(graph.nodes):
         inner = [n for n in segment if isinstance(graph.operations[n], keras.Model)]
+        if len(segment) > 1 and inner:
+            raise UserError(
+                f"Model {model.name!r} holds the model {inner[0]!r} beside another path; allowed: "
+                "a nested model that all paths pass through. Call its layers instead."
+            )
+        if inner or (has_kernel(segment) and has_kernel(current)):
+            finish()
         if inner:
-            if len(segment) > 1:
-                raise UserError(
-                    f"Model {model.name!r} holds the model {inner[0]!r} beside another path; "
-                    "allowed: a nested model that all paths pass through. Call its layers instead."
-                )
-            finish(segment[-1])
             found += parts_of(graph.operations[inner[0]])
         else:
-            if has_kernel(segment) and has_kernel(current):
-                finish(end)
             current += segment
-        end = segment[-1]
-    finish(end)
+    finish()
     return found
 
 
@@ -194,19 +186,17 @@ def _check_called_once(model: keras.Model) -> None:
             )
 
 
-def _in_order(nodes: dict[str, Node]) -> list[str]:
-    sorter = graphlib.TopologicalSorter({name: node.producers for name, node in nodes.items()})
-    return list(sorter.static_order())
-
-
-def _segments(nodes: dict[str, Node], order: list[str]) -> Iterator[list[str]]:
+def _segments(nodes: dict[str, Node]) -> Iterator[list[str]]:
     """Yields the nodes between one tensor through which all paths pass and the next."""
-    position = {name: index for index, name in enumerate(order)}
-    furthest, segment = 0, []
+    sorter = graphlib.TopologicalSorter({name: node.producers for name, node in nodes.items()})
+    source, *order = sorter.static_order()
+    position = {name: index for index, name in enumerate([source, *order])}
+    # How far what was computed so far is still read.
+    furthest = max(position[reader] for reader in nodes[source].consumers)
+    segment = []
     for name in order:
-        if segment or name != order[0]:
-            segment.append(name)
-        if segment and furthest <= position[name]:
+        segment.append(name)
+        if furthest <= position[name]:
             yield segment
             segment = []
         furthest = max([furthest, *(position[reader] for reader in nodes[name].consumers)])

@@ -20,6 +20,7 @@ UNITS = ("layer", "block")
 # Ends of the stretched sigmoid (AdaRound, Eq. 23), which cut to 0 and 1 can be reached.
 _STRETCH = (-0.1, 1.1)
 _EXPONENTS = (20.0, 2.0)
+_SMALLEST = 1e-30
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,10 +138,13 @@ def learn_rounding(
 ) -> list[Reconstruction]:
     """Rounds each kernel down or up such that its unit computes what the float model does.
 
-        min over V of    mean |unit(x quantized) - float unit(x float)|^2
+        min over V of    mean |unit(x quantized) - y|^2 / mean square of y
                          + regularization * sum of 1 - |2 h(V) - 1|^exponent
 
-    with the exponent falling from 20 to 2 along a cosine, after a warm-up without that term. With
+    where y = float unit(x float), with the exponent falling from 20 to 2 along a cosine, after a
+    warm-up without that term. |.|^2 is summed over channels and averaged over images and positions;
+    the papers do not divide by the mean square of y, with which the regularization means the same
+    for outputs of every size. With
     unit `"layer"` this is AdaRound (Nagel et al. 2020, Eqs. 21 to 25): a unit is a layer with the
     batch norm and activation function fused into it. With `"block"` a unit is a part through whose
     ends all paths pass, such as a residual block, and its kernels are learned together (BRECQ, Li
@@ -218,8 +222,9 @@ def _learn(
     optimizer = keras.optimizers.Adam(settings.learning_rate)
     optimizer.build(logits)
     xs, ys = tf.constant(inputs), tf.constant(targets)
+    size_of_targets = np.sum(np.square(targets, dtype=np.float64))
+    power = max(size_of_targets / targets.size, _SMALLEST)
     warm_up = settings.warm_up * settings.iterations
-    axes = range(1, targets.ndim - 1)
 
     def outputs(x: tf.Tensor, kernels: list[tf.Tensor]) -> tf.Tensor:
         precision = Precision(*pass_bits, shared={})
@@ -243,8 +248,7 @@ def _learn(
                 kernels = [r.kernel(h) for r, h in zip(roundings, shares, strict=True)]
                 found = outputs(tf.gather(xs, drawn), kernels)
                 squared = tf.square(tf.cast(found - tf.gather(ys, drawn), shares[0].dtype))
-                # Summed over channels, averaged over images and positions.
-                loss = tf.reduce_mean(tf.reduce_sum(tf.reduce_mean(squared, list(axes)), -1))
+                loss = tf.reduce_mean(tf.reduce_sum(squared, -1)) / power
                 for h in shares:
                     regularizer = undecided(h, tf.cast(exponent, h.dtype))
                     loss += tf.cast(strength, h.dtype) * regularizer
@@ -257,7 +261,7 @@ def _learn(
         starts = range(0, len(inputs), size)
         found = [outputs(xs[s : s + size], kernels).numpy() for s in starts]
         squared = np.sum(np.square(np.concatenate(found).astype(np.float64) - targets))
-        return float(squared / max(np.sum(np.square(targets, dtype=np.float64)), 1e-30))
+        return float(squared / max(size_of_targets, _SMALLEST))
 
     precision = Precision(*pass_bits)
     nearest = [layer.quantized_kernel(precision) for layer in layers]
