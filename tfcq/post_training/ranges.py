@@ -179,7 +179,9 @@ def entropy_range(observation: Observation, bits: int) -> Range:
 
     P is the histogram within the range, what lies beyond it added to the outer bins. Q is the
     histogram within the range as the levels see it: what falls on one level, spread evenly over
-    that level's bins. Empty bins count in neither. Ranges shrink both ends towards zero by one
+    that level's bins. Empty bins count in neither. The bin that starts at zero, which holds what a
+    ReLU cut off and which every range represents, counts as its neighbour above, as in NVIDIA's
+    pytorch-quantization. Ranges shrink both ends towards zero by one
     factor, in 100 steps down to as many bins as there are levels.
 
     Args:
@@ -190,6 +192,8 @@ def entropy_range(observation: Observation, bits: int) -> Range:
     values, counts = observation.histogram.representatives()
     if len(values) <= 2**bits:
         return whole
+    zero = np.flatnonzero((values >= 0) & (values < observation.histogram.width))
+    counts[zero] = counts[np.minimum(zero + 1, len(counts) - 1)]
     best, least = whole, np.inf
     for factor in np.linspace(1, 2**bits / len(values), _SHRINKINGS):
         low = whole[0] * factor if whole[0] < 0 else whole[0]
