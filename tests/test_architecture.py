@@ -12,7 +12,7 @@ FLOORS = [
     ["tfcq.backbones", "tfcq.losses"],
     ["tfcq.pretraining"],
     ["tfcq.training"],
-    ["tfcq.evaluation", "tfcq.deployment", "tfcq.reporting"],
+    ["tfcq.evaluation", "tfcq.post_training", "tfcq.deployment", "tfcq.reporting"],
     [
         "tfcq.settings",
         "tfcq.config",

@@ -9,13 +9,13 @@ import tensorflow as tf
 from tfcq.nn.precision import accept_precision
 from tfcq.quantization.learned import scale_dtype
 from tfcq.quantization.ops import NOT_FINITE
-from tfcq.quantization.precision import Precision, RecordRanges
+from tfcq.quantization.precision import Observe, Precision, RecordRanges
 from tfcq.quantization.quantizers import MinMaxActivationQuantizer
 
 
 @keras.saving.register_keras_serializable("tfcq")
 class ActivationQuantizer(keras.layers.Layer):
-    """Identity in float passes; records its input's range, or quantizes, when told to.
+    """Identity in float passes; records or shows its input, or quantizes, when told to.
 
     The range is kept in two variables, `minimum` and `maximum` (float32, or float64 in a
     float64 model), which start as the empty range. It is recorded for every kind of quantizer,
@@ -57,7 +57,7 @@ class ActivationQuantizer(keras.layers.Layer):
             name=name,
         )
 
-    def call(self, inputs: tf.Tensor, precision: Precision | RecordRanges | None = None):
+    def call(self, inputs: tf.Tensor, precision: Precision | RecordRanges | Observe | None = None):
         """Returns the activations, quantized if `precision` is a `Precision`.
 
         Args:
@@ -72,6 +72,9 @@ class ActivationQuantizer(keras.layers.Layer):
             return inputs
         if isinstance(precision, RecordRanges):
             self._record(inputs, precision.reset)
+            return inputs
+        if isinstance(precision, Observe):
+            precision.see(self, inputs)
             return inputs
         bits = precision.activation_bits
         if not self.quantizer.takes_range:

@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 
 from tfcq.nn.precision import accept_precision
-from tfcq.quantization.precision import Precision, RecordRanges
+from tfcq.quantization.precision import Observe, Precision, RecordRanges
 from tfcq.quantization.quantizers import MinMaxWeightQuantizer
 
 
@@ -36,7 +36,7 @@ class _QuantizedKernel:
             self, tuple(self.kernel.shape), self.kernel_axes
         )
 
-    def call(self, inputs: tf.Tensor, precision: Precision | RecordRanges | None = None):
+    def call(self, inputs: tf.Tensor, precision: Precision | RecordRanges | Observe | None = None):
         """Returns the layer's output, from float weights unless `precision` is a `Precision`.
 
         Args:
@@ -45,7 +45,7 @@ class _QuantizedKernel:
         """
         if not isinstance(precision, Precision):
             return super().call(inputs)
-        kernel = precision.once(self, lambda: self._quantized_kernel(precision))
+        kernel = precision.once(self, lambda: self.quantized_kernel(precision))
         outputs = self.apply_kernel(inputs, kernel)
         if self.bias is not None:
             bias = self.bias
@@ -54,7 +54,12 @@ class _QuantizedKernel:
             outputs = keras.ops.add(outputs, bias)
         return outputs if self.activation is None else self.activation(outputs)
 
-    def _quantized_kernel(self, precision: Precision) -> tf.Tensor:
+    def quantized_kernel(self, precision: Precision) -> tf.Tensor:
+        """Returns the kernel as a quantized pass uses it.
+
+        Args:
+            precision: the pass.
+        """
         kernel = tf.convert_to_tensor(self.kernel)
         return self.weight_quantizer(
             kernel,

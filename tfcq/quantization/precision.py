@@ -1,10 +1,10 @@
-"""What a call argument `precision` can be: `None` (float), `RecordRanges` or `Precision`."""
+"""What a call argument `precision` can be: None (float), or one of the classes in this file."""
 
 import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from tfcq.errors import unknown_choice
+from tfcq.errors import UserError, unknown_choice
 from tfcq.quantization.bitwidths import check_bits
 
 RANGE_SOURCES = ("recorded", "tensor")
@@ -19,6 +19,17 @@ class RecordRanges:
     """
 
     reset: bool
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Observe:
+    """A float pass in which every activation quantizer shows its input, and changes nothing.
+
+    Args:
+        see: called with the quantizer's layer and its input, a float tensor.
+    """
+
+    see: Callable[[Any, Any], None]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -67,3 +78,19 @@ class Precision:
             value = compute()
             self.shared[id(owner)] = owner, value
         return value
+
+    def provide(self, owner: Any, value: Any) -> None:
+        """Gives an owner's value to passes with the same `shared`, instead of one they compute.
+
+        A layer with a kernel takes such a tensor as its quantized kernel.
+
+        Args:
+            owner: the layer that the value belongs to.
+            value: the value.
+
+        Raises:
+            UserError: when the pass shares nothing.
+        """
+        if self.shared is None:
+            raise UserError("A value was provided to a pass with shared=None; allowed: shared={}.")
+        self.shared[id(owner)] = owner, value

@@ -1,0 +1,1 @@
+"""Post-training quantization: a trained model, some images, and no labels."""
