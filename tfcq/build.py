@@ -24,6 +24,7 @@ from tfcq.evaluation.linear import check_labels
 from tfcq.nn.float_model import requantizable
 from tfcq.nn.policies import Policy
 from tfcq.nn.quantizable import QuantizableModel, load
+from tfcq.post_training.observation import calibration_images as drawn_images
 from tfcq.pretraining.pretrainer import Pretrainer
 from tfcq.pretraining.recipes import recipe_named
 from tfcq.run_folder import RunFolder
@@ -332,9 +333,8 @@ def calibration_images(images: np.ndarray, count: int | None, seed: int | None) 
     Raises:
         UserError: when more are asked for than there are.
     """
-    if seed is not None:
-        images = images[np.random.default_rng(seed).permutation(len(images))]
-    return first_images("calibration_images", images, count, usual=CALIBRATION_IMAGES)
+    first = first_images("calibration_images", images, count, usual=CALIBRATION_IMAGES)
+    return first if seed is None else drawn_images(images, len(first), seed)
 
 
 def versions() -> dict[str, str]:

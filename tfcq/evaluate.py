@@ -13,7 +13,7 @@ from tfcq.evaluation_settings import (
     EvaluationConfig,
     config_from_flags,
 )
-from tfcq.quantization.bitwidths import parse_bit_widths
+from tfcq.quantization.bitwidths import BitWidth, parse_bit_widths
 
 if TYPE_CHECKING:
     from tfcq.evaluation.accuracy import Accuracy
@@ -64,6 +64,7 @@ def evaluate(config: EvaluationConfig) -> list[pathlib.Path]:
     from tfcq.evaluation.calibration import Calibrator
     from tfcq.evaluation.protocols import SetRanges, Task
     from tfcq.evaluation.records import data_fingerprint
+    from tfcq.post_training.observation import observe
     from tfcq.subject import open_subject
 
     measurement = config.measurement
@@ -76,14 +77,26 @@ def evaluate(config: EvaluationConfig) -> list[pathlib.Path]:
     )
 
     def calibrator(model: keras.Model) -> Callable[[], SetRanges]:
-        calibrate = Calibrator(model)
+        if chosen.calibration == "minmax":
+            calibrate = Calibrator(model)
 
-        def observe() -> SetRanges:
-            calibrate(calibration)
-            # The least and the greatest value are the range of every bit-width.
-            return lambda bits: None
+            def recorded() -> SetRanges:
+                calibrate(calibration)
+                # The least and the greatest value are the range of every bit-width.
+                return lambda bits: None
 
-        return observe
+            return recorded
+
+        def observed() -> SetRanges:
+            observations = observe(model, calibration)
+
+            def set_ranges(bits: BitWidth) -> None:
+                if not bits.is_float:
+                    observations.set_ranges(chosen.calibration, bits.activations)
+
+            return set_ranges
+
+        return observed
 
     size, channels = data.train_images.shape[1], data.train_images.shape[3]
     task = Task(
@@ -107,7 +120,7 @@ def evaluate(config: EvaluationConfig) -> list[pathlib.Path]:
         "dataset": subject.data.dataset,
         "policy": config.subject.policy or "as trained",
         "calibration": {
-            "method": "minmax",
+            "method": chosen.calibration,
             "images": len(calibration),
             "seed": chosen.calibration_seed,
         },

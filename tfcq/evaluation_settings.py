@@ -20,6 +20,8 @@ QAT_QUANTIZERS = {
 }
 STARTS = ("linear", "finetune")
 FEATURES = ("cached", "augmented")
+# The keys of `tfcq.post_training.ranges.RANGES`.
+CALIBRATIONS = ("minmax", "moving_average", "percentile", "mse", "entropy")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +55,7 @@ class EvaluationDataSettings:
 class CalibrationSettings:
     """How activation ranges are found."""
 
+    calibration: str = setting("minmax", "how a range follows from activations", CALIBRATIONS)
     calibration_images: int | None = setting(
         None, f"training images that set the ranges; default {CALIBRATION_IMAGES:,} or all"
     )

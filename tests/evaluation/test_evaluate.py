@@ -61,6 +61,18 @@ def test_further_bits_join_an_evaluation_and_other_settings_stand_apart(run):
     assert paper["results"][1]["top1"] != top1["2w4a"]
 
 
+def test_ranges_are_found_by_the_method_asked_for(run):
+    values = {"run_dir": str(run.path), "protocol": "knn", "policy": "paper", "bits": "fp,8w3a"}
+    found = {}
+    for method in ("minmax", "mse"):
+        evaluate.main(command(calibration=method, calibration_images=50, **values))
+        newest = read(run, "knn")
+        assert newest["calibration"] == {"method": method, "images": 50, "seed": None}
+        found[method] = [entry["top1"] for entry in newest["results"]]
+    assert found["mse"][0] == found["minmax"][0]
+    assert found["mse"][1] != found["minmax"][1]
+
+
 def test_protocols_asked_for_together_agree_with_each_alone(run, tmp_path):
     evaluate.main(command(run_dir=str(run.path), protocol="linear,knn", bits="4w8a"))
     linear = read(run, "linear")
@@ -173,6 +185,7 @@ def test_unreadable_files_are_told_in_one_line(run, tmp_path):
         ({"run_dir": "x", "seed": -1}, "--seed=-1 .*allowed: 0 to"),
         ({"run_dir": "x", "protocol": "knn", "seed": 1}, "--seed has no effect"),
         ({"run_dir": "x", "bits": "1w8a"}, "1w8a"),
+        ({"run_dir": "x", "calibration": "msee"}, "calibration 'msee'.*Did you mean 'mse'"),
         ({"run_dir": "no_such_folder"}, "'no_such_folder' does not exist"),
     ],
 )
