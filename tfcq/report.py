@@ -181,14 +181,14 @@ def _embedding(name: str, folder: RunFolder, bits: Sequence[BitWidth], images: i
     from tfcq.reporting.embedding import Embedding, tsne
 
     backbone = build.trained_backbone(folder)
-    split, data = build.labelled_images(folder.load().data, backbone, images)
+    split, data = build.labelled_images(folder.load().data, backbone)
     calibrate(backbone, data.train_images[:CALIBRATION_IMAGES])
-    features = FeatureExtractor(backbone)
+    features, shown = FeatureExtractor(backbone), data.test_images[:images]
     points = {}
     for bit_width in bits:
-        points[str(bit_width)] = tsne(features(data.test_images, bit_width), TSNE_SEED)
-        print(f"t-SNE of {name} at {bit_width}: {len(data.test_images)} images", flush=True)
-    return Embedding(name, points, data.test_labels, tuple(split.class_names))
+        points[str(bit_width)] = tsne(features(shown, bit_width), TSNE_SEED)
+        print(f"t-SNE of {name} at {bit_width}: {len(shown)} images", flush=True)
+    return Embedding(name, points, data.test_labels[:images], tuple(split.class_names))
 
 
 if __name__ == "__main__":

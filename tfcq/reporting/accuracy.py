@@ -47,12 +47,12 @@ def difference_cell(statistic: Statistic | None, reference: Statistic | None) ->
     return f"{100 * difference:+.1f}" + ("" if math.isnan(error) else f" ± {percent(error)}")
 
 
-def accuracy_blocks(comparisons: Sequence[Comparison], first_name: str) -> list[Block]:
+def accuracy_blocks(comparisons: Sequence[Comparison], names: Sequence[str]) -> list[Block]:
     """Returns the tables and the picture of every set of comparable evaluations.
 
     Args:
         comparisons: the sets.
-        first_name: name of the group that others are compared to.
+        names: name of every group; the first is what others are compared to.
     """
     blocks: list[Block] = []
     reference: dict[str, Comparison] = {}
@@ -64,12 +64,17 @@ def accuracy_blocks(comparisons: Sequence[Comparison], first_name: str) -> list[
             blocks.append(
                 Text(
                     "Evaluated otherwise than the first table of this protocol "
-                    f"({'; '.join(differences)}), so neither averaged with it nor compared to it."
+                    f"({_first_of(differences)}), so neither averaged with it nor compared to it."
                 )
             )
-        blocks += _tables(comparison, first_name)
-        blocks.append(_picture(comparison, number))
+        blocks += _tables(comparison, names[0])
+        blocks.append(_picture(comparison, number, names))
     return blocks
+
+
+def _first_of(texts: Sequence[str], most: int = 6) -> str:
+    more = f"; and {len(texts) - most} more, see the details" if len(texts) > most else ""
+    return "; ".join(texts[:most]) + more
 
 
 def title(comparison: Comparison, comparisons: Sequence[Comparison]) -> str:
@@ -127,7 +132,7 @@ def _notes(comparison: Comparison) -> list[str]:
     return notes
 
 
-def _picture(comparison: Comparison, number: int) -> Picture:
+def _picture(comparison: Comparison, number: int, names: Sequence[str]) -> Picture:
     def shares(figure: str) -> dict[str, list[float]]:
         return {
             group.name: [
@@ -145,17 +150,18 @@ def _picture(comparison: Comparison, number: int) -> Picture:
     )
     return Picture(
         f"accuracy_{number}_{comparison.protocol}",
-        draw_accuracy(comparison.bits, means, spreads, comparison.protocol),
+        draw_accuracy(comparison.bits, means, spreads, comparison.protocol, names),
         f"Top-1 accuracy in percent over bit-widths under the protocol {comparison.protocol}. "
         f"{ends}.",
     )
 
 
-def learning_curve_blocks(comparisons: Sequence[Comparison]) -> list[Block]:
+def learning_curve_blocks(comparisons: Sequence[Comparison], names: Sequence[str]) -> list[Block]:
     """Returns a picture of the learning curves of every set of evaluations that trained.
 
     Args:
         comparisons: the sets.
+        names: name of every group.
     """
     blocks: list[Block] = []
     for number, comparison in enumerate(comparisons, start=1):
@@ -174,7 +180,7 @@ def learning_curve_blocks(comparisons: Sequence[Comparison]) -> list[Block]:
             blocks.append(
                 Picture(
                     f"learning_curve_{number}_{comparison.protocol}",
-                    draw_curves(panels, "top-1 accuracy (%)"),
+                    draw_curves(panels, "top-1 accuracy (%)", names),
                     f"Test accuracy over epochs of the protocol {comparison.protocol}, a panel "
                     f"for each bit-width: {', '.join(panels)}.",
                     "One line for each run; runs that differ in their seed share a colour.",

@@ -10,11 +10,12 @@ from tfcq.reporting.picture import COLOURS, legend_below, new_figure, png
 _BINS = 20
 
 
-def draw_correlation(curves: Sequence[Curve]) -> bytes:
+def draw_correlation(curves: Sequence[Curve], order: Sequence[str] = ()) -> bytes:
     """Returns the curve of a correlation and the histogram of its values, as PNG.
 
     Args:
         curves: the correlation, -1 to 1, of each run over epochs.
+        order: series in the order of their colours, where other pictures share them.
 
     Raises:
         UserError: when matplotlib is missing.
@@ -23,8 +24,8 @@ def draw_correlation(curves: Sequence[Curve]) -> bytes:
     figure = new_figure(8, 3.4)
     left, right = figure.add_subplot(1, 2, 1), figure.add_subplot(1, 2, 2)
     named = {}
-    for number, name in enumerate(series):
-        colour = COLOURS[number % len(COLOURS)]
+    for name in series:
+        colour = COLOURS[list(order or series).index(name) % len(COLOURS)]
         values = []
         for curve in curves:
             if curve.series == name:
@@ -48,16 +49,17 @@ def draw_correlation(curves: Sequence[Curve]) -> bytes:
     return png(figure)
 
 
-def draw_errors(pairs: Sequence[tuple[Curve, Curve]]) -> bytes:
+def draw_errors(pairs: Sequence[tuple[Curve, Curve]], order: Sequence[str] = ()) -> bytes:
     """Returns two errors over epochs, and one over the other, as PNG.
 
     Args:
         pairs: quantization error and contrastive error of each run.
+        order: series in the order of their colours, where other pictures share them.
 
     Raises:
         UserError: when matplotlib is missing.
     """
-    series = list(dict.fromkeys(first.series for first, _ in pairs))
+    series = list(order or dict.fromkeys(first.series for first, _ in pairs))
     figure = new_figure(10, 3.4)
     panels = [figure.add_subplot(1, 3, place + 1) for place in range(3)]
     named = {}

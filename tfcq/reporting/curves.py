@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from tfcq.reporting.picture import COLOURS, DASHES, legend_below, new_figure, png
 
 _PANELS_PER_ROW = 3
-_TITLES = {
+# In the order drawn.
+TITLES = {
     "loss": "loss",
     "feature_std_ratio": "spread of features (1: over the sphere)",
     "cosine_float_quantized": "cosine of float and quantized",
@@ -33,17 +34,21 @@ class Curve:
     values: Sequence[float]
 
 
-def draw_curves(panels: dict[str, Sequence[Curve]], ylabel: str = "") -> bytes:
+def draw_curves(
+    panels: dict[str, Sequence[Curve]], ylabel: str = "", order: Sequence[str] = ()
+) -> bytes:
     """Returns a picture with a panel for each figure and a line for each run, as PNG.
 
     Args:
         panels: heading to curves.
         ylabel: what the vertical axes show, where the headings do not say it.
+        order: series in the order of their colours, where other pictures share them.
 
     Raises:
         UserError: when matplotlib is missing.
     """
-    series = list(dict.fromkeys(curve.series for curves in panels.values() for curve in curves))
+    present = dict.fromkeys(curve.series for curves in panels.values() for curve in curves)
+    series = list(order or present)
     columns = min(_PANELS_PER_ROW, len(panels))
     rows = math.ceil(len(panels) / columns)
     figure = new_figure(max(6, 3.6 * columns), 2.8 * rows + 0.5)
@@ -64,7 +69,7 @@ def draw_curves(panels: dict[str, Sequence[Curve]], ylabel: str = "") -> bytes:
                 marker=marker,
             )
             named.setdefault(curve.series, line)
-        axes.set_title(_TITLES.get(title, title), fontsize=10)
+        axes.set_title(TITLES.get(title, title), fontsize=10)
         axes.set_xlabel("epoch")
         axes.set_ylabel(ylabel)
         axes.xaxis.get_major_locator().set_params(integer=True)

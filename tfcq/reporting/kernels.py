@@ -42,7 +42,9 @@ def read_backbone(file: pathlib.Path) -> SavedBackbone:
             config = json.loads(opened.read("config.json"))
             weights = opened.read("model.weights.h5")
         with h5py.File(io.BytesIO(weights)) as tree:
-            found = _kernels(tree, "")
+            # Without the name of the whole model, which would only lengthen every layer's.
+            own = [_kernels(member, "") for name, member in tree.items() if name != "vars"]
+            found = {layer: kernel for kernels in own for layer, kernel in kernels.items()}
         order = {name: place for place, name in enumerate(_layer_names(config))}
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         reason = " ".join(str(error).split())[:200]

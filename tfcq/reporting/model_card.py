@@ -1,4 +1,4 @@
-"""The model card of a group of runs: what it is, how it was made, how well it does, how to use it."""
+"""The model card of a group of runs: what it is, how it was made and does, how to use it."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -167,13 +167,21 @@ content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
 """
 
 
+def _html_text(text: str) -> str:
+    """Returns plain text as HTML; what stands between backticks is code."""
+    parts = html.escape(text).split("`")
+    if len(parts) % 2 == 0:
+        return "`".join(parts)
+    return "".join(f"<code>{p}</code>" if i % 2 else p for i, p in enumerate(parts))
+
+
 def _html(block: Block) -> str:
     if isinstance(block, Text):
-        return f"<p>{html.escape(block.text)}</p>"
+        return f"<p>{_html_text(block.text)}</p>"
     if isinstance(block, Heading):
         return f"<h3>{html.escape(block.text)}</h3>"
     if isinstance(block, Items):
-        items = "".join(f"<li>{html.escape(item)}</li>" for item in block.items)
+        items = "".join(f"<li>{_html_text(item)}</li>" for item in block.items)
         return f"<ul>{items}</ul>"
     if isinstance(block, Code):
         return f"<pre><code>{html.escape(block.text)}</code></pre>"

@@ -12,6 +12,7 @@ def draw_accuracy(
     series: dict[str, Sequence[float]],
     spreads: dict[str, Sequence[float]] | None = None,
     title: str = "",
+    order: Sequence[str] = (),
 ) -> bytes:
     """Returns a picture of top-1 accuracy over bit-widths, one line per series, as PNG.
 
@@ -20,10 +21,12 @@ def draw_accuracy(
         series: name to accuracies from 0 to 1, one per bit-width; NaN where there is none.
         spreads: name to half-lengths of error bars, 0 to 1; NaN where there is none.
         title: heading of the picture.
+        order: names in the order of their colours, where other pictures share them.
 
     Raises:
         UserError: when matplotlib is missing.
     """
+    order = order or list(series)
     figure = new_figure(7, 4)
     axes = figure.add_subplot()
     named = {}
@@ -33,7 +36,9 @@ def draw_accuracy(
         # Error bars of neighbouring series would cover each other.
         offset = 0.06 * (index - (len(series) - 1) / 2)
         places = [place + offset for place in range(len(bits))]
-        named[name] = axes.errorbar(places, percents, yerr=bars, capsize=3, **line_style(index))
+        named[name] = axes.errorbar(
+            places, percents, yerr=bars, capsize=3, **line_style(order.index(name))
+        )
     axes.set_xticks(range(len(bits)), bits)
     axes.set_xlabel("bit-width (weights, activations)")
     axes.set_ylabel("top-1 accuracy (%)")

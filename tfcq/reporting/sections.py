@@ -8,7 +8,7 @@ import numpy as np
 
 from tfcq.reporting.accuracy import ABSENT, accuracy_blocks, detail_blocks, learning_curve_blocks
 from tfcq.reporting.correlation import correlation, draw_correlation, draw_errors
-from tfcq.reporting.curves import Curve, draw_curves
+from tfcq.reporting.curves import TITLES, Curve, draw_curves
 from tfcq.reporting.embedding import Embedding, draw_embeddings
 from tfcq.reporting.kernels import SavedBackbone
 from tfcq.reporting.model_card import model_card
@@ -49,8 +49,8 @@ def report_sections(
         backbones: path of a run to its backbone, for runs that have ended.
         embeddings: t-SNE of the features.
     """
-    comparisons = compare(groups)
-    learning = learning_curve_blocks(comparisons)
+    comparisons, names = compare(groups), [group.name for group in groups]
+    learning = learning_curve_blocks(comparisons, names)
     no_accuracy = "No run was evaluated: `python -m tfcq.evaluate --run_dir=RUN` does it."
     no_curves = (
         "No evaluation that trains at several bit-widths was made: "
@@ -60,7 +60,7 @@ def report_sections(
         Section("Runs", _runs(groups)),
         Section(
             "Accuracy over bit-widths",
-            accuracy_blocks(comparisons, groups[0].name) or [Text(no_accuracy)],
+            accuracy_blocks(comparisons, names) or [Text(no_accuracy)],
         ),
         Section("Features (t-SNE)", _features(embeddings)),
         Section("Weights", _weights(groups, backbones)),
@@ -138,7 +138,7 @@ def _weights(groups: Sequence[Group], backbones: dict[str, SavedBackbone]) -> li
         blocks.append(
             Picture(
                 "weights",
-                draw_histograms(firsts, layers),
+                draw_histograms(firsts, layers, [group.name for group in groups]),
                 f"Histograms of the weights of {', '.join(layers)}; rows: {'; '.join(firsts)}.",
                 "Weights of layers spread over the depth, with the least and the greatest dotted. "
                 "Counts are logarithmic, so that single outliers are seen. The first ended run of "
@@ -205,7 +205,7 @@ def _correlation(groups: Sequence[Group]) -> list[Block]:
         blocks += [
             Picture(
                 "error_correlation",
-                draw_correlation(curves),
+                draw_correlation(curves, [group.name for group in groups]),
                 "Correlation of quantization and contrastive errors over training, and the "
                 "histogram of its values.",
                 "Mean of each epoch. Near 0, the two errors are reduced independently of each "
@@ -224,7 +224,7 @@ def _correlation(groups: Sequence[Group]) -> list[Block]:
         blocks += [
             Picture(
                 "errors",
-                draw_errors(pairs),
+                draw_errors(pairs, [group.name for group in groups]),
                 "Quantization error and contrastive error over epochs, and one over the other.",
             ),
             Table(("group", "Pearson"), rows, "Correlation of the two columns over the epochs."),
@@ -239,7 +239,9 @@ def _training(groups: Sequence[Group]) -> list[Block]:
     names = dict.fromkeys(
         name for group in groups for run in group.runs for name in run.history if name not in shown
     )
-    panels = {name: _column(groups, name) for name in names}
+    known = {name: place for place, name in enumerate(TITLES)}
+    ordered = sorted(names, key=lambda name: known.get(name, len(known)))
+    panels = {name: _column(groups, name) for name in ordered}
     if not panels:
         return [Text("No run has a history: `python -m tfcq.train` writes it, a row per epoch.")]
     last = [
@@ -252,7 +254,7 @@ def _training(groups: Sequence[Group]) -> list[Block]:
     return [
         Picture(
             "training",
-            draw_curves(panels),
+            draw_curves(panels, order=[group.name for group in groups]),
             f"Figures of each epoch of the training, a panel for each: {', '.join(panels)}.",
             "One line for each run; runs that differ in their seed share a colour.",
         ),

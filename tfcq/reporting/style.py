@@ -23,13 +23,14 @@ table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabul
 caption { text-align: left; color: var(--quiet); padding: 0 0 .4rem; }
 th, td { padding: .3rem .7rem; border-bottom: 1px solid var(--line); text-align: right;
   white-space: nowrap; vertical-align: top; }
-thead th { background: var(--soft); }
+thead th { background: var(--soft); white-space: normal; vertical-align: bottom; }
 th:first-child, .words th, .words td { text-align: left; }
 .words td { white-space: normal; overflow-wrap: anywhere; }
 tbody th { font-weight: 500; }
 figure { margin: 1rem 0; }
 img { max-width: 100%; height: auto; background: #ffffff; border-radius: 4px; }
 figcaption { color: var(--quiet); font-size: .9rem; max-width: 48rem; }
+code { background: var(--soft); padding: 0 .2rem; border-radius: 3px; font-size: .9em; }
 pre { background: var(--soft); padding: .8rem 1rem; overflow-x: auto; border-radius: 4px;
   font-size: .85rem; }
 """

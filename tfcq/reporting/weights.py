@@ -70,7 +70,9 @@ def shown_layers(kernels: Sequence[dict[str, np.ndarray]]) -> list[str]:
     return [common[place] for place in places]
 
 
-def draw_histograms(networks: dict[str, dict[str, np.ndarray]], layers: Sequence[str]) -> bytes:
+def draw_histograms(
+    networks: dict[str, dict[str, np.ndarray]], layers: Sequence[str], order: Sequence[str] = ()
+) -> bytes:
     """Returns weight histograms, a row for each network and a column for each layer, as PNG.
 
     A layer has the same axis in every row, with its least and greatest weight marked.
@@ -78,10 +80,12 @@ def draw_histograms(networks: dict[str, dict[str, np.ndarray]], layers: Sequence
     Args:
         networks: name of a network to layer to kernel.
         layers: the layers drawn.
+        order: names in the order of their colours, where other pictures share them.
 
     Raises:
         UserError: when matplotlib is missing.
     """
+    order = order or list(networks)
     figure = new_figure(2.7 * len(layers) + 0.6, 1.9 * len(networks) + 0.5)
     axes = figure.subplots(len(networks), len(layers), squeeze=False, sharex="col")
     for column, layer in enumerate(layers):
@@ -89,13 +93,14 @@ def draw_histograms(networks: dict[str, dict[str, np.ndarray]], layers: Sequence
         reach = max(float(np.abs(values).max()) for values in flat.values()) or 1.0
         edges = np.linspace(-reach, reach, _BINS + 1)
         for row, (name, values) in enumerate(flat.items()):
-            panel, colour = axes[row, column], COLOURS[row % len(COLOURS)]
+            panel, colour = axes[row, column], COLOURS[order.index(name) % len(COLOURS)]
             # A logarithmic count, or else single outliers could not be seen.
             panel.hist(values, bins=edges, color=colour, log=True)
             panel.set_ylim(bottom=0.7)
             for edge in (values.min(), values.max()):
                 panel.axvline(edge, color="0.3", linestyle=":", linewidth=1)
             panel.tick_params(labelsize=7)
+            panel.xaxis.get_major_locator().set_params(nbins=5)
             if row == 0:
                 panel.set_title(layer, fontsize=8)
             if column == 0:
