@@ -43,6 +43,7 @@ def tsne(features: np.ndarray, seed: int = 0) -> np.ndarray:
     """
     try:
         from sklearn.manifold import TSNE
+        from threadpoolctl import threadpool_limits  # a requirement of scikit-learn
     except ImportError:
         raise UserError(
             "t-SNE needs scikit-learn; install it with: pip install scikit-learn"
@@ -55,7 +56,9 @@ def tsne(features: np.ndarray, seed: int = 0) -> np.ndarray:
     perplexity = min(PERPLEXITY, (len(features) - 1) / 3)
     # Rows that are all alike, as of collapsed features, have no principal axis to start from.
     start = "pca" if np.ptp(features, axis=0).any() and features.shape[1] > 1 else "random"
-    return TSNE(2, perplexity=perplexity, init=start, random_state=seed).fit_transform(features)
+    # One thread: sums in one order, and no threads that wait for each other on a busy machine.
+    with threadpool_limits(1):
+        return TSNE(2, perplexity=perplexity, init=start, random_state=seed).fit_transform(features)
 
 
 def draw_embeddings(embeddings: Sequence[Embedding]) -> bytes:
