@@ -94,5 +94,5 @@ def draw_embeddings(embeddings: Sequence[Embedding]) -> bytes:
             dots[place] = axes.scatter([], [], s=25, color=colour)
     if named:
         names = {class_names[place]: dots[place] for place in sorted(dots)}
-        legend_below(figure, names, columns=int(width))
+        legend_below(figure, names, columns=10 if width > 7 else 5)
     return png(figure)

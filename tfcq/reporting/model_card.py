@@ -23,7 +23,7 @@ def model_card(
     """
     first = next((run for run in group.runs if run.path in backbones), group.runs[0])
     backbone = backbones.get(first.path)
-    blocks: list[Block] = [Table(("", ""), _facts(group, first, backbone), words=True)]
+    blocks: list[Block] = [Table(("fact", "value"), _facts(group, first, backbone), words=True)]
     changed = [(name, str(value)) for name, value in first.changed.items() if name != "seed"]
     blocks.append(Heading("Settings that differ from their defaults"))
     blocks.append(

@@ -25,7 +25,7 @@ th, td { padding: .3rem .7rem; border-bottom: 1px solid var(--line); text-align:
   white-space: nowrap; vertical-align: top; }
 thead th { background: var(--soft); white-space: normal; vertical-align: bottom; }
 th:first-child, .words th, .words td { text-align: left; }
-.words td { white-space: normal; overflow-wrap: anywhere; }
+.words td { white-space: normal; overflow-wrap: break-word; }
 tbody th { font-weight: 500; }
 figure { margin: 1rem 0; }
 img { max-width: 100%; height: auto; background: #ffffff; border-radius: 4px; }
