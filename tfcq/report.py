@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tfcq import command_line
-from tfcq.config import Config, flat
+from tfcq.config import CALIBRATION_IMAGES, Config, flat
 from tfcq.errors import UserError
 from tfcq.pretraining.recipes import recipe_named
 from tfcq.quantization.bitwidths import BitWidth, parse_bit_widths
@@ -176,12 +176,13 @@ def _embeddings(
 
 def _embedding(name: str, folder: RunFolder, bits: Sequence[BitWidth], images: int) -> "Embedding":
     from tfcq import build
+    from tfcq.evaluation.calibration import calibrate
     from tfcq.evaluation.features import FeatureExtractor
     from tfcq.reporting.embedding import Embedding, tsne
 
-    # With the ranges that training recorded at its end, on its first images without augmentation.
     backbone = build.trained_backbone(folder)
     split, data = build.labelled_images(folder.load().data, backbone)
+    calibrate(backbone, data.train_images[:CALIBRATION_IMAGES])
     features, shown = FeatureExtractor(backbone), data.test_images[:images]
     points = {}
     for bit_width in bits:

@@ -44,13 +44,18 @@ def evaluate(folder: RunFolder, record: dict, name: str = "linear") -> None:
 
 
 def end(folder: RunFolder) -> None:
-    """Gives a run a backbone, as it was initialized."""
+    """Gives a run a backbone, as it was initialized, with ranges as training leaves them."""
+    import numpy as np
+
     from tfcq.backbones.resnet import resnet
+    from tfcq.evaluation.calibration import calibrate
     from tfcq.nn.quantizable import quantizable
 
     keras.utils.set_random_seed(0)
     model = resnet(18, "cifar", 4, (8, 8, 1), blocks=(1, 1, 1, 1))
-    quantizable(model, "paper").save(folder.backbone)
+    backbone = quantizable(model, "paper")
+    calibrate(backbone, np.random.default_rng(0).random((8, 8, 8, 1), "float32"))
+    backbone.save(folder.backbone)
 
 
 def whole_run(path: pathlib.Path, **settings) -> RunFolder:
