@@ -201,12 +201,12 @@ def _html_table(table: Table) -> str:
     for first, *others in table.rows:
         cells = "".join(f"<td>{html.escape(str(cell))}</td>" for cell in others)
         rows.append(f'<tr><th scope="row">{html.escape(str(first))}</th>{cells}</tr>')
-    caption = f"<caption>{html.escape(table.caption)}</caption>" if table.caption else ""
+    caption = f"<figcaption>{html.escape(table.caption)}</figcaption>" if table.caption else ""
     kind = ' class="words"' if table.words else ""
-    # Reached by keyboard, since it scrolls on a narrow screen.
+    # The caption stands outside of what scrolls on a narrow screen, which the keyboard reaches.
     return (
-        f'<div class="scroll" tabindex="0"><table{kind}>{caption}<thead><tr>{header}</tr></thead>'
-        f"<tbody>{''.join(rows)}</tbody></table></div>"
+        f'<figure>{caption}<div class="scroll" tabindex="0"><table{kind}>'
+        f"<thead><tr>{header}</tr></thead><tbody>{''.join(rows)}</tbody></table></div></figure>"
     )
 
 
