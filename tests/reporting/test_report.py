@@ -1,6 +1,5 @@
 """The command reports whole and unfinished runs, says what is missing, and refuses the rest."""
 
-import json
 import re
 
 import pytest
@@ -66,15 +65,17 @@ def test_run_that_has_only_begun_says_what_is_missing_and_how_to_make_it(tmp_pat
 
 
 def test_data_that_cannot_be_had_are_noted_or_an_error_where_asked_for(whole, tmp_path):
-    config = json.loads(whole.config.read_text())
-    config["data"]["dataset"] = "folder:/no/such/folder"
-    other = make_run(tmp_path / "run")
-    other.config.write_text(json.dumps(config))
+    images = tmp_path / "images"
+    images.mkdir()
+    other = make_run(tmp_path / "run", dataset=f"folder:{images}")
     other.backbone.write_bytes(whole.backbone.read_bytes())
-    _, markdown = reported(other, output=tmp_path / "out", tsne_bits=BITS)
-    assert "/no/such/folder" in markdown.split("## Features")[1].split("## Weights")[0]
-    with pytest.raises(UserError, match="/no/such/folder"):
-        reported(other, output=tmp_path / "out2", tsne_bits=BITS, tsne_needed=True)
+    runs = [(other, other.load())]
+    images.rmdir()
+    report.report(runs, tmp_path / "out", tsne_bits=BITS)
+    markdown = (tmp_path / "out" / "report.md").read_text()
+    assert str(images) in markdown.split("## Features")[1].split("## Weights")[0]
+    with pytest.raises(UserError, match=str(images)):
+        report.report(runs, tmp_path / "out2", tsne_bits=BITS, tsne_needed=True)
     assert not (tmp_path / "out2").exists()
 
 

@@ -30,6 +30,7 @@ figure { margin: 1rem 0; }
 img { max-width: 100%; height: auto; background: #ffffff; border-radius: 4px; }
 figcaption { color: var(--quiet); font-size: .9rem; max-width: 48rem; }
 code { background: var(--soft); padding: 0 .2rem; border-radius: 3px; font-size: .9em; }
+pre code { background: none; padding: 0; font-size: 1em; }
 pre { background: var(--soft); padding: .8rem 1rem; overflow-x: auto; border-radius: 4px;
   font-size: .85rem; }
 """
