@@ -136,6 +136,7 @@ LIGHT = [
     "tfcq.training.durations",
     "tfcq.command_line",
     "tfcq.run_folder",
+    "tfcq.report",
     "tfcq.quantization.bitwidths",
     "tfcq.errors",
 ]

@@ -84,6 +84,16 @@ def test_value_of_the_wrong_kind_is_told_in_one_line():
     assert "--epochs" in error_of("--epochs")
 
 
+def test_arguments_are_taken_by_commands_that_name_them():
+    flags = command_line.FlagSet("Does it.", arguments="folders of runs")
+    command = flags.parse(["a", "--verbosity=1", "b", "--", "--c"])
+    assert command.arguments == ("a", "b", "--c")
+    assert command.values["verbosity"] == 1 and command.given == {"verbosity"}
+    assert "Arguments: folders of runs" in flags.help_text()
+    with pytest.raises(UserError, match="Unknown flag --x"):
+        flags.parse(["a", "--x"])
+
+
 def test_argument_that_is_no_flag_is_refused():
     assert error_of("digits") == "Unexpected argument 'digits'; allowed: flags, --name=value."
 

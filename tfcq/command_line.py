@@ -28,10 +28,12 @@ class Command:
     Args:
         values: value of every flag.
         given: names of the flags that the user set, on the line or in a flag file.
+        arguments: what stands on the line and is no flag, where the command takes such.
     """
 
     values: dict[str, Any]
     given: set[str]
+    arguments: tuple[str, ...] = ()
 
 
 class FlagSet:
@@ -39,11 +41,15 @@ class FlagSet:
 
     Args:
         usage: one line that says what the command does.
+        arguments: what the command takes besides flags, for the help; None for nothing.
     """
 
-    def __init__(self, usage: str) -> None:
+    def __init__(self, usage: str, arguments: str | None = None) -> None:
         self.usage = usage
+        self.arguments = arguments
         self.flags = flags.FlagValues()
+        # Flags may then stand behind arguments, too.
+        self.flags.set_gnu_getopt(arguments is not None)
         self.groups: dict[str, list[str]] = {}
         self.add("General", "help", bool, False, "show this help")
         self.add("General", "flagfile", str, "", "read further flags from this file, one a line")
@@ -95,6 +101,8 @@ class FlagSet:
     def help_text(self) -> str:
         """Returns all flags in their groups, with defaults."""
         lines = [self.usage, ""]
+        if self.arguments is not None:
+            lines += [f"Arguments: {self.arguments}", ""]
         for group, names in self.groups.items():
             lines.append(f"{group}:")
             for name in names:
@@ -113,8 +121,8 @@ class FlagSet:
             arguments: the arguments, without the program's name.
 
         Raises:
-            UserError: on an unknown flag, a value of the wrong kind, a missing flag file or an
-                argument that is no flag.
+            UserError: on an unknown flag, a value of the wrong kind, a missing flag file or, where
+                the command takes none, an argument that is no flag.
         """
         try:
             rest = self.flags(["command", *arguments])
@@ -125,11 +133,12 @@ class FlagSet:
             raise UserError(f"Unknown flag --{name}. {hint}") from None
         except (flags.Error, OSError, ValueError) as error:
             raise UserError(_one_line(str(error)).removeprefix("ERROR:: ")) from None
-        if rest[1:]:
+        if rest[1:] and self.arguments is None:
             raise UserError(f"Unexpected argument {rest[1]!r}; allowed: flags, --name=value.")
         return Command(
             {name: self.flags[name].value for name in self.flags},
             {name for name in self.flags if self.flags[name].present},
+            tuple(rest[1:]),
         )
 
 

@@ -72,14 +72,23 @@ class RunFolder:
         Raises:
             UserError: when the folder is missing, or holds no run or no trained backbone.
         """
-        if not self.path.is_dir():
-            raise UserError(f"Folder {str(self.path)!r} does not exist; allowed: a run's folder.")
-        if not self.config.exists():
-            raise UserError(f"{self.path} holds no config.json; allowed: a folder tfcq.train made.")
+        config = self.load_unfinished()
         if not self.backbone.exists():
             raise UserError(
                 f"The run in {self.path} has not ended yet; start it again to finish it."
             )
+        return config
+
+    def load_unfinished(self) -> Config:
+        """Returns the configuration of a run that may still be going on.
+
+        Raises:
+            UserError: when the folder is missing or holds no run.
+        """
+        if not self.path.is_dir():
+            raise UserError(f"Folder {str(self.path)!r} does not exist; allowed: a run's folder.")
+        if not self.config.exists():
+            raise UserError(f"{self.path} holds no config.json; allowed: a folder tfcq.train made.")
         return self._read()
 
     def _read(self) -> Config:

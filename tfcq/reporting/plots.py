@@ -1,10 +1,52 @@
-"""Pictures of results, as PNG."""
+"""Accuracy over bit-widths as a picture."""
 
 import pathlib
 from collections.abc import Sequence
 
-from tfcq.errors import UserError
 from tfcq.files import whole_file
+from tfcq.reporting.picture import legend_below, line_style, new_figure, png
+
+
+def draw_accuracy(
+    bits: Sequence[str],
+    series: dict[str, Sequence[float]],
+    spreads: dict[str, Sequence[float]] | None = None,
+    title: str = "",
+    order: Sequence[str] = (),
+) -> bytes:
+    """Returns a picture of top-1 accuracy over bit-widths, one line per series, as PNG.
+
+    Args:
+        bits: bit-widths, in the order drawn.
+        series: name to accuracies from 0 to 1, one per bit-width; NaN where there is none.
+        spreads: name to half-lengths of error bars, 0 to 1; NaN where there is none.
+        title: heading of the picture.
+        order: names in the order of their colours, where other pictures share them.
+
+    Raises:
+        UserError: when matplotlib is missing.
+    """
+    order = order or list(series)
+    figure = new_figure(7, 4)
+    axes = figure.add_subplot()
+    named = {}
+    for index, (name, shares) in enumerate(series.items()):
+        percents = [100 * share for share in shares]
+        bars = [100 * spread for spread in spreads[name]] if spreads else None
+        # Error bars of neighbouring series would cover each other.
+        offset = 0.06 * (index - (len(series) - 1) / 2)
+        places = [place + offset for place in range(len(bits))]
+        named[name] = axes.errorbar(
+            places, percents, yerr=bars, capsize=3, **line_style(order.index(name))
+        )
+    axes.set_xticks(range(len(bits)), bits)
+    axes.set_xlabel("bit-width (weights, activations)")
+    axes.set_ylabel("top-1 accuracy (%)")
+    axes.set_title(title)
+    axes.grid(alpha=0.3)
+    if len(series) > 1:
+        legend_below(figure, named)
+    return png(figure)
 
 
 def plot_accuracy(
@@ -14,7 +56,7 @@ def plot_accuracy(
     spreads: dict[str, Sequence[float]] | None = None,
     title: str = "",
 ) -> None:
-    """Draws top-1 accuracy over bit-widths, one line per series.
+    """Writes a picture of top-1 accuracy over bit-widths, one line per series.
 
     Args:
         path: the PNG file.
@@ -26,25 +68,6 @@ def plot_accuracy(
     Raises:
         UserError: when matplotlib is missing.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise UserError(
-            "Pictures need matplotlib; install it with: pip install matplotlib"
-        ) from None
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    for name, shares in series.items():
-        percents = [100 * share for share in shares]
-        bars = [100 * spread for spread in spreads[name]] if spreads else None
-        axes.errorbar(bits, percents, yerr=bars, marker="o", capsize=3, label=name)
-    axes.set_xlabel("bit-width (weights, activations)")
-    axes.set_ylabel("top-1 accuracy (%)")
-    axes.set_title(title)
-    axes.grid(alpha=0.3)
-    if len(series) > 1:
-        axes.legend()
+    content = draw_accuracy(bits, series, spreads, title)
     with whole_file(path) as temporary:
-        figure.savefig(temporary, dpi=120, format="png")
+        temporary.write_bytes(content)

@@ -1,0 +1,140 @@
+"""Runs that differ in seed only are averaged; evaluations that differ in more are not."""
+
+import math
+
+import pytest
+
+from tests.reporting.run_folders import evaluation
+from tfcq.config import config_from_flat, flat
+from tfcq.reporting.accuracy import accuracy_blocks, cell, detail_blocks, difference_cell
+from tfcq.reporting.page import Table, Text
+from tfcq.reporting.run_record import RunRecord
+from tfcq.reporting.summary import Statistic, compare, group_runs, summarize
+
+
+def run(path, evaluations=None, **settings):
+    values = flat(config_from_flat(settings))
+    return RunRecord(path, values, settings, "", evaluations or {}, {}, None, None, ())
+
+
+def linear(*records):
+    return {"linear": list(records)}
+
+
+def two_seeds_each():
+    return [
+        run("a0", linear(evaluation({"fp": 0.90, "4w4a": 0.80})), recipe="float"),
+        run("b0", linear(evaluation({"fp": 0.91, "4w4a": 0.88})), recipe="ssql"),
+        run("a1", linear(evaluation({"fp": 0.94, "4w4a": 0.82})), recipe="float", seed=1),
+        run("b1", linear(evaluation({"fp": 0.93, "4w4a": 0.88})), recipe="ssql", seed=1),
+    ]
+
+
+def test_mean_and_sample_standard_deviation():
+    assert summarize([]) is None
+    found = summarize([0.8, 0.9, 1.0])
+    assert (found.mean, found.spread, found.count) == pytest.approx((0.9, 0.1, 3))
+    assert math.isnan(summarize([0.8]).spread)
+
+
+def test_difference_has_the_standard_error_of_both_means():
+    difference, error = Statistic(0.9, 0.03, 9).minus(Statistic(0.8, 0.04, 16))
+    assert (difference, error) == pytest.approx((0.1, math.sqrt(0.0001 + 0.0001)))
+
+
+def test_cells_say_how_many_runs_lack_a_figure():
+    assert cell(Statistic(0.9, 0.02, 2), 2) == "90.0 ± 2.0"
+    assert cell(Statistic(0.9, math.nan, 1), 3) == "90.0 (1 of 3)"
+    assert cell(None, 3) == "–"
+    assert difference_cell(Statistic(0.9, math.nan, 1), Statistic(0.95, 0.1, 2)) == "-5.0"
+
+
+def test_runs_that_differ_in_seed_only_are_a_group():
+    groups = group_runs(two_seeds_each())
+    assert [group.name for group in groups] == ["simsiam, float", "simsiam, ssql"]
+    assert [[run.path for run in group.runs] for group in groups] == [["a0", "a1"], ["b0", "b1"]]
+
+
+def test_groups_are_named_by_what_tells_them_apart():
+    groups = group_runs([run("a", epochs=5), run("b", epochs=9), run("c", recipe="float")])
+    names = ["simsiam, ssql, epochs=5", "simsiam, ssql, epochs=9", "simsiam, float"]
+    assert [group.name for group in groups] == names
+
+
+def test_group_whose_settings_make_no_short_name_is_called_by_its_folder():
+    many = {"brightness": 0.1, "contrast": 0.2, "saturation": 0.3, "epochs": 7}
+    groups = group_runs([run("runs/a"), run("runs/b", **many)])
+    assert [group.name for group in groups] == ["runs/a", "runs/b"]
+
+
+def test_table_has_mean_spread_and_difference_to_the_first_group():
+    groups = group_runs(two_seeds_each())
+    blocks = accuracy_blocks(compare(groups), [group.name for group in groups])
+    accuracy, difference = (block for block in blocks if isinstance(block, Table))
+    assert accuracy.header == ("bits", "fp", "4w4a")
+    assert accuracy.rows == [
+        ("simsiam, float (2 runs)", "92.0 ± 2.8", "81.0 ± 1.4"),
+        ("simsiam, ssql (2 runs)", "92.0 ± 1.4", "88.0 ± 0.0"),
+    ]
+    assert difference.rows == [("simsiam, ssql", "+0.0 ± 2.2", "+7.0 ± 1.0")]
+    assert difference.caption.startswith("Difference to simsiam, float in points")
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [({"settings": {"epochs": 100}}, "settings.epochs: 60 -> 100"),
+     ({"data_fingerprint": "f"}, "data_fingerprint: 0123456789abcdef -> f"),
+     ({"policy": "int8"}, "policy: as trained -> int8"),
+     ({"new_key": 1}, "new_key: not recorded -> 1")],
+)  # fmt: skip
+def test_evaluations_under_other_conditions_are_not_averaged_and_this_is_said(changed, told):
+    runs = [
+        run("a0", linear(evaluation({"fp": 0.9}))),
+        run("a1", linear(evaluation({"fp": 0.5}, **changed)), seed=1),
+    ]
+    groups = group_runs(runs)
+    assert len(groups) == 1
+    blocks = accuracy_blocks(compare(groups), ["simsiam, ssql"])
+    tables = [block.rows for block in blocks if isinstance(block, Table)]
+    assert tables == [[("simsiam, ssql (1 run)", "90.0")], [("simsiam, ssql (1 run)", "50.0")]]
+    (text,) = (block.text for block in blocks if isinstance(block, Text))
+    assert f"({told}), so neither averaged with it nor compared to it" in text
+
+
+def test_other_seed_or_versions_may_be_averaged_and_versions_are_told():
+    runs = [
+        run("a0", linear(evaluation({"fp": 0.9}))),
+        run("a1", linear(evaluation({"fp": 0.8}, seed=3, versions={"keras": "3"})), seed=1),
+    ]
+    (comparison,) = compare(group_runs(runs))
+    assert comparison.statistic(0, "fp").count == 2
+    blocks = accuracy_blocks([comparison], ["simsiam, ssql"])
+    assert any("different versions" in b.text for b in blocks if isinstance(b, Text))
+
+
+def test_earlier_evaluation_of_one_run_meets_the_newest_of_another():
+    old, new = evaluation({"fp": 0.9}), evaluation({"fp": 0.7}, settings={"epochs": 1})
+    runs = [run("a0", linear(new, old)), run("a1", linear(evaluation({"fp": 0.8})), seed=1)]
+    counts = {c.conditions["settings.epochs"]: c.values(0, "fp") for c in compare(group_runs(runs))}
+    assert counts == {1: [0.7], 60: [0.9, 0.8]}
+
+
+def test_repeated_evaluation_counts_once_and_this_is_said():
+    records = linear(evaluation({"fp": 0.9}), evaluation({"fp": 0.1}, seed=1))
+    (comparison,) = compare(group_runs([run("a", records)]))
+    assert comparison.values(0, "fp") == [0.9]
+    blocks = accuracy_blocks([comparison], ["simsiam, ssql"])
+    assert any(block.text.startswith("1 earlier") for block in blocks if isinstance(block, Text))
+
+
+def test_details_keep_figures_and_conditions_that_are_unknown_here():
+    record = evaluation({"fp": 0.9}, label_share=0.1)
+    record["results"][0]["fairness"] = 3
+    figures, conditions = (
+        block
+        for block in detail_blocks(compare(group_runs([run("a", linear(record))])))
+        if isinstance(block, Table)
+    )
+    assert ("a", "fairness", "3") in figures.rows
+    assert ("label_share", "0.1") in conditions.rows
+    assert ("settings.epochs", "60") in conditions.rows

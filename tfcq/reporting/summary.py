@@ -1,0 +1,235 @@
+"""Runs that differ in their seed only, and what their evaluations have in common.
+
+Evaluations count as comparable when they differ in nothing but results, seed and versions; others
+are neither averaged nor compared.
+"""
+
+import dataclasses
+import json
+import math
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+from tfcq.reporting.run_record import RunRecord
+
+SEED = "seed"
+# Which differ between comparable evaluations; all other entries of a record decide its figures.
+_FREE = ("results", "earlier", SEED, "versions")
+_LONGEST_NAME = 60
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Runs that differ in their seed only.
+
+    Args:
+        name: what tells the group from the others.
+        runs: the runs, in the order given.
+    """
+
+    name: str
+    runs: tuple[RunRecord, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Statistic:
+    """A figure over several runs.
+
+    Args:
+        mean: mean.
+        spread: sample standard deviation; NaN for fewer than two runs.
+        count: number of runs.
+    """
+
+    mean: float
+    spread: float
+    count: int
+
+    def minus(self, other: "Statistic") -> tuple[float, float]:
+        """Returns the difference of two means and its standard error, NaN where unknown.
+
+        Args:
+            other: what is subtracted.
+        """
+        error = math.sqrt(self.spread**2 / self.count + other.spread**2 / other.count)
+        return self.mean - other.mean, error
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """Comparable evaluations of several groups.
+
+    Args:
+        protocol: name of the evaluation files, such as `linear` or `qat_lsq`.
+        conditions: what all of them were evaluated with.
+        bits: bit-widths, in the order evaluated.
+        groups: the groups that have such an evaluation.
+        records: for each group, the runs that have one, with it.
+        left_out: evaluations of a run that differ from its shown one in seed or versions alone.
+    """
+
+    protocol: str
+    conditions: dict[str, Any]
+    bits: tuple[str, ...]
+    groups: tuple[Group, ...]
+    records: tuple[tuple[tuple[RunRecord, dict[str, Any]], ...], ...]
+    left_out: int
+
+    def values(self, group: int, bits: str, figure: str = "top1") -> list[float]:
+        """Returns a figure of every run of a group at a bit-width, where evaluated.
+
+        Args:
+            group: index of the group.
+            bits: the bit-width.
+            figure: name of the figure.
+        """
+        return [
+            float(entry[figure])
+            for _, record in self.records[group]
+            for entry in record["results"]
+            if entry.get("bits") == bits and figure in entry
+        ]
+
+    def statistic(self, group: int, bits: str, figure: str = "top1") -> Statistic | None:
+        """Returns a figure over the runs of a group at a bit-width; None where none has it.
+
+        Args:
+            group: index of the group.
+            bits: the bit-width.
+            figure: name of the figure.
+        """
+        return summarize(self.values(group, bits, figure))
+
+
+def summarize(values: Sequence[float]) -> Statistic | None:
+    """Returns mean and sample standard deviation; None for no value.
+
+    Args:
+        values: the values.
+    """
+    if not values:
+        return None
+    spread = statistics.stdev(values) if len(values) > 1 else math.nan
+    return Statistic(statistics.fmean(values), spread, len(values))
+
+
+def group_runs(runs: Sequence[RunRecord]) -> tuple[Group, ...]:
+    """Returns the runs in groups that differ in their seed only, in the order given.
+
+    Args:
+        runs: the runs.
+    """
+    grouped: dict[str, list[RunRecord]] = {}
+    for run in runs:
+        settings = {name: value for name, value in run.settings.items() if name != SEED}
+        grouped.setdefault(json.dumps(settings, sort_keys=True), []).append(run)
+    members = list(grouped.values())
+    names = _names([group[0] for group in members])
+    return tuple(Group(name, tuple(group)) for name, group in zip(names, members, strict=True))
+
+
+def _names(runs: Sequence[RunRecord]) -> list[str]:
+    """Returns a short name of each run, by the settings in which they differ."""
+    names = [_name(run.settings, ()) for run in runs]
+    result = []
+    for run, name in zip(runs, names, strict=True):
+        alike = [other for other, text in zip(runs, names, strict=True) if text == name]
+        differing = [
+            setting
+            for setting, value in run.settings.items()
+            if setting != SEED and any(other.settings.get(setting) != value for other in alike)
+        ]
+        longer = _name(run.settings, differing)
+        result.append(longer if len(longer) <= _LONGEST_NAME else run.path)
+    return result
+
+
+def _name(settings: dict[str, Any], further: Sequence[str]) -> str:
+    parts = [str(settings.get(setting)) for setting in ("framework", "recipe")]
+    return ", ".join([*parts, *(f"{name}={settings[name]}" for name in further)])
+
+
+def compare(groups: Sequence[Group]) -> list[Comparison]:
+    """Returns every set of comparable evaluations, by protocol.
+
+    Args:
+        groups: the groups; the first is what others are compared to.
+    """
+    stems = dict.fromkeys(
+        stem for group in groups for run in group.runs for stem in sorted(run.evaluations)
+    )
+    return [comparison for stem in stems for comparison in _comparisons(stem, groups)]
+
+
+def _comparisons(stem: str, groups: Sequence[Group]) -> list[Comparison]:
+    found: dict[str, dict[int, list[tuple[RunRecord, dict[str, Any]]]]] = {}
+    left_out: dict[str, int] = {}
+    for index, group in enumerate(groups):
+        for run in group.runs:
+            own = set()
+            for record in run.evaluations.get(stem, []):
+                key = json.dumps(conditions(record), sort_keys=True)
+                if key in own:
+                    left_out[key] = left_out.get(key, 0) + 1
+                    continue
+                own.add(key)
+                found.setdefault(key, {}).setdefault(index, []).append((run, record))
+    comparisons = []
+    for key, members in found.items():
+        records = [record for pairs in members.values() for _, record in pairs]
+        bits = dict.fromkeys(
+            str(entry["bits"]) for record in records for entry in record["results"]
+        )
+        comparisons.append(
+            Comparison(
+                stem,
+                conditions(records[0]),
+                tuple(bits),
+                tuple(groups[index] for index in members),
+                tuple(map(tuple, members.values())),
+                left_out.get(key, 0),
+            )
+        )
+    return comparisons
+
+
+def conditions(record: dict[str, Any]) -> dict[str, Any]:
+    """Returns what decides the figures of an evaluation, as `name` or `name.part` to value.
+
+    Args:
+        record: the evaluation.
+    """
+    return flatten({name: value for name, value in record.items() if name not in _FREE})
+
+
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns the leaves of nested dictionaries by their dotted names.
+
+    Args:
+        tree: the dictionaries.
+        prefix: what stands before every name.
+    """
+    leaves = {}
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            leaves |= flatten(value, f"{prefix}{name}.")
+        else:
+            leaves[prefix + name] = value
+    return leaves
+
+
+def condition_differences(first: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    """Returns one text `name: first -> other` for every condition that differs.
+
+    Args:
+        first: conditions of one comparison.
+        other: conditions of another.
+    """
+    names = dict.fromkeys([*first, *other])
+    missing = "not recorded"
+    return [
+        f"{name}: {first.get(name, missing)} -> {other.get(name, missing)}"
+        for name in names
+        if first.get(name, missing) != other.get(name, missing)
+    ]
