@@ -16,6 +16,7 @@ from tfcq.quantization.learned_quantizers import (
     PACTQuantizer,
 )
 from tfcq.quantization.precision import Precision, RecordRanges
+from tfcq.quantization.quantizers import ACTIVATION_QUANTIZERS
 
 KINDS = [
     *((weight, "minmax") for weight in WEIGHT_QUANTIZER_NAMES),
@@ -62,7 +63,24 @@ def test_float_pass_equals_the_original_and_a_quantized_pass_does_not(weight, ac
     np.testing.assert_array_equal(model(IMAGES), expected)
 
 
-@pytest.mark.parametrize("activation", [a for a in ACTIVATION_QUANTIZER_NAMES if a != "minmax"])
+WITH_RANGE = [name for name, kind in ACTIVATION_QUANTIZERS.items() if kind.takes_range]
+
+
+@pytest.mark.parametrize("activation", WITH_RANGE)
+def test_kinds_over_a_range_need_a_recorded_one_or_the_tensors_own(activation):
+    model = converted("minmax", activation)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="has no recorded range"):
+        model(IMAGES, precision=Precision(8, 8))
+    own = model(IMAGES, precision=Precision(8, 8, ranges="tensor"))
+    model(IMAGES, precision=RecordRanges(True))
+    recorded = model(IMAGES, precision=Precision(8, 8))
+    np.testing.assert_allclose(recorded, own, atol=0.05)
+    # An image's features do not depend on what else is in its batch.
+    alone = model(IMAGES[:1], precision=Precision(8, 8))
+    np.testing.assert_allclose(alone, recorded[:1], atol=1e-6)
+
+
+@pytest.mark.parametrize("activation", sorted({*ACTIVATION_QUANTIZERS} - {*WITH_RANGE}))
 def test_kinds_without_a_recorded_range_need_no_recording(activation):
     model = converted("minmax", activation)
     assert np.all(np.isfinite(model(IMAGES, precision=Precision(8, 8))))
@@ -186,7 +204,8 @@ def test_training_with_drawn_bits_is_traced_once_and_trains_the_rows_in_use(kind
     @tf.function
     def step():
         traces.append(1)
-        precision = Precision(weight_bits.read_value(), activation_bits.read_value())
+        bits = weight_bits.read_value(), activation_bits.read_value()
+        precision = Precision(*bits, ranges="tensor")
         with tf.GradientTape() as tape:
             loss = tf.reduce_mean(tf.square(model(IMAGES, precision=precision, training=True) - 1))
         gradients = tape.gradient(loss, model.trainable_variables)
