@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from tfcq import command_line
+from tfcq.errors import UserError
 from tfcq.evaluation_settings import (
     GROUPS,
     PRESETS,
@@ -16,6 +17,7 @@ from tfcq.evaluation_settings import (
 from tfcq.quantization.bitwidths import BitWidth, parse_bit_widths
 
 if TYPE_CHECKING:
+    from tfcq.data.augmentation import Augmentation
     from tfcq.evaluation.accuracy import Accuracy
     from tfcq.evaluation.protocols import Task, Training
     from tfcq.subject import Subject
@@ -60,10 +62,9 @@ def evaluate(config: EvaluationConfig) -> list[pathlib.Path]:
     import keras
 
     from tfcq import build
-    from tfcq.data.augmentation import augmentation_for
     from tfcq.evaluation.calibration import Calibrator
     from tfcq.evaluation.protocols import SetRanges, Task
-    from tfcq.evaluation.records import data_fingerprint
+    from tfcq.evaluation.records import data_fingerprint, weights_fingerprint
     from tfcq.post_training.observation import observe
     from tfcq.subject import open_subject
 
@@ -98,27 +99,26 @@ def evaluate(config: EvaluationConfig) -> list[pathlib.Path]:
 
         return observed
 
-    size, channels = data.train_images.shape[1], data.train_images.shape[3]
+    _check_sizes(config, len(data.train_images))
+    if "classifier" in config.protocols():
+        subject.check_classifier(data.classes)
+    size = data.train_images.shape[1]
+    augmentation = subject.augmentation(size, data.train_images.shape[3])
     task = Task(
         backbone=subject.model,
         split=split,
         data=data,
         image_size=size,
-        # The usual supervised training: crops and flips, colours as they are.
-        augmentation=dataclasses.replace(
-            augmentation_for(size, channels), jitter_probability=0.0, grayscale=0.0, blur=0.0
-        ),
+        augmentation=augmentation,
         bit_widths=parse_bit_widths(measurement.bits),
         calibrator=calibrator,
         seed=measurement.seed,
     )
-    found: dict[str, list[Accuracy]] = {}
-    for protocol, result in _measure(config, subject, task):
-        found.setdefault(protocol, []).append(result)
-        print(f"{protocol:>10} {result.bits:>6}  top-1 {100 * result.top1:.1f}", flush=True)
     about = {
         "dataset": subject.data.dataset,
-        "policy": config.subject.policy or "as trained",
+        "subject": subject.name,
+        "weights": weights_fingerprint(subject.model),
+        "policy": subject.policy_name,
         "calibration": {
             "method": chosen.calibration,
             "images": len(calibration),
@@ -130,13 +130,16 @@ def evaluate(config: EvaluationConfig) -> list[pathlib.Path]:
         "data_fingerprint": data_fingerprint(data),
         "versions": build.versions(),
     }
-    return [_write(config, subject, name, results, about) for name, results in found.items()]
+    files = []
+    for protocol, results in _measure(config, subject, task):
+        files.append(_write(config, subject, protocol, results, about, augmentation))
+    return files
 
 
 def _measure(
     config: EvaluationConfig, subject: "Subject", task: "Task"
-) -> Iterator[tuple[str, "Accuracy"]]:
-    """Yields every protocol's accuracies; those on the same features together."""
+) -> Iterator[tuple[str, list["Accuracy"]]]:
+    """Yields every protocol's accuracies when it has ended; those that share features together."""
     from tfcq.evaluation import protocols
     from tfcq.evaluation.features import FeatureExtractor
     from tfcq.evaluation.sweep import sweep
@@ -151,14 +154,17 @@ def _measure(
             set_ranges(bits)
             return features(images, bits)
 
-        yield from sweep(at, task.data, task.bit_widths, shared)
+        found: dict[str, list[Accuracy]] = {name: [] for name in shared}
+        for name, result in sweep(at, task.data, task.bit_widths, shared):
+            _tell(name, result)
+            found[name].append(result)
+        yield from found.items()
     measurement = config.measurement
     for name in config.protocols():
         if name in shared:
             continue
         training = _training(config, name) if name in PRESETS else None
         if name == "classifier":
-            subject.check_classifier(task.data.classes)
             results = protocols.classify(task, task.backbone)
         elif name == "linear":
             standardized = (config.training.preset or "standardized") == "standardized"
@@ -174,8 +180,25 @@ def _measure(
             )
         else:
             results = _qat(config, subject, task, training)
-        for result in results:
-            yield name, result
+        yield name, [_tell(name, result) for result in results]
+
+
+def _tell(protocol: str, result: "Accuracy") -> "Accuracy":
+    print(f"{protocol:>10} {result.bits:>6}  top-1 {100 * result.top1:.1f}", flush=True)
+    return result
+
+
+def _check_sizes(config: EvaluationConfig, images: int) -> None:
+    """Refuses a batch or a neighbourhood that was asked for and is larger than the data."""
+    neighbours = config.measurement.neighbours
+    asked = [("batch_size", config.training.batch_size)]
+    if neighbours != type(config.measurement)().neighbours:
+        asked.append(("neighbours", neighbours))
+    for name, value in asked:
+        if value is not None and value > images:
+            raise UserError(
+                f"--{name}={value} with {images} training images; allowed: 1 to {images}."
+            )
 
 
 def _scores(config: EvaluationConfig, protocol: str):
@@ -284,6 +307,7 @@ def _write(
     protocol: str,
     results: list["Accuracy"],
     about: dict[str, Any],
+    augmentation: "Augmentation",
 ) -> pathlib.Path:
     """Adds the results to the protocol's file, draws it, prints a table; returns the file."""
     from tfcq.evaluation.records import add_record
@@ -296,6 +320,8 @@ def _write(
     ]
     head = {"dataset": about["dataset"], "protocol": protocol, "results": entries}
     settings = {"settings": _settings(config, protocol)}
+    if protocol in ("finetune", "semi", "qat") or config.measurement.features == "augmented":
+        settings["settings"]["augmentation"] = dataclasses.asdict(augmentation)
     merged = add_record(file, {**head, **about, **settings})["results"]
     picture = file.with_suffix(".png")
     names = [entry["bits"] for entry in merged]

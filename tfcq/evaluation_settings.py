@@ -4,6 +4,7 @@ Needs no TensorFlow.
 """
 
 import dataclasses
+import math
 
 from tfcq.config import CALIBRATION_IMAGES
 from tfcq.errors import UserError, unknown_choice
@@ -30,7 +31,7 @@ class SubjectSettings:
 
     run_dir: str | None = setting(None, "folder of the run")
     model: str | None = setting(
-        None, "instead of a run: PATH.keras, or applications:NAME of keras.applications"
+        None, "instead of a run: PATH.keras, or applications:NAME with random weights"
     )
     output_dir: str | None = setting(None, "where results of --model are written")
     policy: str | None = setting(
@@ -47,7 +48,9 @@ class EvaluationDataSettings:
     download: bool = setting(False, "let TFDS download what is not prepared")
     strict_data: bool = setting(False, "refuse a folder with a broken image instead of skipping")
     image_size: int | None = setting(None, "height and width of the images in pixels")
-    train_images: int | None = setting(None, "train on the first so many images")
+    train_images: int | None = setting(
+        None, "train on the first so many images; default the run's, or all"
+    )
     test_images: int | None = setting(None, "test on the first so many images; default all")
 
 
@@ -277,8 +280,11 @@ def _check(config: EvaluationConfig, values: dict[str, object]) -> None:
         if values[name] is not None and values[name] < 1:
             raise UserError(f"--{name}={values[name]} cannot be used; allowed: 1 and above.")
     for name in ("temperature", "learning_rate"):
-        if values[name] is not None and values[name] <= 0:
-            raise UserError(f"--{name}={values[name]} cannot be used; allowed: above 0.")
+        if values[name] is not None and not 0 < values[name] < math.inf:
+            raise UserError(f"--{name}={values[name]} cannot be used; allowed: above 0, finite.")
+    decay = values["weight_decay"]
+    if decay is not None and not 0 <= decay < math.inf:
+        raise UserError(f"--weight_decay={decay} cannot be used; allowed: 0 and above, finite.")
     measurement = config.measurement
     share = measurement.label_share
     if share is not None and not 0 < share <= 1:
@@ -288,9 +294,25 @@ def _check(config: EvaluationConfig, values: dict[str, object]) -> None:
             raise UserError(f"--{name}={values[name]} cannot be used; allowed: 0 to {2**32 - 1}.")
     for protocol in config.protocols():
         if protocol in PRESETS:
-            config.optimization(protocol)
+            _check_milestones(protocol, config.optimization(protocol))
     if "semi" in config.protocols() and share is None:
         raise UserError("--label_share is missing; semi needs it, such as --label_share=0.1.")
+
+
+def _check_milestones(protocol: str, settings: OptimizationSettings) -> None:
+    stepping = settings.learning_rate_schedule == "step"
+    if stepping != bool(settings.milestones):
+        raise UserError(
+            f"--learning_rate_schedule={settings.learning_rate_schedule} with --milestones="
+            f"{settings.milestones}; allowed: milestones with the schedule 'step' alone."
+        )
+    for duration in settings.milestone_durations():
+        if duration.unit == "epochs" and not 0 < duration.amount < settings.epochs:
+            raise UserError(
+                f"{protocol} lowers its learning rate after {duration.amount:g} epochs, and "
+                f"--epochs={settings.epochs}; allowed: earlier --milestones, or "
+                "--learning_rate_schedule=cosine."
+            )
 
 
 def _check_used(config: EvaluationConfig, given: set[str]) -> None:
@@ -300,6 +322,12 @@ def _check_used(config: EvaluationConfig, given: set[str]) -> None:
     names = ", ".join(protocols)
     for name in sorted(given & known - used):
         raise UserError(f"--{name} has no effect here: {names} does not use it; leave it out.")
+    own_scales = QAT_QUANTIZERS[config.measurement.quantizer][1] != "minmax"
+    if "qat" in protocols and own_scales and config.calibration.calibration != "minmax":
+        raise UserError(
+            f"--calibration has no effect here: quantizer {config.measurement.quantizer!r} of qat "
+            "has no range to calibrate; leave it out."
+        )
     if "output_dir" in given and config.subject.model is None:
         raise UserError("--output_dir has no effect here: a run's results lie in its folder.")
     if "preset" in given and sum(protocol in PRESETS for protocol in protocols) > 1:

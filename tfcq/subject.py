@@ -15,6 +15,9 @@ from tfcq.run_folder import RunFolder
 from tfcq.settings import DataSettings
 
 if TYPE_CHECKING:
+    import keras
+
+    from tfcq.data.augmentation import Augmentation
     from tfcq.nn.quantizable import QuantizableModel
 
 
@@ -28,6 +31,9 @@ class Subject:
         data: the data set.
         results: folder of the results.
         title: what it is called in pictures.
+        name: what it is called in results.
+        policy_name: what the policy is called in results.
+        views: how a run augments its views; None where the model was no run of ours.
     """
 
     model: "QuantizableModel"
@@ -35,6 +41,26 @@ class Subject:
     data: DataSettings
     results: pathlib.Path
     title: str
+    name: str
+    policy_name: str
+    views: Config | None = None
+
+    def augmentation(self, size: int, channels: int) -> "Augmentation":
+        """Returns how supervised training augments: crops and flips, colours as they are.
+
+        Crops and flips are those of the run, or else the standard of the image size.
+
+        Args:
+            size: height and width of the images, in pixels.
+            channels: channels of the images.
+        """
+        from tfcq import build
+        from tfcq.data.augmentation import augmentation_for
+
+        chosen = augmentation_for(size, channels)
+        if self.views is not None:
+            chosen = build.augmentation(self.views, (size, size, channels))
+        return dataclasses.replace(chosen, jitter_probability=0.0, grayscale=0.0, blur=0.0)
 
     def check_classifier(self, classes: int) -> None:
         """Refuses a model that does not give a logit for every class.
@@ -65,6 +91,8 @@ def check_subject(config: EvaluationConfig) -> None:
     subject = config.subject
     if config.data.dataset is not None:
         check_dataset_name(config.data.dataset)
+    if subject.output_dir is not None and pathlib.Path(subject.output_dir).is_file():
+        raise UserError(f"--output_dir={subject.output_dir} is a file; allowed: a folder.")
     if subject.run_dir is not None:
         RunFolder(subject.run_dir).load()
         return
@@ -107,6 +135,9 @@ def _run(config: EvaluationConfig) -> Subject:
         data=_data(config, run.data),
         results=folder.evaluation,
         title=f"{method.framework}, recipe {method.recipe}",
+        name=f"{method.framework}, {method.recipe}",
+        policy_name=name or "as trained",
+        views=run,
     )
 
 
@@ -128,11 +159,35 @@ def _model(config: EvaluationConfig) -> Subject:
     else:
         model = load(subject.model)
     policy = policy_named(subject.policy or "paper")
+    _check_form(model, subject.model)
+    own = isinstance(model, QuantizableModel) and subject.policy is None
+    policy_name = "the model's own" if own else policy.name
     if not isinstance(model, QuantizableModel):
         model = quantizable(model, policy)
     elif subject.policy is not None:
         model = requantizable(model, policy)
-    return Subject(model, policy, data, pathlib.Path(subject.output_dir), subject.model)
+    folder = pathlib.Path(subject.output_dir)
+    return Subject(model, policy, data, folder, subject.model, subject.model, policy_name)
+
+
+def _check_form(model: "keras.Model", name: str) -> None:
+    """Refuses a model that does not turn one image into one vector."""
+    shapes = [len(model.inputs), len(model.outputs)]
+    if shapes != [1, 1]:
+        raise UserError(
+            f"{name} has {shapes[0]} inputs and {shapes[1]} outputs; allowed: one of each."
+        )
+    taken, given = model.inputs[0].shape, model.outputs[0].shape
+    if len(taken) != 4 or len(given) != 2 or given[-1] is None:
+        raise UserError(
+            f"{name} turns shape {tuple(taken)} into {tuple(given)}; allowed: [batch, height, "
+            "width, channels] into [batch, width]. Add keras.layers.GlobalAveragePooling2D()."
+        )
+    for reserved in ("classifier", "standardized"):
+        if any(layer.name == reserved for layer in model.layers):
+            raise UserError(
+                f"{name} has a layer named {reserved!r}, which evaluation adds; rename it."
+            )
 
 
 def _data(config: EvaluationConfig, own: DataSettings) -> DataSettings:

@@ -118,6 +118,41 @@ def test_saved_classifier_is_scored_by_its_own_logits(tmp_path):
         evaluate.main(command(dataset="digits", protocol="classifier", bits="fp", **place))
 
 
+def test_models_of_another_form_are_refused_in_one_line(tmp_path):
+    inputs, other = keras.Input((8, 8, 1)), keras.Input((8, 8, 1))
+    flat = keras.layers.Flatten()(inputs)
+    models = {
+        "has 2 inputs": keras.Model([inputs, other], keras.layers.Add()([inputs, other])),
+        "2 outputs": keras.Model(inputs, [flat, flat]),
+        "GlobalAveragePooling2D": keras.Model(inputs, keras.layers.Conv2D(2, 3)(inputs)),
+        "named 'classifier'": keras.Model(inputs, keras.layers.Dense(2, name="classifier")(flat)),
+    }
+    for text, model in models.items():
+        model.save(tmp_path / "mine.keras")
+        with pytest.raises(UserError, match=text):
+            evaluate.main(
+                command(model=tmp_path / "mine.keras", output_dir=tmp_path / "out",
+                        dataset="digits")
+            )  # fmt: skip
+
+
+def test_other_weights_are_another_evaluation(tmp_path):
+    inputs = keras.Input((8, 8, 1))
+    values = {"model": tmp_path / "mine.keras", "output_dir": tmp_path, "dataset": "digits"}
+    for bits in ("fp", "4w4a"):
+        flat = keras.layers.Flatten()(inputs)
+        keras.Model(inputs, keras.layers.Dense(3)(flat)).save(tmp_path / "mine.keras")
+        evaluate.main(command(protocol="knn", bits=bits, **values))
+    found = json.loads((tmp_path / "knn.json").read_text())
+    assert [entry["bits"] for entry in found["results"]] == ["4w4a"]
+    assert [entry["bits"] for entry in found["earlier"][0]["results"]] == ["fp"]
+    assert found["policy"] == "paper"
+    for name in ("batch_size", "neighbours"):
+        protocol = "linear" if name == "batch_size" else "knn"
+        with pytest.raises(UserError, match=f"--{name}=2000 with 1437 training images"):
+            evaluate.main(command(protocol=protocol, **{name: 2000}, **values))
+
+
 def images_of(folder, classes):
     """Writes a folder data set with so many grey training images of each class, one to test."""
     for name, count in classes.items():
@@ -180,6 +215,11 @@ def test_unreadable_files_are_told_in_one_line(run, tmp_path):
         ({"run_dir": "x", "preset": "sqsl"}, "Did you mean 'ssql'"),
         ({"run_dir": "x", "protocol": "knn", "epochs": 3}, "--epochs has no effect"),
         ({"run_dir": "x", "epochs": 0}, "--epochs=0 .*1 and above"),
+        ({"run_dir": "x", "learning_rate": "nan"}, "--learning_rate=nan .*finite"),
+        ({"run_dir": "x", "weight_decay": -1}, "--weight_decay=-1.0 .*0 and above"),
+        ({"run_dir": "x", "protocol": "qat", "epochs": 3}, "after 30 epochs, and --epochs=3"),
+        ({"run_dir": "x", "milestones": "3epochs"}, "schedule=cosine with --milestones=3epochs"),
+        ({"run_dir": "x", "protocol": "qat", "calibration": "mse"}, "--calibration has no effect"),
         ({"run_dir": "x", "policy": "int4"}, "policy 'int4'.*Did you mean 'int8'"),
         ({"run_dir": "x", "calibration_images": 0}, "--calibration_images=0 .*1 and above"),
         ({"run_dir": "x", "seed": -1}, "--seed=-1 .*allowed: 0 to"),
@@ -189,6 +229,7 @@ def test_unreadable_files_are_told_in_one_line(run, tmp_path):
         ({"run_dir": "no_such_folder"}, "'no_such_folder' does not exist"),
     ],
 )
-def test_mistakes_are_told_before_anything_is_computed(values, text):
+def test_mistakes_are_told_before_anything_is_computed(values, text, monkeypatch):
+    monkeypatch.setattr(evaluate, "evaluate", None)
     with pytest.raises(UserError, match=text):
         evaluate.main(command(**values))

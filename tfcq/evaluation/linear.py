@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from tfcq.errors import UserError
+from tfcq.errors import TrainingStopped, UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +58,7 @@ def fit_linear_probe(
 
     Raises:
         UserError: when labels are missing or outside the classes, or counts differ.
+        TrainingStopped: when the classifier diverges.
     """
     check_labels(features, labels, classes)
     mean = features.mean(axis=0, dtype=np.float64)
@@ -86,6 +87,8 @@ def fit_linear_probe(
             velocity = momentum * velocity - rate * gradient
             parameters = parameters + velocity.astype(parameters.dtype)
             step += 1
+    if not np.all(np.isfinite(parameters)):
+        raise TrainingStopped("The linear probe diverged; try a lower --learning_rate.")
     return LinearProbe(mean, deviation, parameters[:-1], parameters[-1])
 
 

@@ -235,6 +235,8 @@ def _finetuned(
     if label_share is not None:
         subset = label_subset(task.data.train_labels, label_share, task.seed)
         split = split.subset(subset.tolist())
+    # A start of its own for every training, whatever was trained before it.
+    keras.utils.set_random_seed(task.seed)
     backbone = copy_of(task.backbone, weights=not from_scratch)
     network = with_classifier(backbone, task.data.classes)
     return network, _fit_network(task, training, network, bits, split)

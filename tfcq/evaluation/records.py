@@ -12,12 +12,15 @@ import os
 import pathlib
 from typing import Any
 
+import keras
 import numpy as np
 
 from tfcq.errors import UserError
 from tfcq.evaluation.accuracy import LabelledImages
 from tfcq.files import write_text
 
+# Set by each evaluation's own calibration.
+_RANGES = ("minimum", "maximum")
 _RESULTS, _EARLIER = "results", "earlier"
 
 
@@ -31,6 +34,20 @@ def data_fingerprint(data: LabelledImages) -> str:
     for array in (data.train_images, data.train_labels, data.test_images, data.test_labels):
         digest.update(repr((array.shape, str(array.dtype))).encode())
         digest.update(np.ascontiguousarray(array))
+    return digest.hexdigest()[:16]
+
+
+def weights_fingerprint(model: keras.Model) -> str:
+    """Returns a text that is the same for the same weights, apart from activation ranges.
+
+    Args:
+        model: the model.
+    """
+    digest = hashlib.sha256()
+    for weight in model.weights:
+        if weight.name not in _RANGES:
+            digest.update(repr((weight.path, tuple(weight.shape))).encode())
+            digest.update(np.ascontiguousarray(weight.numpy()))
     return digest.hexdigest()[:16]
 
 
