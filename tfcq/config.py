@@ -33,7 +33,6 @@ _LEARNED = ("lsq", "pact")
 _SHARES = ("flip", "jitter_probability", "grayscale", "blur")
 _WITHIN = {name: (0, 1) for name in _SHARES} | {"hue": (0, 0.5), "seed": (0, 2**32 - 1)}
 CALIBRATION_IMAGES = 1000
-POLICY_HELP = "quantize by this policy; default the way the run was trained"
 CALIBRATION_HELP = f"training images that set the ranges; default {CALIBRATION_IMAGES:,} or all"
 
 

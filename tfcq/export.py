@@ -5,12 +5,13 @@ import json
 from typing import Any
 
 from tfcq import command_line
-from tfcq.config import CALIBRATION_HELP, CALIBRATION_IMAGES, POLICY_HELP, Config
+from tfcq.config import CALIBRATION_HELP, CALIBRATION_IMAGES, Config
 from tfcq.errors import UserError
 from tfcq.nn.policies import POLICIES, policy_named
 from tfcq.run_folder import RunFolder
 
 EVALUATED = "8w8a"
+DEPLOYED_POLICY = "int8"
 
 
 def flag_set() -> command_line.FlagSet:
@@ -20,7 +21,8 @@ def flag_set() -> command_line.FlagSet:
     )
     flags.add("Export", "run_dir", str, None, "folder of the run")
     flags.add("Export", "min_agreement", float, 0.99, "exit with 1 below this top-1 agreement")
-    flags.add("Export", "policy", str, None, POLICY_HELP, tuple(POLICIES))
+    text = "quantize by this policy; int8 is what integer runtimes compute"
+    flags.add("Export", "policy", str, DEPLOYED_POLICY, text, tuple(POLICIES))
     flags.add("Export", "calibration_images", int, None, CALIBRATION_HELP)
     flags.add("Export", "test_images", int, None, "check on the first so many; default all")
     return flags
@@ -43,8 +45,7 @@ def main(command: command_line.Command) -> int:
     for name in ("calibration_images", "test_images"):
         if values[name] is not None and values[name] < 1:
             raise UserError(f"--{name}={values[name]} cannot be used; allowed: 1 and above.")
-    if values["policy"] is not None:
-        policy_named(values["policy"])
+    policy_named(values["policy"])
     folder = RunFolder(values["run_dir"])
     config = folder.load()
     command_line.quiet_start_up(values["verbosity"])
@@ -65,7 +66,7 @@ def export(
     folder: RunFolder,
     calibration_images: int | None,
     test_images: int | None,
-    policy: str | None = None,
+    policy: str = DEPLOYED_POLICY,
 ) -> float:
     """Converts, compares with simulation and float, prints the table and writes the files.
 
@@ -74,7 +75,8 @@ def export(
         folder: the run.
         calibration_images: how many training images set the ranges; None for 1000, or all if fewer.
         test_images: how many test images are compared; None for all.
-        policy: how the backbone is quantized instead of the way it was trained.
+        policy: how the backbone is quantized, in the simulation and on the device; how far the
+            device is from the backbone as it was trained is told too.
 
     Returns:
         Top-1 agreement of the int8 model with the 8w8a simulation, 0 to 1, under a linear
@@ -110,11 +112,15 @@ def export(
     train = features(data.train_images, bits)
     classifier = fit_linear_probe(train, data.train_labels, data.classes)
     computed = {"simulation": features(images, bits), "float": features(images)}
+    as_trained = build.trained_backbone(folder)
+    calibrate(as_trained, calibration)
+    trained_features = FeatureExtractor(as_trained)(images, bits)
     deployed = lite["int8"](images)
     lite["float"](images[:1])
     pairs = {
         "int8_against_simulation": (deployed, computed["simulation"]),
         "int8_against_float": (deployed, computed["float"]),
+        "int8_against_simulation_as_trained": (deployed, trained_features),
         "simulation_against_float": (computed["simulation"], computed["float"]),
     }
     comparisons = {name: compare(*pair, classifier.logits) for name, pair in pairs.items()}
@@ -136,7 +142,7 @@ def export(
     figures = {
         "dataset": config.data.dataset,
         "evaluated_bits": EVALUATED,
-        "policy": policy or "as trained",
+        "policy": policy,
         "agreement": agreement,
         **{name: dataclasses.asdict(found) for name, found in comparisons.items()},
         "top1": top1,
@@ -157,7 +163,8 @@ def _print_tables(figures: dict[str, Any], paths: dict[str, str]) -> None:
 
     print(f"{figures['dataset']}, {figures['test_images']} test images")
     rows = []
-    for name in ("int8_against_simulation", "int8_against_float", "simulation_against_float"):
+    names = ("simulation", "float", "simulation_as_trained")
+    for name in (*(f"int8_against_{other}" for other in names), "simulation_against_float"):
         found = figures[name]
         title = name.replace("_", " ").replace("simulation", f"{EVALUATED} simulation")
         errors = f"{found['relative_l2']:.4f}", f"{found['largest_error']:.3f}"

@@ -18,7 +18,7 @@ from tfcq.run_folder import RunFolder
 
 def command(**values):
     defaults = {
-        "policy": None,
+        "policy": "int8",
         "calibration_images": 64,
         "test_images": 20,
         "min_agreement": 0.5,
@@ -75,7 +75,7 @@ def test_run_of_another_quantizer_is_exported_under_a_policy_that_int8_can_compu
     other.begin(Config())
     requantizable(load(run.backbone), "contrastive_quant").save(other.backbone)
     with pytest.raises(UserError, match="LinearWeightQuantizer.*--policy=int8"):
-        export.main(command(run_dir=str(other.path)))
+        export.main(command(run_dir=str(other.path), policy="contrastive_quant"))
     assert not other.export.exists()
     export.main(command(run_dir=str(other.path), policy="int8", min_agreement=0.0))
     export.main(command(run_dir=str(run.path), policy="int8", min_agreement=0.0))

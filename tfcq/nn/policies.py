@@ -125,8 +125,9 @@ class Policy:
 # SSQL's authors: the stem stays at 8 bits, and a convolution before a residual sum quantizes its
 # weights only.
 PAPER = Policy("paper", first=LayerBits(8, 8), quantize_before_add=False)
-# The same, with every operand of a residual sum quantized too, as integer runtimes have it.
-INT8 = dataclasses.replace(PAPER, name="int8", quantize_before_add=True)
+# The same as integer runtimes have it: every operand of a residual sum is quantized too, and the
+# most negative weight level is left out.
+INT8 = dataclasses.replace(PAPER, name="int8", quantize_before_add=True, narrow_range=True)
 # Every kernel and every materialized activation at the bits of the pass.
 UNIFORM = Policy("uniform", detach_scale=True)
 # Contrastive Quant, Sec. 3.4 and Eq. 9: multiples of a step, rounded down, for the whole tensor.
