@@ -21,6 +21,8 @@ FLOORS = [
         "tfcq.command_line",
         "tfcq.run_folder",
         "tfcq.evaluation_settings",
+        "tfcq.evaluation_data",
+        "tfcq.protocol_presets",
         "tfcq.subject",
     ],
     ["tfcq.train", "tfcq.evaluate", "tfcq.export", "tfcq.report"],

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from tfcq import build
+from tfcq import build, evaluation_data
 from tfcq.config import config_from_flat
 from tfcq.errors import UserError
 from tfcq.nn.quantizable import QuantizableModel, quantizable
@@ -131,19 +131,21 @@ def test_backbone_of_an_earlier_run_goes_on_with_its_own_quantizers(tmp_path):
 
 def test_first_images():
     images = list(range(5))
-    assert build.first_images("test_images", images, None) == images
-    assert build.first_images("test_images", images, 2) == [0, 1]
-    assert build.first_images("calibration_images", images, None, usual=3) == [0, 1, 2]
+    assert evaluation_data.first_images("test_images", images, None) == images
+    assert evaluation_data.first_images("test_images", images, 2) == [0, 1]
+    assert evaluation_data.first_images("calibration_images", images, None, usual=3) == [0, 1, 2]
     with pytest.raises(UserError, match="--test_images=6 with 5 images; allowed: 1 to 5"):
-        build.first_images("test_images", images, 6)
+        evaluation_data.first_images("test_images", images, 6)
 
 
 def test_calibration_images_are_the_first_or_drawn_by_their_seed():
     images = np.arange(20.0)
-    np.testing.assert_array_equal(build.calibration_images(images, 3, None), [0, 1, 2])
-    assert len(build.calibration_images(images, None, None)) == 20
-    drawn, again, other = (build.calibration_images(images, 5, seed) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(evaluation_data.calibration_images(images, 3, None), [0, 1, 2])
+    assert len(evaluation_data.calibration_images(images, None, None)) == 20
+    drawn, again, other = (
+        evaluation_data.calibration_images(images, 5, seed) for seed in (1, 1, 2)
+    )
     np.testing.assert_array_equal(drawn, again)
     assert len(set(drawn)) == 5 and set(drawn) != set(other)
     with pytest.raises(UserError, match="--calibration_images=21 with 20 images"):
-        build.calibration_images(images, 21, 1)
+        evaluation_data.calibration_images(images, 21, 1)

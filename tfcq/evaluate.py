@@ -9,11 +9,11 @@ from tfcq import command_line
 from tfcq.errors import UserError
 from tfcq.evaluation_settings import (
     GROUPS,
-    PRESETS,
     QAT_QUANTIZERS,
     EvaluationConfig,
     config_from_flags,
 )
+from tfcq.protocol_presets import PRESETS
 from tfcq.quantization.bitwidths import BitWidth, parse_bit_widths
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def evaluate(config: EvaluationConfig) -> list[pathlib.Path]:
     """
     import keras
 
-    from tfcq import build
+    from tfcq import build, evaluation_data
     from tfcq.evaluation.calibration import Calibrator
     from tfcq.evaluation.protocols import SetRanges, Task
     from tfcq.evaluation.records import data_fingerprint, weights_fingerprint
@@ -71,9 +71,11 @@ def evaluate(config: EvaluationConfig) -> list[pathlib.Path]:
     measurement = config.measurement
     keras.utils.set_random_seed(measurement.seed)
     subject = open_subject(config)
-    split, data = build.labelled_images(subject.data, subject.model, config.data.test_images)
+    split, data = evaluation_data.labelled_images(
+        subject.data, subject.model, config.data.test_images
+    )
     chosen = config.calibration
-    calibration = build.calibration_images(
+    calibration = evaluation_data.calibration_images(
         data.train_images, chosen.calibration_images, chosen.calibration_seed
     )
 

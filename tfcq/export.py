@@ -88,7 +88,7 @@ def export(
     """
     import numpy as np
 
-    from tfcq import build
+    from tfcq import build, evaluation_data
     from tfcq.deployment.check import compare, median_seconds
     from tfcq.deployment.runtime import LiteModel, runtime_version
     from tfcq.deployment.tflite import float_tflite, int8_tflite
@@ -99,11 +99,11 @@ def export(
     from tfcq.quantization.bitwidths import parse_bit_width
 
     backbone = build.trained_backbone(folder, policy)
-    _, data = build.labelled_images(config.data, backbone)
-    calibration = build.first_images(
+    _, data = evaluation_data.labelled_images(config.data, backbone)
+    calibration = evaluation_data.first_images(
         "calibration_images", data.train_images, calibration_images, usual=CALIBRATION_IMAGES
     )
-    images = build.first_images("test_images", data.test_images, test_images)
+    images = evaluation_data.first_images("test_images", data.test_images, test_images)
     calibrate(backbone, calibration)
     files = {"int8": int8_tflite(backbone, calibration), "float": float_tflite(backbone)}
     lite = {name: LiteModel(content) for name, content in files.items()}

@@ -6,6 +6,7 @@ import keras
 
 from tfcq.errors import UserError
 from tfcq.nn.activation_quantizer import ActivationQuantizer
+from tfcq.nn.copied_weights import copy_weights
 from tfcq.nn.layers import FLOAT_COUNTERPARTS
 from tfcq.nn.policies import Policy
 from tfcq.nn.quantizable import QuantizableModel, quantizable
@@ -25,7 +26,7 @@ def float_model(model: QuantizableModel) -> keras.Model:
     if not isinstance(model, QuantizableModel):
         raise UserError(f"Model {model.name!r} is a float model already.")
     plain = _convert(model)
-    _copy_weights(model, plain)
+    copy_weights(model, plain)
     return plain
 
 
@@ -58,13 +59,3 @@ def _convert(model: keras.Model) -> keras.Model:
         model, clone_function=clone_layer, call_function=call_layer, recursive=False
     )
     return keras.Model(clone.input, clone.output, name=model.name)
-
-
-def _copy_weights(source: keras.Model, target: keras.Model) -> None:
-    for layer in target.layers:
-        original = source.get_layer(layer.name)
-        if isinstance(layer, keras.Model):
-            _copy_weights(original, layer)
-        elif layer.weights:
-            # Learned scales stand behind the layer's own weights.
-            layer.set_weights(original.get_weights()[: len(layer.weights)])

@@ -11,6 +11,7 @@ import keras
 from tfcq.errors import UserError
 from tfcq.nn import attention  # noqa: F401 - registers its layers for `load`
 from tfcq.nn.activation_quantizer import ActivationQuantizer
+from tfcq.nn.copied_weights import copy_weights
 from tfcq.nn.layers import QUANTIZED_COUNTERPARTS
 from tfcq.nn.placement import (
     Placement,
@@ -74,7 +75,7 @@ def quantizable(
     model = _as_functional(model)
     check_overrides(policy, _layer_names(model))
     copy = _convert(model, policy, reads_images=True)
-    _copy_weights(model, copy)
+    copy_weights(model, copy)
     return copy
 
 
@@ -197,17 +198,6 @@ def _refuse_unknown_kernel(layer: keras.layers.Layer, policy: Policy) -> None:
             f"quantized; allowed: {allowed}. To leave it in float, pass "
             f"overrides={{{layer.name!r}: 'fp'}}."
         )
-
-
-def _copy_weights(source: keras.Model, target: keras.Model) -> None:
-    for layer in source.layers:
-        if isinstance(layer, keras.Model):
-            _copy_weights(layer, target.get_layer(layer.name))
-        elif layer.weights:
-            copy = target.get_layer(layer.name)
-            # Learned scales stand behind the original's weights and stay as they are.
-            learned = copy.get_weights()[len(layer.weights) :]
-            copy.set_weights([*layer.get_weights(), *learned])
 
 
 def load(path: str | os.PathLike) -> keras.Model:

@@ -10,6 +10,7 @@ import tensorflow as tf
 from tfcq.errors import UserError, unknown_choice
 from tfcq.evaluation.calibration import check_quantizable
 from tfcq.nn.activation_quantizer import ActivationQuantizer
+from tfcq.nn.copied_weights import copy_weights
 from tfcq.nn.quantizable import QuantizableModel
 from tfcq.post_training.graph import kernel_layers
 from tfcq.quantization import ops
@@ -97,7 +98,7 @@ def with_stored_scales(
     for layer in kernel_layers(model):
         check_weight_quantizer(layer)
     copy = _clone(model, weight_bits, activations)
-    _copy_weights(model, copy)
+    copy_weights(model, copy)
     for layer in kernel_layers(copy):
         quantizer = layer.weight_quantizer
         axes = layer.kernel_axes if quantizer.per_channel else None
@@ -151,14 +152,3 @@ def _clone(model: keras.Model, weight_bits: int, activations: bool) -> Quantizab
         model, clone_function=clone_layer, call_function=call_layer, recursive=False
     )
     return QuantizableModel(clone.input, clone.output, name=model.name)
-
-
-def _copy_weights(source: keras.Model, target: keras.Model) -> None:
-    for layer in target.layers:
-        original = source.get_layer(layer.name)
-        if isinstance(layer, keras.Model):
-            _copy_weights(original, layer)
-        elif layer.weights:
-            # Scales stand behind the layer's own weights.
-            weights = original.get_weights()
-            layer.set_weights([*weights, *layer.get_weights()[len(weights) :]])

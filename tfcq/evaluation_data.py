@@ -1,0 +1,100 @@
+"""The images that an evaluation or export works on."""
+
+import keras
+import numpy as np
+
+from tfcq.config import CALIBRATION_IMAGES
+from tfcq.data.pipeline import labelled_arrays
+from tfcq.data.sources import Split, open_source, view_size
+from tfcq.errors import UserError
+from tfcq.evaluation.accuracy import LabelledImages
+from tfcq.evaluation.linear import check_labels
+from tfcq.post_training.observation import calibration_images as drawn_images
+from tfcq.settings import DataSettings
+
+
+def labelled_images(
+    data: DataSettings, model: keras.Model, test_images: int | None = None
+) -> tuple[Split, LabelledImages]:
+    """Returns the labelled training images, as a split and as arrays, and the test images.
+
+    Args:
+        data: the data set; its image size, or else the model's, decides that of the images.
+        model: takes the images.
+        test_images: how many test images; None for all.
+
+    Raises:
+        UserError: when the data set has no labels or no test split, a class has fewer than two
+            training images, or the model does not take such images.
+    """
+    opened = open_source(data.dataset, data.data_dir, data.download, data.strict_data)
+    train, test = opened.split("train"), opened.split("test")
+    if data.train_images:
+        train = train.first(data.train_images)
+    if test_images:
+        test = test.first(test_images)
+    if train.class_names is None:
+        raise UserError(
+            f"Data set {data.dataset!r} has no labels; allowed here: one with classes, such as a "
+            "folder with one sub-folder per class."
+        )
+    channels = train.image_shape[2]
+    if channels != test.image_shape[2]:
+        raise UserError(
+            f"Training images have {channels} channels and test images {test.image_shape[2]}; "
+            "allowed: the same in both."
+        )
+    size = view_size(train, data.image_size or model.input_shape[1])
+    taken = model.input_shape[1:]
+    if any(a not in (None, b) for a, b in zip(taken, (size, size, channels), strict=True)):
+        raise UserError(
+            f"Images of {data.dataset!r} have shape {(size, size, channels)}; the model takes "
+            f"{tuple(taken)}."
+        )
+    labelled = LabelledImages(
+        *labelled_arrays(train, size), *labelled_arrays(test, size), len(train.class_names)
+    )
+    check_labels(labelled.train_images, labelled.train_labels, labelled.classes)
+    check_labels(labelled.test_images, labelled.test_labels, labelled.classes)
+    counts = np.bincount(labelled.train_labels, minlength=labelled.classes)
+    rarest = int(np.argmin(counts))
+    if counts[rarest] < 2:
+        raise UserError(
+            f"Class {train.class_names[rarest]!r} has {counts[rarest]} training images; allowed: "
+            "2 and above. Remove the class, or use more images."
+        )
+    return train, labelled
+
+
+def first_images(
+    flag: str, images: np.ndarray, count: int | None, usual: int | None = None
+) -> np.ndarray:
+    """Returns the first images, as many as a flag asks for.
+
+    Args:
+        flag: name of the flag.
+        images: float [count, height, width, channels].
+        count: how many were asked for; None for `usual`, or all if fewer.
+        usual: how many are taken where none were asked for; None for all.
+
+    Raises:
+        UserError: when more are asked for than there are.
+    """
+    if count is not None and count > len(images):
+        raise UserError(f"--{flag}={count} with {len(images)} images; allowed: 1 to {len(images)}.")
+    return images[: count or usual]
+
+
+def calibration_images(images: np.ndarray, count: int | None, seed: int | None) -> np.ndarray:
+    """Returns the training images that set activation ranges.
+
+    Args:
+        images: float [count, height, width, channels].
+        count: how many were asked for; None for 1,000, or all if fewer.
+        seed: draws them; None for the first ones.
+
+    Raises:
+        UserError: when more are asked for than there are.
+    """
+    first = first_images("calibration_images", images, count, usual=CALIBRATION_IMAGES)
+    return first if seed is None else drawn_images(images, len(first), seed)
