@@ -7,6 +7,8 @@ from tfcq.quantization.bitwidths import HIGHEST_BITS, LOWEST_BITS
 from tfcq.quantization.ops import (
     NOT_FINITE,
     arithmetic_dtype,
+    checked,
+    clip,
     integer_levels,
     smallest_normal,
     sum_to_shape_of,
@@ -84,14 +86,13 @@ def learned_step_quantize(
     @tf.custom_gradient
     def quantize(values, step_size):
         ratio = values / step_size
-        level = tf.round(tf.clip_by_value(ratio, lowest, highest))
+        clipped = clip(ratio, lowest, highest)
+        level = tf.round(clipped)
 
         def gradient(upstream):
-            zero = tf.zeros((), dtype)
-            inside = tf.logical_and(ratio >= lowest, ratio <= highest)
-            per_step = level - tf.where(inside, ratio, zero)
-            to_step_size = gradient_scale * sum_to_shape_of(upstream * per_step, step_size)
-            return tf.where(inside, upstream, zero), to_step_size
+            inside = tf.cast(tf.equal(ratio, clipped), dtype)
+            per_step = upstream * (level - inside * ratio)
+            return inside * upstream, gradient_scale * sum_to_shape_of(per_step, step_size)
 
         return level * step_size, gradient
 
@@ -134,21 +135,19 @@ def clipped_quantize(x: tf.Tensor, clipping: tf.Tensor, bits: tf.Tensor, signed:
         upper = tf.maximum(clipping, 0)
         lower = -upper if signed else tf.zeros((), dtype)
         scale = tf.maximum(upper / steps, smallest_normal(dtype))
-        outputs = tf.round(tf.clip_by_value(values, lower, upper) / scale) * scale
+        outputs = tf.round(clip(values, lower, upper) / scale) * scale
 
         def gradient(upstream):
-            zero = tf.zeros((), dtype)
-            inside = tf.logical_and(values > lower, values < upper)
-            to_clipping = tf.reduce_sum(tf.where(values >= upper, upstream, zero))
+            at_upper = tf.cast(values >= upper, dtype) * upstream
+            to_clipping = tf.reduce_sum(at_upper)
             if signed:
-                to_clipping -= tf.reduce_sum(tf.where(values <= lower, upstream, zero))
-            return tf.where(inside, upstream, zero), to_clipping
+                to_clipping -= tf.reduce_sum(tf.cast(values <= lower, dtype) * upstream)
+            to_values = tf.cast(values > lower, dtype) * (upstream - at_upper)
+            return to_values, to_clipping
 
         return outputs, gradient
 
-    values = tf.debugging.check_numerics(
-        tf.cast(x, dtype), f"{NOT_FINITE} in activations to be quantized"
-    )
+    values = checked(tf.cast(x, dtype), "activations to be quantized")
     clipping = tf.debugging.check_numerics(
         tf.cast(clipping, dtype), f"{NOT_FINITE} in a learned clipping"
     )
