@@ -22,6 +22,7 @@ FLOORS = [
         "tfcq.run_folder",
         "tfcq.evaluation_settings",
         "tfcq.evaluation_data",
+        "tfcq.measurement",
         "tfcq.protocol_presets",
         "tfcq.subject",
     ],

@@ -232,7 +232,7 @@ def optimizer(settings: OptimizationSettings, steps: int) -> keras.optimizers.Op
     )
 
 
-def trained_backbone(folder: RunFolder, policy: str | None = None) -> QuantizableModel:
+def trained_backbone(folder: RunFolder, policy: str | Policy | None = None) -> QuantizableModel:
     """Returns the backbone of a run.
 
     Args:

@@ -8,7 +8,7 @@ import math
 
 from tfcq.config import CALIBRATION_IMAGES
 from tfcq.errors import UserError, unknown_choice
-from tfcq.nn.policies import POLICIES
+from tfcq.nn.policies import POLICIES, parse_bits_by_layer
 from tfcq.protocol_presets import PRESETS
 from tfcq.settings import LEARNING_RATE_SCHEDULES, OPTIMIZERS, OptimizationSettings, setting
 
@@ -24,6 +24,9 @@ STARTS = ("linear", "finetune")
 FEATURES = ("cached", "augmented")
 # The keys of `tfcq.post_training.ranges.RANGES`.
 CALIBRATIONS = ("minmax", "moving_average", "percentile", "mse", "entropy")
+# The keys of `tfcq.post_training.weights.WEIGHT_SCALES` and `tfcq.post_training.plan.ROUNDINGS`.
+WEIGHT_SCALES = ("max", "mse")
+ROUNDINGS = ("nearest", "adaround", "block")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +40,9 @@ class SubjectSettings:
     output_dir: str | None = setting(None, "where results of --model are written")
     policy: str | None = setting(
         None, "quantize by this policy; default the way the run was trained", tuple(POLICIES)
+    )
+    layer_bits: str | None = setting(
+        None, "bits of single layers by name or pattern, such as stem:8w8a,stage4_*:4w4a"
     )
 
 
@@ -69,6 +75,23 @@ class CalibrationSettings:
 
 
 @dataclasses.dataclass(frozen=True)
+class PostTrainingSettings:
+    """What is done after training, at each bit-width, in this order."""
+
+    equalize: bool = setting(False, "move weight ranges from channel to channel first")
+    mixed_precision: bool = setting(
+        False, "give each layer weight bits of its own, in the size that --bits takes"
+    )
+    weight_scales: str = setting("max", "weight scales by largest weight or error", WEIGHT_SCALES)
+    rounding: str = setting("nearest", "of weights: learned by layer or block", ROUNDINGS)
+    rounding_iterations: int = setting(10_000, "steps of learned rounding for each layer or block")
+    reestimate_batch_norm: bool = setting(
+        False, "give batch norms the statistics of the quantized network"
+    )
+    correct_biases: bool = setting(False, "take the mean error of each channel out of biases")
+
+
+@dataclasses.dataclass(frozen=True)
 class ProtocolSettings:
     """How accuracy is measured."""
 
@@ -85,6 +108,9 @@ class ProtocolSettings:
     from_scratch: bool = setting(False, "finetune, semi: start from random weights")
     quantizer: str = setting("lsq", "qat: what is trained", tuple(QAT_QUANTIZERS))
     start: str = setting("linear", "qat: the float classifier to start from", STARTS)
+    keep_classifiers: bool = setting(
+        False, "finetune, semi, qat: save what was trained beside the results"
+    )
     seed: int = setting(0, "seed of subsets, order and augmentation")
 
 
@@ -105,14 +131,22 @@ class ProtocolTrainingSettings:
 
 
 _TRAINING = tuple(field.name for field in dataclasses.fields(ProtocolTrainingSettings))
+_STEPS = tuple(field.name for field in dataclasses.fields(PostTrainingSettings))
 # What each protocol makes use of; the rest is used by all.
 USED_BY: dict[str, tuple[str, ...]] = {
-    "linear": ("features", "seed", *_TRAINING),
-    "knn": ("neighbours", "temperature"),
-    "finetune": ("label_share", "from_scratch", "seed", *_TRAINING),
-    "semi": ("label_share", "from_scratch", "seed", *_TRAINING),
-    "qat": ("quantizer", "start", "seed", *_TRAINING),
-    "classifier": (),
+    "linear": ("features", "seed", *_TRAINING, *_STEPS),
+    "knn": ("neighbours", "temperature", *_STEPS),
+    "finetune": (
+        "label_share",
+        "from_scratch",
+        "keep_classifiers",
+        "seed",
+        *_TRAINING,
+        *_STEPS,
+    ),
+    "semi": ("label_share", "from_scratch", "keep_classifiers", "seed", *_TRAINING),
+    "qat": ("quantizer", "start", "keep_classifiers", "seed", *_TRAINING),
+    "classifier": _STEPS,
 }
 
 
@@ -123,6 +157,7 @@ class EvaluationConfig:
     subject: SubjectSettings = SubjectSettings()
     data: EvaluationDataSettings = EvaluationDataSettings()
     calibration: CalibrationSettings = CalibrationSettings()
+    post_training: PostTrainingSettings = PostTrainingSettings()
     measurement: ProtocolSettings = ProtocolSettings()
     training: ProtocolTrainingSettings = ProtocolTrainingSettings()
 
@@ -167,6 +202,7 @@ GROUPS = {
     "Subject": ("subject", SubjectSettings()),
     "Data": ("data", EvaluationDataSettings()),
     "Calibration": ("calibration", CalibrationSettings()),
+    "Post-training": ("post_training", PostTrainingSettings()),
     "Protocol": ("measurement", ProtocolSettings()),
     "Training": ("training", ProtocolTrainingSettings()),
 }
@@ -210,6 +246,7 @@ def _check(config: EvaluationConfig, values: dict[str, object]) -> None:
             if value is None:
                 raise UserError(f"--{name} is missing; --model={subject.model} needs it.")
     positive = ("image_size", "train_images", "test_images", "calibration_images", "neighbours")
+    positive += ("rounding_iterations",)
     for name in (*positive, "epochs", "batch_size"):
         if values[name] is not None and values[name] < 1:
             raise UserError(f"--{name}={values[name]} cannot be used; allowed: 1 and above.")
@@ -226,6 +263,8 @@ def _check(config: EvaluationConfig, values: dict[str, object]) -> None:
     for name in ("seed", "calibration_seed"):
         if values[name] is not None and not 0 <= values[name] < 2**32:
             raise UserError(f"--{name}={values[name]} cannot be used; allowed: 0 to {2**32 - 1}.")
+    if subject.layer_bits is not None:
+        parse_bits_by_layer(subject.layer_bits)
     for protocol in config.protocols():
         if protocol in PRESETS:
             _check_milestones(protocol, config.optimization(protocol))
@@ -261,6 +300,11 @@ def _check_used(config: EvaluationConfig, given: set[str]) -> None:
         raise UserError(
             f"--calibration has no effect here: quantizer {config.measurement.quantizer!r} of qat "
             "has no range to calibrate; leave it out."
+        )
+    if "rounding_iterations" in given and config.post_training.rounding == "nearest":
+        raise UserError(
+            "--rounding_iterations has no effect here: --rounding=nearest learns nothing; allowed "
+            "with --rounding=adaround or block."
         )
     if "output_dir" in given and config.subject.model is None:
         raise UserError("--output_dir has no effect here: a run's results lie in its folder.")

@@ -9,7 +9,7 @@ from tfcq.config import Config
 from tfcq.data.names import DIGITS, FOLDER_PREFIX, check_dataset_name
 from tfcq.errors import UserError
 from tfcq.evaluation_settings import EvaluationConfig
-from tfcq.nn.policies import Policy, policy_named
+from tfcq.nn.policies import Policy, parse_bits_by_layer, policy_named
 from tfcq.pretraining.recipes import recipe_named
 from tfcq.run_folder import RunFolder
 from tfcq.settings import DataSettings
@@ -127,22 +127,34 @@ def _run(config: EvaluationConfig) -> Subject:
 
     folder = RunFolder(config.subject.run_dir)
     run = folder.load()
-    name = config.subject.policy
+    name, layer_bits = config.subject.policy, config.subject.layer_bits
+    policy = _with_layer_bits(policy_named(name) if name else _policy_of(run), layer_bits)
     method = run.method
     return Subject(
-        model=build.trained_backbone(folder, name),
-        policy=policy_named(name) if name else _policy_of(run),
+        model=build.trained_backbone(folder, policy if name or layer_bits else None),
+        policy=policy,
         data=_data(config, run.data),
         results=folder.evaluation,
         title=f"{method.framework}, recipe {method.recipe}",
         name=f"{method.framework}, {method.recipe}",
-        policy_name=name or "as trained",
+        policy_name=_named(name or "as trained", layer_bits),
         views=run,
     )
 
 
 def _policy_of(run: Config) -> Policy:
     return recipe_named(run.method.recipe).policy_for(run.network.policy)
+
+
+def _with_layer_bits(policy: Policy, layer_bits: str | None) -> Policy:
+    if layer_bits is None:
+        return policy
+    overrides = (*parse_bits_by_layer(layer_bits), *policy.overrides)
+    return dataclasses.replace(policy, overrides=overrides)
+
+
+def _named(policy: str, layer_bits: str | None) -> str:
+    return policy if layer_bits is None else f"{policy}, {layer_bits}"
 
 
 def _model(config: EvaluationConfig) -> Subject:
@@ -158,20 +170,25 @@ def _model(config: EvaluationConfig) -> Subject:
         model = application(name, (data.image_size, data.image_size, 3))
     else:
         model = load(subject.model)
-    policy = policy_named(subject.policy or "paper")
-    _check_form(model, subject.model)
+    policy = _with_layer_bits(policy_named(subject.policy or "paper"), subject.layer_bits)
+    _check_form(model, subject.model, adds_layers=config.protocols() != ("classifier",))
     own = isinstance(model, QuantizableModel) and subject.policy is None
-    policy_name = "the model's own" if own else policy.name
+    if own and subject.layer_bits is not None:
+        raise UserError(
+            f"--layer_bits with {subject.model}, which brings its own quantizers; allowed with "
+            "--policy, such as --policy=paper."
+        )
+    policy_name = _named("the model's own" if own else policy.name, subject.layer_bits)
     if not isinstance(model, QuantizableModel):
         model = quantizable(model, policy)
-    elif subject.policy is not None:
+    elif not own:
         model = requantizable(model, policy)
     folder = pathlib.Path(subject.output_dir)
     return Subject(model, policy, data, folder, subject.model, subject.model, policy_name)
 
 
-def _check_form(model: "keras.Model", name: str) -> None:
-    """Refuses a model that does not turn one image into one vector."""
+def _check_form(model: "keras.Model", name: str, adds_layers: bool) -> None:
+    """Refuses a model that does not turn one image into one vector, or cannot take a classifier."""
     shapes = [len(model.inputs), len(model.outputs)]
     if shapes != [1, 1]:
         raise UserError(
@@ -184,7 +201,7 @@ def _check_form(model: "keras.Model", name: str) -> None:
             "width, channels] into [batch, width]. Add keras.layers.GlobalAveragePooling2D()."
         )
     for reserved in ("classifier", "standardized"):
-        if any(layer.name == reserved for layer in model.layers):
+        if adds_layers and any(layer.name == reserved for layer in model.layers):
             raise UserError(
                 f"{name} has a layer named {reserved!r}, which evaluation adds; rename it."
             )

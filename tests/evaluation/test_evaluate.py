@@ -98,6 +98,45 @@ def test_backbone_is_scored_on_another_data_set(run, tmp_path):
     assert found["settings"]["epochs"] == 1 and len(found["results"][0]["curve"]) == 1
 
 
+def test_steps_after_training_are_taken_and_recorded(run):
+    values = {"run_dir": str(run.path), "protocol": "knn", "policy": "paper", "bits": "fp,2w4a"}
+    found = {}
+    for scales in ("max", "mse"):
+        evaluate.main(command(weight_scales=scales, calibration_images=50, **values))
+        newest = read(run, "knn")
+        assert newest["settings"]["weight_scales"] == scales
+        found[scales] = [entry["top1"] for entry in newest["results"]]
+    assert found["mse"][0] == found["max"][0]
+    assert found["mse"][1] != found["max"][1]
+
+
+def test_bits_of_single_layers_can_be_named(run):
+    values = {"run_dir": str(run.path), "protocol": "knn", "policy": "paper", "bits": "2w4a"}
+    evaluate.main(command(layer_bits="stage4_*:8w8a,stem:fp", **values))
+    newest = read(run, "knn")
+    assert newest["policy"] == "paper, stage4_*:8w8a,stem:fp"
+    evaluate.main(command(**values))
+    assert read(run, "knn")["results"][0]["top1"] != newest["results"][0]["top1"]
+    with pytest.raises(UserError, match="stagr4"):
+        evaluate.main(command(layer_bits="stagr4_*:8w8a", **values))
+
+
+def test_kept_classifier_scores_what_was_reported(run):
+    options = {"epochs": 1, "learning_rate_schedule": "cosine", "policy": "paper"}
+    evaluate.main(
+        command(run_dir=str(run.path), protocol="finetune", bits="fp,4w8a", keep_classifiers=True,
+                **options)
+    )  # fmt: skip
+    reported = [entry["top1"] for entry in read(run, "finetune")["results"]]
+    file = run.evaluation / "finetune_fp.keras"
+    evaluate.main(
+        command(model=file, output_dir=run.evaluation, dataset="digits", protocol="classifier",
+                bits="fp,4w8a")
+    )  # fmt: skip
+    assert [entry["top1"] for entry in read(run, "classifier")["results"]] == reported
+    file.unlink()
+
+
 def test_saved_classifier_is_scored_by_its_own_logits(tmp_path):
     inputs = keras.Input((8, 8, 1))
     logits = keras.layers.Dense(10, name="logits")(keras.layers.Flatten()(inputs))
@@ -220,6 +259,19 @@ def test_unreadable_files_are_told_in_one_line(run, tmp_path):
         ({"run_dir": "x", "protocol": "qat", "epochs": 3}, "after 30 epochs, and --epochs=3"),
         ({"run_dir": "x", "milestones": "3epochs"}, "schedule=cosine with --milestones=3epochs"),
         ({"run_dir": "x", "protocol": "qat", "calibration": "mse"}, "--calibration has no effect"),
+        (
+            {"run_dir": "x", "protocol": "qat", "rounding": "adaround"},
+            "--rounding has no effect here: qat",
+        ),
+        (
+            {"run_dir": "x", "protocol": "semi", "label_share": 0.1, "equalize": True},
+            "--equalize has no effect here: semi",
+        ),
+        ({"run_dir": "x", "rounding": "adaruond"}, "'adaruond'.*Did you mean 'adaround'"),
+        ({"run_dir": "x", "rounding_iterations": 5}, "--rounding_iterations has no effect"),
+        ({"run_dir": "x", "keep_classifiers": True}, "--keep_classifiers has no effect"),
+        ({"run_dir": "x", "layer_bits": "stem"}, "'stem' cannot be read; allowed: PATTERN:BITS"),
+        ({"run_dir": "x", "layer_bits": "stem:1w8a"}, "'1w8a'; allowed: 'fp', '8w8a'"),
         ({"run_dir": "x", "policy": "int4"}, "policy 'int4'.*Did you mean 'int8'"),
         ({"run_dir": "x", "calibration_images": 0}, "--calibration_images=0 .*1 and above"),
         ({"run_dir": "x", "seed": -1}, "--seed=-1 .*allowed: 0 to"),

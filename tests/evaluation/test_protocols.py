@@ -16,7 +16,7 @@ from tfcq.evaluation.calibration import Calibrator
 from tfcq.evaluation.classifier import CLASSIFIER, copy_of
 from tfcq.evaluation.features import FeatureExtractor
 from tfcq.evaluation.linear import fit_linear_probe
-from tfcq.evaluation.protocols import Task, Training
+from tfcq.evaluation.task import Task, Training
 from tfcq.nn.float_model import requantizable
 from tfcq.nn.policies import UNIFORM
 from tfcq.nn.quantizable import quantizable

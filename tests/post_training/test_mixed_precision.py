@@ -10,7 +10,12 @@ from tfcq.errors import UserError
 from tfcq.nn.policies import PAPER, Policy
 from tfcq.nn.quantizable import quantizable
 from tfcq.post_training.graph import kernel_layers
-from tfcq.post_training.mixed_precision import allocate, kernel_sizes, scan_sensitivities
+from tfcq.post_training.mixed_precision import (
+    allocate,
+    kernel_sizes,
+    overrides_of,
+    scan_sensitivities,
+)
 from tfcq.quantization.precision import Precision
 
 SIZES = {"stem": 36, "first": 144, "second": 144, "classifier": 12}
@@ -47,7 +52,7 @@ def test_allocation_is_the_best_where_sensitivities_are_convex():
         for name, weight in zip("abcd", (1, 30, 5, 300), strict=True)
     }
     for budget in range(80, 201, 10):
-        found = {name: int(bits[0]) for name, bits in allocate(table, sizes, budget).items()}
+        found = allocate(table, sizes, budget)
         assert cost(found, sizes) <= budget
         best = min(
             sum(table[n][b] for n, b in zip(sizes, choice, strict=True))
@@ -60,17 +65,18 @@ def test_allocation_is_the_best_where_sensitivities_are_convex():
 def test_allocation_skips_a_step_that_gains_nothing_and_one_that_does_not_fit():
     table = {"small": {2: 1.0, 3: 1.0, 4: 0.1}, "large": {2: 9.0, 3: 0.0, 4: 0.0}}
     sizes = {"small": 1, "large": 100}
-    assert allocate(table, sizes, 299, activation_bits=8) == {"small": "4w8a", "large": "2w8a"}
-    assert allocate(table, sizes, 304) == {"small": "4w", "large": "3w"}
+    assert allocate(table, sizes, 299) == {"small": 4, "large": 2}
+    assert allocate(table, sizes, 304) == {"small": 4, "large": 3}
 
 
 def test_the_result_is_overrides_of_a_policy():
     images, model = small_images(12), quantizable_network()
     budget = 4 * sum(SIZES.values())
-    overrides = allocate(scan_sensitivities(model, images), SIZES, budget, activation_bits=6)
+    overrides = overrides_of(allocate(scan_sensitivities(model, images), SIZES, budget), 6)
     mixed = quantizable(residual_network(), "uniform", overrides=overrides)
     bits = {layer.name: layer.weight_quantizer.bits for layer in kernel_layers(mixed)}
     assert bits == {name: int(text.split("w")[0]) for name, text in overrides.items()}
+    assert overrides_of({"stem[0]": 4}, None) == {"stem[[]0]": "4w"}
     assert cost(bits, SIZES) <= budget and len(set(bits.values())) > 1
 
 
@@ -81,7 +87,7 @@ def test_budgets_names_and_candidates_that_cannot_be_used_are_refused():
     with pytest.raises(UserError, match="Layer 'b' stands in one"):
         allocate(table, {"a": 10, "b": 1}, 100)
     with pytest.raises(UserError, match="2 to 16"):
-        allocate(table, sizes, 100, activation_bits=1)
+        overrides_of(allocate(table, sizes, 100), 1)
     model = quantizable_network()
     with pytest.raises(UserError, match="each once"):
         scan_sensitivities(model, small_images(2), (4, 4))

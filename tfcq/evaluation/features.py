@@ -1,11 +1,14 @@
 """Features of a quantizable model at any bit-width, from one traced function."""
 
+from collections.abc import Callable
+
 import keras
 import numpy as np
 import tensorflow as tf
 
 from tfcq.errors import UserError
 from tfcq.evaluation.calibration import check_quantizable
+from tfcq.nn.quantizable import QuantizableModel
 from tfcq.quantization.bitwidths import FLOAT, BitWidth
 from tfcq.quantization.precision import Precision
 
@@ -64,3 +67,35 @@ class FeatureExtractor:
                 f"Features at {bits} hold NaN or infinity; look for them in the images and weights."
             )
         return features
+
+
+class QuantizedFeatures:
+    """Computes features of a model that is quantized after training, at any bit-width.
+
+    Bit-widths that run the same model share its trace.
+
+    Args:
+        quantized: returns the model to run at a bit-width, called once as long as it stays.
+    """
+
+    def __init__(self, quantized: Callable[[BitWidth], QuantizableModel]) -> None:
+        self._quantized = quantized
+        self._bits: BitWidth | None = None
+        self._extractor: FeatureExtractor | None = None
+
+    def __call__(self, images: np.ndarray, bits: BitWidth) -> np.ndarray:
+        """Returns features, float [count, width].
+
+        Args:
+            images: float array [count, height, width, channels].
+            bits: the bit-width.
+
+        Raises:
+            UserError: as `FeatureExtractor` does.
+        """
+        if bits != self._bits:
+            model = self._quantized(bits)
+            if self._extractor is None or self._extractor.model is not model:
+                self._extractor = FeatureExtractor(model)
+            self._bits = bits
+        return self._extractor(images, bits)

@@ -10,60 +10,20 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfcq.data.augmentation import Augmentation
 from tfcq.data.pipeline import view_batches
 from tfcq.data.sources import Split
 from tfcq.errors import UserError
-from tfcq.evaluation.accuracy import Accuracy, LabelledImages, accuracy_of
+from tfcq.evaluation.accuracy import Accuracy, accuracy_of
 from tfcq.evaluation.classifier import CLASSIFIER, copy_of, train_classifier, with_classifier
-from tfcq.evaluation.features import FeatureExtractor
+from tfcq.evaluation.features import FeatureExtractor, QuantizedFeatures
 from tfcq.evaluation.label_subsets import label_subset
 from tfcq.evaluation.linear import fit_linear_probe
+from tfcq.evaluation.task import Task, Training
 from tfcq.nn.quantizable import QuantizableModel
 from tfcq.quantization.bitwidths import FLOAT, BitWidth
 
-SetRanges = Callable[[BitWidth], None]
-
-
-@dataclasses.dataclass(frozen=True)
-class Training:
-    """How a classifier is trained.
-
-    Args:
-        epochs: passes over the images.
-        batch_size: images per step.
-        optimizer: makes an optimizer for a number of steps per epoch.
-    """
-
-    epochs: int
-    batch_size: int
-    optimizer: Callable[[int], keras.optimizers.Optimizer]
-
-
-@dataclasses.dataclass(frozen=True)
-class Task:
-    """What a protocol is given.
-
-    Args:
-        backbone: quantizable model from images to features; no protocol changes it.
-        split: the labelled training images.
-        data: the same as arrays, and the test images.
-        image_size: height and width of the images, in pixels.
-        augmentation: how training images are augmented.
-        bit_widths: the bit-widths, in the order of the results.
-        calibrator: returns, for a model, a function that observes its activations on calibration
-            images as its weights are then, and returns one that sets its ranges for a bit-width.
-        seed: seed of subsets, order and augmentation.
-    """
-
-    backbone: QuantizableModel
-    split: Split
-    data: LabelledImages
-    image_size: int
-    augmentation: Augmentation
-    bit_widths: tuple[BitWidth, ...]
-    calibrator: Callable[[QuantizableModel], Callable[[], SetRanges]]
-    seed: int = 0
+# Takes every network that was trained at a bit-width.
+Keep = Callable[[BitWidth, QuantizableModel], None]
 
 
 def classify(task: Task, network: QuantizableModel) -> Iterator[Accuracy]:
@@ -73,14 +33,17 @@ def classify(task: Task, network: QuantizableModel) -> Iterator[Accuracy]:
         task: the task; its backbone is not used.
         network: quantizable model from images to logits.
     """
-    set_ranges, logits = task.calibrator(network)(), FeatureExtractor(network)
+    logits = QuantizedFeatures(task.quantized(network))
     for bits in task.bit_widths:
-        set_ranges(bits)
         yield accuracy_of(logits(task.data.test_images, bits), task.data.test_labels, bits)
 
 
 def finetune(
-    task: Task, training: Training, label_share: float | None = None, from_scratch: bool = False
+    task: Task,
+    training: Training,
+    label_share: float | None = None,
+    from_scratch: bool = False,
+    keep: Keep | None = None,
 ) -> Iterator[Accuracy]:
     """Trains the whole network in float and yields its accuracy at every bit-width.
 
@@ -91,14 +54,21 @@ def finetune(
         training: how it is trained.
         label_share: share of every class's labels, above 0 to 1; None for all.
         from_scratch: start from random weights.
+        keep: takes the trained float network.
     """
     network, trained = _finetuned(task, training, FLOAT, label_share, from_scratch)
+    if keep is not None:
+        keep(FLOAT, network)
     for found in classify(task, network):
         yield trained if found.bits == trained.bits else found
 
 
 def semi(
-    task: Task, training: Training, label_share: float, from_scratch: bool = False
+    task: Task,
+    training: Training,
+    label_share: float,
+    from_scratch: bool = False,
+    keep: Keep | None = None,
 ) -> Iterator[Accuracy]:
     """Trains the whole network with few labels at every bit-width, quantized while it is trained.
 
@@ -109,9 +79,13 @@ def semi(
         training: how it is trained.
         label_share: share of every class's labels, above 0 to 1.
         from_scratch: start from random weights.
+        keep: takes the network trained at each bit-width.
     """
     for bits in task.bit_widths:
-        yield _finetuned(task, training, bits, label_share, from_scratch)[1]
+        network, found = _finetuned(task, training, bits, label_share, from_scratch)
+        if keep is not None:
+            keep(bits, network)
+        yield found
 
 
 def qat(
@@ -119,6 +93,7 @@ def qat(
     training: Training,
     start: Callable[[], QuantizableModel],
     with_quantizers: Callable[[QuantizableModel], QuantizableModel],
+    keep: Keep | None = None,
 ) -> Iterator[Accuracy]:
     """Trains a float classifier further at every bit-width: quantization-aware training.
 
@@ -129,11 +104,15 @@ def qat(
         training: how it is trained.
         start: makes the float classifier, a quantizable model from images to logits.
         with_quantizers: returns a model with the same weights and the quantizers to train.
+        keep: takes the network trained at each bit-width.
     """
     classifier = start()
     for bits in task.bit_widths:
         network = copy_of(classifier) if bits.is_float else with_quantizers(classifier)
-        yield _fit_network(task, training, network, bits, task.split)
+        found = _fit_network(task, training, network, bits, task.split)
+        if keep is not None:
+            keep(bits, network)
+        yield found
 
 
 def linear_classifier(task: Task) -> QuantizableModel:
@@ -176,11 +155,10 @@ def linear(
             the images themselves, computed once.
         standardized: whether features are scaled to mean 0 and deviation 1 first.
     """
-    backbone = copy_of(task.backbone)
-    backbone.trainable = False
-    set_ranges = task.calibrator(backbone)()
+    quantized = task.quantized(copy_of(task.backbone))
     for bits in task.bit_widths:
-        set_ranges(bits)
+        backbone = quantized(bits)
+        backbone.trainable = False
         head = _frozen_augmented if augmented else _frozen_cached
         yield head(task, training, backbone, bits, standardized)
 

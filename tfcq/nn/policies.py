@@ -49,6 +49,28 @@ def parse_layer_bits(text: str) -> LayerBits:
     )
 
 
+def parse_bits_by_layer(text: str) -> tuple[tuple[str, str], ...]:
+    """Reads `stem:8w8a,stage4_*:4w4a` as pairs of a pattern of layer names and bits.
+
+    Args:
+        text: the pairs; of two patterns that fit a layer the first counts.
+
+    Raises:
+        UserError: on any other form, and on bits that `parse_layer_bits` refuses.
+    """
+    pairs = []
+    for part in text.split(","):
+        pattern, separator, bits = part.strip().rpartition(":")
+        if not (pattern and separator):
+            raise UserError(
+                f"Layer bits {part.strip()!r} cannot be read; allowed: PATTERN:BITS, such as "
+                "stem:8w8a."
+            )
+        parse_layer_bits(bits)
+        pairs.append((pattern, bits))
+    return tuple(pairs)
+
+
 @dataclasses.dataclass(frozen=True)
 class Policy:
     """How a float model becomes a quantizable one.

@@ -108,9 +108,8 @@ def allocate(
     sensitivities: Mapping[str, Mapping[int, float]],
     sizes: Mapping[str, int],
     budget_bits: int,
-    activation_bits: int | None = None,
-) -> dict[str, str]:
-    """Returns bits for each layer, as overrides for a policy, within a budget of weight bits.
+) -> dict[str, int]:
+    """Returns weight bits for each layer within a budget of weight bits.
 
     Greedy: all layers start at their fewest bits; then, again and again, the layer and step up to
     more bits with the largest drop in sensitivity per bit of size is taken, of those that still fit
@@ -121,11 +120,10 @@ def allocate(
         sensitivities: by layer name and bits, from `scan_sensitivities`.
         sizes: number of weights by layer name, from `kernel_sizes`.
         budget_bits: the largest sum over layers of bits times size.
-        activation_bits: fixed bits of each layer's output; None leaves outputs in float. An
-            override fixes both, so that outputs cannot stay with the pass.
 
     Returns:
-        Such as `{"stem": "8w8a", "classifier": "4w8a"}`; `"4w"` for float outputs.
+        Bits by layer name, such as `{"stem": 8, "classifier": 4}`: what `with_stored_scales` takes,
+        and, by `overrides_of`, a policy.
 
     Raises:
         UserError: when names differ, a layer has no candidate, bits are outside 2 to 16, or the
@@ -137,8 +135,6 @@ def allocate(
             f"Layer {odd!r} stands in one of sensitivities and sizes; allowed: the same layers in "
             "both."
         )
-    if activation_bits is not None:
-        check_bits(activation_bits)
     candidates = {name: _checked_candidates(list(table)) for name, table in sensitivities.items()}
     chosen = {name: choices[0] for name, choices in candidates.items()}
     left = budget_bits - sum(bits * sizes[name] for name, bits in chosen.items())
@@ -162,6 +158,25 @@ def allocate(
         name, bits, cost = best
         chosen[name] = bits
         left -= cost
+    return chosen
+
+
+def overrides_of(weight_bits: Mapping[str, int], activation_bits: int | None) -> dict[str, str]:
+    """Returns weight bits by layer as overrides for a policy, see `tfcq.quantizable`.
+
+    Args:
+        weight_bits: bits by layer name, from `allocate`.
+        activation_bits: fixed bits of each layer's output; None leaves outputs in float. An
+            override fixes both, so that outputs cannot stay with the pass.
+
+    Returns:
+        Such as `{"stem": "8w8a", "classifier": "4w8a"}`; `"4w"` for float outputs.
+
+    Raises:
+        UserError: when bits are outside 2 to 16.
+    """
+    if activation_bits is not None:
+        check_bits(activation_bits)
     activations = "" if activation_bits is None else f"{activation_bits}a"
     # Names are patterns in an override.
-    return {glob.escape(name): f"{bits}w{activations}" for name, bits in chosen.items()}
+    return {glob.escape(name): f"{bits}w{activations}" for name, bits in weight_bits.items()}

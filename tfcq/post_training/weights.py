@@ -1,6 +1,6 @@
 """Weight scales found once, and a copy of a model that keeps them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -73,7 +73,10 @@ WEIGHT_SCALES: dict[str, Callable[..., tf.Tensor]] = {
 
 
 def with_stored_scales(
-    model: QuantizableModel, weight_bits: int, scales: str = "mse", activations: bool = True
+    model: QuantizableModel,
+    weight_bits: int | Mapping[str, int],
+    scales: str = "mse",
+    activations: bool = True,
 ) -> QuantizableModel:
     """Returns a copy whose weights are quantized with scales that are found now and kept.
 
@@ -83,21 +86,21 @@ def with_stored_scales(
 
     Args:
         model: a quantizable model with min-max weight quantizers that round to the nearest.
-        weight_bits: bits of the weights.
+        weight_bits: bits of the weights; or of each layer, by its name, fixed bits included.
         scales: `"mse"` (`mse_scale`), or `"max"`, the scales of the model itself.
         activations: whether activations are quantized in the copy; False to study weights alone.
 
     Raises:
-        UserError: on a float model, other weight quantizers, another rounding, unknown scales, or
-            bits outside 2 to 16.
+        UserError: on a float model, other weight quantizers, another rounding, unknown scales,
+            bits outside 2 to 16, or bits of other layers than the model's.
     """
     check_quantizable(model)
-    check_bits(weight_bits)
+    bits_of = _bits_by_layer(model, weight_bits)
     if scales not in WEIGHT_SCALES:
         raise unknown_choice("weight scale", scales, WEIGHT_SCALES)
     for layer in kernel_layers(model):
         check_weight_quantizer(layer)
-    copy = _clone(model, weight_bits, activations)
+    copy = _clone(model, bits_of, activations)
     copy_weights(model, copy)
     for layer in kernel_layers(copy):
         quantizer = layer.weight_quantizer
@@ -131,7 +134,26 @@ def check_weight_quantizer(layer: keras.layers.Layer) -> None:
         )
 
 
-def _clone(model: keras.Model, weight_bits: int, activations: bool) -> QuantizableModel:
+def _bits_by_layer(
+    model: QuantizableModel, weight_bits: int | Mapping[str, int]
+) -> Mapping[str, int]:
+    layers = {layer.name: layer for layer in kernel_layers(model)}
+    if not isinstance(weight_bits, Mapping):
+        check_bits(weight_bits)
+        return {n: layer.weight_quantizer.chosen_bits(weight_bits) for n, layer in layers.items()}
+    for bits in weight_bits.values():
+        check_bits(bits)
+    for name in sorted(set(layers) ^ set(weight_bits)):
+        raise UserError(
+            f"Layer {name!r} stands in one of the model and the bits by layer; allowed: bits of "
+            "every layer with a kernel, and of no other."
+        )
+    return weight_bits
+
+
+def _clone(
+    model: keras.Model, weight_bits: Mapping[str, int], activations: bool
+) -> QuantizableModel:
     def clone_layer(layer: Any) -> Any:
         if isinstance(layer, keras.Model):
             return _clone(layer, weight_bits, activations)
@@ -139,7 +161,7 @@ def _clone(model: keras.Model, weight_bits: int, activations: bool) -> Quantizab
         quantizer = getattr(layer, "weight_quantizer", None)
         if quantizer is not None:
             config["weight_quantizer"] = StoredScaleWeightQuantizer(
-                quantizer.chosen_bits(weight_bits), quantizer.per_channel, quantizer.narrow_range
+                weight_bits[layer.name], quantizer.per_channel, quantizer.narrow_range
             )
         return type(layer).from_config(config)
 

@@ -1,0 +1,122 @@
+"""A plan takes the steps it names, in order, on a copy."""
+
+import numpy as np
+import pytest
+
+from tests.post_training.networks import quantizable_network, small_images
+from tfcq.errors import UserError
+from tfcq.evaluation.calibration import calibrate
+from tfcq.evaluation.classifier import copy_of
+from tfcq.nn.quantizable import QuantizableModel
+from tfcq.post_training.batch_norm import reestimate_batch_norm
+from tfcq.post_training.bias_correction import correct_biases
+from tfcq.post_training.equalization import equalize
+from tfcq.post_training.graph import kernel_layers
+from tfcq.post_training.mixed_precision import kernel_sizes
+from tfcq.post_training.observation import observe
+from tfcq.post_training.plan import Plan, PostTraining
+from tfcq.post_training.rounding import RoundingSettings, learn_rounding
+from tfcq.post_training.weights import with_stored_scales
+from tfcq.quantization.bitwidths import FLOAT, BitWidth
+from tfcq.quantization.precision import Precision
+
+BITS = BitWidth(3, 4)
+QUICK = RoundingSettings(iterations=30, batch_size=16, learning_rate=0.03)
+IMAGES = small_images(32)
+
+
+def outputs(model: QuantizableModel) -> np.ndarray:
+    return model(IMAGES, precision=Precision(BITS.weights, BITS.activations)).numpy()
+
+
+def steps_on_a_copy(model, change):
+    """Returns a copy with min-max ranges and stored scales, changed by hand."""
+    calibrate(model, IMAGES)
+    copy = with_stored_scales(model, BITS.weights, "max")
+    change(copy, model)
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("plan", "by_hand"),
+    [
+        (Plan(weight_scales="mse"), None),
+        (
+            Plan(rounding="adaround", learning=QUICK),
+            lambda copy, model: learn_rounding(copy, model, IMAGES, BITS, "layer", QUICK),
+        ),
+        (
+            Plan(rounding="block", learning=QUICK),
+            lambda copy, model: learn_rounding(copy, model, IMAGES, BITS, "block", QUICK),
+        ),
+        (
+            Plan(reestimate_batch_norm=True),
+            lambda copy, model: reestimate_batch_norm(copy, IMAGES, BITS),
+        ),
+        (
+            Plan(correct_biases=True),
+            lambda copy, model: correct_biases(copy, model, IMAGES, BITS),
+        ),
+    ],
+    ids=["scales", "adaround", "block", "batch norm", "biases"],
+)
+def test_each_step_is_the_function_it_names_and_leaves_the_model_as_it_was(plan, by_hand):
+    model, other = quantizable_network(), quantizable_network()
+    before = [w.numpy() for w in model.weights if w.name not in ("minimum", "maximum")]
+    found = PostTraining(model, IMAGES, plan).at(BITS)
+    after = [w.numpy() for w in model.weights if w.name not in ("minimum", "maximum")]
+    for one, two in zip(before, after, strict=True):
+        np.testing.assert_array_equal(one, two)
+    if by_hand is None:
+        calibrate(other, IMAGES)
+        expected = with_stored_scales(other, BITS.weights, "mse")
+    else:
+        expected = steps_on_a_copy(other, by_hand)
+    np.testing.assert_array_equal(outputs(found), outputs(expected))
+    assert np.any(outputs(found) != outputs(model))
+
+
+def test_a_plan_of_ranges_alone_runs_the_model_itself():
+    model, other = quantizable_network(), quantizable_network()
+    quantized = PostTraining(model, IMAGES, Plan(calibration="mse"))
+    assert quantized.at(BITS) is model and quantized.at(FLOAT) is model
+    observe(other, IMAGES).set_ranges("mse", BITS.activations)
+    np.testing.assert_array_equal(outputs(model), outputs(other))
+
+
+def test_equalization_comes_first_and_ranges_are_those_of_the_equalized_network():
+    model, other = quantizable_network(), quantizable_network()
+    found = PostTraining(model, IMAGES, Plan(equalize=True, weight_scales="mse")).at(BITS)
+    equalized = copy_of(other)
+    assert equalize(equalized)
+    calibrate(equalized, IMAGES)
+    expected = with_stored_scales(equalized, BITS.weights, "mse")
+    np.testing.assert_array_equal(outputs(found), outputs(expected))
+    np.testing.assert_array_equal(model.get_weights()[0], other.get_weights()[0])
+
+
+@pytest.mark.parametrize("policy", ["uniform", "paper"])
+def test_mixed_bits_take_no_more_room_than_uniform_ones(policy):
+    model = quantizable_network(policy)
+    sizes = kernel_sizes(model)
+    uniform = {
+        layer.name: layer.weight_quantizer.chosen_bits(BITS.weights)
+        for layer in kernel_layers(model)
+    }
+    copy = PostTraining(model, IMAGES, Plan(mixed_precision=True)).at(BITS)
+    mixed = {layer.name: layer.weight_quantizer.bits for layer in kernel_layers(copy)}
+    room = {name: sum(bits[n] * sizes[n] for n in sizes) for name, bits in
+            (("uniform", uniform), ("mixed", mixed))}  # fmt: skip
+    assert room["mixed"] <= room["uniform"]
+    assert mixed != uniform
+
+
+def test_unknown_names_and_bits_of_other_layers_are_refused():
+    with pytest.raises(UserError, match="Did you mean 'adaround'"):
+        Plan(rounding="adaruond")
+    with pytest.raises(UserError, match="Did you mean 'mse'"):
+        Plan(weight_scales="mes")
+    with pytest.raises(UserError, match="Did you mean 'entropy'"):
+        Plan(calibration="entropi")
+    with pytest.raises(UserError, match="bits of every layer with a kernel"):
+        with_stored_scales(quantizable_network(), {"stem": 4})

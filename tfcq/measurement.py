@@ -1,0 +1,244 @@
+"""From the settings of an evaluation to the accuracies of its protocols."""
+
+import dataclasses
+import functools
+from collections.abc import Iterator
+
+import numpy as np
+
+from tfcq import build
+from tfcq.data.sources import Split
+from tfcq.errors import UserError
+from tfcq.evaluation import protocols
+from tfcq.evaluation.accuracy import Accuracy, LabelledImages
+from tfcq.evaluation.features import QuantizedFeatures
+from tfcq.evaluation.knn import knn_scores
+from tfcq.evaluation.linear import fit_linear_probe
+from tfcq.evaluation.sweep import Scores, sweep
+from tfcq.evaluation.task import Task, Training
+from tfcq.evaluation_settings import QAT_QUANTIZERS, EvaluationConfig
+from tfcq.files import whole_file
+from tfcq.nn.float_model import requantizable
+from tfcq.nn.quantizable import QuantizableModel
+from tfcq.post_training.plan import Plan, PostTraining, calibrator
+from tfcq.post_training.rounding import RoundingSettings
+from tfcq.protocol_presets import PRESETS
+from tfcq.quantization.bitwidths import BitWidth, parse_bit_widths
+from tfcq.subject import Subject
+
+
+def measure(
+    config: EvaluationConfig, subject: Subject, task: Task
+) -> Iterator[tuple[str, list[Accuracy]]]:
+    """Yields every protocol's accuracies when it has ended; those that share features together.
+
+    Args:
+        config: the settings.
+        subject: what is evaluated.
+        task: its backbone and images.
+
+    Raises:
+        UserError: when settings do not fit the data.
+        TrainingStopped: when a protocol's training diverges.
+    """
+    shared = {
+        name: scores for name in config.protocols() if (scores := _scores(config, name)) is not None
+    }
+    if shared:
+        features = QuantizedFeatures(task.quantized(task.backbone))
+        found: dict[str, list[Accuracy]] = {name: [] for name in shared}
+        for name, result in sweep(features, task.data, task.bit_widths, shared):
+            _tell(name, result)
+            found[name].append(result)
+        yield from found.items()
+    measurement = config.measurement
+    for name in config.protocols():
+        if name in shared:
+            continue
+        training = _training(config, name) if name in PRESETS else None
+        keep = functools.partial(_keep, config, subject, name)
+        if name == "classifier":
+            results = protocols.classify(task, task.backbone)
+        elif name == "linear":
+            standardized = (config.training.preset or "standardized") == "standardized"
+            augmented = measurement.features == "augmented"
+            results = protocols.linear(task, training, augmented, standardized)
+        elif name == "finetune":
+            results = protocols.finetune(
+                task, training, measurement.label_share, measurement.from_scratch, keep
+            )
+        elif name == "semi":
+            results = protocols.semi(
+                task, training, measurement.label_share, measurement.from_scratch, keep
+            )
+        else:
+            results = _qat(config, subject, task, training, keep)
+        yield name, [_tell(name, result) for result in results]
+
+
+def _tell(protocol: str, result: Accuracy) -> Accuracy:
+    print(f"{protocol:>10} {result.bits:>6}  top-1 {100 * result.top1:.1f}", flush=True)
+    return result
+
+
+def task_of(
+    config: EvaluationConfig,
+    subject: Subject,
+    split: Split,
+    data: LabelledImages,
+    calibration: np.ndarray,
+) -> Task:
+    """Returns the task of an evaluation.
+
+    Args:
+        config: the settings.
+        subject: what is evaluated.
+        split: the labelled training images.
+        data: the same as arrays, and the test images.
+        calibration: float array [count, height, width, channels], the calibration images.
+
+    Raises:
+        UserError: when settings do not fit the data.
+    """
+    _check_sizes(config, len(data.train_images))
+    if "classifier" in config.protocols():
+        subject.check_classifier(data.classes)
+    size, channels = data.train_images.shape[1], data.train_images.shape[3]
+    plan = post_training_plan(config)
+    return Task(
+        backbone=subject.model,
+        split=split,
+        data=data,
+        image_size=size,
+        augmentation=subject.augmentation(size, channels),
+        bit_widths=parse_bit_widths(config.measurement.bits),
+        calibrator=lambda model: calibrator(model, calibration, plan.calibration),
+        seed=config.measurement.seed,
+        post_training=lambda model: PostTraining(model, calibration, plan).at,
+    )
+
+
+def post_training_plan(config: EvaluationConfig) -> Plan:
+    """Returns the steps after training that an evaluation asks for.
+
+    Args:
+        config: the settings.
+    """
+    steps = dataclasses.asdict(config.post_training)
+    learning = RoundingSettings(iterations=steps.pop("rounding_iterations"))
+    return Plan(calibration=config.calibration.calibration, learning=learning, **steps)
+
+
+def stem_of(config: EvaluationConfig, protocol: str) -> str:
+    """Returns the name of a protocol's files, without suffix.
+
+    Args:
+        config: the settings.
+        protocol: the protocol.
+    """
+    measurement = config.measurement
+    parts = [protocol]
+    if protocol == "qat":
+        parts.append(measurement.quantizer)
+    if protocol in ("finetune", "semi"):
+        if measurement.label_share is not None:
+            parts.append(f"{100 * measurement.label_share:g}")
+        if measurement.from_scratch:
+            parts.append("from_scratch")
+    return "_".join(parts)
+
+
+def _keep(
+    config: EvaluationConfig,
+    subject: Subject,
+    protocol: str,
+    bits: BitWidth,
+    network: QuantizableModel,
+) -> None:
+    """Writes a trained network beside the results, if that was asked for."""
+    if not config.measurement.keep_classifiers:
+        return
+    file = subject.results / f"{stem_of(config, protocol)}_{bits}.keras"
+    with whole_file(file) as temporary:
+        network.save(temporary)
+    print(f"Classifier: {file}", flush=True)
+
+
+def _check_sizes(config: EvaluationConfig, images: int) -> None:
+    """Refuses a batch or a neighbourhood that was asked for and is larger than the data."""
+    neighbours = config.measurement.neighbours
+    asked = [("batch_size", config.training.batch_size)]
+    if neighbours != type(config.measurement)().neighbours:
+        asked.append(("neighbours", neighbours))
+    for name, value in asked:
+        if value is not None and value > images:
+            raise UserError(
+                f"--{name}={value} with {images} training images; allowed: 1 to {images}."
+            )
+
+
+def _scores(config: EvaluationConfig, protocol: str) -> Scores | None:
+    """Returns the function from features to scores of a protocol that is no more than one."""
+    measurement = config.measurement
+    if protocol == "knn":
+        options = measurement.neighbours, measurement.temperature
+        return lambda train, labels, test, classes: knn_scores(
+            train, labels, test, classes, *options
+        )
+    settings = config.optimization("linear") if protocol == "linear" else None
+    # The probe's own arithmetic knows SGD under a cosine alone.
+    as_probe = (
+        settings is not None
+        and measurement.features == "cached"
+        and (
+            dataclasses.replace(
+                PRESETS["linear"]["standardized"],
+                epochs=settings.epochs,
+                batch_size=settings.batch_size,
+                learning_rate=settings.learning_rate,
+            )
+            == settings
+            and config.training.preset in (None, "standardized")
+        )
+    )
+    if not as_probe:
+        return None
+    return lambda train, labels, test, classes: fit_linear_probe(
+        train,
+        labels,
+        classes,
+        settings.epochs,
+        settings.learning_rate,
+        settings.momentum,
+        settings.batch_size,
+        measurement.seed,
+    ).logits(test)
+
+
+def _training(config: EvaluationConfig, protocol: str) -> Training:
+    settings = config.optimization(protocol)
+    return Training(
+        settings.epochs, settings.batch_size, lambda steps: build.optimizer(settings, steps)
+    )
+
+
+def _qat(
+    config: EvaluationConfig,
+    subject: Subject,
+    task: Task,
+    training: Training,
+    keep: protocols.Keep,
+) -> Iterator[Accuracy]:
+    policy = subject.policy.with_quantizers(*QAT_QUANTIZERS[config.measurement.quantizer])
+    policy = dataclasses.replace(
+        policy, overrides=((protocols.CLASSIFIER, "fp"), *policy.overrides)
+    )
+
+    def start() -> QuantizableModel:
+        if config.measurement.start == "linear":
+            return protocols.linear_classifier(task)
+        # The fine-tuning is that of its own protocol, whatever follows it.
+        own = dataclasses.replace(config, training=type(config.training)())
+        return protocols.finetuned_classifier(task, _training(own, "finetune"))
+
+    return protocols.qat(task, training, start, lambda model: requantizable(model, policy), keep)

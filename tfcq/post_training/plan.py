@@ -1,0 +1,174 @@
+"""Post-training quantization as a plan: which steps are taken, and in which order."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from tfcq.errors import unknown_choice
+from tfcq.evaluation.calibration import Calibrator
+from tfcq.evaluation.classifier import copy_of
+from tfcq.evaluation.task import SetRanges
+from tfcq.nn.quantizable import QuantizableModel
+from tfcq.post_training.batch_norm import reestimate_batch_norm
+from tfcq.post_training.bias_correction import correct_biases
+from tfcq.post_training.equalization import equalize
+from tfcq.post_training.graph import kernel_layers
+from tfcq.post_training.mixed_precision import allocate, kernel_sizes, scan_sensitivities
+from tfcq.post_training.observation import Observations, observe
+from tfcq.post_training.ranges import RANGES
+from tfcq.post_training.rounding import RoundingSettings, learn_rounding
+from tfcq.post_training.weights import WEIGHT_SCALES, with_stored_scales
+from tfcq.quantization.bitwidths import BitWidth
+
+# What is rounded together, see `learn_rounding`; None where nothing is learned.
+ROUNDINGS: dict[str, str | None] = {"nearest": None, "adaround": "layer", "block": "block"}
+_SCANNED_IMAGES = 256
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """The steps after training, in the order in which they are taken.
+
+    Args:
+        equalize: whether weight ranges move from channel to channel first (`equalize`).
+        calibration: how activation ranges are found, a name in `RANGES`.
+        mixed_precision: whether weight bits go where they matter most, in the same size in all
+            (`scan_sensitivities`, `allocate`).
+        weight_scales: how weight scales are found, a name in `WEIGHT_SCALES`.
+        rounding: `"nearest"`, or learned by layer (`"adaround"`) or by `"block"`.
+        reestimate_batch_norm: whether batch norms take the statistics of the quantized pass.
+        correct_biases: whether the mean error of each channel is taken out of the biases.
+        learning: how rounding is learned.
+
+    Raises:
+        UserError: on an unknown name.
+    """
+
+    equalize: bool = False
+    calibration: str = "minmax"
+    mixed_precision: bool = False
+    weight_scales: str = "max"
+    rounding: str = "nearest"
+    reestimate_batch_norm: bool = False
+    correct_biases: bool = False
+    learning: RoundingSettings = RoundingSettings()
+
+    def __post_init__(self) -> None:
+        for what, name, known in (
+            ("calibration method", self.calibration, RANGES),
+            ("weight scale", self.weight_scales, WEIGHT_SCALES),
+            ("rounding of weights", self.rounding, ROUNDINGS),
+        ):
+            if name not in known:
+                raise unknown_choice(what, name, known)
+
+    @property
+    def changes_weights(self) -> bool:
+        """Whether a bit-width needs a copy of the model, with weights and scales of its own."""
+        return (
+            self.mixed_precision
+            or self.reestimate_batch_norm
+            or self.correct_biases
+            or self.weight_scales != "max"
+            or ROUNDINGS[self.rounding] is not None
+        )
+
+
+def calibrator(model: QuantizableModel, images: np.ndarray, method: str) -> Callable[[], SetRanges]:
+    """Returns a function that observes a model as it is then, and returns one that sets its ranges.
+
+    Args:
+        model: a quantizable model; its quantizers may be of any kind with `"minmax"`.
+        images: float array [count, height, width, channels].
+        method: a name in `RANGES`.
+
+    Raises:
+        UserError: when called, as `observe` does.
+    """
+    if method == "minmax":
+        calibrate = Calibrator(model)
+
+        def recorded() -> SetRanges:
+            calibrate(images)
+            # The least and the greatest value are the range of every bit-width.
+            return lambda bits: None
+
+        return recorded
+
+    return lambda: _range_setter(observe(model, images), method)
+
+
+def _range_setter(observations: Observations, method: str) -> SetRanges:
+    def set_ranges(bits: BitWidth) -> None:
+        if not bits.is_float:
+            observations.set_ranges(method, bits.activations)
+
+    return set_ranges
+
+
+class PostTraining:
+    """A trained model, quantized at any bit-width by a plan.
+
+    Args:
+        model: a quantizable model, of which nothing but its activation ranges is changed.
+        images: float array [count, height, width, channels], for calibration; without labels.
+        plan: the steps.
+
+    Raises:
+        UserError: when a step cannot be taken on this model, such as learned rounding of weights
+            whose quantizer is not min-max.
+    """
+
+    def __init__(self, model: QuantizableModel, images: np.ndarray, plan: Plan) -> None:
+        self.plan = plan
+        self.images = images
+        self.source = model
+        if plan.equalize:
+            self.source = copy_of(model)
+            equalize(self.source)
+        self._set_ranges = calibrator(self.source, images, plan.calibration)()
+        self._sensitivities: dict[str, dict[int, float]] = {}
+
+    def at(self, bits: BitWidth) -> QuantizableModel:
+        """Returns the model that is run at a bit-width: a prepared copy, or the model itself.
+
+        Args:
+            bits: the bit-width; a float one needs no step.
+        """
+        if bits.is_float:
+            return self.source
+        self._set_ranges(bits)
+        if not self.plan.changes_weights:
+            return self.source
+        copy = with_stored_scales(
+            self.source, self._weight_bits(bits.weights), self.plan.weight_scales
+        )
+        unit = ROUNDINGS[self.plan.rounding]
+        if unit is not None:
+            learn_rounding(copy, self.source, self.images, bits, unit, self.plan.learning)
+        if self.plan.reestimate_batch_norm:
+            reestimate_batch_norm(copy, self.images, bits)
+        if self.plan.correct_biases:
+            correct_biases(copy, self.source, self.images, bits)
+        return copy
+
+    def _weight_bits(self, uniform: int) -> int | Mapping[str, int]:
+        """Returns weight bits, by layer where they are mixed, of the same size as uniform ones."""
+        if not self.plan.mixed_precision:
+            return uniform
+        sizes = kernel_sizes(self.source)
+        budget = sum(
+            layer.weight_quantizer.chosen_bits(uniform) * sizes[layer.name]
+            for layer in kernel_layers(self.source)
+        )
+        missing = [bits for bits in {*range(2, 9), uniform} if not self._scanned(bits)]
+        found = {}
+        if missing:
+            found = scan_sensitivities(self.source, self.images[:_SCANNED_IMAGES], missing)
+        for name, table in found.items():
+            self._sensitivities.setdefault(name, {}).update(table)
+        return allocate(self._sensitivities, sizes, budget)
+
+    def _scanned(self, bits: int) -> bool:
+        return any(bits in table for table in self._sensitivities.values())
