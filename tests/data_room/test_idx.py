@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from tfcq.data import idx, pipeline
+from tfcq.data import idx, pipeline, tfds_source
 from tfcq.data.sources import open_source
 from tfcq.errors import UserError
 
@@ -66,6 +66,21 @@ def test_sources_work_under_tfds_mock_data(synthetic, tmp_path):
         split = open_source("fashion_mnist", str(tmp_path)).split("train")
         images, _ = pipeline.labelled_arrays(split, 28)
     assert split.size == 7 and images.shape == (7, 28, 28, 1)
+
+
+def test_some_sets_are_trained_with_their_validation_part(synthetic, tmp_path, monkeypatch):
+    assert {"dtd", "oxford_flowers102"} <= set(tfds_source.TRAINED_WITH_VALIDATION)
+    arrays = idx.read_idx_folder(str(synthetic))
+    arrays["validation"] = tuple(part[:4] for part in arrays["test"])
+    idx.write_tfds(arrays, "my_own_images", str(tmp_path))
+    assert open_source("my_own_images", str(tmp_path)).split("train").size == 12
+    monkeypatch.setattr(tfds_source, "TRAINED_WITH_VALIDATION", ("my_own_images",))
+    source = open_source("my_own_images", str(tmp_path))
+    images, labels = pipeline.labelled_arrays(source.split("train"), 28)
+    pixels = np.concatenate([arrays["train"][0], arrays["validation"][0]])
+    np.testing.assert_array_equal(np.round(images[..., 0] * 255), pixels)
+    assert labels.tolist()[12:] == arrays["validation"][1].tolist()
+    assert source.split("test").size == 5
 
 
 def test_an_existing_set_is_replaced_only_when_asked(synthetic, tmp_path):
