@@ -108,6 +108,9 @@ class ProtocolSettings:
     from_scratch: bool = setting(False, "finetune, semi: start from random weights")
     quantizer: str = setting("lsq", "qat: what is trained", tuple(QAT_QUANTIZERS))
     start: str = setting("linear", "qat: the float classifier to start from", STARTS)
+    curve_images: int | None = setting(
+        None, "finetune, semi, qat: first test images that score every epoch; default all"
+    )
     keep_classifiers: bool = setting(
         False, "finetune, semi, qat: save what was trained beside the results"
     )
@@ -144,8 +147,8 @@ USED_BY: dict[str, tuple[str, ...]] = {
         *_TRAINING,
         *_STEPS,
     ),
-    "semi": ("label_share", "from_scratch", "keep_classifiers", "seed", *_TRAINING),
-    "qat": ("quantizer", "start", "keep_classifiers", "seed", *_TRAINING),
+    "semi": ("label_share", "from_scratch", "curve_images", "keep_classifiers", "seed", *_TRAINING),
+    "qat": ("quantizer", "start", "curve_images", "keep_classifiers", "seed", *_TRAINING),
     "classifier": _STEPS,
 }
 
@@ -246,7 +249,7 @@ def _check(config: EvaluationConfig, values: dict[str, object]) -> None:
             if value is None:
                 raise UserError(f"--{name} is missing; --model={subject.model} needs it.")
     positive = ("image_size", "train_images", "test_images", "calibration_images", "neighbours")
-    positive += ("rounding_iterations",)
+    positive += ("rounding_iterations", "curve_images")
     for name in (*positive, "epochs", "batch_size"):
         if values[name] is not None and values[name] < 1:
             raise UserError(f"--{name}={values[name]} cannot be used; allowed: 1 and above.")

@@ -101,6 +101,11 @@ def task_of(
         UserError: when settings do not fit the data.
     """
     _check_sizes(config, len(data.train_images))
+    curve_images, images = config.measurement.curve_images, len(data.test_images)
+    if curve_images is not None and curve_images > images:
+        raise UserError(
+            f"--curve_images={curve_images} with {images} test images; allowed: 1 to {images}."
+        )
     if "classifier" in config.protocols():
         subject.check_classifier(data.classes)
     size, channels = data.train_images.shape[1], data.train_images.shape[3]
@@ -114,6 +119,7 @@ def task_of(
         bit_widths=parse_bit_widths(config.measurement.bits),
         calibrator=lambda model: calibrator(model, calibration, plan.calibration),
         seed=config.measurement.seed,
+        curve_images=config.measurement.curve_images,
         post_training=lambda model: PostTraining(model, calibration, plan).at,
     )
 

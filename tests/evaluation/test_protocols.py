@@ -126,6 +126,15 @@ def test_learning_curves_have_a_point_for_every_epoch(task):
         assert found.curve[-1]["loss"] < found.curve[0]["loss"]
 
 
+def test_learning_curves_can_be_scored_on_the_first_images_alone(task):
+    # The second of four test images is the one on the wrong side.
+    short = dataclasses.replace(task, curve_images=1)
+    for found in protocols.finetune(short, TRAINING):
+        assert found.top1 == 0.75
+        if found.curve is not None:
+            assert found.curve[-1]["top1"] == 1.0
+
+
 def test_linear_classifier_is_the_probe_on_standardized_features(task):
     features = FeatureExtractor(task.backbone)(task.data.train_images)
     probe = fit_linear_probe(features, task.data.train_labels, 2)

@@ -183,7 +183,9 @@ def _frozen_cached(
         .repeat()
     )
     logits = FeatureExtractor(head)
-    return _fit(task, training, head, bits, FLOAT, batches, lambda: logits(test))
+    return _fit(
+        task, training, head, bits, FLOAT, batches, lambda count: logits(test[:count])
+    )  # fmt: skip
 
 
 def _frozen_augmented(
@@ -201,7 +203,7 @@ def _frozen_augmented(
     batches = _augmented(task, task.split, training.batch_size)
     return _fit(
         task, training, network, bits, bits, batches,
-        lambda: logits(task.data.test_images, bits), ranges="recorded",
+        lambda count: logits(task.data.test_images[:count], bits), ranges="recorded",
     )  # fmt: skip
 
 
@@ -225,13 +227,22 @@ def _fit_network(
 ) -> Accuracy:
     logits, observe = FeatureExtractor(network), task.calibrator(network)
 
-    def scores() -> np.ndarray:
+    def scores(count: int | None) -> np.ndarray:
         if not bits.is_float:
             observe()(bits)
-        return logits(task.data.test_images, bits)
+        return logits(task.data.test_images[:count], bits)
 
-    batches = _augmented(task, split, training.batch_size)
-    return _fit(task, training, network, bits, bits, batches, scores, images=split.size)
+    return _fit(
+        task,
+        training,
+        network,
+        bits,
+        bits,
+        _augmented(task, split, training.batch_size),
+        scores,
+        images=split.size,
+        curve_images=task.curve_images,
+    )
 
 
 def _fit(
@@ -241,11 +252,15 @@ def _fit(
     bits: BitWidth,
     training_bits: BitWidth,
     batches: tf.data.Dataset,
-    scores: Callable[[], np.ndarray],
+    scores: Callable[[int | None], np.ndarray],
     images: int | None = None,
     ranges: str = "tensor",
+    curve_images: int | None = None,
 ) -> Accuracy:
-    """Trains a classifier; returns its last accuracy and its learning curve."""
+    """Trains a classifier; returns its last accuracy and its learning curve.
+
+    `scores` gives those of the first so many test images, or of all for None.
+    """
     images = images or task.split.size
     if training.batch_size > images:
         raise UserError(
@@ -261,10 +276,10 @@ def _fit(
         training.epochs,
         training.optimizer(steps),
         training_bits,
-        score=lambda: accuracy_of(scores(), labels, bits).top1,
+        score=lambda: accuracy_of(scores(curve_images), labels[:curve_images], bits).top1,
         ranges=ranges,
     )
-    return dataclasses.replace(accuracy_of(scores(), labels, bits), curve=curve)
+    return dataclasses.replace(accuracy_of(scores(None), labels, bits), curve=curve)
 
 
 def _augmented(task: Task, split: Split, batch_size: int) -> tf.data.Dataset:

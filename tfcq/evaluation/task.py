@@ -46,6 +46,8 @@ class Task:
         seed: seed of subsets, order and augmentation.
         post_training: returns, for a trained model, a function from a bit-width to the model that
             is run at it; None where nothing but ranges changes between bit-widths.
+        curve_images: how many test images, the first ones, score the epochs of a training of the
+            whole network; None for all. Its last accuracy is always that of all.
     """
 
     backbone: QuantizableModel
@@ -57,6 +59,7 @@ class Task:
     calibrator: Callable[[QuantizableModel], Callable[[], SetRanges]]
     seed: int = 0
     post_training: Callable[[QuantizableModel], Quantized] | None = None
+    curve_images: int | None = None
 
     def quantized(self, model: QuantizableModel) -> Quantized:
         """Returns a function from a bit-width to the model, quantized after training for it.
