@@ -198,9 +198,10 @@ def test_scales_that_would_never_be_trained_are_refused(kind, recipe):
 
 
 def test_names_that_settings_know_are_those_of_the_code():
-    from tfcq import evaluation_settings, settings
+    from tfcq import evaluation_settings, settings, subject
     from tfcq.backbones import cifar_resnet, resnet
-    from tfcq.post_training import ranges
+    from tfcq.evaluation import classifier
+    from tfcq.post_training import plan, ranges, weights
     from tfcq.pretraining import byol, frameworks, pretrainer
     from tfcq.training import distribution, optimizers, schedules
 
@@ -214,6 +215,9 @@ def test_names_that_settings_know_are_those_of_the_code():
     assert set(REGRESSION_LOSSES) == set(byol.REGRESSIONS)
     assert set(evaluation_settings.PROTOCOLS) == set(evaluation_settings.USED_BY)
     assert set(evaluation_settings.CALIBRATIONS) == set(ranges.RANGES)
+    assert set(evaluation_settings.WEIGHT_SCALES) == set(weights.WEIGHT_SCALES)
+    assert set(evaluation_settings.ROUNDINGS) == set(plan.ROUNDINGS)
+    assert subject.CLASSIFIER == classifier.CLASSIFIER
 
 
 def test_setting_with_effect_is_taken():

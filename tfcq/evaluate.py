@@ -64,6 +64,7 @@ def evaluate(config: EvaluationConfig) -> list[pathlib.Path]:
     seed, chosen = config.measurement.seed, config.calibration
     keras.utils.set_random_seed(seed)
     subject = open_subject(config)
+    measurement.check_kept(config, subject)
     split, data = evaluation_data.labelled_images(
         subject.data, subject.model, config.data.test_images
     )
@@ -99,9 +100,17 @@ def _settings(config: EvaluationConfig, protocol: str) -> dict[str, Any]:
 
     measured = dataclasses.asdict(config.measurement)
     used = {name: measured[name] for name in USED_BY[protocol] if name in measured}
-    used.pop("seed", None)
-    steps = dataclasses.asdict(config.post_training)
-    used |= {name: steps[name] for name in USED_BY[protocol] if name in steps}
+    for name in ("seed", "keep_classifiers"):
+        used.pop(name, None)
+    if used.get("curve_images", 0) is None:
+        used.pop("curve_images")
+    # What was not asked for is left out, so that records of before a flag came are the same.
+    usual = type(config.post_training)()
+    used |= {
+        name: value
+        for name, value in dataclasses.asdict(config.post_training).items()
+        if name in USED_BY[protocol] and value != getattr(usual, name)
+    }
     if protocol in PRESETS:
         used |= dataclasses.asdict(config.optimization(protocol))
         preset = config.training.preset or next(iter(PRESETS[protocol]))

@@ -10,6 +10,7 @@ from tfcq.config import CALIBRATION_IMAGES
 from tfcq.errors import UserError, unknown_choice
 from tfcq.nn.policies import POLICIES, parse_bits_by_layer
 from tfcq.protocol_presets import PRESETS
+from tfcq.quantization.bitwidths import parse_bit_widths
 from tfcq.settings import LEARNING_RATE_SCHEDULES, OPTIMIZERS, OptimizationSettings, setting
 
 PROTOCOLS = ("linear", "knn", "finetune", "semi", "qat", "classifier")
@@ -114,7 +115,7 @@ class ProtocolSettings:
     keep_classifiers: bool = setting(
         False, "finetune, semi, qat: save what was trained beside the results"
     )
-    seed: int = setting(0, "seed of subsets, order and augmentation")
+    seed: int = setting(0, "seed of subsets, order, augmentation and learned rounding")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,6 +143,7 @@ USED_BY: dict[str, tuple[str, ...]] = {
     "finetune": (
         "label_share",
         "from_scratch",
+        "curve_images",
         "keep_classifiers",
         "seed",
         *_TRAINING,
@@ -268,6 +270,11 @@ def _check(config: EvaluationConfig, values: dict[str, object]) -> None:
             raise UserError(f"--{name}={values[name]} cannot be used; allowed: 0 to {2**32 - 1}.")
     if subject.layer_bits is not None:
         parse_bits_by_layer(subject.layer_bits)
+        if subject.policy is None:
+            raise UserError(
+                "--policy is missing; --layer_bits needs one to depart from, such as "
+                "--policy=paper."
+            )
     for protocol in config.protocols():
         if protocol in PRESETS:
             _check_milestones(protocol, config.optimization(protocol))
@@ -294,22 +301,36 @@ def _check_milestones(protocol: str, settings: OptimizationSettings) -> None:
 def _check_used(config: EvaluationConfig, given: set[str]) -> None:
     protocols = config.protocols()
     used = {name for protocol in protocols for name in USED_BY[protocol]}
+    learned = config.post_training.rounding != "nearest"
+    if learned and any("rounding" in USED_BY[protocol] for protocol in protocols):
+        used.add("seed")
     known = {name for names in USED_BY.values() for name in names}
     names = ", ".join(protocols)
     for name in sorted(given & known - used):
         raise UserError(f"--{name} has no effect here: {names} does not use it; leave it out.")
+    _check_steps(config, given)
     own_scales = QAT_QUANTIZERS[config.measurement.quantizer][1] != "minmax"
     if "qat" in protocols and own_scales and config.calibration.calibration != "minmax":
         raise UserError(
             f"--calibration has no effect here: quantizer {config.measurement.quantizer!r} of qat "
             "has no range to calibrate; leave it out."
         )
+    if "output_dir" in given and config.subject.model is None:
+        raise UserError("--output_dir has no effect here: a run's results lie in its folder.")
+    if "preset" in given and sum(protocol in PRESETS for protocol in protocols) > 1:
+        raise UserError(f"--preset with several protocols that train: {names}; name one.")
+
+
+def _check_steps(config: EvaluationConfig, given: set[str]) -> None:
+    """Refuses steps after training that would change nothing."""
+    steps = sorted(given & set(_STEPS))
+    if steps and all(bits.is_float for bits in parse_bit_widths(config.measurement.bits)):
+        raise UserError(
+            f"--{steps[0]} has no effect here: --bits={config.measurement.bits} quantizes nothing; "
+            "allowed with bit-widths such as 4w4a."
+        )
     if "rounding_iterations" in given and config.post_training.rounding == "nearest":
         raise UserError(
             "--rounding_iterations has no effect here: --rounding=nearest learns nothing; allowed "
             "with --rounding=adaround or block."
         )
-    if "output_dir" in given and config.subject.model is None:
-        raise UserError("--output_dir has no effect here: a run's results lie in its folder.")
-    if "preset" in given and sum(protocol in PRESETS for protocol in protocols) > 1:
-        raise UserError(f"--preset with several protocols that train: {names}; name one.")

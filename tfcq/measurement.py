@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import pathlib
 from collections.abc import Iterator
 
 import numpy as np
@@ -20,10 +21,10 @@ from tfcq.evaluation_settings import QAT_QUANTIZERS, EvaluationConfig
 from tfcq.files import whole_file
 from tfcq.nn.float_model import requantizable
 from tfcq.nn.quantizable import QuantizableModel
-from tfcq.post_training.plan import Plan, PostTraining, calibrator
+from tfcq.post_training.plan import Plan, PostTraining, calibrator, check_plan
 from tfcq.post_training.rounding import RoundingSettings
 from tfcq.protocol_presets import PRESETS
-from tfcq.quantization.bitwidths import BitWidth, parse_bit_widths
+from tfcq.quantization.bitwidths import FLOAT, BitWidth, parse_bit_widths
 from tfcq.subject import Subject
 
 
@@ -110,6 +111,7 @@ def task_of(
         subject.check_classifier(data.classes)
     size, channels = data.train_images.shape[1], data.train_images.shape[3]
     plan = post_training_plan(config)
+    check_plan(subject.model, plan)
     return Task(
         backbone=subject.model,
         split=split,
@@ -131,7 +133,8 @@ def post_training_plan(config: EvaluationConfig) -> Plan:
         config: the settings.
     """
     steps = dataclasses.asdict(config.post_training)
-    learning = RoundingSettings(iterations=steps.pop("rounding_iterations"))
+    iterations = steps.pop("rounding_iterations")
+    learning = RoundingSettings(iterations=iterations, seed=config.measurement.seed)
     return Plan(calibration=config.calibration.calibration, learning=learning, **steps)
 
 
@@ -154,6 +157,32 @@ def stem_of(config: EvaluationConfig, protocol: str) -> str:
     return "_".join(parts)
 
 
+def check_kept(config: EvaluationConfig, subject: Subject) -> None:
+    """Refuses to replace a classifier that an earlier evaluation kept.
+
+    Args:
+        config: the settings.
+        subject: what is evaluated.
+
+    Raises:
+        UserError: naming the file.
+    """
+    if not config.measurement.keep_classifiers:
+        return
+    for protocol in config.protocols():
+        widths = parse_bit_widths(config.measurement.bits) if protocol != "finetune" else (FLOAT,)
+        for bits in widths:
+            file = _kept_file(config, subject, protocol, bits)
+            if protocol in ("finetune", "semi", "qat") and file.exists():
+                raise UserError(f"{file} exists; move it away, or leave out --keep_classifiers.")
+
+
+def _kept_file(
+    config: EvaluationConfig, subject: Subject, protocol: str, bits: BitWidth
+) -> pathlib.Path:
+    return subject.results / f"{stem_of(config, protocol)}_{bits}.keras"
+
+
 def _keep(
     config: EvaluationConfig,
     subject: Subject,
@@ -164,7 +193,7 @@ def _keep(
     """Writes a trained network beside the results, if that was asked for."""
     if not config.measurement.keep_classifiers:
         return
-    file = subject.results / f"{stem_of(config, protocol)}_{bits}.keras"
+    file = _kept_file(config, subject, protocol, bits)
     with whole_file(file) as temporary:
         network.save(temporary)
     print(f"Classifier: {file}", flush=True)

@@ -175,13 +175,13 @@ def _embeddings(
 
 
 def _embedding(name: str, folder: RunFolder, bits: Sequence[BitWidth], images: int) -> "Embedding":
-    from tfcq import build
+    from tfcq import build, evaluation_data
     from tfcq.evaluation.calibration import calibrate
     from tfcq.evaluation.features import FeatureExtractor
     from tfcq.reporting.embedding import Embedding, tsne
 
     backbone = build.trained_backbone(folder)
-    split, data = build.labelled_images(folder.load().data, backbone)
+    split, data = evaluation_data.labelled_images(folder.load().data, backbone)
     calibrate(backbone, data.train_images[:CALIBRATION_IMAGES])
     features, shown = FeatureExtractor(backbone), data.test_images[:images]
     points = {}

@@ -14,6 +14,9 @@ from tfcq.pretraining.recipes import recipe_named
 from tfcq.run_folder import RunFolder
 from tfcq.settings import DataSettings
 
+# The name of `tfcq.evaluation.classifier.CLASSIFIER`, which needs TensorFlow.
+CLASSIFIER = "classifier"
+
 if TYPE_CHECKING:
     import keras
 
@@ -128,10 +131,10 @@ def _run(config: EvaluationConfig) -> Subject:
     folder = RunFolder(config.subject.run_dir)
     run = folder.load()
     name, layer_bits = config.subject.policy, config.subject.layer_bits
-    policy = _with_layer_bits(policy_named(name) if name else _policy_of(run), layer_bits)
+    policy = _with_layer_bits(policy_named(name), layer_bits) if name else _policy_of(run)
     method = run.method
     return Subject(
-        model=build.trained_backbone(folder, policy if name or layer_bits else None),
+        model=build.trained_backbone(folder, policy if name else None),
         policy=policy,
         data=_data(config, run.data),
         results=folder.evaluation,
@@ -173,11 +176,9 @@ def _model(config: EvaluationConfig) -> Subject:
     policy = _with_layer_bits(policy_named(subject.policy or "paper"), subject.layer_bits)
     _check_form(model, subject.model, adds_layers=config.protocols() != ("classifier",))
     own = isinstance(model, QuantizableModel) and subject.policy is None
-    if own and subject.layer_bits is not None:
-        raise UserError(
-            f"--layer_bits with {subject.model}, which brings its own quantizers; allowed with "
-            "--policy, such as --policy=paper."
-        )
+    if _has_float_classifier(model):
+        # What `--keep_classifiers` saved: the classifier stays float under another policy too.
+        policy = dataclasses.replace(policy, overrides=((CLASSIFIER, "fp"), *policy.overrides))
     policy_name = _named("the model's own" if own else policy.name, subject.layer_bits)
     if not isinstance(model, QuantizableModel):
         model = quantizable(model, policy)
@@ -185,6 +186,16 @@ def _model(config: EvaluationConfig) -> Subject:
         model = requantizable(model, policy)
     folder = pathlib.Path(subject.output_dir)
     return Subject(model, policy, data, folder, subject.model, subject.model, policy_name)
+
+
+def _has_float_classifier(model: "keras.Model") -> bool:
+    from keras import layers
+
+    from tfcq.nn.quantizable import QuantizableModel
+
+    return isinstance(model, QuantizableModel) and any(
+        layer.name == CLASSIFIER and type(layer) is layers.Dense for layer in model.layers
+    )
 
 
 def _check_form(model: "keras.Model", name: str, adds_layers: bool) -> None:
@@ -200,7 +211,7 @@ def _check_form(model: "keras.Model", name: str, adds_layers: bool) -> None:
             f"{name} turns shape {tuple(taken)} into {tuple(given)}; allowed: [batch, height, "
             "width, channels] into [batch, width]. Add keras.layers.GlobalAveragePooling2D()."
         )
-    for reserved in ("classifier", "standardized"):
+    for reserved in (CLASSIFIER, "standardized"):
         if adds_layers and any(layer.name == reserved for layer in model.layers):
             raise UserError(
                 f"{name} has a layer named {reserved!r}, which evaluation adds; rename it."

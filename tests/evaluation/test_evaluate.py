@@ -104,7 +104,7 @@ def test_steps_after_training_are_taken_and_recorded(run):
     for scales in ("max", "mse"):
         evaluate.main(command(weight_scales=scales, calibration_images=50, **values))
         newest = read(run, "knn")
-        assert newest["settings"]["weight_scales"] == scales
+        assert newest["settings"].get("weight_scales", "max") == scales
         found[scales] = [entry["top1"] for entry in newest["results"]]
     assert found["mse"][0] == found["max"][0]
     assert found["mse"][1] != found["max"][1]
@@ -122,18 +122,29 @@ def test_bits_of_single_layers_can_be_named(run):
 
 
 def test_kept_classifier_scores_what_was_reported(run):
-    options = {"epochs": 1, "learning_rate_schedule": "cosine", "policy": "paper"}
-    evaluate.main(
-        command(run_dir=str(run.path), protocol="finetune", bits="fp,4w8a", keep_classifiers=True,
-                **options)
-    )  # fmt: skip
-    reported = [entry["top1"] for entry in read(run, "finetune")["results"]]
+    options = {
+        "run_dir": str(run.path), "protocol": "finetune", "bits": "fp,4w8a", "epochs": 1,
+        "learning_rate_schedule": "cosine", "policy": "paper", "keep_classifiers": True,
+        "curve_images": 100,
+    }  # fmt: skip
+    evaluate.main(command(**options))
+    found = read(run, "finetune")
+    assert found["settings"]["curve_images"] == 100
+    reported = [entry["top1"] for entry in found["results"]]
+    with pytest.raises(UserError, match="finetune_fp.keras exists"):
+        evaluate.main(command(**options))
     file = run.evaluation / "finetune_fp.keras"
     evaluate.main(
         command(model=file, output_dir=run.evaluation, dataset="digits", protocol="classifier",
                 bits="fp,4w8a")
     )  # fmt: skip
     assert [entry["top1"] for entry in read(run, "classifier")["results"]] == reported
+    # Under a policy that is named the classifier stays float too.
+    evaluate.main(
+        command(model=file, output_dir=run.evaluation, dataset="digits", protocol="classifier",
+                bits="4w8a", policy="paper")
+    )  # fmt: skip
+    assert read(run, "classifier")["results"][0]["top1"] == reported[1]
     file.unlink()
 
 
@@ -270,6 +281,9 @@ def test_unreadable_files_are_told_in_one_line(run, tmp_path):
         ({"run_dir": "x", "rounding": "adaruond"}, "'adaruond'.*Did you mean 'adaround'"),
         ({"run_dir": "x", "rounding_iterations": 5}, "--rounding_iterations has no effect"),
         ({"run_dir": "x", "keep_classifiers": True}, "--keep_classifiers has no effect"),
+        ({"run_dir": "x", "layer_bits": "stem:8w8a"}, "--policy is missing; --layer_bits needs"),
+        ({"run_dir": "x", "layer_bits": "a:8w8a,a:4w4a"}, "name 'a' twice"),
+        ({"run_dir": "x", "equalize": True, "bits": "fp"}, "--bits=fp quantizes nothing"),
         ({"run_dir": "x", "layer_bits": "stem"}, "'stem' cannot be read; allowed: PATTERN:BITS"),
         ({"run_dir": "x", "layer_bits": "stem:1w8a"}, "'1w8a'; allowed: 'fp', '8w8a'"),
         ({"run_dir": "x", "policy": "int4"}, "policy 'int4'.*Did you mean 'int8'"),

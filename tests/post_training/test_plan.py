@@ -1,5 +1,6 @@
 """A plan takes the steps it names, in order, on a copy."""
 
+import keras
 import numpy as np
 import pytest
 
@@ -7,14 +8,14 @@ from tests.post_training.networks import quantizable_network, small_images
 from tfcq.errors import UserError
 from tfcq.evaluation.calibration import calibrate
 from tfcq.evaluation.classifier import copy_of
-from tfcq.nn.quantizable import QuantizableModel
+from tfcq.nn.quantizable import QuantizableModel, quantizable
 from tfcq.post_training.batch_norm import reestimate_batch_norm
 from tfcq.post_training.bias_correction import correct_biases
 from tfcq.post_training.equalization import equalize
 from tfcq.post_training.graph import kernel_layers
 from tfcq.post_training.mixed_precision import kernel_sizes
 from tfcq.post_training.observation import observe
-from tfcq.post_training.plan import Plan, PostTraining
+from tfcq.post_training.plan import Plan, PostTraining, check_plan
 from tfcq.post_training.rounding import RoundingSettings, learn_rounding
 from tfcq.post_training.weights import with_stored_scales
 from tfcq.quantization.bitwidths import FLOAT, BitWidth
@@ -95,9 +96,48 @@ def test_equalization_comes_first_and_ranges_are_those_of_the_equalized_network(
     np.testing.assert_array_equal(model.get_weights()[0], other.get_weights()[0])
 
 
+def test_steps_follow_each_other_in_the_order_of_the_plan():
+    plan = Plan(
+        calibration="mse", weight_scales="mse", rounding="block", reestimate_batch_norm=True,
+        correct_biases=True, learning=QUICK,
+    )  # fmt: skip
+    found = PostTraining(quantizable_network(), IMAGES, plan).at(BITS)
+    model = quantizable_network()
+    observe(model, IMAGES).set_ranges("mse", BITS.activations)
+    copy = with_stored_scales(model, BITS.weights, "mse")
+    learn_rounding(copy, model, IMAGES, BITS, "block", QUICK)
+    reestimate_batch_norm(copy, IMAGES, BITS)
+    correct_biases(copy, model, IMAGES, BITS)
+    np.testing.assert_array_equal(outputs(found), outputs(copy))
+
+
+def test_bit_widths_do_not_depend_on_those_asked_for_before():
+    plan = Plan(calibration="mse", weight_scales="mse", mixed_precision=True)
+    quantized = PostTraining(quantizable_network(), IMAGES, plan)
+    first = outputs(quantized.at(BITS))
+    outputs(quantized.at(BitWidth(8, 8)))
+    np.testing.assert_array_equal(outputs(quantized.at(BITS)), first)
+
+
+def test_steps_that_a_model_does_not_allow_are_told_before_they_are_taken():
+    flat = keras.Input((8,))
+    dense = quantizable(keras.Model(flat, keras.layers.Dense(2)(flat)), "uniform")
+    with pytest.raises(UserError, match="no batch norm to re-estimate"):
+        check_plan(dense, Plan(reestimate_batch_norm=True))
+    with pytest.raises(UserError, match="no pair of layers to equalize"):
+        check_plan(dense, Plan(equalize=True))
+    linear = quantizable_network("contrastive_quant")
+    with pytest.raises(UserError, match="--policy=paper on the command line"):
+        check_plan(linear, Plan(rounding="adaround"))
+    with pytest.raises(UserError, match="no range to calibrate"):
+        check_plan(linear, Plan(calibration="mse"))
+    check_plan(linear, Plan())
+
+
 @pytest.mark.parametrize("policy", ["uniform", "paper"])
-def test_mixed_bits_take_no_more_room_than_uniform_ones(policy):
+def test_mixed_bits_take_no_more_room_than_uniform_ones_and_fixed_ones_stay(policy):
     model = quantizable_network(policy)
+    fixed = {layer.name: layer.weight_quantizer.bits for layer in kernel_layers(model)}
     sizes = kernel_sizes(model)
     uniform = {
         layer.name: layer.weight_quantizer.chosen_bits(BITS.weights)
@@ -109,6 +149,7 @@ def test_mixed_bits_take_no_more_room_than_uniform_ones(policy):
             (("uniform", uniform), ("mixed", mixed))}  # fmt: skip
     assert room["mixed"] <= room["uniform"]
     assert mixed != uniform
+    assert {n: b for n, b in fixed.items() if b} == {n: mixed[n] for n, b in fixed.items() if b}
 
 
 def test_unknown_names_and_bits_of_other_layers_are_refused():

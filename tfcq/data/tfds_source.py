@@ -59,7 +59,8 @@ class TfdsSource:
             for split, parts in _PARTS.items()
             if any(part in known for part in parts)
         }
-        if self._builder.name in TRAINED_WITH_VALIDATION and {"train", "validation"} <= set(known):
+        whole = {"train", "validation", "test"} <= set(known)
+        if whole and self._builder.name in TRAINED_WITH_VALIDATION:
             self._parts["train"] = "train+validation"
         self.splits = tuple(self._parts)
 
@@ -72,7 +73,7 @@ class TfdsSource:
         if name not in self._parts:
             raise missing_split(self.name, name, self.splits)
         info = self._builder.info
-        part = info.splits[self._parts[name]]
+        parts = [info.splits[part] for part in self._parts[name].split("+")]
         image, label = self._image, self._label
         feature = info.features[image]
         wanted = {image: True} | ({label: True} if label else {})
@@ -100,7 +101,9 @@ class TfdsSource:
             class_names=tuple(info.features[label].names) if label else None,
             records=examples.enumerate().map(record_of),
             decode=decode,
-            record_bytes=max(1, part.num_bytes // max(1, part.num_examples)),
+            record_bytes=max(
+                1, sum(p.num_bytes for p in parts) // max(1, sum(p.num_examples for p in parts))
+            ),
         )
 
     def _image_feature(self) -> str:

@@ -2,9 +2,12 @@
 
 import keras
 
+from tfcq.errors import UserError
+from tfcq.nn.activation_quantizer import ActivationQuantizer
+
 
 def copy_weights(source: keras.Model, target: keras.Model) -> None:
-    """Copies the weights of layers that both models have, by their names.
+    """Copies the weights of layers by their names; activation quantizers may be on one side alone.
 
     Learned and stored scales stand behind a layer's own weights: where one side has them and the
     other has not, they are left as they are. Nested models are copied alike.
@@ -12,14 +15,26 @@ def copy_weights(source: keras.Model, target: keras.Model) -> None:
     Args:
         source: the model whose weights are copied.
         target: the model that receives them.
+
+    Raises:
+        UserError: when another layer with weights is on one side alone.
     """
-    known = {layer.name for layer in source.layers}
-    for layer in target.layers:
-        if layer.name not in known:
-            continue
-        original = source.get_layer(layer.name)
-        if isinstance(layer, keras.Model):
-            copy_weights(original, layer)
-        elif layer.weights:
-            own, given = layer.get_weights(), original.get_weights()
-            layer.set_weights([*given[: len(own)], *own[len(given) :]])
+    originals, copies = _layers(source), _layers(target)
+    for name in sorted(originals.keys() ^ copies.keys()):
+        layer = originals.get(name) or copies.get(name)
+        if layer.weights and not isinstance(layer, ActivationQuantizer):
+            raise UserError(
+                f"Layer {name!r} with weights is in one of {source.name!r} and its copy; allowed: "
+                "the same layers in both."
+            )
+    for name in originals.keys() & copies.keys():
+        original, copy = originals[name], copies[name]
+        if isinstance(copy, keras.Model):
+            copy_weights(original, copy)
+        elif copy.weights:
+            own, given = copy.get_weights(), original.get_weights()
+            copy.set_weights([*given[: len(own)], *own[len(given) :]])
+
+
+def _layers(model: keras.Model) -> dict[str, keras.layers.Layer]:
+    return {layer.name: layer for layer in model.layers}

@@ -56,7 +56,8 @@ def parse_bits_by_layer(text: str) -> tuple[tuple[str, str], ...]:
         text: the pairs; of two patterns that fit a layer the first counts.
 
     Raises:
-        UserError: on any other form, and on bits that `parse_layer_bits` refuses.
+        UserError: on any other form, a pattern that stands twice, and bits that
+            `parse_layer_bits` refuses.
     """
     pairs = []
     for part in text.split(","):
@@ -67,6 +68,8 @@ def parse_bits_by_layer(text: str) -> tuple[tuple[str, str], ...]:
                 "stem:8w8a."
             )
         parse_layer_bits(bits)
+        if any(pattern == other for other, _ in pairs):
+            raise UserError(f"Layer bits name {pattern!r} twice; name it once.")
         pairs.append((pattern, bits))
     return tuple(pairs)
 

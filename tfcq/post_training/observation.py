@@ -89,7 +89,8 @@ def activation_quantizers(model: keras.Model) -> Iterator[ActivationQuantizer]:
                 raise UserError(
                     f"Layer {layer.name!r} is quantized by {type(layer.quantizer).__name__}, which "
                     "has no range to calibrate; allowed: 'minmax'. tfcq.requantizable(model, "
-                    "'paper') makes such a model from the same weights."
+                    "'paper') makes such a model from the same weights, --policy=paper on the "
+                    "command line."
                 )
             yield layer
 

@@ -3,9 +3,10 @@
 import dataclasses
 from collections.abc import Callable, Mapping
 
+import keras
 import numpy as np
 
-from tfcq.errors import unknown_choice
+from tfcq.errors import UserError, unknown_choice
 from tfcq.evaluation.calibration import Calibrator
 from tfcq.evaluation.classifier import copy_of
 from tfcq.evaluation.task import SetRanges
@@ -13,12 +14,16 @@ from tfcq.nn.quantizable import QuantizableModel
 from tfcq.post_training.batch_norm import reestimate_batch_norm
 from tfcq.post_training.bias_correction import correct_biases
 from tfcq.post_training.equalization import equalize
-from tfcq.post_training.graph import kernel_layers
+from tfcq.post_training.graph import kernel_layers, parts_of
 from tfcq.post_training.mixed_precision import allocate, kernel_sizes, scan_sensitivities
-from tfcq.post_training.observation import Observations, observe
+from tfcq.post_training.observation import Observations, activation_quantizers, observe
 from tfcq.post_training.ranges import RANGES
 from tfcq.post_training.rounding import RoundingSettings, learn_rounding
-from tfcq.post_training.weights import WEIGHT_SCALES, with_stored_scales
+from tfcq.post_training.weights import (
+    WEIGHT_SCALES,
+    check_weight_quantizer,
+    with_stored_scales,
+)
 from tfcq.quantization.bitwidths import BitWidth
 
 # What is rounded together, see `learn_rounding`; None where nothing is learned.
@@ -34,7 +39,7 @@ class Plan:
         equalize: whether weight ranges move from channel to channel first (`equalize`).
         calibration: how activation ranges are found, a name in `RANGES`.
         mixed_precision: whether weight bits go where they matter most, in the same size in all
-            (`scan_sensitivities`, `allocate`).
+            (`scan_sensitivities`, `allocate`); layers with fixed bits keep them.
         weight_scales: how weight scales are found, a name in `WEIGHT_SCALES`.
         rounding: `"nearest"`, or learned by layer (`"adaround"`) or by `"block"`.
         reestimate_batch_norm: whether batch norms take the statistics of the quantized pass.
@@ -73,6 +78,37 @@ class Plan:
             or self.weight_scales != "max"
             or ROUNDINGS[self.rounding] is not None
         )
+
+
+def check_plan(model: QuantizableModel, plan: Plan) -> None:
+    """Refuses a plan with a step that cannot be taken on a model, or changes nothing there.
+
+    Args:
+        model: a quantizable model.
+        plan: the steps.
+
+    Raises:
+        UserError: naming the layer or the step.
+    """
+    if plan.equalize or plan.changes_weights:
+        for layer in kernel_layers(model):
+            check_weight_quantizer(layer)
+    if plan.equalize or plan.calibration != "minmax":
+        # Raises at a quantizer without a range.
+        list(activation_quantizers(model))
+    learned = ROUNDINGS[plan.rounding] is not None
+    if learned or plan.reestimate_batch_norm or plan.correct_biases:
+        parts = parts_of(model)
+        norms = [
+            operation
+            for part in parts
+            for operation in part.operations
+            if isinstance(operation, keras.layers.BatchNormalization)
+        ]
+        if plan.reestimate_batch_norm and not norms:
+            raise UserError(f"Model {model.name!r} has no batch norm to re-estimate.")
+    if plan.equalize and not equalize(copy_of(model), iterations=1):
+        raise UserError(f"Model {model.name!r} has no pair of layers to equalize.")
 
 
 def calibrator(model: QuantizableModel, images: np.ndarray, method: str) -> Callable[[], SetRanges]:
@@ -133,8 +169,14 @@ class PostTraining:
     def at(self, bits: BitWidth) -> QuantizableModel:
         """Returns the model that is run at a bit-width: a prepared copy, or the model itself.
 
+        The model itself is the same object at every bit-width; its ranges are those of the last
+        one asked for.
+
         Args:
             bits: the bit-width; a float one needs no step.
+
+        Raises:
+            UserError: when no layer's bias can be corrected.
         """
         if bits.is_float:
             return self.source
@@ -149,26 +191,25 @@ class PostTraining:
             learn_rounding(copy, self.source, self.images, bits, unit, self.plan.learning)
         if self.plan.reestimate_batch_norm:
             reestimate_batch_norm(copy, self.images, bits)
-        if self.plan.correct_biases:
-            correct_biases(copy, self.source, self.images, bits)
+        if self.plan.correct_biases and not correct_biases(copy, self.source, self.images, bits):
+            raise UserError(f"Model {copy.name!r} has no bias to correct, and no batch norm.")
         return copy
 
     def _weight_bits(self, uniform: int) -> int | Mapping[str, int]:
         """Returns weight bits, by layer where they are mixed, of the same size as uniform ones."""
         if not self.plan.mixed_precision:
             return uniform
-        sizes = kernel_sizes(self.source)
-        budget = sum(
-            layer.weight_quantizer.chosen_bits(uniform) * sizes[layer.name]
+        fixed = {
+            layer.name: layer.weight_quantizer.bits
             for layer in kernel_layers(self.source)
-        )
-        missing = [bits for bits in {*range(2, 9), uniform} if not self._scanned(bits)]
-        found = {}
+            if layer.weight_quantizer.bits is not None
+        }
+        sizes = {n: s for n, s in kernel_sizes(self.source).items() if n not in fixed}
+        missing = {*range(2, 9), uniform}.difference(*self._sensitivities.values())
         if missing:
-            found = scan_sensitivities(self.source, self.images[:_SCANNED_IMAGES], missing)
-        for name, table in found.items():
-            self._sensitivities.setdefault(name, {}).update(table)
-        return allocate(self._sensitivities, sizes, budget)
-
-    def _scanned(self, bits: int) -> bool:
-        return any(bits in table for table in self._sensitivities.values())
+            images = self.images[:_SCANNED_IMAGES]
+            found = scan_sensitivities(self.source, images, sorted(missing))
+            for name in sizes:
+                self._sensitivities.setdefault(name, {}).update(found[name])
+        mixed = allocate(self._sensitivities, sizes, uniform * sum(sizes.values()))
+        return {**mixed, **fixed}

@@ -126,7 +126,7 @@ def check_weight_quantizer(layer: keras.layers.Layer) -> None:
         raise UserError(
             f"Layer {layer.name!r} is quantized by {type(quantizer).__name__}, which has scales "
             "of its own; allowed: 'minmax'. tfcq.requantizable(model, 'paper') makes such a model "
-            "from the same weights."
+            "from the same weights, --policy=paper on the command line."
         )
     if quantizer.rounding != "nearest":
         raise UserError(

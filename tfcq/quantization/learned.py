@@ -88,11 +88,13 @@ def learned_step_quantize(
         ratio = values / step_size
         clipped = clip(ratio, lowest, highest)
         level = tf.round(clipped)
+        inside = tf.equal(ratio, clipped)
 
         def gradient(upstream):
-            inside = tf.cast(tf.equal(ratio, clipped), dtype)
-            per_step = upstream * (level - inside * ratio)
-            return inside * upstream, gradient_scale * sum_to_shape_of(per_step, step_size)
+            # A ratio that overflowed was clipped; a product with it would be NaN.
+            per_step = level - tf.where(inside, ratio, tf.zeros((), dtype))
+            to_step_size = gradient_scale * sum_to_shape_of(upstream * per_step, step_size)
+            return tf.cast(inside, dtype) * upstream, to_step_size
 
         return level * step_size, gradient
 

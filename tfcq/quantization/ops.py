@@ -107,10 +107,14 @@ def fake_quantize(
         integer = _to_integer(ratio, rounding, seed)
         # Clipping before the zero point is added gives the same integers in fewer passes over `x`.
         level = clip(integer, lowest - zero_point, highest - zero_point)
+        # Kept for the backward pass, one byte an element, instead of two tensors of integers.
+        inside_bounds = tf.equal(integer, level)
 
         def gradient(upstream):
-            inside = tf.cast(tf.equal(integer, level), dtype)
-            to_scale = sum_to_shape_of(upstream * (level - inside * ratio), scale)
+            inside = tf.cast(inside_bounds, dtype)
+            # A ratio that overflowed was clipped; a product with it would be NaN.
+            per_scale = level - tf.where(inside_bounds, ratio, tf.zeros((), dtype))
+            to_scale = sum_to_shape_of(upstream * per_scale, scale)
             to_zero_point = sum_to_shape_of((inside - 1) * upstream * scale, zero_point)
             return inside * upstream, to_scale, to_zero_point
 
