@@ -5,6 +5,7 @@ import os
 
 import numpy as np
 import tensorflow as tf
+from absl import logging
 
 from tfcq.data import names
 from tfcq.data.sources import Record, Split, missing_split
@@ -17,6 +18,11 @@ except ImportError as error:
         "Data sets by name need TensorFlow Datasets; install it with"
         " `pip install tensorflow-datasets`."
     ) from error
+
+# TFDS tells of a deprecation in its own code, which nobody who reads a data set can mend.
+logging.get_absl_logger().addFilter(
+    lambda record: "`FeatureConnector.dtype` is deprecated" not in record.getMessage()
+)
 
 # Some data sets publish no labelled test part; their validation part then is the test.
 _PARTS = {"train": ("train",), "test": ("test", "validation")}
