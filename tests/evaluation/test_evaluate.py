@@ -125,7 +125,7 @@ def test_kept_classifier_scores_what_was_reported(run):
     options = {
         "run_dir": str(run.path), "protocol": "finetune", "bits": "fp,4w8a", "epochs": 1,
         "learning_rate_schedule": "cosine", "policy": "paper", "keep_classifiers": True,
-        "curve_images": 100,
+        "curve_images": 100, "train_images": 300, "test_images": 150,
     }  # fmt: skip
     evaluate.main(command(**options))
     found = read(run, "finetune")
@@ -136,13 +136,13 @@ def test_kept_classifier_scores_what_was_reported(run):
     file = run.evaluation / "finetune_fp.keras"
     evaluate.main(
         command(model=file, output_dir=run.evaluation, dataset="digits", protocol="classifier",
-                bits="fp,4w8a")
+                train_images=300, test_images=150, bits="fp,4w8a")
     )  # fmt: skip
     assert [entry["top1"] for entry in read(run, "classifier")["results"]] == reported
     # Under a policy that is named the classifier stays float too.
     evaluate.main(
         command(model=file, output_dir=run.evaluation, dataset="digits", protocol="classifier",
-                bits="4w8a", policy="paper")
+                train_images=300, test_images=150, bits="4w8a", policy="paper")
     )  # fmt: skip
     assert read(run, "classifier")["results"][0]["top1"] == reported[1]
     file.unlink()
