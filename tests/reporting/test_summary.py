@@ -112,6 +112,16 @@ def test_other_seed_or_versions_may_be_averaged_and_versions_are_told():
     assert any("different versions" in b.text for b in blocks if isinstance(b, Text))
 
 
+def test_runs_are_compared_though_they_have_names_and_weights_of_their_own():
+    records = [
+        evaluation({"fp": top1}, subject=f"simsiam, {recipe}", weights=recipe)
+        for recipe, top1 in (("float", 0.9), ("ssql", 0.8))
+    ]
+    runs = [run("a", linear(records[0]), recipe="float"), run("b", linear(records[1]))]
+    (comparison,) = compare(group_runs(runs))
+    assert [comparison.values(group, "fp") for group in (0, 1)] == [[0.9], [0.8]]
+
+
 def test_earlier_evaluation_of_one_run_meets_the_newest_of_another():
     old, new = evaluation({"fp": 0.9}), evaluation({"fp": 0.7}, settings={"epochs": 1})
     runs = [run("a0", linear(new, old)), run("a1", linear(evaluation({"fp": 0.8})), seed=1)]

@@ -14,8 +14,9 @@ from typing import Any
 from tfcq.reporting.run_record import RunRecord
 
 SEED = "seed"
-# Which differ between comparable evaluations; all other entries of a record decide its figures.
-_FREE = ("results", "earlier", SEED, "versions")
+# Which differ between comparable evaluations, the run itself above all; all other entries of a
+# record decide its figures.
+_FREE = ("results", "earlier", SEED, "versions", "subject", "weights")
 _LONGEST_NAME = 60
 
 
