@@ -220,6 +220,8 @@ def images_of(folder, classes):
      ({"a": 3, "b": 0}, "b")],
 )  # fmt: skip
 def test_classes_that_cannot_be_learned_leave_no_results(run, tmp_path, classes, text):
+    # Another test may or may not have evaluated the run in this process.
+    run.evaluation.mkdir(exist_ok=True)
     before = {path: path.read_bytes() for path in sorted(run.evaluation.iterdir())}
     with pytest.raises(UserError, match=text):
         evaluate.main(command(run_dir=str(run.path), dataset=images_of(tmp_path, classes)))
