@@ -1,6 +1,7 @@
 """The command writes JSON and picture, tells a table, and names files by what was evaluated."""
 
 import json
+import shutil
 
 import keras
 import numpy as np
@@ -32,7 +33,10 @@ def run(tmp_path_factory):
     return folder
 
 
-def test_files_and_table_are_written(run, capsys):
+def test_files_and_table_are_written(run, tmp_path, capsys):
+    # A copy, since other tests evaluate the run too.
+    ignored = shutil.ignore_patterns("evaluation")
+    run = RunFolder(shutil.copytree(run.path, tmp_path / "run", ignore=ignored))
     evaluate.main(command(run_dir=str(run.path), protocol="knn", bits="fp,4w8a"))
     assert sorted(path.name for path in run.evaluation.iterdir()) == ["knn.json", "knn.png"]
     found = json.loads((run.evaluation / "knn.json").read_text())
