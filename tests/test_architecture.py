@@ -21,6 +21,7 @@ FLOORS = [
         "tfcq.command_line",
         "tfcq.run_folder",
         "tfcq.evaluation_settings",
+        "tfcq.evaluation_flags",
         "tfcq.evaluation_data",
         "tfcq.measurement",
         "tfcq.protocol_presets",

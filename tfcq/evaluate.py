@@ -5,11 +5,8 @@ import pathlib
 from typing import TYPE_CHECKING, Any
 
 from tfcq import command_line
-from tfcq.evaluation_settings import (
-    GROUPS,
-    EvaluationConfig,
-    config_from_flags,
-)
+from tfcq.evaluation_flags import config_from_flags
+from tfcq.evaluation_settings import GROUPS, EvaluationConfig
 from tfcq.protocol_presets import PRESETS
 from tfcq.quantization.bitwidths import parse_bit_widths
 

@@ -1,14 +1,24 @@
-"""Exports a backbone to int8 and checks it: `python -m tfcq.export --run_dir=DIR`."""
+"""Exports a backbone or classifier to int8 and checks it: `python -m tfcq.export --run_dir=DIR`."""
 
 import dataclasses
 import json
-from typing import Any
+import pathlib
+from typing import TYPE_CHECKING, Any
 
 from tfcq import command_line
-from tfcq.config import CALIBRATION_HELP, CALIBRATION_IMAGES, Config
-from tfcq.errors import UserError
-from tfcq.nn.policies import POLICIES, policy_named
+from tfcq.evaluation_flags import config_from_flags
+from tfcq.evaluation_settings import (
+    CalibrationSettings,
+    EvaluationConfig,
+    EvaluationDataSettings,
+    PostTrainingSettings,
+    SubjectSettings,
+    defaults,
+)
 from tfcq.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from tfcq.subject import Subject
 
 EVALUATED = "8w8a"
 DEPLOYED_POLICY = "int8"
@@ -17,19 +27,22 @@ DEPLOYED_POLICY = "int8"
 def flag_set() -> command_line.FlagSet:
     """Returns the command's flags."""
     flags = command_line.FlagSet(
-        "Exports a trained backbone to int8 TFLite and compares it with what was evaluated."
+        "Exports a trained backbone or classifier to int8 TFLite and compares it with what was "
+        "evaluated."
     )
-    flags.add("Export", "run_dir", str, None, "folder of the run")
-    flags.add("Export", "min_agreement", float, 0.99, "exit with 1 below this top-1 agreement")
-    text = "quantize by this policy; int8 is what integer runtimes compute"
-    flags.add("Export", "policy", str, DEPLOYED_POLICY, text, tuple(POLICIES))
-    flags.add("Export", "calibration_images", int, None, CALIBRATION_HELP)
-    flags.add("Export", "test_images", int, None, "check on the first so many; default all")
+    flags.add_settings("Subject", SubjectSettings(policy=DEPLOYED_POLICY))
+    flags.add_settings("Data", EvaluationDataSettings())
+    flags.add_settings("Calibration", CalibrationSettings())
+    flags.add_settings("Post-training", PostTrainingSettings())
+    flags.add("Check", "min_agreement", float, 0.99, "exit with 1 below this top-1 agreement")
+    text = "the outputs are logits, compare them as they are; default under a linear probe"
+    flags.add("Check", "classifier", bool, False, text)
+    flags.add("Check", "seed", int, 0, "seed of the linear probe and of learned rounding")
     return flags
 
 
 def main(command: command_line.Command) -> int:
-    """Exports one run.
+    """Exports one run or model.
 
     Args:
         command: the parsed command line.
@@ -37,54 +50,41 @@ def main(command: command_line.Command) -> int:
     Returns:
         The exit code: 1 when the agreement is too low.
     """
-    values = command.values
-    if values["run_dir"] is None:
-        raise UserError("--run_dir is missing; give the folder of a run that tfcq.train made.")
-    if not 0 <= values["min_agreement"] <= 1:
-        raise UserError(f"--min_agreement={values['min_agreement']}; allowed: 0 to 1.")
-    for name in ("calibration_images", "test_images"):
-        if values[name] is not None and values[name] < 1:
-            raise UserError(f"--{name}={values[name]} cannot be used; allowed: 1 and above.")
-    policy_named(values["policy"])
-    folder = RunFolder(values["run_dir"])
-    config = folder.load()
-    command_line.quiet_start_up(values["verbosity"])
-    agreement = export(
-        config, folder, values["calibration_images"], values["test_images"], values["policy"]
-    )
-    if agreement < values["min_agreement"]:
+    values = dict(command.values)
+    verbosity, lowest = values.pop("verbosity"), values.pop("min_agreement")
+    classifier = values.pop("classifier")
+    from tfcq.errors import UserError
+    from tfcq.subject import check_subject
+
+    if not 0 <= lowest <= 1:
+        raise UserError(f"--min_agreement={lowest} cannot be used; allowed: 0 to 1.")
+    fixed = {"bits": EVALUATED, "protocol": "classifier" if classifier else "linear"}
+    config = config_from_flags({**defaults(), **values, **fixed}, command.given)
+    check_subject(config)
+    command_line.quiet_start_up(verbosity)
+    agreement = export(config)
+    if agreement < lowest:
         print(
             f"Top-1 agreement {agreement:.4f} with the {EVALUATED} simulation is under "
-            f"--min_agreement={values['min_agreement']}."
+            f"--min_agreement={lowest}."
         )
         return command_line.FAILURE
     return 0
 
 
-def export(
-    config: Config,
-    folder: RunFolder,
-    calibration_images: int | None,
-    test_images: int | None,
-    policy: str = DEPLOYED_POLICY,
-) -> float:
-    """Converts, compares with simulation and float, prints the table and writes the files.
+def export(config: EvaluationConfig) -> float:
+    """Converts, compares with simulation and float, prints the tables and writes the files.
 
     Args:
-        config: the run's settings.
-        folder: the run.
-        calibration_images: how many training images set the ranges; None for 1000, or all if fewer.
-        test_images: how many test images are compared; None for all.
-        policy: how the backbone is quantized, in the simulation and on the device; how far the
-            device is from the backbone as it was trained is told too.
+        config: the settings. Under the protocol `classifier` outputs are compared as logits, else
+            under a linear probe that is trained on the simulation's features.
 
     Returns:
-        Top-1 agreement of the int8 model with the 8w8a simulation, 0 to 1, under a linear
-        classifier trained on the simulation's features.
+        Top-1 agreement of the int8 model with the 8w8a simulation, 0 to 1.
 
     Raises:
-        UserError: when the data cannot be had, have no labels (agreement needs a classifier) or
-            fewer images than asked for, or the model cannot be converted.
+        UserError: when the subject or the data cannot be had or do not fit each other, there are
+            no labels, or the model cannot be converted.
     """
     import numpy as np
 
@@ -95,81 +95,128 @@ def export(
     from tfcq.evaluation.calibration import calibrate
     from tfcq.evaluation.features import FeatureExtractor
     from tfcq.evaluation.linear import fit_linear_probe
+    from tfcq.evaluation.records import weights_fingerprint
     from tfcq.files import whole_file, write_text
-    from tfcq.quantization.bitwidths import parse_bit_width
+    from tfcq.measurement import post_training_plan
+    from tfcq.post_training.plan import PostTraining, check_plan
+    from tfcq.quantization.bitwidths import FLOAT, parse_bit_width
+    from tfcq.subject import open_subject
 
-    backbone = build.trained_backbone(folder, policy)
-    _, data = evaluation_data.labelled_images(config.data, backbone)
-    calibration = evaluation_data.first_images(
-        "calibration_images", data.train_images, calibration_images, usual=CALIBRATION_IMAGES
+    chosen, bits = config.calibration, parse_bit_width(EVALUATED)
+    subject = open_subject(config)
+    _, data = evaluation_data.labelled_images(subject.data, subject.model, config.data.test_images)
+    calibration = evaluation_data.calibration_images(
+        data.train_images, chosen.calibration_images, chosen.calibration_seed
     )
-    images = evaluation_data.first_images("test_images", data.test_images, test_images)
-    calibrate(backbone, calibration)
-    files = {"int8": int8_tflite(backbone, calibration), "float": float_tflite(backbone)}
+    classifier = config.protocols() == ("classifier",)
+    if classifier:
+        subject.check_classifier(data.classes)
+    plan = post_training_plan(config)
+    check_plan(subject.model, plan)
+    quantized = PostTraining(subject.model, calibration, plan).at(bits)
+    files = {"int8": int8_tflite(quantized, calibration), "float": float_tflite(subject.model)}
     lite = {name: LiteModel(content) for name, content in files.items()}
 
-    features, bits = FeatureExtractor(backbone), parse_bit_width(EVALUATED)
-    train = features(data.train_images, bits)
-    classifier = fit_linear_probe(train, data.train_labels, data.classes)
-    computed = {"simulation": features(images, bits), "float": features(images)}
-    as_trained = build.trained_backbone(folder)
-    calibrate(as_trained, calibration)
-    trained_features = FeatureExtractor(as_trained)(images, bits)
-    deployed = lite["int8"](images)
-    lite["float"](images[:1])
-    pairs = {
-        "int8_against_simulation": (deployed, computed["simulation"]),
-        "int8_against_float": (deployed, computed["float"]),
-        "int8_against_simulation_as_trained": (deployed, trained_features),
-        "simulation_against_float": (computed["simulation"], computed["float"]),
+    images, features = data.test_images, FeatureExtractor(quantized)
+    if classifier:
+
+        def scores(outputs: np.ndarray) -> np.ndarray:
+            return outputs
+    else:
+        train = features(data.train_images, bits)
+        seed = config.measurement.seed
+        scores = fit_linear_probe(train, data.train_labels, data.classes, seed=seed).logits
+    outputs = {
+        "int8": lite["int8"](images),
+        "simulation": features(images, bits),
+        "float": FeatureExtractor(subject.model)(images, FLOAT),
     }
-    comparisons = {name: compare(*pair, classifier.logits) for name, pair in pairs.items()}
+    lite["float"](images[:1])
+    pairs = [("int8", "simulation"), ("int8", "float"), ("simulation", "float")]
+    own = _as_trained(config)
+    if own is not None:
+        calibrate(own.model, calibration)
+        outputs["simulation_as_trained"] = FeatureExtractor(own.model)(images, bits)
+        pairs.insert(2, ("int8", "simulation_as_trained"))
+    comparisons = {
+        f"{a}_against_{b}": dataclasses.asdict(compare(outputs[a], outputs[b], scores))
+        for a, b in pairs
+    }
     milliseconds = {
         name: 1000 * seconds
         for name, seconds in median_seconds({n: m.invoke for n, m in lite.items()}).items()
     }
-    labels = data.test_labels[: len(images)]
     top1 = {
-        name: float(np.mean(classifier.logits(found).argmax(axis=1) == labels))
-        for name, found in {"int8": deployed, **computed}.items()
+        name: float(np.mean(scores(outputs[name]).argmax(axis=1) == data.test_labels))
+        for name in ("int8", "simulation", "float")
     }
 
-    paths = {name: folder.export / f"{name}.tflite" for name in files}
+    folder = _folder(config, subject)
+    paths = {name: folder / f"{name}.tflite" for name in files}
     for name, content in files.items():
         with whole_file(paths[name]) as temporary:
             temporary.write_bytes(content)
-    agreement = comparisons["int8_against_simulation"].agreement
+    agreement = comparisons["int8_against_simulation"]["agreement"]
     figures = {
-        "dataset": config.data.dataset,
+        "dataset": subject.data.dataset,
+        "subject": subject.name,
+        "weights": weights_fingerprint(subject.model),
         "evaluated_bits": EVALUATED,
-        "policy": policy,
+        "policy": subject.policy_name,
+        "compared": "logits" if classifier else "features, under a linear probe",
         "agreement": agreement,
-        **{name: dataclasses.asdict(found) for name, found in comparisons.items()},
+        **comparisons,
         "top1": top1,
         "bytes": {name: len(content) for name, content in files.items()},
         "milliseconds_per_image": milliseconds,
-        "calibration_images": len(calibration),
+        "calibration": {
+            "method": chosen.calibration,
+            "images": len(calibration),
+            "seed": chosen.calibration_seed,
+        },
+        "post_training": _steps(config),
         "test_images": len(images),
         "versions": {**build.versions(), "ai_edge_litert": runtime_version()},
     }
-    write_text(folder.export / "int8.json", json.dumps(figures, indent=2) + "\n")
-    _print_tables(figures, {name: str(path) for name, path in paths.items()})
-    print(f"Figures: {folder.export / 'int8.json'}")
+    write_text(folder / "int8.json", json.dumps(figures, indent=2) + "\n")
+    _print_tables(figures, list(comparisons), {name: str(path) for name, path in paths.items()})
+    print(f"Figures: {folder / 'int8.json'}")
     return agreement
 
 
-def _print_tables(figures: dict[str, Any], paths: dict[str, str]) -> None:
+def _as_trained(config: EvaluationConfig) -> "Subject | None":
+    """Returns the subject with quantizers of its own; None where it has none."""
+    from tfcq.subject import open_subject
+
+    own = dataclasses.replace(config.subject, policy=None, layer_bits=None)
+    subject = open_subject(dataclasses.replace(config, subject=own))
+    return subject if subject.has_own_policy else None
+
+
+def _folder(config: EvaluationConfig, subject: "Subject") -> pathlib.Path:
+    run = config.subject.run_dir
+    return subject.results if run is None else RunFolder(run).export
+
+
+def _steps(config: EvaluationConfig) -> dict[str, Any]:
+    """Returns the steps after training that were asked for."""
+    usual = PostTrainingSettings()
+    steps = dataclasses.asdict(config.post_training)
+    return {name: value for name, value in steps.items() if value != getattr(usual, name)}
+
+
+def _print_tables(figures: dict[str, Any], comparisons: list[str], paths: dict[str, str]) -> None:
     from tfcq.reporting.tables import percent, table
 
     print(f"{figures['dataset']}, {figures['test_images']} test images")
     rows = []
-    names = ("simulation", "float", "simulation_as_trained")
-    for name in (*(f"int8_against_{other}" for other in names), "simulation_against_float"):
+    for name in comparisons:
         found = figures[name]
         title = name.replace("_", " ").replace("simulation", f"{EVALUATED} simulation")
         errors = f"{found['relative_l2']:.4f}", f"{found['largest_error']:.3f}"
         rows.append((title, percent(found["agreement"]), f"{found['cosine_mean']:.5f}", *errors))
-    print(table(("features", "same top-1 %", "cosine", "relative error", "largest error"), rows))
+    compared = figures["compared"].partition(",")[0]
+    print(table((compared, "same top-1 %", "cosine", "relative error", "largest error"), rows))
     rows = []
     for name, path in paths.items():
         time = f"{figures['milliseconds_per_image'][name]:.3f}"

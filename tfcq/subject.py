@@ -9,7 +9,7 @@ from tfcq.config import Config
 from tfcq.data.names import DIGITS, FOLDER_PREFIX, check_dataset_name
 from tfcq.errors import UserError
 from tfcq.evaluation_settings import EvaluationConfig
-from tfcq.nn.policies import Policy, parse_bits_by_layer, policy_named
+from tfcq.nn.policies import INT8, Policy, parse_bits_by_layer, policy_named
 from tfcq.pretraining.recipes import recipe_named
 from tfcq.run_folder import RunFolder
 from tfcq.settings import DataSettings
@@ -36,6 +36,7 @@ class Subject:
         title: what it is called in pictures.
         name: what it is called in results.
         policy_name: what the policy is called in results.
+        has_own_policy: whether the model is quantized the way it was trained or saved.
         views: how a run augments its views; None where the model was no run of ours.
     """
 
@@ -46,6 +47,7 @@ class Subject:
     title: str
     name: str
     policy_name: str
+    has_own_policy: bool
     views: Config | None = None
 
     def augmentation(self, size: int, channels: int) -> "Augmentation":
@@ -141,6 +143,7 @@ def _run(config: EvaluationConfig) -> Subject:
         title=f"{method.framework}, recipe {method.recipe}",
         name=f"{method.framework}, {method.recipe}",
         policy_name=_named(name or "as trained", layer_bits),
+        has_own_policy=name is None,
         views=run,
     )
 
@@ -176,8 +179,9 @@ def _model(config: EvaluationConfig) -> Subject:
     policy = _with_layer_bits(policy_named(subject.policy or "paper"), subject.layer_bits)
     _check_form(model, subject.model, adds_layers=config.protocols() != ("classifier",))
     own = isinstance(model, QuantizableModel) and subject.policy is None
-    if _has_float_classifier(model):
-        # What `--keep_classifiers` saved: the classifier stays float under another policy too.
+    if _has_float_classifier(model) and subject.policy != INT8.name:
+        # What `--keep_classifiers` saved: the classifier stays float under another policy too,
+        # except under the one that does as integer runtimes do.
         policy = dataclasses.replace(policy, overrides=((CLASSIFIER, "fp"), *policy.overrides))
     policy_name = _named("the model's own" if own else policy.name, subject.layer_bits)
     if not isinstance(model, QuantizableModel):
@@ -185,7 +189,7 @@ def _model(config: EvaluationConfig) -> Subject:
     elif not own:
         model = requantizable(model, policy)
     folder = pathlib.Path(subject.output_dir)
-    return Subject(model, policy, data, folder, subject.model, subject.model, policy_name)
+    return Subject(model, policy, data, folder, subject.model, subject.model, policy_name, own)
 
 
 def _has_float_classifier(model: "keras.Model") -> bool:

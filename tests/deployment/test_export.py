@@ -1,30 +1,30 @@
 """The command writes all its files, tells its figures and answers with its exit code."""
 
 import json
+import shutil
 
 import keras
+import numpy as np
 import pytest
 
 from tests.deployment.conftest import randomize_norms
 from tfcq import export
 from tfcq.backbones.resnet import resnet
-from tfcq.command_line import Command
-from tfcq.config import Config, DataSettings
+from tfcq.config import Config
+from tfcq.data.pipeline import labelled_arrays
+from tfcq.data.sources import open_source
+from tfcq.deployment.runtime import LiteModel
 from tfcq.errors import UserError
+from tfcq.evaluation.classifier import with_classifier
 from tfcq.nn.float_model import requantizable
 from tfcq.nn.quantizable import load, quantizable
 from tfcq.run_folder import RunFolder
 
 
 def command(**values):
-    defaults = {
-        "policy": "int8",
-        "calibration_images": 64,
-        "test_images": 20,
-        "min_agreement": 0.5,
-        "verbosity": 1,
-    }
-    return Command({"run_dir": None, **defaults, **values}, set())
+    few = {"calibration_images": 64, "test_images": 20, "min_agreement": 0.5}
+    arguments = [f"--{name}={value}" for name, value in {**few, **values}.items()]
+    return export.flag_set().parse(["--verbosity=1", *arguments])
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def test_files_figures_and_table_are_written(run, capsys):
     ]  # fmt: skip
     figures = json.loads((run.export / "int8.json").read_text())
     assert figures["dataset"] == "digits"
-    assert (figures["calibration_images"], figures["test_images"]) == (64, 20)
+    assert (figures["calibration"]["images"], figures["test_images"]) == (64, 20)
     assert figures["agreement"] == figures["int8_against_simulation"]["agreement"]
     for name in ("int8", "float"):
         assert figures["bytes"][name] == (run.export / f"{name}.tflite").stat().st_size
@@ -84,23 +84,71 @@ def test_run_of_another_quantizer_is_exported_under_a_policy_that_int8_can_compu
     assert json.loads((other.export / "int8.json").read_text())["policy"] == "int8"
 
 
+@pytest.fixture(scope="module")
+def classifier(run, tmp_path_factory):
+    """What `evaluate --keep_classifiers` saves: a backbone and a float classifier, 10 logits."""
+    keras.utils.set_random_seed(0)
+    network = with_classifier(load(run.backbone), 10)
+    kernel, bias = network.get_layer("classifier").get_weights()
+    rng = np.random.default_rng(0)
+    network.get_layer("classifier").set_weights([rng.normal(size=kernel.shape), bias])
+    file = tmp_path_factory.mktemp("kept") / "finetune_fp.keras"
+    network.save(file)
+    return file
+
+
+def test_classifier_is_exported_whole_and_compared_by_its_own_logits(classifier, tmp_path):
+    given = {"model": classifier, "dataset": "digits", "output_dir": tmp_path / "out"}
+    assert export.main(command(classifier=True, test_images=360, **given)) == 0
+    figures = json.loads((tmp_path / "out" / "int8.json").read_text())
+    assert (figures["compared"], figures["policy"]) == ("logits", "int8")
+    lite = LiteModel((tmp_path / "out" / "int8.tflite").read_bytes())
+    source = open_source("digits", None, False, False).split("test")
+    images, labels = labelled_arrays(source, 8)
+    logits = lite(images)
+    assert logits.shape == (360, 10)
+    assert figures["top1"]["int8"] == np.mean(logits.argmax(axis=1) == labels)
+
+
+def test_features_are_not_taken_for_logits(run):
+    with pytest.raises(UserError, match="10 classes"):
+        export.main(command(run_dir=run.path, classifier=True))
+
+
+def test_steps_after_training_reach_the_exported_model(run, tmp_path):
+    plain = RunFolder(shutil.copytree(run.path, tmp_path / "plain"))
+    stepped = RunFolder(shutil.copytree(run.path, tmp_path / "stepped"))
+    export.main(command(run_dir=plain.path, min_agreement=0.0))
+    steps = {"calibration": "mse", "correct_biases": True}
+    export.main(command(run_dir=stepped.path, min_agreement=0.0, **steps))
+    figures = [json.loads((one.export / "int8.json").read_text()) for one in (plain, stepped)]
+    assert [f["post_training"] for f in figures] == [{}, {"correct_biases": True}]
+    assert [f["calibration"]["method"] for f in figures] == ["minmax", "mse"]
+    files = [one.export / "int8.tflite" for one in (plain, stepped)]
+    assert files[0].read_bytes() != files[1].read_bytes()
+    # A step that only one of simulation and device took would show here.
+    l2 = [f["int8_against_simulation"]["relative_l2"] for f in figures]
+    assert l2[1] < 2 * l2[0]
+
+
 def test_images_without_labels_are_refused(run, tmp_path):
     (tmp_path / "images").mkdir()
     image = keras.utils.array_to_img([[[0.0]] * 8] * 8)
     image.save(tmp_path / "images" / "a.png")
-    config = Config(data=DataSettings(dataset=f"folder:{tmp_path / 'images'}"))
     with pytest.raises(UserError, match="labels|test"):
-        export.export(config, run, 64, None)
+        export.main(command(run_dir=str(run.path), dataset=f"folder:{tmp_path / 'images'}"))
 
 
 @pytest.mark.parametrize(
     ("values", "text"),
     [
         ({}, "--run_dir is missing"),
-        ({"run_dir": "x", "min_agreement": 1.5}, "--min_agreement=1.5; allowed: 0 to 1"),
+        ({"run_dir": "x", "min_agreement": 1.5}, "--min_agreement=1.5 .*allowed: 0 to 1"),
         ({"run_dir": "x", "policy": "papr"}, "policy 'papr'.*Did you mean 'paper'"),
         ({"run_dir": "x", "test_images": 0}, "--test_images=0 .*1 and above"),
         ({"run_dir": "no_such_folder"}, "'no_such_folder' does not exist"),
+        ({"model": "a.keras", "dataset": "digits"}, "--output_dir is missing"),
+        ({"run_dir": "x", "rounding_iterations": 5}, "--rounding_iterations has no effect"),
     ],
 )
 def test_mistakes_are_told_before_anything_is_computed(values, text):

@@ -17,6 +17,7 @@ from tfcq.evaluation.calibration import calibrate
 from tfcq.nn.activation_quantizer import ActivationQuantizer
 from tfcq.nn.policies import POLICIES, Policy
 from tfcq.nn.quantizable import quantizable
+from tfcq.post_training.weights import with_stored_scales
 from tfcq.quantization.precision import Precision
 
 
@@ -61,6 +62,15 @@ def test_weights_are_the_simulations_but_for_the_most_negative_level(network):
             scale = np.abs(kernel.numpy()).max(axis=(0, 1, 2)) / 127.5
             levels = np.maximum(np.round(simulated / scale), -127)
             np.testing.assert_allclose(int8_kernel(layer), levels * scale, rtol=1e-5, atol=1e-7)
+
+
+def test_weights_with_a_stored_scale_stay_on_its_grid(network):
+    with pytest.raises(UserError, match="scale for 16 bits; allowed in int8: at most 8"):
+        int8_graph(with_stored_scales(network, 16), np.zeros((1, 8, 8, 1), np.float32))
+    layer = with_stored_scales(network, 4, "mse").get_layer("stage3_block1_conv1")
+    scale = layer.learned_scale.numpy()
+    levels = np.round(layer.kernel.numpy() / scale).clip(-7, 7)
+    np.testing.assert_allclose(int8_kernel(layer), levels * scale, rtol=1e-5, atol=1e-7)
 
 
 def test_weight_scales_of_the_file_are_the_simulations_times_the_norms_factor(network, int8):

@@ -24,9 +24,10 @@ from tfcq.deployment.ranges import Range, activation_ranges
 from tfcq.errors import UserError
 from tfcq.quantization import ops
 from tfcq.quantization.quantizers import MinMaxActivationQuantizer, MinMaxWeightQuantizer
+from tfcq.quantization.stored_scale import StoredScaleWeightQuantizer, stored_scale
 
 _BITS = 8
-_DEPLOYED = (MinMaxWeightQuantizer, MinMaxActivationQuantizer)
+_DEPLOYED = (MinMaxWeightQuantizer, StoredScaleWeightQuantizer, MinMaxActivationQuantizer)
 
 
 def int8_graph(model: keras.Model, images: np.ndarray) -> keras.Model:
@@ -56,12 +57,19 @@ def _check_quantizers(model: keras.Model) -> None:
                 "cannot reproduce; allowed: 'minmax'. tfcq.requantizable(model, 'int8') makes such "
                 "a model from the same weights (tfcq.export: --policy=int8)."
             )
+        if isinstance(quantizer, StoredScaleWeightQuantizer) and quantizer.bits > _BITS:
+            raise UserError(
+                f"Layer {layer.name!r} keeps a scale for {quantizer.bits} bits; allowed in int8: "
+                f"at most {_BITS}."
+            )
 
 
 def int8_kernel(layer: keras.layers.Layer) -> np.ndarray:
     """Returns a kernel on the simulation's 8-bit grid without its most negative level.
 
     The largest magnitude of a channel is then 127 steps, from which a converter finds the scale.
+    Where fewer bits or a stored scale leave it smaller, weights land within half a step of the
+    converter's.
 
     Args:
         layer: a convolution or dense layer, quantized or plain.
@@ -71,11 +79,15 @@ def int8_kernel(layer: keras.layers.Layer) -> np.ndarray:
         return float_kernel(layer)
     kernel = tf.convert_to_tensor(layer.kernel)
     bits = min(quantizer.bits or _BITS, _BITS)
-    axes = layer.kernel_axes if quantizer.per_channel else None
-    scale = ops.symmetric_scale(kernel, bits, axes, quantizer.narrow_range)
+    if isinstance(quantizer, StoredScaleWeightQuantizer):
+        rounding, scale = "nearest", tf.convert_to_tensor(stored_scale(layer))
+    else:
+        axes = layer.kernel_axes if quantizer.per_channel else None
+        rounding = quantizer.rounding
+        scale = ops.symmetric_scale(kernel, bits, axes, quantizer.narrow_range)
     lowest, highest = ops.symmetric_levels(bits, True, scale.dtype)
     zero_point = tf.zeros((), scale.dtype)
-    return ops.fake_quantize(kernel, scale, zero_point, lowest, highest, quantizer.rounding).numpy()
+    return ops.fake_quantize(kernel, scale, zero_point, lowest, highest, rounding).numpy()
 
 
 def with_zero(ends: Range) -> Range:

@@ -10,7 +10,7 @@ and, with `inside` where nothing was clipped, the straight-through estimator giv
     dy/ds = level - z - (x / s if inside else 0)
     dy/dz = 0 if inside else -s
 
-(SSQL, Eqs. 2 and 3.) `linear_quantize` and `dorefa_weights` scale in ways of their own.
+(SSQL, Eqs. 2 and 3.)
 """
 
 import numpy as np
@@ -104,7 +104,7 @@ def fake_quantize(
     @tf.custom_gradient
     def quantize(values, scale, zero_point):
         ratio = values / scale
-        integer = _to_integer(ratio, rounding, seed)
+        integer = to_integer(ratio, rounding, seed)
         # Clipping before the zero point is added gives the same integers in fewer passes over `x`.
         level = clip(integer, lowest - zero_point, highest - zero_point)
         # Kept for the backward pass, one byte an element, instead of two tensors of integers.
@@ -124,7 +124,17 @@ def fake_quantize(
     return tf.cast(outputs, x.dtype)
 
 
-def _to_integer(ratio: tf.Tensor, rounding: str, seed: tf.Tensor | None) -> tf.Tensor:
+def to_integer(ratio: tf.Tensor, rounding: str, seed: tf.Tensor | None) -> tf.Tensor:
+    """Returns a tensor rounded to integers; no gradient.
+
+    Args:
+        ratio: float tensor of any shape.
+        rounding: as for `fake_quantize`.
+        seed: as for `fake_quantize`.
+
+    Raises:
+        UserError: on an unknown rounding, or stochastic rounding without a seed.
+    """
     if rounding not in ROUNDINGS:
         raise unknown_choice("rounding", rounding, ROUNDINGS)
     if rounding == "nearest":
@@ -224,122 +234,29 @@ def asymmetric_scale(
     dtype = arithmetic_dtype(minimum.dtype)
     minimum, maximum = tf.cast(minimum, dtype), tf.cast(maximum, dtype)
     _, top = integer_levels(bits, False, dtype)
-    scale = _scale_of_range(minimum, maximum, top, "an activation range")
+    scale = scale_of_range(minimum, maximum, top, "an activation range")
     return scale, -straight_through_round(minimum / scale), top
 
 
-def _scale_of_range(
+def scale_of_range(
     minimum: tf.Tensor, maximum: tf.Tensor, steps: tf.Tensor, what: str
 ) -> tf.Tensor:
-    """Returns (max - min) / steps; |c|, or 1 for zero, where the range is one value `c`."""
+    """Returns (max - min) / steps; |c|, or 1 for zero, where the range is one value `c`.
+
+    Args:
+        minimum: float tensor of shape (), lower end of the range.
+        maximum: float tensor of shape (), upper end of the range.
+        steps: float tensor of shape (), how many steps the range has.
+        what: what the range is of, for the error.
+
+    Raises:
+        tf.errors.InvalidArgumentError: when the range holds NaN or infinity.
+    """
     smallest = smallest_normal(minimum.dtype)
     scale = (maximum - minimum) / steps
     scale = tf.debugging.check_numerics(scale, f"{NOT_FINITE} in {what}")
     single = tf.where(tf.abs(maximum) >= smallest, tf.abs(maximum), 1)
     return tf.where(scale >= smallest, scale, tf.stop_gradient(single))
-
-
-def linear_step(minimum: tf.Tensor, maximum: tf.Tensor, bits: tf.Tensor) -> tf.Tensor:
-    """Returns the step of `round_to_multiples` for a range, of shape ().
-
-        S = (maximum - minimum) / (2^bits - 1)
-
-    (Contrastive Quant, Eq. 9.) A range of one value c has S = |c|, or 1 for zero, so that a
-    constant tensor stays as it is.
-
-    Args:
-        minimum: float tensor of shape (), lower end of the range.
-        maximum: float tensor of shape (), upper end of the range.
-        bits: int32 tensor of shape ().
-
-    Raises:
-        tf.errors.InvalidArgumentError: when the range holds NaN or infinity.
-    """
-    _, steps = integer_levels(bits, False, minimum.dtype)
-    return _scale_of_range(minimum, maximum, steps, "a tensor to be quantized")
-
-
-def round_to_multiples(
-    x: tf.Tensor, step: tf.Tensor, rounding: str = "floor", seed: tf.Tensor | None = None
-) -> tf.Tensor:
-    """Rounds a tensor to multiples of a step.
-
-        y = S * floor(x / S)      dy/dx = 1
-
-    (Contrastive Quant, Eq. 9.) Nothing is clipped, there is no zero point, and S is held constant
-    in the backward pass.
-
-    Args:
-        x: float tensor of any shape.
-        step: float tensor of shape (), S, positive.
-        rounding: `"floor"`, `"nearest"` (half to even) or `"stochastic"`.
-        seed: int32 tensor of shape (2,), needed by stochastic rounding.
-
-    Returns:
-        A tensor of the shape and dtype of `x`.
-
-    Raises:
-        UserError: on an unknown rounding, or stochastic rounding without a seed.
-    """
-    step = tf.stop_gradient(step)
-
-    @tf.custom_gradient
-    def quantize(values):
-        return _to_integer(values / step, rounding, seed) * step, lambda upstream: upstream
-
-    return tf.cast(quantize(tf.cast(x, step.dtype)), x.dtype)
-
-
-def linear_quantize(
-    x: tf.Tensor, bits: tf.Tensor, rounding: str = "floor", seed: tf.Tensor | None = None
-) -> tf.Tensor:
-    """Rounds a tensor to multiples of the step of its own range (Contrastive Quant, Eq. 9).
-
-    Args:
-        x: float tensor of any shape, weights or activations.
-        bits: int32 tensor of shape ().
-        rounding: as for `round_to_multiples`.
-        seed: as for `round_to_multiples`.
-
-    Returns:
-        A tensor of the shape and dtype of `x`.
-
-    Raises:
-        UserError: on an unknown rounding, or stochastic rounding without a seed.
-        tf.errors.InvalidArgumentError: when `x` holds NaN or infinity.
-    """
-    values = tf.stop_gradient(tf.cast(x, arithmetic_dtype(x.dtype)))
-    step = linear_step(tf.reduce_min(values), tf.reduce_max(values), bits)
-    return round_to_multiples(x, step, rounding, seed)
-
-
-def dorefa_weights(weights: tf.Tensor, bits: tf.Tensor) -> tf.Tensor:
-    """Squeezes weights into [-1, 1] and rounds them to 2^bits evenly spaced values.
-
-        r = tanh(w) / (2 max|tanh(w)|) + 1/2      y = 2 round(n r) / n - 1      n = 2^bits - 1
-
-    (DoReFa-Net, Eq. 9.) The rounding is straight-through; everything else, the maximum over the
-    tensor included, has its own gradient. Zero is not among the values, and their magnitude is
-    not the weights': a batch norm has to follow.
-
-    Args:
-        weights: float tensor of any shape.
-        bits: int32 tensor of shape ().
-
-    Returns:
-        A tensor of the shape and dtype of `weights`. Where all weights are zero the maximum
-        counts as 1.
-
-    Raises:
-        tf.errors.InvalidArgumentError: when `weights` holds NaN or infinity.
-    """
-    dtype = arithmetic_dtype(weights.dtype)
-    squeezed = tf.tanh(checked(tf.cast(weights, dtype), "weights to be quantized"))
-    largest = tf.reduce_max(tf.abs(squeezed))
-    largest = tf.where(largest >= smallest_normal(dtype), largest, 1)
-    _, steps = integer_levels(bits, False, dtype)
-    level = straight_through_round((squeezed / (2 * largest) + 0.5) * steps)
-    return tf.cast(2 * level / steps - 1, weights.dtype)
 
 
 def _unfolded(bits: tf.Tensor) -> tf.Tensor:

@@ -7,12 +7,14 @@ import tensorflow as tf
 
 from tfcq.errors import unknown_choice
 from tfcq.quantization import ops
+from tfcq.quantization.dorefa import dorefa_weights
 from tfcq.quantization.learned import clipped_quantize
 from tfcq.quantization.learned_quantizers import (
     LSQActivationQuantizer,
     LSQWeightQuantizer,
     PACTQuantizer,
 )
+from tfcq.quantization.linear import linear_quantize, linear_step, round_to_multiples
 from tfcq.quantization.quantizer import Quantizer, SignedQuantizer
 
 
@@ -139,7 +141,7 @@ class MinMaxActivationQuantizer(Quantizer):
 
 @keras.saving.register_keras_serializable("tfcq")
 class LinearWeightQuantizer(Quantizer):
-    """Weights as multiples of a step from their own range (`ops.linear_quantize`), per tensor.
+    """Weights as multiples of a step from their own range (`linear.linear_quantize`), per tensor.
 
     What Contrastive Quant uses (Eq. 9).
 
@@ -172,12 +174,12 @@ class LinearWeightQuantizer(Quantizer):
             seed: int32 tensor of shape (2,), for stochastic rounding.
             learned: None, from `build`.
         """
-        return ops.linear_quantize(weights, self.chosen_bits(bits), self.rounding, seed)
+        return linear_quantize(weights, self.chosen_bits(bits), self.rounding, seed)
 
 
 @keras.saving.register_keras_serializable("tfcq")
 class LinearActivationQuantizer(Quantizer):
-    """Activations as multiples of a step from a given range (`ops.round_to_multiples`).
+    """Activations as multiples of a step from a given range (`linear.round_to_multiples`).
 
     What Contrastive Quant uses (Eq. 9). Values beyond a recorded range are not clipped.
 
@@ -203,7 +205,7 @@ class LinearActivationQuantizer(Quantizer):
             minimum: float tensor of shape (), lower end of the range.
             maximum: float tensor of shape (), upper end of the range.
         """
-        return ops.linear_step(minimum, maximum, self.chosen_bits(bits))
+        return linear_step(minimum, maximum, self.chosen_bits(bits))
 
     def __call__(
         self, inputs: tf.Tensor, parameters: tf.Tensor, seed: tf.Tensor | None = None
@@ -215,12 +217,12 @@ class LinearActivationQuantizer(Quantizer):
             parameters: the step.
             seed: int32 tensor of shape (2,), for stochastic rounding.
         """
-        return ops.round_to_multiples(inputs, parameters, self.rounding, seed)
+        return round_to_multiples(inputs, parameters, self.rounding, seed)
 
 
 @keras.saving.register_keras_serializable("tfcq")
 class DoReFaWeightQuantizer(Quantizer):
-    """DoReFa-Net's weights in [-1, 1] (`ops.dorefa_weights`), per tensor.
+    """DoReFa-Net's weights in [-1, 1] (`dorefa.dorefa_weights`), per tensor.
 
     Args:
         bits: fixed bits, or None to take the weight bits of the pass.
@@ -243,7 +245,7 @@ class DoReFaWeightQuantizer(Quantizer):
             seed: not used: rounding is to the nearest.
             learned: None, from `build`.
         """
-        return ops.dorefa_weights(weights, self.chosen_bits(bits))
+        return dorefa_weights(weights, self.chosen_bits(bits))
 
 
 @keras.saving.register_keras_serializable("tfcq")

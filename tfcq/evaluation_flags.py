@@ -1,0 +1,145 @@
+"""From the flags of an evaluation to its settings, refusing what cannot be used or has no effect.
+
+Needs no TensorFlow.
+"""
+
+import dataclasses
+import math
+
+from tfcq.errors import UserError, unknown_choice
+from tfcq.evaluation_settings import (
+    GROUPS,
+    QAT_QUANTIZERS,
+    USED_BY,
+    EvaluationConfig,
+    PostTrainingSettings,
+)
+from tfcq.nn.policies import parse_bits_by_layer
+from tfcq.protocol_presets import PRESETS
+from tfcq.quantization.bitwidths import parse_bit_widths
+from tfcq.settings import OptimizationSettings
+
+_STEPS = tuple(field.name for field in dataclasses.fields(PostTrainingSettings))
+
+
+def config_from_flags(values: dict[str, object], given: set[str]) -> EvaluationConfig:
+    """Returns the settings of a command line.
+
+    Args:
+        values: value of every flag.
+        given: names of the flags that were set.
+
+    Raises:
+        UserError: on a value that cannot be used, or a flag that would change nothing.
+    """
+    groups = {
+        field: type(default)(**{f.name: values[f.name] for f in dataclasses.fields(default)})
+        for field, default in GROUPS.values()
+    }
+    config = EvaluationConfig(**groups)
+    _check(config, values)
+    _check_used(config, given)
+    return config
+
+
+def _check(config: EvaluationConfig, values: dict[str, object]) -> None:
+    for _, default in GROUPS.values():
+        for field in dataclasses.fields(default):
+            choices, value = field.metadata["choices"], values[field.name]
+            if choices and value is not None and value not in choices:
+                raise unknown_choice(field.name.replace("_", " "), value, choices)
+    subject = config.subject
+    if (subject.run_dir is None) == (subject.model is None):
+        missing = "is missing" if subject.run_dir is None else "and --model were both given"
+        raise UserError(
+            f"--run_dir {missing}; give the folder of a run that tfcq.train made, or a model with "
+            "--model."
+        )
+    if subject.model is not None:
+        for name, value in (("output_dir", subject.output_dir), ("dataset", config.data.dataset)):
+            if value is None:
+                raise UserError(f"--{name} is missing; --model={subject.model} needs it.")
+    positive = ("image_size", "train_images", "test_images", "calibration_images", "neighbours")
+    positive += ("rounding_iterations", "curve_images")
+    for name in (*positive, "epochs", "batch_size"):
+        if values[name] is not None and values[name] < 1:
+            raise UserError(f"--{name}={values[name]} cannot be used; allowed: 1 and above.")
+    for name in ("temperature", "learning_rate"):
+        if values[name] is not None and not 0 < values[name] < math.inf:
+            raise UserError(f"--{name}={values[name]} cannot be used; allowed: above 0, finite.")
+    decay = values["weight_decay"]
+    if decay is not None and not 0 <= decay < math.inf:
+        raise UserError(f"--weight_decay={decay} cannot be used; allowed: 0 and above, finite.")
+    measurement = config.measurement
+    share = measurement.label_share
+    if share is not None and not 0 < share <= 1:
+        raise UserError(f"--label_share={share} cannot be used; allowed: above 0 to 1.")
+    for name in ("seed", "calibration_seed"):
+        if values[name] is not None and not 0 <= values[name] < 2**32:
+            raise UserError(f"--{name}={values[name]} cannot be used; allowed: 0 to {2**32 - 1}.")
+    if subject.layer_bits is not None:
+        parse_bits_by_layer(subject.layer_bits)
+        if subject.policy is None:
+            raise UserError(
+                "--policy is missing; --layer_bits needs one to depart from, such as "
+                "--policy=paper."
+            )
+    for protocol in config.protocols():
+        if protocol in PRESETS:
+            _check_milestones(protocol, config.optimization(protocol))
+    if "semi" in config.protocols() and share is None:
+        raise UserError("--label_share is missing; semi needs it, such as --label_share=0.1.")
+
+
+def _check_milestones(protocol: str, settings: OptimizationSettings) -> None:
+    stepping = settings.learning_rate_schedule == "step"
+    if stepping != bool(settings.milestones):
+        raise UserError(
+            f"--learning_rate_schedule={settings.learning_rate_schedule} with --milestones="
+            f"{settings.milestones}; allowed: milestones with the schedule 'step' alone."
+        )
+    for duration in settings.milestone_durations():
+        if duration.unit == "epochs" and not 0 < duration.amount < settings.epochs:
+            raise UserError(
+                f"{protocol} lowers its learning rate after {duration.amount:g} epochs, and "
+                f"--epochs={settings.epochs}; allowed: earlier --milestones, or "
+                "--learning_rate_schedule=cosine."
+            )
+
+
+def _check_used(config: EvaluationConfig, given: set[str]) -> None:
+    protocols = config.protocols()
+    used = {name for protocol in protocols for name in USED_BY[protocol]}
+    learned = config.post_training.rounding != "nearest"
+    if learned and any("rounding" in USED_BY[protocol] for protocol in protocols):
+        used.add("seed")
+    known = {name for names in USED_BY.values() for name in names}
+    names = ", ".join(protocols)
+    for name in sorted(given & known - used):
+        raise UserError(f"--{name} has no effect here: {names} does not use it; leave it out.")
+    _check_steps(config, given)
+    own_scales = QAT_QUANTIZERS[config.measurement.quantizer][1] != "minmax"
+    if "qat" in protocols and own_scales and config.calibration.calibration != "minmax":
+        raise UserError(
+            f"--calibration has no effect here: quantizer {config.measurement.quantizer!r} of qat "
+            "has no range to calibrate; leave it out."
+        )
+    if "output_dir" in given and config.subject.model is None:
+        raise UserError("--output_dir has no effect here: a run's results lie in its folder.")
+    if "preset" in given and sum(protocol in PRESETS for protocol in protocols) > 1:
+        raise UserError(f"--preset with several protocols that train: {names}; name one.")
+
+
+def _check_steps(config: EvaluationConfig, given: set[str]) -> None:
+    """Refuses steps after training that would change nothing."""
+    steps = sorted(given & set(_STEPS))
+    if steps and all(bits.is_float for bits in parse_bit_widths(config.measurement.bits)):
+        raise UserError(
+            f"--{steps[0]} has no effect here: --bits={config.measurement.bits} quantizes nothing; "
+            "allowed with bit-widths such as 4w4a."
+        )
+    if "rounding_iterations" in given and config.post_training.rounding == "nearest":
+        raise UserError(
+            "--rounding_iterations has no effect here: --rounding=nearest learns nothing; allowed "
+            "with --rounding=adaround or block."
+        )
