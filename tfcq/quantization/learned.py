@@ -92,9 +92,10 @@ def learned_step_quantize(
 
         def gradient(upstream):
             # A ratio that overflowed was clipped; a product with it would be NaN.
-            per_step = level - tf.where(inside, ratio, tf.zeros((), dtype))
+            zero = tf.zeros((), dtype)
+            per_step = level - tf.where(inside, ratio, zero)
             to_step_size = gradient_scale * sum_to_shape_of(upstream * per_step, step_size)
-            return tf.cast(inside, dtype) * upstream, to_step_size
+            return tf.where(inside, upstream, zero), to_step_size
 
         return level * step_size, gradient
 
@@ -140,11 +141,12 @@ def clipped_quantize(x: tf.Tensor, clipping: tf.Tensor, bits: tf.Tensor, signed:
         outputs = tf.round(clip(values, lower, upper) / scale) * scale
 
         def gradient(upstream):
-            at_upper = tf.cast(values >= upper, dtype) * upstream
+            zero = tf.zeros((), dtype)
+            at_upper = tf.where(values >= upper, upstream, zero)
             to_clipping = tf.reduce_sum(at_upper)
             if signed:
-                to_clipping -= tf.reduce_sum(tf.cast(values <= lower, dtype) * upstream)
-            to_values = tf.cast(values > lower, dtype) * (upstream - at_upper)
+                to_clipping -= tf.reduce_sum(tf.where(values <= lower, upstream, zero))
+            to_values = tf.where(values > lower, upstream - at_upper, zero)
             return to_values, to_clipping
 
         return outputs, gradient

@@ -111,12 +111,13 @@ def fake_quantize(
         inside_bounds = tf.equal(integer, level)
 
         def gradient(upstream):
-            inside = tf.cast(inside_bounds, dtype)
+            zero = tf.zeros((), dtype)
+            to_values = tf.where(inside_bounds, upstream, zero)
             # A ratio that overflowed was clipped; a product with it would be NaN.
-            per_scale = level - tf.where(inside_bounds, ratio, tf.zeros((), dtype))
+            per_scale = level - tf.where(inside_bounds, ratio, zero)
             to_scale = sum_to_shape_of(upstream * per_scale, scale)
-            to_zero_point = sum_to_shape_of((inside - 1) * upstream * scale, zero_point)
-            return inside * upstream, to_scale, to_zero_point
+            to_zero_point = sum_to_shape_of((to_values - upstream) * scale, zero_point)
+            return to_values, to_scale, to_zero_point
 
         return level * scale, gradient
 
@@ -189,6 +190,34 @@ def integer_levels(bits: tf.Tensor, signed: bool, dtype: tf.DType) -> tuple[tf.T
     return tf.zeros((), dtype), tf.cast(top, dtype)
 
 
+def largest_magnitude(x: tf.Tensor, axes: list[int] | None) -> tf.Tensor:
+    """Returns max|x|; those that reach it share its gradient, as with `tf.reduce_max`.
+
+        d max / dx = sign(x) / count if |x| = max else 0
+
+    Args:
+        x: float tensor.
+        axes: axes to reduce, which stay with size 1; None for all, and none stays.
+    """
+
+    @tf.custom_gradient
+    def reduce(values):
+        magnitudes = tf.abs(values)
+        largest = tf.reduce_max(magnitudes, axis=axes, keepdims=axes is not None)
+
+        def gradient(upstream):
+            reached = tf.equal(magnitudes, largest)
+            ones = tf.cast(reached, values.dtype)
+            count = tf.reduce_sum(ones, axis=axes, keepdims=axes is not None)
+            # values / largest is their sign; where all are zero they have none.
+            share = tf.math.divide_no_nan(upstream, count * largest)
+            return ones * values * share
+
+        return largest, gradient
+
+    return reduce(x)
+
+
 def symmetric_scale(
     x: tf.Tensor, bits: tf.Tensor, axes: list[int] | None, narrow_range: bool = False
 ) -> tf.Tensor:
@@ -209,8 +238,7 @@ def symmetric_scale(
     """
     dtype = arithmetic_dtype(x.dtype)
     lowest, highest = symmetric_levels(bits, narrow_range, dtype)
-    largest = tf.reduce_max(tf.abs(tf.cast(x, dtype)), axis=axes, keepdims=axes is not None)
-    scale = largest / ((highest - lowest) / 2)
+    scale = largest_magnitude(tf.cast(x, dtype), axes) / ((highest - lowest) / 2)
     scale = tf.debugging.check_numerics(scale, f"{NOT_FINITE} in weights to be quantized")
     return tf.where(scale >= smallest_normal(dtype), scale, 1)
 
