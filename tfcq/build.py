@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import importlib.metadata
 from collections.abc import Callable
 
 import keras
@@ -164,7 +165,7 @@ def _policy_for(config: Config, network: keras.Model) -> Policy | None:
     """Returns how a backbone becomes quantizable; None for one that is so already."""
     if not isinstance(network, QuantizableModel):
         return policy(config)
-    for name in ("policy", "weight_quantizer", "activation_quantizer"):
+    for name in ("policy", "layer_bits", "weight_quantizer", "activation_quantizer"):
         if getattr(config.network, name) is not None:
             raise UserError(
                 f"--{name} has no effect here: {config.network.backbone} holds a model that is "
@@ -193,7 +194,7 @@ def policy(config: Config) -> Policy:
         config: the settings.
     """
     network, recipe = config.network, recipe_named(config.method.recipe)
-    chosen = recipe.policy_for(network.policy)
+    chosen = recipe.policy_for(network.policy).with_layer_bits(network.layer_bits)
     return chosen.with_quantizers(network.weight_quantizer, network.activation_quantizer)
 
 
@@ -248,4 +249,9 @@ def trained_backbone(folder: RunFolder, policy: str | Policy | None = None) -> Q
 
 def versions() -> dict[str, str]:
     """Returns the versions that figures depend on."""
-    return {"tensorflow": tf.__version__, "keras": keras.__version__, "numpy": np.__version__}
+    return {
+        "tfcq": importlib.metadata.version("tfcq"),
+        "tensorflow": tf.__version__,
+        "keras": keras.__version__,
+        "numpy": np.__version__,
+    }

@@ -175,7 +175,7 @@ def run(flag_set: FlagSet, main: Callable[[Command], int | None]) -> None:
         print(f"stopped: {_one_line(str(error))}", file=sys.stderr)
         sys.exit(FAILURE)
     except KeyboardInterrupt:
-        print("interrupted; run the same command again to go on", file=sys.stderr)
+        print("interrupted; what was written stays, tfcq.train goes on", file=sys.stderr)
         sys.exit(130)
 
 

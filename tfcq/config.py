@@ -13,6 +13,7 @@ from typing import Any
 from tfcq.backbones.names import check_backbone_name
 from tfcq.data.names import check_dataset_name
 from tfcq.errors import UserError, unknown_choice
+from tfcq.nn.policies import parse_bits_by_layer
 from tfcq.pretraining.framework_settings import (
     framework_settings,
 )
@@ -74,6 +75,11 @@ class Config:
                     f"--bit_schedule=fixed with {name} {text}; allowed: one number of bits, such "
                     f"as {choices[0]}."
                 )
+        weights = bits["precision_set"] or bits["weight_bits"]
+        activations = bits["precision_set"] or bits["activation_bits"]
+        recipe.check_candidates(parse_bit_choices(weights), parse_bit_choices(activations))
+        if self.network.layer_bits is not None:
+            parse_bits_by_layer(self.network.layer_bits)
         settings = framework_settings(method.framework, method.framework_settings())
         self._check_queue(recipe, settings)
         self._check_learned_scales(recipe)

@@ -55,7 +55,12 @@ def evaluate(config: EvaluationConfig) -> list[pathlib.Path]:
     import keras
 
     from tfcq import build, evaluation_data, measurement
-    from tfcq.evaluation.records import data_fingerprint, weights_fingerprint
+    from tfcq.evaluation.records import (
+        add_record,
+        data_fingerprint,
+        read_records,
+        weights_fingerprint,
+    )
     from tfcq.subject import open_subject
 
     seed, chosen = config.measurement.seed, config.calibration
@@ -74,6 +79,7 @@ def evaluate(config: EvaluationConfig) -> list[pathlib.Path]:
         "subject": subject.name,
         "weights": weights_fingerprint(subject.model),
         "policy": subject.policy_name,
+        "quantization": subject.quantization(),
         "calibration": {
             "method": chosen.calibration,
             "images": len(calibration),
@@ -85,13 +91,36 @@ def evaluate(config: EvaluationConfig) -> list[pathlib.Path]:
         "data_fingerprint": data_fingerprint(data),
         "versions": build.versions(),
     }
-    files = []
-    for protocol, results in measurement.measure(config, subject, task):
-        files.append(_write(config, subject, protocol, results, about, task.augmentation))
-    return files
+    heads = {
+        protocol: {
+            "dataset": about["dataset"],
+            "protocol": protocol,
+            **about,
+            "settings": _settings(config, protocol, task.augmentation),
+        }
+        for protocol in config.protocols()
+    }
+    files = {
+        protocol: subject.results / f"{measurement.stem_of(config, protocol)}.json"
+        for protocol in heads
+    }
+    for file in files.values():
+        # A file that cannot be added to is told of before anything is trained.
+        read_records(file)
+    results: dict[str, list[Accuracy]] = {protocol: [] for protocol in heads}
+    for protocol, result in measurement.measure(config, subject, task):
+        # At once, so that nothing measured is lost when what follows fails.
+        entry = {k: v for k, v in dataclasses.asdict(result).items() if v is not None}
+        add_record(files[protocol], {**heads[protocol], "results": [entry]})
+        results[protocol].append(result)
+    for protocol, file in files.items():
+        _show(subject, heads[protocol], file, results[protocol])
+    return list(files.values())
 
 
-def _settings(config: EvaluationConfig, protocol: str) -> dict[str, Any]:
+def _settings(
+    config: EvaluationConfig, protocol: str, augmentation: "Augmentation"
+) -> dict[str, Any]:
     """Returns the settings that decide a protocol's figures."""
     from tfcq.evaluation_settings import USED_BY
 
@@ -112,44 +141,35 @@ def _settings(config: EvaluationConfig, protocol: str) -> dict[str, Any]:
         used |= dataclasses.asdict(config.optimization(protocol))
         preset = config.training.preset or next(iter(PRESETS[protocol]))
         used["preset"] = preset
+    if protocol in ("finetune", "semi", "qat") or config.measurement.features == "augmented":
+        used["augmentation"] = dataclasses.asdict(augmentation)
     return used
 
 
-def _write(
-    config: EvaluationConfig,
-    subject: "Subject",
-    protocol: str,
-    results: list["Accuracy"],
-    about: dict[str, Any],
-    augmentation: "Augmentation",
-) -> pathlib.Path:
-    """Adds the results to the protocol's file, draws it, prints a table; returns the file."""
-    from tfcq.evaluation.records import add_record
-    from tfcq.measurement import stem_of
+def _show(
+    subject: "Subject", head: dict[str, Any], file: pathlib.Path, results: list["Accuracy"]
+) -> None:
+    """Draws all that a protocol's file holds with these settings, and prints a table."""
+    from tfcq.evaluation.records import read_records
     from tfcq.reporting.plots import plot_accuracy
     from tfcq.reporting.tables import percent, table
 
-    file = subject.results / f"{stem_of(config, protocol)}.json"
-    entries = [
-        {k: v for k, v in dataclasses.asdict(result).items() if v is not None} for result in results
-    ]
-    head = {"dataset": about["dataset"], "protocol": protocol, "results": entries}
-    settings = {"settings": _settings(config, protocol)}
-    if protocol in ("finetune", "semi", "qat") or config.measurement.features == "augmented":
-        settings["settings"]["augmentation"] = dataclasses.asdict(augmentation)
-    merged = add_record(file, {**head, **about, **settings})["results"]
+    entries = read_records(file)[0]["results"]
     picture = file.with_suffix(".png")
-    names = [entry["bits"] for entry in merged]
-    top1 = {protocol: [entry["top1"] for entry in merged]}
-    plot_accuracy(picture, names, top1, title=f"{subject.title}, {about['dataset']}")
+    top1 = {head["protocol"]: [entry["top1"] for entry in entries]}
+    title = f"{subject.title}, {head['dataset']}"
+    plot_accuracy(picture, [entry["bits"] for entry in entries], top1, title=title)
     rows = [
-        (title, *(percent(entry[name]) for entry in entries))
-        for title, name in (("top-1 %", "top1"), ("top-5 %", "top5"))
+        (name, *(percent(getattr(result, figure)) for result in results))
+        for name, figure in (
+            ("top-1 %", "top1"),
+            ("top-5 %", "top5"),
+            ("mean per class %", "mean_per_class"),
+        )
     ]
-    print(f"\n{about['dataset']}, {protocol}, {about['test_images']} test images")
-    print(table(("bits", *(entry["bits"] for entry in entries)), rows))
+    print(f"\n{head['dataset']}, {head['protocol']}, {head['test_images']} test images")
+    print(table(("bits", *(result.bits for result in results)), rows))
     print(f"Results: {file}\nPicture: {picture}")
-    return file
 
 
 if __name__ == "__main__":

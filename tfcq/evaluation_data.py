@@ -1,5 +1,7 @@
 """The images that an evaluation or export works on."""
 
+import os
+
 import keras
 import numpy as np
 
@@ -51,6 +53,7 @@ def labelled_images(
             f"Images of {data.dataset!r} have shape {(size, size, channels)}; the model takes "
             f"{tuple(taken)}."
         )
+    _check_memory(data.dataset, train.size + test.size, size, channels)
     labelled = LabelledImages(
         *labelled_arrays(train, size), *labelled_arrays(test, size), len(train.class_names)
     )
@@ -64,6 +67,20 @@ def labelled_images(
             "2 and above. Remove the class, or use more images."
         )
     return train, labelled
+
+
+def _check_memory(dataset: str, count: int, size: int, channels: int) -> None:
+    """Refuses images that do not fit into this machine's memory."""
+    needed = count * size * size * channels * np.dtype(np.float32).itemsize
+    if "SC_PHYS_PAGES" not in getattr(os, "sysconf_names", ()):
+        return
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > memory:
+        raise UserError(
+            f"{count} images of {dataset!r} at {size}x{size} take {needed / 1e9:.0f} GB, and this "
+            f"machine has {memory / 1e9:.0f}; allowed: fewer, with --train_images and "
+            "--test_images, or a smaller --image_size."
+        )
 
 
 def first_images(

@@ -119,7 +119,7 @@ def _check_used(config: EvaluationConfig, given: set[str]) -> None:
         raise UserError(f"--{name} has no effect here: {names} does not use it; leave it out.")
     _check_steps(config, given)
     own_scales = QAT_QUANTIZERS[config.measurement.quantizer][1] != "minmax"
-    if "qat" in protocols and own_scales and config.calibration.calibration != "minmax":
+    if set(protocols) == {"qat"} and own_scales and config.calibration.calibration != "minmax":
         raise UserError(
             f"--calibration has no effect here: quantizer {config.measurement.quantizer!r} of qat "
             "has no range to calibrate; leave it out."

@@ -16,7 +16,7 @@ from tfcq.evaluation.features import QuantizedFeatures
 from tfcq.evaluation.knn import knn_scores
 from tfcq.evaluation.linear import fit_linear_probe
 from tfcq.evaluation.sweep import Scores, sweep
-from tfcq.evaluation.task import Task, Training
+from tfcq.evaluation.task import Quantized, Task, Training
 from tfcq.evaluation_settings import QAT_QUANTIZERS, EvaluationConfig
 from tfcq.files import whole_file
 from tfcq.nn.float_model import requantizable
@@ -24,14 +24,17 @@ from tfcq.nn.quantizable import QuantizableModel
 from tfcq.post_training.plan import Plan, PostTraining, calibrator, check_plan
 from tfcq.post_training.rounding import RoundingSettings
 from tfcq.protocol_presets import PRESETS
-from tfcq.quantization.bitwidths import FLOAT, BitWidth, parse_bit_widths
+from tfcq.quantization.bitwidths import FLOAT, BitWidth, parse_bit_width, parse_bit_widths
+from tfcq.settings import OptimizationSettings
 from tfcq.subject import Subject
 
 
 def measure(
     config: EvaluationConfig, subject: Subject, task: Task
-) -> Iterator[tuple[str, list[Accuracy]]]:
-    """Yields every protocol's accuracies when it has ended; those that share features together.
+) -> Iterator[tuple[str, Accuracy]]:
+    """Yields protocol and accuracy at each bit-width, as soon as it is known.
+
+    Protocols that share features take turns at every bit-width; others follow one by one.
 
     Args:
         config: the settings.
@@ -47,16 +50,13 @@ def measure(
     }
     if shared:
         features = QuantizedFeatures(task.quantized(task.backbone))
-        found: dict[str, list[Accuracy]] = {name: [] for name in shared}
         for name, result in sweep(features, task.data, task.bit_widths, shared):
-            _tell(name, result)
-            found[name].append(result)
-        yield from found.items()
+            yield name, _told(name, result, task)
     measurement = config.measurement
     for name in config.protocols():
         if name in shared:
             continue
-        training = _training(config, name) if name in PRESETS else None
+        training = _training(config.optimization(name)) if name in PRESETS else None
         keep = functools.partial(_keep, config, subject, name)
         if name == "classifier":
             results = protocols.classify(task, task.backbone)
@@ -74,12 +74,18 @@ def measure(
             )
         else:
             results = _qat(config, subject, task, training, keep)
-        yield name, [_tell(name, result) for result in results]
+        for result in results:
+            yield name, _told(name, result, task)
 
 
-def _tell(protocol: str, result: Accuracy) -> Accuracy:
+def _told(protocol: str, result: Accuracy, task: Task) -> Accuracy:
+    """Prints an accuracy; returns it with the weight bits that were chosen for single layers."""
     print(f"{protocol:>10} {result.bits:>6}  top-1 {100 * result.top1:.1f}", flush=True)
-    return result
+    mixed = task.weight_bits(parse_bit_width(result.bits))
+    if mixed is None:
+        return result
+    print(f"{'':>10} --layer_bits={','.join(f'{n}:{b}w' for n, b in mixed.items())}", flush=True)
+    return dataclasses.replace(result, weight_bits=mixed)
 
 
 def task_of(
@@ -112,6 +118,15 @@ def task_of(
     size, channels = data.train_images.shape[1], data.train_images.shape[3]
     plan = post_training_plan(config)
     check_plan(subject.model, plan)
+    if "qat" in config.protocols():
+        subject.check_policy_for("qat")
+        _check_start(config, len(data.train_images))
+    made: list[PostTraining] = []
+
+    def post_training(model: QuantizableModel) -> Quantized:
+        made.append(PostTraining(model, calibration, plan))
+        return made[-1].at
+
     return Task(
         backbone=subject.model,
         split=split,
@@ -122,7 +137,8 @@ def task_of(
         calibrator=lambda model: calibrator(model, calibration, plan.calibration),
         seed=config.measurement.seed,
         curve_images=config.measurement.curve_images,
-        post_training=lambda model: PostTraining(model, calibration, plan).at,
+        post_training=post_training,
+        weight_bits=lambda bits: made[-1].weight_bits.get(bits) if made else None,
     )
 
 
@@ -199,6 +215,23 @@ def _keep(
     print(f"Classifier: {file}", flush=True)
 
 
+def _check_start(config: EvaluationConfig, images: int) -> None:
+    """Refuses a start by fine-tuning whose own batch is larger than the data."""
+    batch_size = _start_settings(config).batch_size
+    if config.measurement.start == "finetune" and batch_size > images:
+        raise UserError(
+            f"--start=finetune fine-tunes with batches of {batch_size}, and there are {images} "
+            f"training images; allowed: --batch_size from 1 to {images}, which counts for both."
+        )
+
+
+def _start_settings(config: EvaluationConfig) -> OptimizationSettings:
+    """Returns how a start is fine-tuned: as its own protocol is, but for a batch size given."""
+    given = {"batch_size": config.training.batch_size}
+    own = dataclasses.replace(config, training=type(config.training)(**given))
+    return own.optimization("finetune")
+
+
 def _check_sizes(config: EvaluationConfig, images: int) -> None:
     """Refuses a batch or a neighbourhood that was asked for and is larger than the data."""
     neighbours = config.measurement.neighbours
@@ -250,8 +283,7 @@ def _scores(config: EvaluationConfig, protocol: str) -> Scores | None:
     ).logits(test)
 
 
-def _training(config: EvaluationConfig, protocol: str) -> Training:
-    settings = config.optimization(protocol)
+def _training(settings: OptimizationSettings) -> Training:
     return Training(
         settings.epochs, settings.batch_size, lambda steps: build.optimizer(settings, steps)
     )
@@ -272,8 +304,6 @@ def _qat(
     def start() -> QuantizableModel:
         if config.measurement.start == "linear":
             return protocols.linear_classifier(task)
-        # The fine-tuning is that of its own protocol, whatever follows it.
-        own = dataclasses.replace(config, training=type(config.training)())
-        return protocols.finetuned_classifier(task, _training(own, "finetune"))
+        return protocols.finetuned_classifier(task, _training(_start_settings(config)))
 
     return protocols.qat(task, training, start, lambda model: requantizable(model, policy), keep)

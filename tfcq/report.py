@@ -63,8 +63,7 @@ def main(command: command_line.Command) -> None:
     configs = [folder.load_unfinished() for folder in folders]
     output = pathlib.Path(values["output"])
     check_report_folder(output, values["overwrite"])
-    if bits:
-        command_line.quiet_start_up(values["verbosity"])
+    command_line.quiet_start_up(values["verbosity"])
     report(
         list(zip(folders, configs, strict=True)),
         output,

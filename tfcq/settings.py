@@ -84,6 +84,9 @@ class NetworkSettings:
     policy: str | None = setting(
         None, "which layers are quantized; default the recipe's", tuple(POLICIES)
     )
+    layer_bits: str | None = setting(
+        None, "bits of single layers by name or pattern, such as stem:8w8a,stage4_*:4w4a"
+    )
     weight_quantizer: str | None = setting(
         None, "how weights are rounded; default the policy's", WEIGHT_QUANTIZER_NAMES
     )

@@ -2,15 +2,14 @@
 
 import dataclasses
 import pathlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tfcq.backbones.names import APPLICATION
 from tfcq.config import Config
 from tfcq.data.names import DIGITS, FOLDER_PREFIX, check_dataset_name
 from tfcq.errors import UserError
 from tfcq.evaluation_settings import EvaluationConfig
-from tfcq.nn.policies import INT8, Policy, parse_bits_by_layer, policy_named
-from tfcq.pretraining.recipes import recipe_named
+from tfcq.nn.policies import Policy, policy_named
 from tfcq.run_folder import RunFolder
 from tfcq.settings import DataSettings
 
@@ -37,6 +36,7 @@ class Subject:
         name: what it is called in results.
         policy_name: what the policy is called in results.
         has_own_policy: whether the model is quantized the way it was trained or saved.
+        saved_quantizers: whether its quantizers come from a file, so that no policy tells of them.
         views: how a run augments its views; None where the model was no run of ours.
     """
 
@@ -48,7 +48,38 @@ class Subject:
     name: str
     policy_name: str
     has_own_policy: bool
+    saved_quantizers: bool = False
     views: Config | None = None
+
+    def quantization(self) -> dict[str, Any]:
+        """Returns what decides how the model is quantized, whatever the policy is called.
+
+        Of a model that was saved quantizable, the quantizer of every layer.
+        """
+        if not self.saved_quantizers:
+            policy = dataclasses.asdict(self.policy)
+            policy.pop("name")
+            return policy
+        return {
+            layer.name: quantizer.get_config() | {"kind": type(quantizer).__name__}
+            for layer in self.model.layers
+            if (quantizer := getattr(layer, "weight_quantizer", getattr(layer, "quantizer", None)))
+        }
+
+    def check_policy_for(self, protocol: str) -> None:
+        """Refuses a protocol that places quantizers anew, on a model that has its own.
+
+        Args:
+            protocol: the protocol.
+
+        Raises:
+            UserError: when no policy says where they go.
+        """
+        if self.saved_quantizers:
+            raise UserError(
+                f"{protocol} places quantizers of its own, and {self.title} is quantizable "
+                "already; say where they go with --policy, such as --policy=paper."
+            )
 
     def augmentation(self, size: int, channels: int) -> "Augmentation":
         """Returns how supervised training augments: crops and flips, colours as they are.
@@ -122,9 +153,23 @@ def open_subject(config: EvaluationConfig) -> Subject:
     Raises:
         UserError: when it cannot be read, or not be quantized as asked for.
     """
-    if config.subject.run_dir is not None:
-        return _run(config)
-    return _model(config)
+    subject = _model(config) if config.subject.run_dir is None else _run(config)
+    _check_weights(subject)
+    return subject
+
+
+def _check_weights(subject: Subject) -> None:
+    """Refuses NaN and infinity, which ranges and scales alone may hold, until they are set."""
+    import numpy as np
+
+    for weight in subject.model.weights:
+        values = np.asarray(weight)
+        unset = weight.name in ("minimum", "maximum", "scale")
+        if not unset and values.dtype.kind == "f" and not np.all(np.isfinite(values)):
+            raise UserError(
+                f"Weight {weight.path!r} of {subject.title} holds NaN or infinity; train it again "
+                "at a lower learning rate."
+            )
 
 
 def _run(config: EvaluationConfig) -> Subject:
@@ -133,7 +178,7 @@ def _run(config: EvaluationConfig) -> Subject:
     folder = RunFolder(config.subject.run_dir)
     run = folder.load()
     name, layer_bits = config.subject.policy, config.subject.layer_bits
-    policy = _with_layer_bits(policy_named(name), layer_bits) if name else _policy_of(run)
+    policy = policy_named(name).with_layer_bits(layer_bits) if name else build.policy(run)
     method = run.method
     return Subject(
         model=build.trained_backbone(folder, policy if name else None),
@@ -148,23 +193,13 @@ def _run(config: EvaluationConfig) -> Subject:
     )
 
 
-def _policy_of(run: Config) -> Policy:
-    return recipe_named(run.method.recipe).policy_for(run.network.policy)
-
-
-def _with_layer_bits(policy: Policy, layer_bits: str | None) -> Policy:
-    if layer_bits is None:
-        return policy
-    overrides = (*parse_bits_by_layer(layer_bits), *policy.overrides)
-    return dataclasses.replace(policy, overrides=overrides)
-
-
 def _named(policy: str, layer_bits: str | None) -> str:
     return policy if layer_bits is None else f"{policy}, {layer_bits}"
 
 
 def _model(config: EvaluationConfig) -> Subject:
     from tfcq.backbones.keras_models import application
+    from tfcq.evaluation.classifier import policy_beside_classifier
     from tfcq.nn.float_model import requantizable
     from tfcq.nn.quantizable import QuantizableModel, load, quantizable
 
@@ -176,29 +211,26 @@ def _model(config: EvaluationConfig) -> Subject:
         model = application(name, (data.image_size, data.image_size, 3))
     else:
         model = load(subject.model)
-    policy = _with_layer_bits(policy_named(subject.policy or "paper"), subject.layer_bits)
+    policy = policy_named(subject.policy or "paper").with_layer_bits(subject.layer_bits)
     _check_form(model, subject.model, adds_layers=config.protocols() != ("classifier",))
     own = isinstance(model, QuantizableModel) and subject.policy is None
-    if _has_float_classifier(model) and subject.policy != INT8.name:
-        # What `--keep_classifiers` saved: the classifier stays float under another policy too,
-        # except under the one that does as integer runtimes do.
-        policy = dataclasses.replace(policy, overrides=((CLASSIFIER, "fp"), *policy.overrides))
+    policy = policy_beside_classifier(model, policy)
     policy_name = _named("the model's own" if own else policy.name, subject.layer_bits)
     if not isinstance(model, QuantizableModel):
         model = quantizable(model, policy)
     elif not own:
         model = requantizable(model, policy)
     folder = pathlib.Path(subject.output_dir)
-    return Subject(model, policy, data, folder, subject.model, subject.model, policy_name, own)
-
-
-def _has_float_classifier(model: "keras.Model") -> bool:
-    from keras import layers
-
-    from tfcq.nn.quantizable import QuantizableModel
-
-    return isinstance(model, QuantizableModel) and any(
-        layer.name == CLASSIFIER and type(layer) is layers.Dense for layer in model.layers
+    return Subject(
+        model=model,
+        policy=policy,
+        data=data,
+        results=folder,
+        title=subject.model,
+        name=subject.model,
+        policy_name=policy_name,
+        has_own_policy=own,
+        saved_quantizers=own,
     )
 
 

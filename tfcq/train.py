@@ -5,6 +5,7 @@ import math
 
 from tfcq import command_line
 from tfcq.config import CALIBRATION_IMAGES, Config, config_from_flat, flat
+from tfcq.errors import UserError
 from tfcq.pretraining.recipes import RECIPES
 from tfcq.run_folder import RunFolder, default_run_dir
 from tfcq.unused_settings import check_used
@@ -82,6 +83,11 @@ def train(config: Config, folder: RunFolder) -> None:
         folder.begin(config)
         checkpoints = RunCheckpoints(folder.checkpoints, pretrainer)
         done = checkpoints.restore()
+    if done == 0 and folder.backbone.exists():
+        raise UserError(
+            f"The run in {folder.path} has ended and its checkpoints are gone; training would "
+            "replace its backbone. Give another --run_dir."
+        )
     # The last epoch may be cut short.
     epochs = math.ceil(total / steps)
     print(f"{folder.path}: {split.size} images, {steps} steps an epoch, epochs {done} to {epochs}")

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from tests.deployment.conftest import randomize_norms
 from tfcq.backbones.cifar_resnet import cifar_resnet
+from tfcq.backbones.keras_models import application
 from tfcq.backbones.mobilenet_v2 import mobilenet_v2
 from tfcq.backbones.vision_transformer import vision_transformer
 from tfcq.deployment.check import compare
@@ -134,3 +135,14 @@ def test_int8_vision_transformer_is_refused_in_one_line(images):
     calibrate(model, images)
     with pytest.raises(UserError, match="'vision_transformer_small' would stay in float"):
         int8_tflite(model, images)
+
+
+@pytest.mark.parametrize("name", ["MobileNetV3Small", "EfficientNetB0", "EfficientNetV2B0"])
+def test_networks_that_scale_their_images_see_those_between_0_and_1(name):
+    model = application(name, (32, 32, 3))
+    dark, bright = (np.full((1, 32, 32, 3), level, np.float32) for level in (0.2, 0.8))
+    stem = next(layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D))
+    seen = keras.Model(model.input, stem.input)
+    spread = float(np.ptp(np.asarray(seen(bright)) - np.asarray(seen(dark))))
+    change = float(np.max(np.asarray(seen(bright)) - np.asarray(seen(dark))))
+    assert change > 0.5 and spread <= change

@@ -7,13 +7,15 @@ import keras
 import numpy as np
 import pytest
 
-from tfcq import evaluate
+from tfcq import evaluate, evaluation_data, measurement
 from tfcq.backbones.resnet import resnet
-from tfcq.config import Config
+from tfcq.config import Config, MethodSettings
 from tfcq.data.sources import open_source
-from tfcq.errors import UserError
+from tfcq.errors import TrainingStopped, UserError
+from tfcq.evaluation import protocols as evaluate_protocols
 from tfcq.evaluation.records import add_record
-from tfcq.nn.quantizable import quantizable
+from tfcq.nn.float_model import requantizable
+from tfcq.nn.quantizable import load, quantizable
 from tfcq.run_folder import RunFolder
 
 
@@ -44,7 +46,7 @@ def test_files_and_table_are_written(run, tmp_path, capsys):
     assert [entry["bits"] for entry in found["results"]] == ["fp", "4w8a"]
     assert all(0 < entry["top1"] <= entry["top5"] <= 1 for entry in found["results"])
     printed = capsys.readouterr().out
-    assert "| top-1 % |" in printed and "knn.json" in printed
+    assert "| top-1 % " in printed and "| mean per class % |" in printed and "knn.json" in printed
 
 
 def read(run, name):
@@ -100,6 +102,88 @@ def test_backbone_is_scored_on_another_data_set(run, tmp_path):
     found = read(run, "finetune")
     assert (found["dataset"], found["train_images"], found["test_images"]) == (dataset, 8, 4)
     assert found["settings"]["epochs"] == 1 and len(found["results"][0]["curve"]) == 1
+
+
+def test_bit_widths_that_were_measured_stay_when_a_later_one_fails(run, tmp_path, monkeypatch):
+    run = RunFolder(shutil.copytree(run.path, tmp_path / "run"))
+    score = evaluate_protocols.accuracy_of
+
+    def fails_at_2w4a(scores, labels, bits):
+        if str(bits) == "2w4a":
+            raise TrainingStopped("Training diverged.")
+        return score(scores, labels, bits)
+
+    monkeypatch.setattr(evaluate_protocols, "accuracy_of", fails_at_2w4a)
+    options = {"epochs": 1, "learning_rate_schedule": "cosine", "train_images": 300}
+    with pytest.raises(TrainingStopped):
+        evaluate.main(
+            command(run_dir=run.path, protocol="finetune", bits="fp,8w8a,2w4a", **options)
+        )
+    assert [entry["bits"] for entry in read(run, "finetune")["results"]] == ["fp", "8w8a"]
+
+
+def test_damaged_results_are_told_of_before_anything_is_computed(run, tmp_path, monkeypatch):
+    run = RunFolder(shutil.copytree(run.path, tmp_path / "run"))
+    run.evaluation.mkdir(exist_ok=True)
+    monkeypatch.setattr(measurement, "measure", None)
+    for text in ("{", '{"results": [{"top1": 0.5}]}'):
+        (run.evaluation / "knn.json").write_text(text)
+        with pytest.raises(UserError, match="cannot be read as results"):
+            evaluate.main(command(run_dir=run.path, protocol="knn"))
+
+
+def test_quantizers_are_recorded_whatever_the_policy_is_called(run, tmp_path):
+    other = RunFolder(tmp_path / "other")
+    other.begin(Config(method=MethodSettings(recipe="cq_a")))
+    requantizable(load(run.backbone), "contrastive_quant").save(other.backbone)
+    found = []
+    for one in (run, other):
+        evaluate.main(command(run_dir=one.path, protocol="knn", bits="fp"))
+        found.append(read(one, "knn"))
+    assert [record["policy"] for record in found] == ["as trained"] * 2
+    kinds = [record["quantization"]["weight_quantizer"] for record in found]
+    assert kinds == ["minmax", "linear"]
+
+
+def test_mixed_precision_tells_the_bits_of_every_layer(run, capsys):
+    evaluate.main(
+        command(run_dir=run.path, protocol="knn", policy="paper", bits="fp,4w8a",
+                mixed_precision=True, calibration_images=50)
+    )  # fmt: skip
+    mixed = read(run, "knn")["results"][-1]["weight_bits"]
+    assert mixed["stem"] == 8 and len(set(mixed.values())) > 2
+    assert f"--layer_bits={','.join(f'{n}:{b}w' for n, b in mixed.items())}" in (
+        capsys.readouterr().out
+    )
+
+
+def test_weights_that_are_nan_are_refused(run, tmp_path):
+    model = load(run.backbone)
+    kernel = model.get_layer("stem").kernel
+    kernel.assign(np.full(kernel.shape, np.nan))
+    model.save(tmp_path / "nan.keras")
+    with pytest.raises(UserError, match="'stem/kernel' of .*nan.keras holds NaN"):
+        evaluate.main(
+            command(model=tmp_path / "nan.keras", output_dir=tmp_path, dataset="digits", bits="fp")
+        )
+
+
+def test_quantization_aware_training_of_a_saved_model_asks_where_quantizers_go(run, tmp_path):
+    place = {"model": run.backbone, "output_dir": tmp_path, "dataset": "digits"}
+    with pytest.raises(UserError, match="qat places quantizers .*--policy=paper"):
+        evaluate.main(command(protocol="qat", bits="4w4a", **place))
+
+
+def test_start_of_quantization_aware_training_fits_the_data(run):
+    options = {"run_dir": run.path, "protocol": "qat", "start": "finetune", "train_images": 100}
+    with pytest.raises(UserError, match="batches of 256, and there are 100 .*--batch_size"):
+        evaluate.main(command(**options))
+
+
+def test_images_beyond_the_memory_are_refused(run, monkeypatch):
+    monkeypatch.setattr(evaluation_data.os, "sysconf", lambda name: 300)
+    with pytest.raises(UserError, match="1797 images of 'digits' at 8x8 take .*--train_images"):
+        evaluate.main(command(run_dir=run.path, protocol="knn"))
 
 
 def test_steps_after_training_are_taken_and_recorded(run):
@@ -221,7 +305,7 @@ def images_of(folder, classes):
 @pytest.mark.parametrize(
     ("classes", "text"),
     [({"a": 3, "b": 1}, "Class 'b' has 1 training images; allowed: 2 and above"),
-     ({"a": 3, "b": 0}, "b")],
+     ({"a": 3, "b": 0}, "train/b' holds no images")],
 )  # fmt: skip
 def test_classes_that_cannot_be_learned_leave_no_results(run, tmp_path, classes, text):
     # Another test may or may not have evaluated the run in this process.

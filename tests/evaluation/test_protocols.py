@@ -241,3 +241,30 @@ def test_augmented_digits_reach_logistic_regression_within_a_point():
     flat = images.reshape(500, -1)
     logistic = LogisticRegression(max_iter=1000).fit(flat[:400], labels[:400])
     assert found.top1 >= logistic.score(flat[400:], labels[400:]) - 0.01
+
+
+def test_fine_tuning_reports_float_and_its_curve_also_where_no_float_was_asked_for(task):
+    task = dataclasses.replace(task, bit_widths=parse_bit_widths("8w8a"))
+    found = list(protocols.finetune(task, dataclasses.replace(TRAINING, epochs=2)))
+    assert [one.bits for one in found] == ["fp", "8w8a"]
+    assert [len(one.curve or []) for one in found] == [2, 0]
+
+
+def test_a_feature_that_wakes_up_in_the_test_images_does_not_decide(task):
+    """A channel that is zero on all training images, as at few bits, says nothing."""
+    inputs = keras.Input((2, 2, 2))
+    features = keras.layers.GlobalAveragePooling2D(name="features")(inputs)
+    backbone = quantizable(keras.Model(inputs, features), "uniform")
+
+    def with_second(images, value):
+        return np.concatenate([images, np.full_like(images, value)], axis=-1)
+
+    data = dataclasses.replace(
+        task.data,
+        train_images=with_second(task.data.train_images, 0),
+        test_images=with_second(task.data.test_images, 0.01),
+    )
+    task = dataclasses.replace(task, backbone=backbone, data=data, bit_widths=(FLOAT,),
+                               calibrator=lambda m: calibrating(m, data.train_images))  # fmt: skip
+    (found,) = protocols.linear(task, TRAINING, augmented=False, standardized=True)
+    assert found.top1 == 0.75

@@ -221,7 +221,8 @@ def test_layer_with_an_unknown_kernel_is_refused_with_the_way_out(trainable):
         quantizable(model)
     assert str(caught.value) == (
         "Layer 'odd' (Conv1D) holds a kernel that cannot be quantized; allowed: Conv2D, "
-        "DepthwiseConv2D, Dense. To leave it in float, pass overrides={'odd': 'fp'}."
+        "DepthwiseConv2D, Dense. To leave it in float, pass overrides={'odd': 'fp'} "
+        "(--layer_bits=odd:fp)."
     )
     copy = quantizable(model, overrides={"odd": "fp"})
     images = images_for(model)

@@ -109,6 +109,29 @@ def test_recording_resets_or_widens_the_range_and_changes_nothing_else(quantizer
     assert seen == [(1, 2), (-1, 2), (-1, 5), (3, 4), (3, 4)]
 
 
+def test_a_quantizer_called_twice_in_a_pass_widens_what_the_pass_recorded(quantizer):
+    quantizer(tf.constant([[-9.0, 9.0]]), precision=RecordRanges(True))
+    one_pass = RecordRanges(True)
+    quantizer(tf.constant([[0.0, 3.0]]), precision=one_pass)
+    quantizer(tf.constant([[0.5, 1.0]]), precision=one_pass)
+    assert ends(quantizer) == (0, 3)
+
+
+def test_layers_with_equal_kernels_round_stochastically_each_in_its_own_way():
+    kinds = [
+        QuantizedDense(3, weight_quantizer=MinMaxWeightQuantizer(rounding="stochastic"), name=name)
+        for name in ("one", "other")
+    ]
+    x = tf.eye(40)
+    for layer in kinds:
+        layer.build(x.shape)
+        layer.kernel.assign(tf.reshape(tf.linspace(-1.0, 1.0, 120), (40, 3)))
+    precision = Precision(4, 8, seed=tf.constant([1, 2]))
+    one, other = (layer(x, precision=precision).numpy() for layer in kinds)
+    np.testing.assert_array_equal(one, kinds[0](x, precision=precision))
+    assert np.any(one != other)
+
+
 def test_widening_the_empty_range_takes_the_first_one(quantizer):
     quantizer(tf.constant([[2.0, 3.0]]), precision=RecordRanges(False))
     assert ends(quantizer) == (2, 3)

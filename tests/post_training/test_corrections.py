@@ -61,6 +61,28 @@ def test_norms_have_the_statistics_of_the_quantized_pass_one_after_the_other(mod
         np.testing.assert_allclose(normalized.std((0, 1, 2)), share, rtol=1e-3)
 
 
+@pytest.mark.parametrize("use_bias", [False, True])
+def test_correction_leaves_what_reestimated_norms_have_mended(use_bias):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((6, 6, 2))
+    x = layers.Conv2D(4, 3, use_bias=use_bias, bias_initializer="normal", name="a")(inputs)
+    x = layers.ReLU()(layers.BatchNormalization(name="norm")(x))
+    model = quantizable(keras.Model(inputs, layers.Conv2D(3, 3, name="b")(x)), "uniform")
+    images = np.random.default_rng(0).random((40, 6, 6, 2)).astype(np.float32)
+    calibrate(model, images)
+    norm = model.get_layer("norm")
+    mean, variance = (np.asarray(model.get_layer("a")(images)) for _ in range(2))
+    norm.moving_mean.assign(mean.mean((0, 1, 2)))
+    norm.moving_variance.assign(variance.var((0, 1, 2)))
+    copy = with_stored_scales(model, 3)
+    reestimate_batch_norm(copy, images, BITS)
+    errors = correct_biases(copy, model, images, BITS)
+    # Both norms give their inputs the mean beta, so nothing is left to correct there.
+    np.testing.assert_allclose(errors["a"], 0, atol=1e-4)
+    mean = np.mean(copy(images, precision=PASS) - model(images), (0, 1, 2))
+    np.testing.assert_allclose(mean, 0, atol=1e-4)
+
+
 def test_nothing_but_statistics_changes_with_the_norms(model, images):
     before = {w.path: w.numpy() for w in model.weights}
     reestimate_batch_norm(model, images, BITS)

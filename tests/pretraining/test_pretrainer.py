@@ -9,6 +9,7 @@ from keras import layers
 from tfcq import losses
 from tfcq.errors import TrainingStopped, UserError
 from tfcq.nn.policies import Policy
+from tfcq.nn.quantizable import quantizable
 from tfcq.pretraining.bit_schedules import BitSchedule
 from tfcq.pretraining.pretrainer import Pretrainer
 from tfcq.pretraining.recipes import RECIPES, Pass
@@ -254,3 +255,44 @@ def test_backbone_must_return_vectors():
 def test_unknown_framework_names_the_nearest():
     with pytest.raises(UserError, match="Did you mean 'simsiam'"):
         Pretrainer(tiny_backbone(), "simsaim")
+
+
+def test_weight_regularizers_are_part_of_the_loss():
+    losses_of = {}
+    for factor in (0.0, 3.0):
+        keras.utils.set_random_seed(1)
+        backbone = tiny_backbone()
+        backbone.get_layer("second").kernel_regularizer = keras.regularizers.L2(factor)
+        model = tiny(backbone=backbone)
+        kernel = model.backbone.get_layer("second").kernel.numpy()
+        logs = model.train_step(next(iter(synthetic_views())))
+        losses_of[factor] = float(logs["loss"])
+        expected = losses_of[0.0] + factor * np.sum(kernel**2)
+        assert losses_of[factor] == pytest.approx(expected, rel=1e-5)
+
+
+def test_images_of_batches_of_any_size_are_counted():
+    model = tiny()
+    views = synthetic_views(2).unbatch().batch(BATCH + 8)
+    model.fit(views, verbose=0)
+    assert model.images_seen == 2 * BATCH
+
+
+def test_recipes_with_quantizers_of_their_own_refuse_a_backbone_with_others():
+    backbone = quantizable(tiny_backbone(), "paper")
+    for recipe, kind in (("pact", "dorefa"), ("cq_a", "linear")):
+        with pytest.raises(UserError, match=f"quantizes weights by '{kind}'.*float backbone"):
+            tiny(backbone=backbone, recipe=recipe)
+
+
+def test_pairs_that_would_compare_a_pass_with_its_copy_are_refused():
+    for recipe in ("cq_quant", "cq_c"):
+        with pytest.raises(UserError, match="the same at 8w8a; allowed: two candidates"):
+            tiny(recipe=recipe, precision_set="8")
+    # The views differ.
+    tiny(recipe="cq_a", precision_set="8")
+
+
+def test_validation_data_are_refused_with_what_to_do():
+    with pytest.raises(UserError, match="validation_data; .*tfcq.evaluate"):
+        tiny().fit(synthetic_views(), validation_data=synthetic_views(), verbose=0)

@@ -1,5 +1,7 @@
 """A run that was cut off and restored is the run that was not."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -8,6 +10,8 @@ from keras import layers
 from tfcq.data.augmentation import augmentation_for
 from tfcq.data.digits import DigitsSource
 from tfcq.data.pipeline import view_batches
+from tfcq.errors import UserError
+from tfcq.nn.policies import PAPER
 from tfcq.pretraining.pretrainer import Pretrainer
 from tfcq.training.checkpoints import RunCheckpoints
 from tfcq.training.optimizers import SGD
@@ -16,6 +20,7 @@ from tfcq.training.schedules import learning_rate_schedule
 # One step an epoch; each epoch leaves other images out.
 EPOCHS, IMAGES, BATCH = 4, 24, 16
 STEPS = IMAGES // BATCH
+LSQ = PAPER.with_quantizers("lsq", "lsq")
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +28,7 @@ def digits():
     return DigitsSource().split("train").first(IMAGES)
 
 
-def start(folder, split, until, initial_seed):
+def start(folder, split, until, initial_seed, **method):
     """Trains up to an epoch in a new process's stead; returns the model."""
     # The seed of initialization differs between starts: everything must come from the checkpoint.
     keras.utils.set_random_seed(initial_seed)
@@ -38,10 +43,12 @@ def start(folder, split, until, initial_seed):
         ],
         name="tiny",
     )
-    model = Pretrainer(backbone, projection_width=8, predictor_width=4, seed=1)
+    method = method or {"predictor_width": 4}
+    model = Pretrainer(backbone, projection_width=8, seed=1, **method)
     model.compile(
         SGD(learning_rate_schedule("cosine", 0.1, EPOCHS * STEPS, 2), l2=1e-3), run_eagerly=True
     )
+    model.set_run_length(STEPS, EPOCHS * STEPS)
     checkpoints = RunCheckpoints(folder, model)
     done = checkpoints.restore()
     views = view_batches(split, augmentation_for(8, 1), 8, BATCH, seed=1, first_epoch=done)
@@ -53,25 +60,53 @@ def start(folder, split, until, initial_seed):
 
 
 def state(model):
-    network = {variable.path: np.array(variable) for variable in model.variables}
-    # The first part of an optimizer's paths counts the optimizers of the process.
+    # A momentum network's paths are the online one's; the first part of a path may count the
+    # frameworks, or the optimizers, of the process.
+    paths = [re.sub(r"^(\w*?)(_[0-9]+)?/", "", variable.path) for variable in model.variables]
+    network = {
+        f"{number} {path}": np.array(variable)
+        for number, (path, variable) in enumerate(zip(paths, model.variables, strict=True))
+    }
     kept = {v.path.partition("/")[2]: np.array(v) for v in model.optimizer.variables}
     assert len(kept) == len(model.optimizer.variables)
     return network | kept
 
 
-def test_two_and_two_epochs_equal_four_to_the_last_bit(tmp_path, digits):
-    whole, none = start(tmp_path / "whole", digits, EPOCHS, initial_seed=0)
-    start(tmp_path / "parts", digits, 2, initial_seed=0)
-    parts, done = start(tmp_path / "parts", digits, EPOCHS, initial_seed=9)
+# What must come back beside the network, by framework and quantizers.
+METHODS = {
+    "simsiam": ({}, ()),
+    "byol": ({"framework": "byol", "predictor_width": 4}, ()),
+    "mocov2": (
+        {"framework": "mocov2", "queue_size": 64, "policy": LSQ},
+        ("queue", "oldest", "step_size"),
+    ),
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_two_and_two_epochs_equal_four_to_the_last_bit(tmp_path, digits, method):
+    options, further = METHODS[method]
+    whole, none = start(tmp_path / "whole", digits, EPOCHS, initial_seed=0, **options)
+    start(tmp_path / "parts", digits, 2, initial_seed=0, **options)
+    parts, done = start(tmp_path / "parts", digits, EPOCHS, initial_seed=9, **options)
     assert (none, done) == (0, 2)
     expected, received = state(whole), state(parts)
     assert expected.keys() == received.keys()
     for path, value in expected.items():
         np.testing.assert_array_equal(received[path], value, err_msg=path)
-    for part in ("bits", "step", "minimum", "maximum", "moving_mean", "momentum", "iteration"):
+    usual = ("bits", "step", "minimum", "maximum", "moving_mean", "momentum", "iteration")
+    for part in (*usual, *further):
         assert any(part in path for path in expected), part
     assert int(parts.step.value) == int(parts.optimizer.iterations.value) == EPOCHS * STEPS
+
+
+def test_damaged_checkpoint_is_told_in_one_line(tmp_path):
+    checkpoints = RunCheckpoints(tmp_path, without_images())
+    checkpoints.on_epoch_end(0)
+    (data,) = tmp_path.glob("ckpt-1.data-*")
+    data.write_bytes(data.read_bytes()[:100])
+    with pytest.raises(UserError, match="ckpt-1 cannot be restored: .*Remove its files"):
+        RunCheckpoints(tmp_path, without_images()).restore()
 
 
 def without_images():

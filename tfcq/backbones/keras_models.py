@@ -1,8 +1,10 @@
 """Backbones that others built: `keras.applications` and saved `.keras` files."""
 
+import inspect
 import os
 
 import keras
+from keras import layers
 
 from tfcq.errors import UserError, unknown_choice
 from tfcq.nn.quantizable import load
@@ -10,6 +12,8 @@ from tfcq.nn.quantizable import load
 
 def application(name: str, input_shape: tuple[int, int, int]) -> keras.Model:
     """Returns a network of `keras.applications` with random weights, without classifier.
+
+    It takes images in [0, 1], also where Keras's own would scale those of 0 to 255 first.
 
     Args:
         name: its name there, such as `"MobileNetV2"`.
@@ -21,10 +25,16 @@ def application(name: str, input_shape: tuple[int, int, int]) -> keras.Model:
     names = [n for n in dir(keras.applications) if n[0].isupper()]
     if name not in names:
         raise unknown_choice("network of keras.applications", name, names)
+    constructor = getattr(keras.applications, name)
+    settings = {"include_top": False, "weights": None, "pooling": "avg"}
+    if "include_preprocessing" in inspect.signature(constructor).parameters:
+        settings["include_preprocessing"] = False
     try:
-        return getattr(keras.applications, name)(
-            include_top=False, weights=None, input_shape=input_shape, pooling="avg"
-        )
+        network = constructor(input_shape=input_shape, **settings)
+        if any(isinstance(layer, layers.Rescaling) for layer in network.layers):
+            images = keras.Input(input_shape)
+            network = constructor(input_tensor=layers.Rescaling(255.0)(images), **settings)
+        return network
     except ValueError as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{name} cannot take images of shape {input_shape}: {reason}") from None

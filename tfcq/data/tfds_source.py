@@ -29,6 +29,9 @@ _PARTS = {"train": ("train",), "test": ("test", "validation")}
 # Papers train on both labelled parts of these, 2,040 and 3,760 images (SSQL, Table 9).
 TRAINED_WITH_VALIDATION = ("dtd", "oxford_flowers102")
 
+# Their test part has no labels.
+TESTED_ON_VALIDATION = ("imagenet2012", "imagenet2012_subset", "imagenet_resized")
+
 
 class TfdsSource:
     """A TensorFlow data set with one image, and perhaps one class label, per example.
@@ -68,6 +71,8 @@ class TfdsSource:
         whole = {"train", "validation", "test"} <= set(known)
         if whole and self._builder.name in TRAINED_WITH_VALIDATION:
             self._parts["train"] = "train+validation"
+        if self._builder.name in TESTED_ON_VALIDATION and "validation" in known:
+            self._parts["test"] = "validation"
         self.splits = tuple(self._parts)
 
     def split(self, name: str) -> Split:

@@ -38,6 +38,7 @@ class Accuracy:
             Flowers-102, Pets, Caltech-101 and Aircraft are reported, 0 to 1.
         curve: where something was trained at this bit-width, `{"epoch", "loss", "top1"}` of every
             epoch.
+        weight_bits: bits of each layer's weights, where post-training chose them.
     """
 
     bits: str
@@ -45,6 +46,7 @@ class Accuracy:
     top5: float
     mean_per_class: float
     curve: list[dict[str, float]] | None = None
+    weight_bits: dict[str, int] | None = None
 
 
 def accuracy(scores: np.ndarray, labels: np.ndarray, top: int) -> float:

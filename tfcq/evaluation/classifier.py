@@ -1,5 +1,6 @@
 """A classifier on a quantizable backbone, and its training in float or at a bit-width."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,7 @@ import tensorflow as tf
 from keras import layers
 
 from tfcq.errors import TrainingStopped
+from tfcq.nn.policies import INT8, Policy
 from tfcq.nn.quantizable import QuantizableModel
 from tfcq.quantization.bitwidths import BitWidth
 from tfcq.quantization.ops import NOT_FINITE
@@ -52,6 +54,23 @@ def with_classifier(
         features = layers.Normalization(mean=mean, variance=variance, name="standardized")(features)
     logits = layers.Dense(classes, kernel_initializer="zeros", name=CLASSIFIER)(features)
     return QuantizableModel(backbone.inputs[0], logits, name="classifier_model")
+
+
+def policy_beside_classifier(model: keras.Model, policy: Policy) -> Policy:
+    """Returns a policy that leaves the float classifier of a kept network float.
+
+    Under policy `int8` it is quantized, as integer runtimes do.
+
+    Args:
+        model: any model; one that `with_classifier` did not make keeps its policy.
+        policy: how its other layers are quantized.
+    """
+    kept = isinstance(model, QuantizableModel) and any(
+        layer.name == CLASSIFIER and type(layer) is layers.Dense for layer in model.layers
+    )
+    if not kept or policy.name == INT8.name:
+        return policy
+    return dataclasses.replace(policy, overrides=((CLASSIFIER, "fp"), *policy.overrides))
 
 
 class SupervisedTrainer(keras.Model):

@@ -57,6 +57,8 @@ class FeatureExtractor:
         """
         if len(images) == 0:
             raise UserError("Features were asked for 0 images; allowed: 1 and above.")
+        if not np.all(np.isfinite(images)):
+            raise UserError("Images hold NaN or infinity; allowed: finite values.")
         floats = (_FLOAT_BITS, _FLOAT_BITS)
         self._bits.assign(floats if bits.is_float else (bits.weights, bits.activations))
         starts = range(0, len(images), self.batch_size)

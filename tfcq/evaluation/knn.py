@@ -41,8 +41,11 @@ def knn_scores(
     check_labels(features, labels, classes)
     classifier = KNeighborsClassifier(
         min(neighbours, len(features)),
-        # Distances are 1 - similarity; the common factor exp(1 / temperature) cancels out.
-        weights=lambda distances: np.exp(-distances / temperature),
+        # Distances are 1 - similarity; a common factor cancels out, and that of the nearest
+        # neighbour keeps its weight at 1 for any temperature.
+        weights=lambda distances: np.exp(
+            (distances.min(axis=1, keepdims=True) - distances) / temperature
+        ),
         metric="cosine",
         algorithm="brute",
     )

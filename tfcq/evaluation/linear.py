@@ -61,12 +61,7 @@ def fit_linear_probe(
         TrainingStopped: when the classifier diverges.
     """
     check_labels(features, labels, classes)
-    mean = features.mean(axis=0, dtype=np.float64)
-    deviation = features.std(axis=0, dtype=np.float64)
-    # A feature that varies by rounding alone carries nothing; infinity keeps it at zero.
-    constant = deviation <= 1e-6 * np.maximum(np.abs(mean), 1e-6)
-    mean = mean.astype(features.dtype)
-    deviation = np.where(constant, np.inf, deviation).astype(features.dtype)
+    mean, deviation = moments(features)
     inputs = (features - mean) / deviation
     targets = np.eye(classes, dtype=inputs.dtype)[labels]
     count, width = inputs.shape
@@ -90,6 +85,22 @@ def fit_linear_probe(
     if not np.all(np.isfinite(parameters)):
         raise TrainingStopped("The linear probe diverged; try a lower --learning_rate.")
     return LinearProbe(mean, deviation, parameters[:-1], parameters[-1])
+
+
+def moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns mean and standard deviation of each feature, of shape [width] and their dtype.
+
+    A feature that varies by rounding alone carries nothing; its deviation is infinite, which keeps
+    it at zero.
+
+    Args:
+        features: float [count, width].
+    """
+    mean = features.mean(axis=0, dtype=np.float64)
+    deviation = features.std(axis=0, dtype=np.float64)
+    constant = deviation <= 1e-6 * np.maximum(np.abs(mean), 1e-6)
+    deviation = np.where(constant, np.inf, deviation)
+    return mean.astype(features.dtype), deviation.astype(features.dtype)
 
 
 def check_labels(features: np.ndarray, labels: np.ndarray, classes: int) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 from tfcq.errors import UserError
 from tfcq.evaluation.accuracy import LabelledImages
 from tfcq.files import write_text
+from tfcq.quantization.bitwidths import parse_bit_width
 
 # Set by each evaluation's own calibration.
 _RANGES = ("minimum", "maximum")
@@ -65,8 +66,12 @@ def read_records(file: str | os.PathLike) -> list[dict[str, Any]]:
         return []
     try:
         newest = json.loads(file.read_text())
-        return [newest, *newest.pop(_EARLIER, [])] if newest[_RESULTS] else []
-    except (ValueError, KeyError, TypeError, AttributeError):
+        records = [newest, *newest.pop(_EARLIER, [])] if newest[_RESULTS] else []
+        for entry in (entry for record in records for entry in record[_RESULTS]):
+            float(entry["top1"])
+            parse_bit_width(entry["bits"])
+        return records
+    except (ValueError, KeyError, TypeError, AttributeError, UserError):
         raise UserError(
             f"{file} cannot be read as results of an evaluation; move it away to evaluate again."
         ) from None

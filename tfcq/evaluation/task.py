@@ -1,7 +1,7 @@
 """What a protocol is given: a backbone, labelled images, and how to train and quantize."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import keras
 
@@ -46,6 +46,8 @@ class Task:
         seed: seed of subsets, order and augmentation.
         post_training: returns, for a trained model, a function from a bit-width to the model that
             is run at it; None where nothing but ranges changes between bit-widths.
+        weight_bits: returns, for a bit-width, the weight bits of each layer where post-training
+            chose them, else None.
         curve_images: how many test images, the first ones, score the epochs of a training of the
             whole network; None for all. Its last accuracy is always that of all.
     """
@@ -60,6 +62,7 @@ class Task:
     seed: int = 0
     post_training: Callable[[QuantizableModel], Quantized] | None = None
     curve_images: int | None = None
+    weight_bits: Callable[[BitWidth], Mapping[str, int] | None] = lambda bits: None
 
     def quantized(self, model: QuantizableModel) -> Quantized:
         """Returns a function from a bit-width to the model, quantized after training for it.

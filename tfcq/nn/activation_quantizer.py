@@ -71,19 +71,20 @@ class ActivationQuantizer(keras.layers.Layer):
         if precision is None:
             return inputs
         if isinstance(precision, RecordRanges):
-            self._record(inputs, precision.reset)
+            self._record(inputs, precision.starts(self))
             return inputs
         if isinstance(precision, Observe):
             precision.see(self, inputs)
             return inputs
         bits = precision.activation_bits
         if not self.quantizer.takes_range:
-            return self.quantizer(inputs, bits, seed=precision.seed, learned=self.learned_scale)
+            seed = precision.seed_for(self)
+            return self.quantizer(inputs, bits, seed=seed, learned=self.learned_scale)
         if precision.ranges == "tensor":
             parameters = self.quantizer.parameters(bits, *self._range_of(inputs))
         else:
             parameters = precision.once(self, lambda: self._recorded_parameters(precision))
-        return self.quantizer(inputs, parameters, precision.seed)
+        return self.quantizer(inputs, parameters, precision.seed_for(self))
 
     def _recorded_parameters(self, precision: Precision) -> tuple[tf.Tensor, ...]:
         # The empty range is infinite, so this also tells of a range never recorded.

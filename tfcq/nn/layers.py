@@ -65,7 +65,7 @@ class _QuantizedKernel:
             kernel,
             precision.weight_bits,
             self.kernel_axes,
-            precision.seed,
+            precision.seed_for(self),
             learned=self.learned_scale,
         )
 

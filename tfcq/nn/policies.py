@@ -127,6 +127,19 @@ class Policy:
                 "activation quantizer", self.activation_quantizer, ACTIVATION_QUANTIZER_NAMES
             )
 
+    def with_layer_bits(self, text: str | None) -> "Policy":
+        """Returns the policy with bits of single layers, which come before its own overrides.
+
+        Args:
+            text: as `parse_bits_by_layer` reads it; None for the policy as it is.
+
+        Raises:
+            UserError: when it cannot be read.
+        """
+        if text is None:
+            return self
+        return dataclasses.replace(self, overrides=(*parse_bits_by_layer(text), *self.overrides))
+
     def with_quantizers(self, weights: str | None, activations: str | None) -> "Policy":
         """Returns the policy with other kinds of quantizers.
 

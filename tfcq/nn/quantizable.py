@@ -4,6 +4,7 @@ import dataclasses
 import fnmatch
 import inspect
 import os
+import zipfile
 from typing import Any
 
 import keras
@@ -196,7 +197,7 @@ def _refuse_unknown_kernel(layer: keras.layers.Layer, policy: Policy) -> None:
         raise UserError(
             f"Layer {layer.name!r} ({type(layer).__name__}) holds a kernel that cannot be "
             f"quantized; allowed: {allowed}. To leave it in float, pass "
-            f"overrides={{{layer.name!r}: 'fp'}}."
+            f"overrides={{{layer.name!r}: 'fp'}} (--layer_bits={layer.name}:fp)."
         )
 
 
@@ -211,6 +212,6 @@ def load(path: str | os.PathLike) -> keras.Model:
     """
     try:
         return keras.models.load_model(path, compile=False)
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile) as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"{path} cannot be read as a Keras model: {reason}") from None

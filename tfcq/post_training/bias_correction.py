@@ -94,6 +94,5 @@ def _shift(
     layer: keras.layers.Layer, norm: keras.layers.BatchNormalization | None
 ) -> np.ndarray | float:
     """Returns what is added to the product before its scale: earlier corrections count once."""
-    if layer.bias is not None:
-        return np.asarray(layer.bias, np.float64)
-    return 0.0 if norm is None else -np.asarray(norm.moving_mean, np.float64)
+    bias = 0.0 if layer.bias is None else np.asarray(layer.bias, np.float64)
+    return bias if norm is None else bias - np.asarray(norm.moving_mean, np.float64)

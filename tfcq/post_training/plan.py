@@ -1,7 +1,7 @@
 """Post-training quantization as a plan: which steps are taken, and in which order."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import keras
 import numpy as np
@@ -29,6 +29,8 @@ from tfcq.quantization.bitwidths import BitWidth
 # What is rounded together, see `learn_rounding`; None where nothing is learned.
 ROUNDINGS: dict[str, str | None] = {"nearest": None, "adaround": "layer", "block": "block"}
 _SCANNED_IMAGES = 256
+# Images per pass: an average needs many passes, other ranges do not depend on it.
+_AVERAGED_IMAGES, _OBSERVED_IMAGES = 32, 256
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,7 +134,8 @@ def calibrator(model: QuantizableModel, images: np.ndarray, method: str) -> Call
 
         return recorded
 
-    return lambda: _range_setter(observe(model, images), method)
+    batch_size = _AVERAGED_IMAGES if method == "moving_average" else _OBSERVED_IMAGES
+    return lambda: _range_setter(observe(model, images, batch_size), method)
 
 
 def _range_setter(observations: Observations, method: str) -> SetRanges:
@@ -164,6 +167,8 @@ class PostTraining:
             self.source = copy_of(model)
             equalize(self.source)
         self._set_ranges = calibrator(self.source, images, plan.calibration)()
+        # The weight bits of each layer, for every bit-width at which they were chosen.
+        self.weight_bits: dict[BitWidth, dict[str, int]] = {}
         self._sensitivities: dict[str, dict[int, float]] = {}
 
     def at(self, bits: BitWidth) -> QuantizableModel:
@@ -183,9 +188,10 @@ class PostTraining:
         self._set_ranges(bits)
         if not self.plan.changes_weights:
             return self.source
-        copy = with_stored_scales(
-            self.source, self._weight_bits(bits.weights), self.plan.weight_scales
-        )
+        weight_bits = bits.weights
+        if self.plan.mixed_precision:
+            weight_bits = self.weight_bits[bits] = self._mixed_bits(bits.weights)
+        copy = with_stored_scales(self.source, weight_bits, self.plan.weight_scales)
         unit = ROUNDINGS[self.plan.rounding]
         if unit is not None:
             learn_rounding(copy, self.source, self.images, bits, unit, self.plan.learning)
@@ -195,10 +201,8 @@ class PostTraining:
             raise UserError(f"Model {copy.name!r} has no bias to correct, and no batch norm.")
         return copy
 
-    def _weight_bits(self, uniform: int) -> int | Mapping[str, int]:
-        """Returns weight bits, by layer where they are mixed, of the same size as uniform ones."""
-        if not self.plan.mixed_precision:
-            return uniform
+    def _mixed_bits(self, uniform: int) -> dict[str, int]:
+        """Returns weight bits by layer, of the same size in all as uniform ones."""
         fixed = {
             layer.name: layer.weight_quantizer.bits
             for layer in kernel_layers(self.source)

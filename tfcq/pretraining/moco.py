@@ -68,6 +68,9 @@ class MoCoV2(Framework):
                 f"of {keys.shape[0]} and above."
             )
         count = tf.shape(keys, out_type=tf.int64)[0]
+        tf.debugging.assert_less_equal(
+            count, tf.cast(size, tf.int64), "A step makes more keys than the queue holds."
+        )
         places = (self.oldest.value + tf.range(count)) % size
         self.queue.assign(
             tf.tensor_scatter_nd_update(

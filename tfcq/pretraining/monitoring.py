@@ -21,18 +21,6 @@ class StopOnFailure(keras.callbacks.Callback):
         TrainingStopped: after the step, or the epoch, that showed it.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._first_ratio: float | None = None
-
-    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Forgets an earlier training.
-
-        Args:
-            logs: unused.
-        """
-        self._first_ratio = None
-
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Looks at the loss.
 
@@ -41,8 +29,9 @@ class StopOnFailure(keras.callbacks.Callback):
             logs: the step's figures.
         """
         loss = float((logs or {}).get("loss", 0.0))
-        if self._first_ratio is None:
-            self._first_ratio = float((logs or {}).get("feature_std_ratio", 1.0))
+        # Kept with the model, so that a training that goes on is judged by its own start.
+        if self.model.first_feature_ratio.numpy() == 0:
+            self.model.first_feature_ratio.assign((logs or {}).get("feature_std_ratio", 1.0))
         if not math.isfinite(loss):
             raise TrainingStopped(
                 f"The loss became {loss} at step {batch + 1} of this epoch; try a lower learning "
@@ -57,7 +46,7 @@ class StopOnFailure(keras.callbacks.Callback):
             logs: the epoch's figures.
         """
         ratio = float((logs or {}).get("feature_std_ratio", 1.0))
-        fallen = self._first_ratio is None or ratio <= self._first_ratio
+        fallen = ratio <= self.model.first_feature_ratio.numpy()
         if ratio < EMPTY_BELOW or (ratio < COLLAPSED_BELOW and fallen):
             raise TrainingStopped(
                 f"Features collapsed in epoch {epoch + 1}: their standard deviation is "
@@ -98,26 +87,23 @@ class Throughput(keras.callbacks.Callback):
     """Adds `images_per_second` to each epoch's figures."""
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Starts the clock.
+        """Forgets the epoch before.
 
         Args:
             epoch: index of the epoch.
             logs: unused.
         """
-        self._steps = 0
-        self._started = None
+        self._images = None
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Counts a step; the first of a run is left out, since it builds the graph.
+        """Starts the clock after the first steps, which build the graph.
 
         Args:
             batch: index of the step in the epoch.
             logs: unused.
         """
-        if self._started is None:
-            self._started = time.perf_counter()
-        else:
-            self._steps += 1
+        if self._images is None:
+            self._started, self._images = time.perf_counter(), self.model.images_seen
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Reports the rate of the epoch.
@@ -126,6 +112,6 @@ class Throughput(keras.callbacks.Callback):
             epoch: index of the epoch.
             logs: the epoch's figures; one is added.
         """
-        if logs is not None and self._steps:
-            seconds = time.perf_counter() - self._started
-            logs["images_per_second"] = self._steps * self.model.images_per_step / seconds
+        images = 0 if self._images is None else self.model.images_seen - self._images
+        if logs is not None and images:
+            logs["images_per_second"] = images / (time.perf_counter() - self._started)

@@ -1,5 +1,6 @@
 """The passes of one step: which views a batch holds, and every pass of a network once."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -31,14 +32,14 @@ def make_passes(
     """
     quantized = any(not one.is_float for one in passes)
     ranges = "recorded" if any(one.is_float for one in passes) else "tensor"
-    drawn = {
-        name: Precision(*tf.unstack(pair), ranges, rounding_seed, shared={})
-        for name, pair in bits.items()
-    }
+    drawn = {name: Precision(*tf.unstack(pair), ranges, shared={}) for name, pair in bits.items()}
     embeddings = {}
     for index, one in enumerate(passes):
         recording = RecordRanges(reset=index == 0) if quantized else None
-        precision = recording if one.is_float else drawn[one.precision]
+        seed = tf.random.experimental.stateless_fold_in(rounding_seed, index)
+        precision = recording
+        if not one.is_float:
+            precision = dataclasses.replace(drawn[one.precision], seed=seed)
         embeddings[one] = project(views[one.view], precision)
     return embeddings
 

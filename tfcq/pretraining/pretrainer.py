@@ -20,6 +20,7 @@ from tfcq.pretraining.recipes import Pass, Recipe, in_order, recipe_named
 from tfcq.pretraining.replicas import shuffled, unshuffled
 from tfcq.pretraining.schedule_names import PERIODIC
 from tfcq.quantization.ops import NOT_FINITE
+from tfcq.quantization.quantizers import WEIGHT_QUANTIZERS
 
 LOSS_REDUCTIONS = ("mean", "sum")
 
@@ -82,6 +83,9 @@ class Pretrainer(keras.Model):
         self.loss_reduction = loss_reduction
         bits = self.recipe.bits(weight_bits, activation_bits, precision_set)
         self.bit_schedule = BitSchedule(kind=bit_schedule, seed=seed, **bits)
+        self.recipe.check_candidates(
+            self.bit_schedule.weight_choices, self.bit_schedule.activation_choices
+        )
         self.backbone = self._quantizable(backbone, policy)
         self.framework = build_framework(
             framework, settings, self.backbone, self.recipe.projector_policy
@@ -105,7 +109,8 @@ class Pretrainer(keras.Model):
         self.knows_run_length = False
         self.first_epoch = 0
         self.shuffle_keys = shuffle_keys
-        self.images_per_step = 0
+        self._replica_images = self._counter("replica_images", (), "int64")
+        self.first_feature_ratio = self._counter("first_feature_ratio", (), "float32")
         self.figures = StepFigures(self.online_passes, self.recipe, error_correlation)
         self.built = True
 
@@ -124,7 +129,19 @@ class Pretrainer(keras.Model):
             return quantizable(backbone, self.recipe.policy_for(policy))
         if policy is not None:
             raise UserError("policy has no effect: the backbone is quantizable already.")
+        self._check_quantizers(backbone)
         return backbone
+
+    def _check_quantizers(self, backbone: QuantizableModel) -> None:
+        """Refuses a quantizable backbone without the quantizers that are the recipe's method."""
+        kinds = {type(getattr(layer, "weight_quantizer", None)) for layer in backbone.layers}
+        own = self.recipe.policy_for(None).weight_quantizer
+        if own != Policy("").weight_quantizer and WEIGHT_QUANTIZERS[own] not in kinds:
+            raise UserError(
+                f"Recipe {self.recipe.name!r} quantizes weights by {own!r}, and backbone "
+                f"{backbone.name!r} has other quantizers; allowed: a float backbone, such as "
+                "keras.Model or tfcq.nn.float_model.float_model(backbone)."
+            )
 
     @property
     def needs_run_length(self) -> bool:
@@ -132,6 +149,12 @@ class Pretrainer(keras.Model):
         cosine = self.framework.target_momentum_schedule == "cosine"
         moving = self.momentum_network is not None and cosine
         return moving or (bool(self.recipe.draws) and self.bit_schedule.kind in PERIODIC)
+
+    @property
+    def images_seen(self) -> int:
+        """How many images all steps so far had, every view counted once."""
+        replicas = self.distribute_strategy.num_replicas_in_sync
+        return int(self._replica_images.numpy()) * replicas
 
     @property
     def networks(self) -> list[keras.Model]:
@@ -199,11 +222,19 @@ class Pretrainer(keras.Model):
             **kwargs: as for `keras.Model.fit`.
 
         Raises:
+            UserError: on an endless data set without `steps_per_epoch`, and on validation data.
             TrainingStopped: when the loss is NaN or features have collapsed.
         """
+        for name in ("validation_data", "validation_split"):
+            if kwargs.get(name):
+                raise UserError(
+                    f"fit() received {name}; pre-training has no labels to validate on. Evaluate "
+                    "the backbone with tfcq.evaluate, or in a callback."
+                )
         data = args[0] if args else kwargs.get("x")
+        is_dataset = isinstance(data, tf.data.Dataset)
         if (
-            isinstance(data, tf.data.Dataset)
+            is_dataset
             and kwargs.get("steps_per_epoch") is None
             and data.cardinality() == tf.data.INFINITE_CARDINALITY
         ):
@@ -213,8 +244,9 @@ class Pretrainer(keras.Model):
             )
         self.first_epoch = kwargs.get("initial_epoch", 0)
         watching = [RunLength(), Throughput(), StopOnFailure()]
-        # Data sets bring their own order; Keras would only warn.
-        kwargs.setdefault("shuffle", False)
+        if is_dataset:
+            # Data sets bring their own order; Keras would only warn.
+            kwargs.setdefault("shuffle", False)
         try:
             return super().fit(*args, callbacks=[*watching, *(callbacks or [])], **kwargs)
         except tf.errors.InvalidArgumentError as error:
@@ -329,7 +361,7 @@ class Pretrainer(keras.Model):
         """
         views = views_of_batch(self.recipe, data)
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
-        self.images_per_step = (data[0].shape[0] or 0) * replicas
+        self._replica_images.assign_add(tf.shape(data[0], out_type=tf.int64)[0])
         step, total_steps = self.step.value, self.total_steps.value
         draws = len(self.recipe.draws)
         self.bits.assign(self.bit_schedule.draw(step, draws, self.steps_per_epoch.value))
@@ -341,7 +373,8 @@ class Pretrainer(keras.Model):
         with tf.GradientTape() as tape:
             embeddings, predictions = self.embed(views, self.bits.value)
             targets = embeddings if targets is None else targets
-            loss = self.recipe_loss(predictions, targets)
+            # What the user's layers add, such as weight regularizers.
+            loss = tf.add_n([self.recipe_loss(predictions, targets), *self.losses])
             # Keras sums gradients over replicas; the step follows their mean.
             scaled_loss = self.optimizer.scale_loss(loss / replicas)
         gradients = tape.gradient(scaled_loss, self.trainable_variables)

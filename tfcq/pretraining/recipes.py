@@ -135,6 +135,26 @@ class Recipe:
             "precision_set": None,
         }
 
+    def check_candidates(self, weights: tuple[int, ...], activations: tuple[int, ...]) -> None:
+        """Refuses candidates with which a pair would compare a pass with its own copy.
+
+        Args:
+            weights: candidates of the drawn weight bits.
+            activations: candidates of the drawn activation bits.
+
+        Raises:
+            UserError: when two drawn precisions of one view are compared and cannot differ.
+        """
+        for pair in self.pairs:
+            one, other = pair.ends
+            drawn = not one.is_float and not other.is_float
+            if drawn and one.view == other.view and len(weights) == len(activations) == 1:
+                raise UserError(
+                    f"Recipe {self.name!r} compares {one} with {other}, which are the same at "
+                    f"{weights[0]}w{activations[0]}a; allowed: two candidates and above, such as "
+                    "6-16."
+                )
+
     def policy_for(self, policy: str | Policy | None) -> Policy:
         """Returns a policy with the recipe's kinds of quantizers.
 

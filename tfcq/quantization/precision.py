@@ -1,8 +1,11 @@
 """What a call argument `precision` can be: None (float), or one of the classes in this file."""
 
 import dataclasses
+import zlib
 from collections.abc import Callable
 from typing import Any
+
+import tensorflow as tf
 
 from tfcq.errors import UserError, unknown_choice
 from tfcq.quantization.bitwidths import check_bits
@@ -12,13 +15,25 @@ RANGE_SOURCES = ("recorded", "tensor")
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class RecordRanges:
-    """A float pass in which every activation quantizer records the range it sees.
+    """One float pass in which every activation quantizer records the range it sees.
 
     Args:
         reset: whether ranges start anew with this pass, or widen what earlier passes recorded.
+            What a quantizer sees when it is called again in the same pass always widens.
     """
 
     reset: bool
+    _seen: set[int] = dataclasses.field(default_factory=set, init=False, repr=False)
+
+    def starts(self, owner: Any) -> bool:
+        """Returns whether a quantizer's range starts anew with this call, and notes the call.
+
+        Args:
+            owner: the quantizer's layer.
+        """
+        first = id(owner) not in self._seen
+        self._seen.add(id(owner))
+        return first and self.reset
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -62,6 +77,18 @@ class Precision:
         for bits in (self.weight_bits, self.activation_bits):
             if bits is None or isinstance(bits, int):
                 check_bits(bits)
+
+    def seed_for(self, owner: Any) -> tf.Tensor | None:
+        """Returns a seed of a layer's own, of shape (2,), so that no two layers share their noise.
+
+        Args:
+            owner: the layer.
+        """
+        if self.seed is None:
+            return None
+        return tf.random.experimental.stateless_fold_in(
+            self.seed, zlib.crc32(owner.path.encode()) & 0x7FFFFFFF
+        )
 
     def once(self, owner: Any, compute: Callable[[], Any]) -> Any:
         """Returns a value that passes with the same `shared` compute once for each owner.

@@ -8,6 +8,7 @@ import zipfile
 from typing import TYPE_CHECKING, Any
 
 from tfcq.errors import UserError
+from tfcq.quantization.bitwidths import HIGHEST_BITS, LOWEST_BITS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -82,11 +83,15 @@ def _kernels(group: Any, path: str) -> "dict[str, np.ndarray]":
 
 
 def _is_kernel(variable: Any) -> bool:
-    # A scale per channel has several dimensions too, but only one that is longer than 1; a
-    # 1x1 kernel from one channel cannot be told from it by its shape, and has no outliers to tell.
+    # A scale per channel has several dimensions too, but only one that is longer than 1, and
+    # before it perhaps a row for each number of bits; a 1x1 kernel from one channel cannot be told
+    # from it by its shape, and has no outliers to tell.
+    rows = HIGHEST_BITS - LOWEST_BITS + 1
+    shape = variable.shape[1:] if variable.shape[:1] == (rows,) else variable.shape
     return (
         variable.dtype.kind == "f"
         and variable.ndim >= 2
+        and sum(length > 1 for length in shape) >= (1 if variable.ndim == 2 else 2)
         and sum(length > 1 for length in variable.shape) >= 2
     )
 

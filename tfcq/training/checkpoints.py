@@ -5,6 +5,8 @@ import pathlib
 import keras
 import tensorflow as tf
 
+from tfcq.errors import UserError
+
 
 class RunCheckpoints(keras.callbacks.Callback):
     """Saves everything that affects the next step after each epoch; restores the newest.
@@ -29,10 +31,20 @@ class RunCheckpoints(keras.callbacks.Callback):
 
         Returns:
             How many epochs are done; 0 when nothing was saved yet.
+
+        Raises:
+            UserError: when the checkpoint is damaged, or of another version of the model.
         """
-        if self.manager.latest_checkpoint:
-            status = self.checkpoint.restore(self.manager.latest_checkpoint)
-            status.assert_existing_objects_matched()
+        newest = self.manager.latest_checkpoint
+        if newest:
+            try:
+                self.checkpoint.restore(newest).assert_existing_objects_matched()
+            except (IndexError, ValueError, AssertionError, tf.errors.OpError) as error:
+                reason = " ".join(str(error).split())[:200]
+                raise UserError(
+                    f"Checkpoint {newest} cannot be restored: {reason}. Remove its files to go on "
+                    "from the one before, or give another --run_dir."
+                ) from None
         return int(self.epochs_done.numpy())
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:

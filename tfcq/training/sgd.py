@@ -55,6 +55,12 @@ class SGD(keras.optimizers.SGD):
             return
         self.excluded = excluded(variables, self.exclude, self.standard_exclusions)
         super().build(variables)
+        # A mirrored variable is updated through the copies that it holds.
+        self._indices = {
+            id(one): index
+            for index, variable in enumerate(variables)
+            for one in (variable.value, *getattr(variable.value, "values", ()))
+        }
 
     def index(self, variable: Any) -> int:
         """Returns a variable's index among those that the optimizer was built for.
@@ -62,7 +68,7 @@ class SGD(keras.optimizers.SGD):
         Args:
             variable: as `update_step` receives it: TensorFlow's own variable, which has no path.
         """
-        return self._get_variable_index(variable)
+        return self._indices[id(variable)]
 
     def direction(self, gradient: tf.Tensor, variable: Any) -> tf.Tensor:
         """Returns what momentum accumulates, of the variable's shape and the gradient's dtype.
