@@ -6,6 +6,7 @@ from tfcq.backbones.names import BACKBONE_SETTINGS, settings_of
 from tfcq.config import Config
 from tfcq.errors import UserError
 from tfcq.pretraining.recipes import recipe_named
+from tfcq.quantization.bitwidths import parse_bit_choices
 from tfcq.settings import ViewSettings
 
 _QUANTIZED_ONLY = ("weight_bits", "activation_bits", "precision_set", "bit_schedule")
@@ -27,6 +28,10 @@ def check_used(config: Config, given: set[str]) -> None:
     unused = []
     if not recipe.draws:
         unused += [(n, f"recipe {config.method.recipe!r} draws no bits") for n in _QUANTIZED_ONLY]
+    bits = recipe.bits(*(getattr(config.method, name) for name in _QUANTIZED_ONLY[:3]))
+    single = all(text is None or len(parse_bit_choices(text)) == 1 for text in bits.values())
+    if single and config.method.bit_schedule != "fixed":
+        unused += [("bit_schedule", "there is one candidate for the bits, as with 'fixed'")]
     if set(recipe.views) == {0}:
         names = [field.name for field in dataclasses.fields(ViewSettings)]
         unused += [(n, f"recipe {config.method.recipe!r} augments no view") for n in names]

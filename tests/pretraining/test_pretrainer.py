@@ -8,7 +8,7 @@ from keras import layers
 
 from tfcq import losses
 from tfcq.errors import TrainingStopped, UserError
-from tfcq.nn.policies import Policy
+from tfcq.nn.policies import LayerBits, Policy
 from tfcq.nn.quantizable import quantizable
 from tfcq.pretraining.bit_schedules import BitSchedule
 from tfcq.pretraining.pretrainer import Pretrainer
@@ -296,3 +296,12 @@ def test_pairs_that_would_compare_a_pass_with_its_copy_are_refused():
 def test_validation_data_are_refused_with_what_to_do():
     with pytest.raises(UserError, match="validation_data; .*tfcq.evaluate"):
         tiny().fit(synthetic_views(), validation_data=synthetic_views(), verbose=0)
+
+
+def test_bits_that_no_layer_draws_are_refused():
+    for given in ({"weight_bits": "2-8"}, {"activation_bits": "4-8"}):
+        (name,) = given
+        with pytest.raises(UserError, match=f"{name}='.-8' has no effect: the policy fixes"):
+            tiny(policy=Policy("fixed", default=LayerBits(8, 8)), **given)
+    with pytest.raises(UserError, match="activation_bits='4-8' has no effect"):
+        tiny(policy="weights_8_bit", activation_bits="4-8")

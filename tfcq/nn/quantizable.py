@@ -201,6 +201,23 @@ def _refuse_unknown_kernel(layer: keras.layers.Layer, policy: Policy) -> None:
         )
 
 
+def quantizers_of(model: keras.Model, attribute: str) -> list[Quantizer]:
+    """Returns the quantizers of a model's layers, those of nested models included.
+
+    Args:
+        model: the model.
+        attribute: where a layer keeps its quantizer: `"weight_quantizer"` or `"quantizer"` (of
+            activations).
+    """
+    found = []
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            found += quantizers_of(layer, attribute)
+        elif isinstance(getattr(layer, attribute, None), Quantizer):
+            found.append(getattr(layer, attribute))
+    return found
+
+
 def load(path: str | os.PathLike) -> keras.Model:
     """Returns a quantizable model saved with `model.save("name.keras")`.
 

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from tfcq.errors import TrainingStopped, UserError, unknown_choice
 from tfcq.nn.policies import Policy
-from tfcq.nn.quantizable import QuantizableModel, quantizable
+from tfcq.nn.quantizable import QuantizableModel, quantizable, quantizers_of
 from tfcq.pretraining.bit_schedules import BitSchedule
 from tfcq.pretraining.figures import StepFigures
 from tfcq.pretraining.framework import Framework
@@ -87,6 +87,7 @@ class Pretrainer(keras.Model):
             self.bit_schedule.weight_choices, self.bit_schedule.activation_choices
         )
         self.backbone = self._quantizable(backbone, policy)
+        self._check_drawn(weight_bits, activation_bits)
         self.framework = build_framework(
             framework, settings, self.backbone, self.recipe.projector_policy
         )
@@ -132,9 +133,22 @@ class Pretrainer(keras.Model):
         self._check_quantizers(backbone)
         return backbone
 
+    def _check_drawn(self, weight_bits: str | None, activation_bits: str | None) -> None:
+        """Refuses candidates that were given where every layer's bits are fixed."""
+        for what, given, attribute in (
+            ("weight", weight_bits, "weight_quantizer"),
+            ("activation", activation_bits, "quantizer"),
+        ):
+            quantizers = quantizers_of(self.backbone, attribute)
+            if given is not None and all(one.bits is not None for one in quantizers):
+                raise UserError(
+                    f"{what}_bits={given!r} has no effect: the policy fixes the {what} bits of "
+                    "every layer; leave it out, or choose the policy 'paper' or 'uniform'."
+                )
+
     def _check_quantizers(self, backbone: QuantizableModel) -> None:
         """Refuses a quantizable backbone without the quantizers that are the recipe's method."""
-        kinds = {type(getattr(layer, "weight_quantizer", None)) for layer in backbone.layers}
+        kinds = {type(one) for one in quantizers_of(backbone, "weight_quantizer")}
         own = self.recipe.policy_for(None).weight_quantizer
         if own != Policy("").weight_quantizer and WEIGHT_QUANTIZERS[own] not in kinds:
             raise UserError(
