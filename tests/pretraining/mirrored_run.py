@@ -35,6 +35,7 @@ def build(recipe: str, eager: bool = False) -> Pretrainer:
             layers.Conv2D(4, 3, use_bias=False, name="stem"),
             layers.BatchNormalization(name="norm"),
             layers.ReLU(name="relu"),
+            layers.Conv2D(6, 3, name="second"),
             layers.GlobalAveragePooling2D(name="features"),
         ],
         name="tiny",
