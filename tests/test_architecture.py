@@ -27,7 +27,7 @@ FLOORS = [
         "tfcq.protocol_presets",
         "tfcq.subject",
     ],
-    ["tfcq.train", "tfcq.evaluate", "tfcq.export", "tfcq.report"],
+    ["tfcq.train", "tfcq.evaluate", "tfcq.export", "tfcq.report", "tfcq.__main__"],
 ]
 FLAGS_FLOOR = 6
 PRIVATE = ("keras.src", "tensorflow.python", "keras._tf_keras", "tf_keras.src")

@@ -131,7 +131,7 @@ def test_flag_file_makes_a_configuration_in_which_everything_counts(path):
     ("raised", "code", "printed"),
     [(UserError("two\nlines"), 2, "error: two lines\n"),
      (TrainingStopped("it  ended"), 1, "stopped: it ended\n"),
-     (KeyboardInterrupt(), 130, "interrupted; what was written stays, tfcq.train goes on\n")],
+     (KeyboardInterrupt(), 130, "interrupted; training goes on from its last checkpoint\n")],
 )  # fmt: skip
 def test_errors_end_in_one_line_and_an_exit_code(raised, code, printed, capsys, monkeypatch):
     def main(command):
@@ -180,3 +180,18 @@ def test_mistake_is_told_without_starting_tensorflow(flag, tmp_path):
     assert ended.stdout == "False\n"
     assert ended.stderr.startswith("error: ") and ended.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_package_itself_lists_its_commands():
+    def run(*arguments):
+        return subprocess.run(
+            [sys.executable, "-m", "tfcq", *arguments], capture_output=True, text=True
+        )
+
+    listed = run("--help")
+    assert listed.returncode == 0
+    for name in ("train", "evaluate", "export", "report"):
+        assert f"python -m tfcq.{name} " in listed.stdout
+    wrong = run("trian")
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert "'trian'; allowed: python -m tfcq.train" in wrong.stderr

@@ -132,7 +132,10 @@ class FlagSet:
             hint = f"Did you mean --{near[0]}?" if near else "--help lists them all."
             raise UserError(f"Unknown flag --{name}. {hint}") from None
         except (flags.Error, OSError, ValueError) as error:
-            raise UserError(_one_line(str(error)).removeprefix("ERROR:: ")) from None
+            text = _one_line(str(error)).removeprefix("ERROR:: ")
+            text = text.replace("invalid literal for int() with base 10:", "no whole number:")
+            text = text.replace("could not convert string to float:", "no number:")
+            raise UserError(text) from None
         if rest[1:] and self.arguments is None:
             raise UserError(f"Unexpected argument {rest[1]!r}; allowed: flags, --name=value.")
         return Command(
@@ -175,7 +178,7 @@ def run(flag_set: FlagSet, main: Callable[[Command], int | None]) -> None:
         print(f"stopped: {_one_line(str(error))}", file=sys.stderr)
         sys.exit(FAILURE)
     except KeyboardInterrupt:
-        print("interrupted; what was written stays, tfcq.train goes on", file=sys.stderr)
+        print("interrupted; training goes on from its last checkpoint", file=sys.stderr)
         sys.exit(130)
 
 
@@ -197,4 +200,6 @@ def quiet_start_up(verbosity: int, deterministic: bool = False) -> None:
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     with native_messages.hidden():
         import keras  # noqa: F401
-        import tensorflow  # noqa: F401
+        import tensorflow as tf
+    # It would tell of functions that are traced anew on purpose.
+    tf.get_logger().setLevel("ERROR")

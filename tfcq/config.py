@@ -36,6 +36,9 @@ _WITHIN = {name: (0, 1) for name in _SHARES} | {"hue": (0, 0.5), "seed": (0, 2**
 CALIBRATION_IMAGES = 1000
 CALIBRATION_HELP = f"training images that set the ranges; default {CALIBRATION_IMAGES:,} or all"
 
+# Height and width in pixels.
+SMALLEST_IMAGE = 4
+
 
 @dataclasses.dataclass(frozen=True)
 class Config:
@@ -120,8 +123,12 @@ class Config:
             )
 
     def _check_numbers(self) -> None:
+        size = self.data.image_size
+        if size is not None and size < SMALLEST_IMAGE:
+            raise UserError(
+                f"--image_size={size} leaves nothing to crop; allowed: {SMALLEST_IMAGE} and above."
+            )
         at_least_one = [
-            ("image_size", self.data.image_size),
             ("train_images", self.data.train_images),
             ("width", self.network.width),
             ("patch_size", self.network.patch_size),

@@ -157,7 +157,7 @@ def _show(
     entries = read_records(file)[0]["results"]
     picture = file.with_suffix(".png")
     top1 = {head["protocol"]: [entry["top1"] for entry in entries]}
-    title = f"{subject.title}, {head['dataset']}"
+    title = f"{subject.title}, {head['dataset']}, {head['protocol']}"
     plot_accuracy(picture, [entry["bits"] for entry in entries], top1, title=title)
     rows = [
         (name, *(percent(getattr(result, figure)) for result in results))

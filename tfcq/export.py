@@ -6,6 +6,7 @@ import pathlib
 from typing import TYPE_CHECKING, Any
 
 from tfcq import command_line
+from tfcq.errors import UserError
 from tfcq.evaluation_flags import config_from_flags
 from tfcq.evaluation_settings import (
     CalibrationSettings,
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from tfcq.subject import Subject
 
 EVALUATED = "8w8a"
+FIGURES = "int8.json"
 DEPLOYED_POLICY = "int8"
 
 
@@ -53,20 +55,22 @@ def main(command: command_line.Command) -> int:
     values = dict(command.values)
     verbosity, lowest = values.pop("verbosity"), values.pop("min_agreement")
     classifier = values.pop("classifier")
-    from tfcq.errors import UserError
     from tfcq.subject import check_subject
 
     if not 0 <= lowest <= 1:
         raise UserError(f"--min_agreement={lowest} cannot be used; allowed: 0 to 1.")
     fixed = {"bits": EVALUATED, "protocol": "classifier" if classifier else "linear"}
-    config = config_from_flags({**defaults(), **values, **fixed}, command.given)
+    # Its folder is a run's usual place here, not its only one.
+    given = command.given - {"output_dir"}
+    config = config_from_flags({**defaults(), **values, **fixed}, given)
     check_subject(config)
     command_line.quiet_start_up(verbosity)
     agreement = export(config)
     if agreement < lowest:
         print(
             f"Top-1 agreement {agreement:.4f} with the {EVALUATED} simulation is under "
-            f"--min_agreement={lowest}."
+            f"--min_agreement={lowest}; the files were written. A classifier that is unsure "
+            "decides near-ties otherwise: train it longer, or lower --min_agreement."
         )
         return command_line.FAILURE
     return 0
@@ -95,7 +99,7 @@ def export(config: EvaluationConfig) -> float:
     from tfcq.evaluation.calibration import calibrate
     from tfcq.evaluation.features import FeatureExtractor
     from tfcq.evaluation.linear import fit_linear_probe
-    from tfcq.evaluation.records import weights_fingerprint
+    from tfcq.evaluation.records import data_fingerprint, weights_fingerprint
     from tfcq.files import whole_file, write_text
     from tfcq.measurement import post_training_plan
     from tfcq.post_training.plan import PostTraining, check_plan
@@ -111,6 +115,24 @@ def export(config: EvaluationConfig) -> float:
     classifier = config.protocols() == ("classifier",)
     if classifier:
         subject.check_classifier(data.classes)
+        subject.check_logits()
+    about = {
+        "dataset": subject.data.dataset,
+        "subject": subject.name,
+        "weights": weights_fingerprint(subject.model),
+        "evaluated_bits": EVALUATED,
+        "policy": subject.policy_name,
+        "compared": "logits" if classifier else "features, under a linear probe",
+        "calibration": {
+            "method": chosen.calibration,
+            "images": len(calibration),
+            "seed": chosen.calibration_seed,
+        },
+        "post_training": _steps(config),
+        "seed": config.measurement.seed,
+    }
+    folder = _folder(config)
+    _check_earlier(folder / FIGURES, about)
     plan = post_training_plan(config)
     check_plan(subject.model, plan)
     quantized = PostTraining(subject.model, calibration, plan).at(bits)
@@ -151,36 +173,28 @@ def export(config: EvaluationConfig) -> float:
         for name in ("int8", "simulation", "float")
     }
 
-    folder = _folder(config, subject)
     paths = {name: folder / f"{name}.tflite" for name in files}
     for name, content in files.items():
         with whole_file(paths[name]) as temporary:
             temporary.write_bytes(content)
     agreement = comparisons["int8_against_simulation"]["agreement"]
     figures = {
-        "dataset": subject.data.dataset,
-        "subject": subject.name,
-        "weights": weights_fingerprint(subject.model),
-        "evaluated_bits": EVALUATED,
-        "policy": subject.policy_name,
-        "compared": "logits" if classifier else "features, under a linear probe",
+        **about,
         "agreement": agreement,
         **comparisons,
         "top1": top1,
         "bytes": {name: len(content) for name, content in files.items()},
         "milliseconds_per_image": milliseconds,
-        "calibration": {
-            "method": chosen.calibration,
-            "images": len(calibration),
-            "seed": chosen.calibration_seed,
-        },
-        "post_training": _steps(config),
+        "train_images": len(data.train_images),
         "test_images": len(images),
+        "data_fingerprint": data_fingerprint(data),
         "versions": {**build.versions(), "ai_edge_litert": runtime_version()},
     }
-    write_text(folder / "int8.json", json.dumps(figures, indent=2) + "\n")
+    write_text(folder / FIGURES, json.dumps(figures, indent=2) + "\n")
     _print_tables(figures, list(comparisons), {name: str(path) for name, path in paths.items()})
-    print(f"Figures: {folder / 'int8.json'}")
+    if len(np.unique(scores(outputs["float"]).argmax(axis=1))) == 1:
+        print("The float model finds the same class in every image: agreement says little.")
+    print(f"Figures: {folder / FIGURES}")
     return agreement
 
 
@@ -193,9 +207,32 @@ def _as_trained(config: EvaluationConfig) -> "Subject | None":
     return subject if subject.has_own_policy else None
 
 
-def _folder(config: EvaluationConfig, subject: "Subject") -> pathlib.Path:
-    run = config.subject.run_dir
-    return subject.results if run is None else RunFolder(run).export
+def _check_earlier(file: pathlib.Path, about: dict[str, Any]) -> None:
+    """Refuses to replace an export of something else.
+
+    Raises:
+        UserError: showing the first difference.
+    """
+    if not file.exists():
+        return
+    try:
+        earlier = json.loads(file.read_text())
+        changed = [name for name in about if earlier[name] != about[name]]
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{file} cannot be read as an export's figures; move it away.") from None
+    if changed:
+        name = changed[0]
+        raise UserError(
+            f"{file.parent} holds another export ({name}: {earlier[name]!r} -> {about[name]!r}); "
+            "move it away, or give another --output_dir."
+        )
+
+
+def _folder(config: EvaluationConfig) -> pathlib.Path:
+    subject_settings = config.subject
+    if subject_settings.output_dir is not None:
+        return pathlib.Path(subject_settings.output_dir)
+    return RunFolder(subject_settings.run_dir).export
 
 
 def _steps(config: EvaluationConfig) -> dict[str, Any]:
@@ -208,7 +245,7 @@ def _steps(config: EvaluationConfig) -> dict[str, Any]:
 def _print_tables(figures: dict[str, Any], comparisons: list[str], paths: dict[str, str]) -> None:
     from tfcq.reporting.tables import percent, table
 
-    print(f"{figures['dataset']}, {figures['test_images']} test images")
+    print(f"{figures['dataset']}, {figures['test_images']} test images, policy {figures['policy']}")
     rows = []
     for name in comparisons:
         found = figures[name]

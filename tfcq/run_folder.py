@@ -38,9 +38,14 @@ class RunFolder:
         if self.config.exists():
             changed = differences(self._read(), config)
             if changed:
+                begun = any(self.checkpoints.glob("*.index")) or self.backbone.exists()
+                way_out = (
+                    "give the same settings to go on with it, or another --run_dir."
+                    if begun
+                    else "it has no checkpoint yet: remove the folder, or give another --run_dir."
+                )
                 raise UserError(
-                    f"{self.path} holds a run with other settings ({'; '.join(changed)}); give the "
-                    "same settings to go on with it, or another --run_dir."
+                    f"{self.path} holds a run with other settings ({'; '.join(changed)}); {way_out}"
                 )
             return
         nearest = next(p for p in (self.path, *self.path.absolute().parents) if p.exists())

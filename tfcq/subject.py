@@ -66,6 +66,21 @@ class Subject:
             if (quantizer := getattr(layer, "weight_quantizer", getattr(layer, "quantizer", None)))
         }
 
+    def check_logits(self) -> None:
+        """Refuses a model that ends in a softmax, which integer runtimes compute on other grids.
+
+        Raises:
+            UserError: naming the layer.
+        """
+        last = self.model.layers[-1]
+        while getattr(last, "layers", None):
+            last = last.layers[-1]
+        if type(last).__name__ == "Softmax" or last.get_config().get("activation") == "softmax":
+            raise UserError(
+                f"Layer {last.name!r} of {self.title} ends in softmax; allowed for export: logits. "
+                "Save the model with activation=None there; the classes stay the same."
+            )
+
     def check_policy_for(self, protocol: str) -> None:
         """Refuses a protocol that places quantizers anew, on a model that has its own.
 
@@ -250,7 +265,8 @@ def _check_form(model: "keras.Model", name: str, adds_layers: bool) -> None:
     for reserved in (CLASSIFIER, "standardized"):
         if adds_layers and any(layer.name == reserved for layer in model.layers):
             raise UserError(
-                f"{name} has a layer named {reserved!r}, which evaluation adds; rename it."
+                f"{name} has a layer named {reserved!r}, which a linear probe or fine-tuning adds; "
+                "a classifier is scored with --protocol=classifier and exported with --classifier."
             )
 
 

@@ -91,6 +91,7 @@ def train(config: Config, folder: RunFolder) -> None:
     # The last epoch may be cut short.
     epochs = math.ceil(total / steps)
     print(f"{folder.path}: {split.size} images, {steps} steps an epoch, epochs {done} to {epochs}")
+    print("The first step builds the graph, which takes about as long as some steps.", flush=True)
     callbacks = [
         HistoryFile(folder.history, done),
         keras.callbacks.TensorBoard(folder.tensorboard, write_graph=False),

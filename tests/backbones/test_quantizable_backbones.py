@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from tests.deployment.conftest import randomize_norms
 from tfcq.backbones.cifar_resnet import cifar_resnet
-from tfcq.backbones.keras_models import application
+from tfcq.backbones.keras_models import application, backbone_from_file
 from tfcq.backbones.mobilenet_v2 import mobilenet_v2
 from tfcq.backbones.vision_transformer import vision_transformer
 from tfcq.deployment.check import compare
@@ -146,3 +146,11 @@ def test_networks_that_scale_their_images_see_those_between_0_and_1(name):
     spread = float(np.ptp(np.asarray(seen(bright)) - np.asarray(seen(dark))))
     change = float(np.max(np.asarray(seen(bright)) - np.asarray(seen(dark))))
     assert change > 0.5 and spread <= change
+
+
+def test_file_with_two_outputs_is_refused(tmp_path):
+    inputs = keras.Input((8, 8, 1))
+    flat = keras.layers.Flatten()(inputs)
+    keras.Model(inputs, [flat, flat]).save(tmp_path / "two.keras")
+    with pytest.raises(UserError, match="1 inputs and 2 outputs; allowed: one of each"):
+        backbone_from_file(tmp_path / "two.keras", (8, 8, 1))

@@ -142,7 +142,7 @@ def test_recipes_blur_large_images_only():
 
 
 def test_colour_steps_on_grey_scale_images_are_refused():
-    with pytest.raises(UserError, match=r"hue=0\.1.*for_channels\(1\)"):
+    with pytest.raises(UserError, match=r"hue=0\.1.*allowed: 0"):
         Augmentation().augment(images_of(1, 8, 8, 1), draws_of(1), 8)
     with pytest.raises(UserError, match="4 channels"):
         Augmentation().augment(images_of(1, 8, 8, 4), draws_of(1), 8)

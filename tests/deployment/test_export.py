@@ -110,14 +110,44 @@ def test_classifier_is_exported_whole_and_compared_by_its_own_logits(classifier,
     assert figures["top1"]["int8"] == np.mean(logits.argmax(axis=1) == labels)
 
 
+def test_another_export_is_not_replaced_without_a_word(run, tmp_path):
+    run = RunFolder(shutil.copytree(run.path, tmp_path / "run"))
+    shutil.rmtree(run.export, ignore_errors=True)
+    export.main(command(run_dir=run.path, min_agreement=0.0))
+    written = (run.export / "int8.tflite").read_bytes()
+    other = {"run_dir": run.path, "min_agreement": 0.0, "layer_bits": "stem:4w4a"}
+    with pytest.raises(UserError, match="another export \\(policy: 'int8' -> 'int8, stem:4w4a'"):
+        export.main(command(**other))
+    assert (run.export / "int8.tflite").read_bytes() == written
+    export.main(command(output_dir=tmp_path / "other", **other))
+    assert (tmp_path / "other" / "int8.tflite").read_bytes() != written
+
+
+def test_classifier_that_ends_in_softmax_is_told_what_to_save(tmp_path):
+    inputs = keras.Input((8, 8, 1))
+    flat = keras.layers.Flatten()(inputs)
+    outputs = keras.layers.Dense(10, activation="softmax", name="scores")(flat)
+    keras.Model(inputs, outputs).save(tmp_path / "softmax.keras")
+    place = {"model": tmp_path / "softmax.keras", "output_dir": tmp_path, "dataset": "digits"}
+    with pytest.raises(UserError, match="'scores' of .* ends in softmax.*activation=None"):
+        export.main(command(classifier=True, **place))
+
+
+def test_kept_classifier_without_its_flag_is_told_the_flag(classifier, tmp_path):
+    place = {"model": classifier, "output_dir": tmp_path, "dataset": "digits"}
+    with pytest.raises(UserError, match="exported with --classifier"):
+        export.main(command(**place))
+
+
 def test_features_are_not_taken_for_logits(run):
     with pytest.raises(UserError, match="10 classes"):
         export.main(command(run_dir=run.path, classifier=True))
 
 
 def test_steps_after_training_reach_the_exported_model(run, tmp_path):
-    plain = RunFolder(shutil.copytree(run.path, tmp_path / "plain"))
-    stepped = RunFolder(shutil.copytree(run.path, tmp_path / "stepped"))
+    ignored = shutil.ignore_patterns("export")
+    plain = RunFolder(shutil.copytree(run.path, tmp_path / "plain", ignore=ignored))
+    stepped = RunFolder(shutil.copytree(run.path, tmp_path / "stepped", ignore=ignored))
     export.main(command(run_dir=plain.path, min_agreement=0.0))
     steps = {"calibration": "mse", "correct_biases": True}
     export.main(command(run_dir=stepped.path, min_agreement=0.0, **steps))

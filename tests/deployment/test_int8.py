@@ -178,3 +178,18 @@ def test_quantizers_that_int8_cannot_reproduce_are_refused(images, kinds):
     )
     with pytest.raises(UserError, match="which int8 cannot reproduce; allowed: 'minmax'"):
         int8_graph(quantizable(model, policy), images)
+
+
+def test_product_of_two_tensors_is_refused_in_one_line():
+    """Squeeze-and-excite blocks, whose products Keras takes for tensors that could be sparse."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((8, 8, 1))
+    x = keras.layers.Conv2D(4, 3, activation="relu", name="a")(inputs)
+    gate = keras.layers.GlobalAveragePooling2D(keepdims=True)(x)
+    gate = keras.layers.Conv2D(4, 1, activation="hard_sigmoid", name="gate")(gate)
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.Multiply(name="se")([x, gate]))
+    model = quantizable(keras.Model(inputs, x), "int8")
+    images = np.random.default_rng(0).random((8, 8, 8, 1)).astype(np.float32)
+    calibrate(model, images)
+    with pytest.raises(UserError, match="would stay in float"):
+        int8_tflite(model, images)

@@ -43,8 +43,8 @@ def train(progress, epochs, steps, first=0):
         progress.on_epoch_end(epoch, {"loss": -0.5, "unknown": 3.0})
 
 
-@pytest.mark.parametrize(("epochs", "lines"), [(3, 3), (20, 10), (25, 10)])
-def test_log_file_gets_a_line_for_each_tenth(epochs, lines):
+@pytest.mark.parametrize(("epochs", "lines"), [(3, 3), (20, 11), (25, 11)])
+def test_log_file_gets_a_line_for_the_first_epoch_and_each_tenth(epochs, lines):
     stream = io.StringIO()
     train(Progress(2 * epochs, 2, stream=stream), epochs, 2)
     written = stream.getvalue().splitlines()

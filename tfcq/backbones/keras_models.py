@@ -51,10 +51,16 @@ def backbone_from_file(path: str | os.PathLike, input_shape: tuple[int, int, int
         UserError: when it cannot be read or takes other images.
     """
     model = load(path)
+    if len(model.inputs) != 1 or len(model.outputs) != 1:
+        raise UserError(
+            f"{path} has {len(model.inputs)} inputs and {len(model.outputs)} outputs; allowed: one "
+            "of each."
+        )
     taken = tuple(model.input_shape[1:])
     if len(taken) != 3 or any(a not in (None, b) for a, b in zip(taken, input_shape, strict=True)):
+        same_channels = len(taken) == 3 and taken[2] in (None, input_shape[2])
+        way_out = "Give --image_size, or another file." if same_channels else "Give another file."
         raise UserError(
-            f"{path} takes images of shape {taken}; the run's have {tuple(input_shape)}. Give "
-            "--image_size, or another file."
+            f"{path} takes images of shape {taken}; the run's have {tuple(input_shape)}. {way_out}"
         )
     return model

@@ -158,11 +158,9 @@ class Augmentation:
         if channels is None:
             raise UserError("The number of channels of the images is unknown; allowed: 1 or 3.")
         if self.for_channels(channels) != self:
-            on = ", ".join(f"{name}={getattr(self, name)}" for name in _COLOUR_ONLY)
-            raise UserError(
-                f"Grey-scale images cannot have {on}; allowed: 0 for each"
-                " (Augmentation.for_channels(1))."
-            )
+            given = {name: getattr(self, name) for name in _COLOUR_ONLY}
+            on = ", ".join(f"{name}={value}" for name, value in given.items() if value)
+            raise UserError(f"Grey-scale images cannot have {on}; allowed: 0.")
 
 
 def augmentation_for(image_size: int, channels: int) -> Augmentation:

@@ -112,6 +112,10 @@ class _Grid(keras.layers.Layer):
         lowest, highest = self.ends
         return tf.quantization.fake_quant_with_min_max_args(inputs, lowest, highest, _BITS)
 
+    def compute_output_spec(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
+        """Returns shape and dtype; Keras would try a sparse tensor where a product could be one."""
+        return keras.KerasTensor(inputs.shape, inputs.dtype)
+
 
 def _with_ranges(plain: keras.Model, ranges: dict[str, Range]) -> keras.Model:
     def call_layer(layer: Any, *args: Any, **kwargs: Any) -> Any:

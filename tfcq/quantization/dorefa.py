@@ -6,6 +6,7 @@ from tfcq.quantization.ops import (
     arithmetic_dtype,
     checked,
     integer_levels,
+    largest_magnitude,
     smallest_normal,
     straight_through_round,
 )
@@ -33,8 +34,9 @@ def dorefa_weights(weights: tf.Tensor, bits: tf.Tensor) -> tf.Tensor:
     """
     dtype = arithmetic_dtype(weights.dtype)
     squeezed = tf.tanh(checked(tf.cast(weights, dtype), "weights to be quantized"))
-    largest = tf.reduce_max(tf.abs(squeezed))
+    largest = largest_magnitude(squeezed, None)
     largest = tf.where(largest >= smallest_normal(dtype), largest, 1)
     _, steps = integer_levels(bits, False, dtype)
-    level = straight_through_round((squeezed / (2 * largest) + 0.5) * steps)
-    return tf.cast(2 * level / steps - 1, weights.dtype)
+    # Factors are joined where they are single numbers: each product is a pass over the weights.
+    level = straight_through_round(squeezed * (steps / (2 * largest)) + steps / 2)
+    return tf.cast(level * (2 / steps) - 1, weights.dtype)

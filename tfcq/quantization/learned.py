@@ -142,12 +142,11 @@ def clipped_quantize(x: tf.Tensor, clipping: tf.Tensor, bits: tf.Tensor, signed:
 
         def gradient(upstream):
             zero = tf.zeros((), dtype)
-            at_upper = tf.where(values >= upper, upstream, zero)
-            to_clipping = tf.reduce_sum(at_upper)
+            above, below = values >= upper, values <= lower
+            to_clipping = tf.reduce_sum(tf.where(above, upstream, zero))
             if signed:
-                to_clipping -= tf.reduce_sum(tf.where(values <= lower, upstream, zero))
-            to_values = tf.where(values > lower, upstream - at_upper, zero)
-            return to_values, to_clipping
+                to_clipping -= tf.reduce_sum(tf.where(below, upstream, zero))
+            return tf.where(above | below, zero, upstream), to_clipping
 
         return outputs, gradient
 

@@ -50,7 +50,8 @@ class HistoryFile(keras.callbacks.Callback):
 class Progress(keras.callbacks.Callback):
     """One progress bar over all epochs, with the time left.
 
-    On a terminal the line is rewritten; elsewhere a line is printed for each tenth of the run.
+    On a terminal the line is rewritten; elsewhere a line is printed after the first epoch, for each
+    tenth of the run, and at least every minute.
 
     Args:
         total_steps: steps of the run.
@@ -74,7 +75,7 @@ class Progress(keras.callbacks.Callback):
         self.rate_start: tuple[int, float] | None = None
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Counts a step and redraws the line, at most twice a second.
+        """Counts a step and redraws the line, at most twice a second, or prints one each minute.
 
         Args:
             batch: unused.
@@ -84,12 +85,13 @@ class Progress(keras.callbacks.Callback):
         now = time.monotonic()
         if self.rate_start is None:
             self.rate_start = self.done, now
-        if self.stream.isatty() and now - self.shown > 0.5:
+        terminal = self.stream.isatty()
+        if now - self.shown > (0.5 if terminal else 60):
             self.shown = now
-            self._show(logs or {}, end="")
+            self._show(logs or {}, end="" if terminal else "\n")
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Prints a line for each tenth of the run.
+        """Prints a line after the first epoch, and for each tenth of the run.
 
         Args:
             epoch: index of the epoch.
@@ -97,7 +99,9 @@ class Progress(keras.callbacks.Callback):
         """
         last = epoch + 1 == self.epochs
         tenth = (epoch + 1) * 10 // self.epochs > epoch * 10 // self.epochs
-        if last or (tenth and not self.stream.isatty()):
+        first = epoch * self.steps == self.first_step
+        if last or ((first or tenth) and not self.stream.isatty()):
+            self.shown = time.monotonic()
             self._show(logs or {}, end="\n")
 
     def _show(self, logs: dict[str, Any], end: str) -> None:
