@@ -14,8 +14,10 @@ from tfcq.evaluation import protocols
 from tfcq.evaluation.accuracy import LabelledImages
 from tfcq.evaluation.calibration import Calibrator
 from tfcq.evaluation.classifier import CLASSIFIER, copy_of
-from tfcq.evaluation.features import FeatureExtractor
+from tfcq.evaluation.features import FeatureExtractor, QuantizedFeatures
+from tfcq.evaluation.knn import knn_scores
 from tfcq.evaluation.linear import fit_linear_probe
+from tfcq.evaluation.sweep import sweep
 from tfcq.evaluation.task import Task, Training
 from tfcq.nn.float_model import requantizable
 from tfcq.nn.policies import UNIFORM
@@ -115,6 +117,23 @@ def test_hand_set_network_gives_the_hand_computed_accuracy_and_stays_as_it_is(ta
     assert figures(run(task)) == EXPECTED
     for old, new in zip(before, weights_of(task.backbone), strict=True):
         np.testing.assert_array_equal(old, new)
+
+
+def test_hand_set_network_gives_the_hand_computed_accuracy_under_nearest_neighbours(task):
+    """Features are brightness and darkness, so that the angle between images follows brightness."""
+    inputs = keras.Input((2, 2, 1))
+    x = keras.layers.Conv2D(2, 1, name="conv")(inputs)
+    network = keras.Model(inputs, keras.layers.GlobalAveragePooling2D(name="features")(x))
+    kernel = np.array([1.0, -1.0]).reshape(1, 1, 1, 2)
+    network.get_layer("conv").set_weights([kernel, np.array([0.0, 1.0])])
+    task = dataclasses.replace(task, backbone=quantizable(network, "uniform"))
+    features = QuantizedFeatures(task.quantized(task.backbone))
+
+    def nearest(train, labels, test, classes):
+        return knn_scores(train, labels, test, classes, neighbours=3)
+
+    found = sweep(features, task.data, task.bit_widths, {"knn": nearest})
+    assert figures(result for _, result in found) == EXPECTED
 
 
 def test_learning_curves_have_a_point_for_every_epoch(task):
