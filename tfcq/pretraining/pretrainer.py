@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from tfcq.errors import TrainingStopped, UserError, unknown_choice
 from tfcq.nn.policies import Policy
-from tfcq.nn.quantizable import QuantizableModel, quantizable, quantizers_of
+from tfcq.nn.quantizable import QuantizableModel, quantizable
 from tfcq.pretraining.bit_schedules import BitSchedule
 from tfcq.pretraining.figures import StepFigures
 from tfcq.pretraining.framework import Framework
@@ -16,11 +16,11 @@ from tfcq.pretraining.frameworks import build_framework
 from tfcq.pretraining.momentum import MomentumNetwork
 from tfcq.pretraining.monitoring import RunLength, StopOnFailure, Throughput
 from tfcq.pretraining.passes import make_passes, views_of_batch
+from tfcq.pretraining.quantizer_checks import check_drawn, check_quantizers
 from tfcq.pretraining.recipes import Pass, Recipe, in_order, recipe_named
 from tfcq.pretraining.replicas import shuffled, unshuffled
 from tfcq.pretraining.schedule_names import PERIODIC
 from tfcq.quantization.ops import NOT_FINITE
-from tfcq.quantization.quantizers import WEIGHT_QUANTIZERS
 
 LOSS_REDUCTIONS = ("mean", "sum")
 
@@ -87,7 +87,7 @@ class Pretrainer(keras.Model):
             self.bit_schedule.weight_choices, self.bit_schedule.activation_choices
         )
         self.backbone = self._quantizable(backbone, policy)
-        self._check_drawn(weight_bits, activation_bits)
+        check_drawn(self.backbone, weight_bits, activation_bits)
         self.framework = build_framework(
             framework, settings, self.backbone, self.recipe.projector_policy
         )
@@ -130,32 +130,8 @@ class Pretrainer(keras.Model):
             return quantizable(backbone, self.recipe.policy_for(policy))
         if policy is not None:
             raise UserError("policy has no effect: the backbone is quantizable already.")
-        self._check_quantizers(backbone)
+        check_quantizers(backbone, self.recipe)
         return backbone
-
-    def _check_drawn(self, weight_bits: str | None, activation_bits: str | None) -> None:
-        """Refuses candidates that were given where every layer's bits are fixed."""
-        for what, given, attribute in (
-            ("weight", weight_bits, "weight_quantizer"),
-            ("activation", activation_bits, "quantizer"),
-        ):
-            quantizers = quantizers_of(self.backbone, attribute)
-            if given is not None and all(one.bits is not None for one in quantizers):
-                raise UserError(
-                    f"{what}_bits={given!r} has no effect: the policy fixes the {what} bits of "
-                    "every layer; leave it out, or choose the policy 'paper' or 'uniform'."
-                )
-
-    def _check_quantizers(self, backbone: QuantizableModel) -> None:
-        """Refuses a quantizable backbone without the quantizers that are the recipe's method."""
-        kinds = {type(one) for one in quantizers_of(backbone, "weight_quantizer")}
-        own = self.recipe.policy_for(None).weight_quantizer
-        if own != Policy("").weight_quantizer and WEIGHT_QUANTIZERS[own] not in kinds:
-            raise UserError(
-                f"Recipe {self.recipe.name!r} quantizes weights by {own!r}, and backbone "
-                f"{backbone.name!r} has other quantizers; allowed: a float backbone, such as "
-                "keras.Model or tfcq.nn.float_model.float_model(backbone)."
-            )
 
     @property
     def needs_run_length(self) -> bool:
