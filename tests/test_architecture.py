@@ -25,6 +25,7 @@ FLOORS = [
         "tfcq.evaluation_data",
         "tfcq.measurement",
         "tfcq.protocol_presets",
+        "tfcq.quantization_aware",
         "tfcq.subject",
     ],
     ["tfcq.train", "tfcq.evaluate", "tfcq.export", "tfcq.report", "tfcq.__main__"],

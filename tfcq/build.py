@@ -19,6 +19,7 @@ from tfcq.config import Config, crop_area
 from tfcq.data.augmentation import Augmentation, augmentation_for
 from tfcq.data.sources import Source, Split, open_source, view_size
 from tfcq.errors import UserError
+from tfcq.evaluation.task import Training
 from tfcq.nn.float_model import requantizable
 from tfcq.nn.policies import Policy
 from tfcq.nn.quantizable import QuantizableModel, load
@@ -231,6 +232,15 @@ def optimizer(settings: OptimizationSettings, steps: int) -> keras.optimizers.Op
         settings.excluded(),
         settings.nesterov,
     )
+
+
+def training(settings: OptimizationSettings) -> Training:
+    """Returns how a classifier is trained.
+
+    Args:
+        settings: epochs, batch size, optimizer and learning rate.
+    """
+    return Training(settings.epochs, settings.batch_size, lambda steps: optimizer(settings, steps))
 
 
 def trained_backbone(folder: RunFolder, policy: str | Policy | None = None) -> QuantizableModel:

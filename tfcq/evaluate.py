@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from tfcq import command_line
 from tfcq.evaluation_flags import config_from_flags
-from tfcq.evaluation_settings import GROUPS, EvaluationConfig
+from tfcq.evaluation_settings import GROUPS, STARTS, EvaluationConfig
 from tfcq.protocol_presets import PRESETS
 from tfcq.quantization.bitwidths import parse_bit_widths
 
@@ -61,6 +61,7 @@ def evaluate(config: EvaluationConfig) -> list[pathlib.Path]:
         read_records,
         weights_fingerprint,
     )
+    from tfcq.nn.quantizable import load
     from tfcq.subject import open_subject
 
     seed, chosen = config.measurement.seed, config.calibration
@@ -75,25 +76,17 @@ def evaluate(config: EvaluationConfig) -> list[pathlib.Path]:
     )
     task = measurement.task_of(config, subject, split, data, calibration)
     about = {
-        "dataset": subject.data.dataset,
-        "subject": subject.name,
-        "weights": weights_fingerprint(subject.model),
-        "policy": subject.policy_name,
+        **subject.record(config, len(calibration)),
         "quantization": subject.quantization(),
-        "calibration": {
-            "method": chosen.calibration,
-            "images": len(calibration),
-            "seed": chosen.calibration_seed,
-        },
         "train_images": len(data.train_images),
         "test_images": len(data.test_images),
-        "seed": seed,
         "data_fingerprint": data_fingerprint(data),
         "versions": build.versions(),
     }
+    if "qat" in config.protocols() and config.measurement.start not in STARTS:
+        about["start_weights"] = weights_fingerprint(load(config.measurement.start))
     heads = {
         protocol: {
-            "dataset": about["dataset"],
             "protocol": protocol,
             **about,
             "settings": _settings(config, protocol, task.augmentation),
@@ -128,6 +121,9 @@ def _settings(
     used = {name: measured[name] for name in USED_BY[protocol] if name in measured}
     for name in ("seed", "keep_classifiers"):
         used.pop(name, None)
+    if used.get("start", STARTS[0]) not in STARTS:
+        # Its weights tell which one; its path does not.
+        used["start"] = "kept classifier"
     if used.get("curve_images", 0) is None:
         used.pop("curve_images")
     # What was not asked for is left out, so that records of before a flag came are the same.

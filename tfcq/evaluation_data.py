@@ -1,11 +1,11 @@
 """The images that an evaluation or export works on."""
 
-import os
-
 import keras
 import numpy as np
+from absl import logging
 
 from tfcq.config import CALIBRATION_IMAGES
+from tfcq.data.image_stream import Images, ImageStream, as_array, labels_of
 from tfcq.data.pipeline import labelled_arrays
 from tfcq.data.sources import Split, open_source, view_size
 from tfcq.errors import UserError
@@ -14,11 +14,16 @@ from tfcq.evaluation.linear import check_labels
 from tfcq.post_training.observation import calibration_images as drawn_images
 from tfcq.settings import DataSettings
 
+# Larger data sets are decoded anew each time they are read, on every machine alike.
+HELD_BYTES = 4 * 10**9
+
 
 def labelled_images(
     data: DataSettings, model: keras.Model, test_images: int | None = None
 ) -> tuple[Split, LabelledImages]:
     """Returns the labelled training images, as a split and as arrays, and the test images.
+
+    Images that take more than 4 GB are streams instead of arrays.
 
     Args:
         data: the data set; its image size, or else the model's, decides that of the images.
@@ -53,10 +58,16 @@ def labelled_images(
             f"Images of {data.dataset!r} have shape {(size, size, channels)}; the model takes "
             f"{tuple(taken)}."
         )
-    _check_memory(data.dataset, train.size + test.size, size, channels)
-    labelled = LabelledImages(
-        *labelled_arrays(train, size), *labelled_arrays(test, size), len(train.class_names)
-    )
+    taken_bytes = (train.size + test.size) * size * size * channels * ImageStream.dtype.itemsize
+    held = taken_bytes <= HELD_BYTES
+    if not held:
+        logging.warning(
+            "%d images take %.0f GB: they are decoded anew for every pass.",
+            train.size + test.size,
+            taken_bytes / 1e9,
+        )
+    read = labelled_arrays if held else _streamed
+    labelled = LabelledImages(*read(train, size), *read(test, size), len(train.class_names))
     check_labels(labelled.train_images, labelled.train_labels, labelled.classes)
     check_labels(labelled.test_images, labelled.test_labels, labelled.classes)
     counts = np.bincount(labelled.train_labels, minlength=labelled.classes)
@@ -69,28 +80,16 @@ def labelled_images(
     return train, labelled
 
 
-def _check_memory(dataset: str, count: int, size: int, channels: int) -> None:
-    """Refuses images that do not fit into this machine's memory."""
-    needed = count * size * size * channels * np.dtype(np.float32).itemsize
-    if "SC_PHYS_PAGES" not in getattr(os, "sysconf_names", ()):
-        return
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if needed > memory:
-        raise UserError(
-            f"{count} images of {dataset!r} at {size}x{size} take {needed / 1e9:.0f} GB, and this "
-            f"machine has {memory / 1e9:.0f}; allowed: fewer, with --train_images and "
-            "--test_images, or a smaller --image_size."
-        )
+def _streamed(split: Split, size: int) -> tuple[ImageStream, np.ndarray]:
+    return ImageStream(split, size), labels_of(split)
 
 
-def first_images(
-    flag: str, images: np.ndarray, count: int | None, usual: int | None = None
-) -> np.ndarray:
+def first_images(flag: str, images: Images, count: int | None, usual: int | None = None) -> Images:
     """Returns the first images, as many as a flag asks for.
 
     Args:
         flag: name of the flag.
-        images: float [count, height, width, channels].
+        images: float [count, height, width, channels], or a stream.
         count: how many were asked for; None for `usual`, or all if fewer.
         usual: how many are taken where none were asked for; None for all.
 
@@ -102,11 +101,11 @@ def first_images(
     return images[: count or usual]
 
 
-def calibration_images(images: np.ndarray, count: int | None, seed: int | None) -> np.ndarray:
+def calibration_images(images: Images, count: int | None, seed: int | None) -> np.ndarray:
     """Returns the training images that set activation ranges.
 
     Args:
-        images: float [count, height, width, channels].
+        images: float [count, height, width, channels], or a stream.
         count: how many were asked for; None for 1,000, or all if fewer.
         seed: draws them; None for the first ones.
 
@@ -114,4 +113,4 @@ def calibration_images(images: np.ndarray, count: int | None, seed: int | None) 
         UserError: when more are asked for than there are.
     """
     first = first_images("calibration_images", images, count, usual=CALIBRATION_IMAGES)
-    return first if seed is None else drawn_images(images, len(first), seed)
+    return as_array(first if seed is None else drawn_images(images, len(first), seed))

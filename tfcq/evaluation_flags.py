@@ -6,10 +6,13 @@ Needs no TensorFlow.
 import dataclasses
 import math
 
+from tfcq.backbones.names import APPLICATION
 from tfcq.errors import UserError, unknown_choice
 from tfcq.evaluation_settings import (
     GROUPS,
+    KEPT,
     QAT_QUANTIZERS,
+    STARTS,
     USED_BY,
     EvaluationConfig,
     PostTrainingSettings,
@@ -59,6 +62,13 @@ def _check(config: EvaluationConfig, values: dict[str, object]) -> None:
         for name, value in (("output_dir", subject.output_dir), ("dataset", config.data.dataset)):
             if value is None:
                 raise UserError(f"--{name} is missing; --model={subject.model} needs it.")
+    if subject.weights is not None and not (subject.model or "").startswith(f"{APPLICATION}:"):
+        raise UserError(
+            f"--weights has no effect here; allowed with --model={APPLICATION}:NAME alone."
+        )
+    start = config.measurement.start
+    if start not in STARTS and not start.endswith(KEPT):
+        raise unknown_choice("start", start, (*STARTS, f"PATH{KEPT}"))
     positive = ("image_size", "train_images", "test_images", "calibration_images", "neighbours")
     positive += ("rounding_iterations", "curve_images")
     for name in (*positive, "epochs", "batch_size"):

@@ -20,6 +20,7 @@ QAT_QUANTIZERS = {
     "minmax": ("minmax", "minmax"),
 }
 STARTS = ("linear", "finetune")
+KEPT = ".keras"
 FEATURES = ("cached", "augmented")
 # The keys of `tfcq.post_training.ranges.RANGES`.
 CALIBRATIONS = ("minmax", "moving_average", "percentile", "mse", "entropy")
@@ -34,7 +35,12 @@ class SubjectSettings:
 
     run_dir: str | None = setting(None, "folder of the run")
     model: str | None = setting(
-        None, "instead of a run: PATH.keras, or applications:NAME with random weights"
+        None, "instead of a run: PATH.keras, or applications:NAME of keras.applications"
+    )
+    weights: str | None = setting(
+        None,
+        "of --model=applications:NAME: imagenet, which Keras downloads once, or the file of a "
+        "network's .weights.h5; default random",
     )
     output_dir: str | None = setting(None, "where results of --model are written")
     policy: str | None = setting(
@@ -106,7 +112,11 @@ class ProtocolSettings:
     )
     from_scratch: bool = setting(False, "finetune, semi: start from random weights")
     quantizer: str = setting("lsq", "qat: what is trained", tuple(QAT_QUANTIZERS))
-    start: str = setting("linear", "qat: the float classifier to start from", STARTS)
+    start: str = setting(
+        "linear",
+        f"qat: the float classifier to start from: {' or '.join(STARTS)}, trained first, or a "
+        "PATH.keras that --keep_classifiers saved",
+    )
     curve_images: int | None = setting(
         None, "finetune, semi, qat: first test images that score every epoch; default all"
     )

@@ -99,7 +99,7 @@ def export(config: EvaluationConfig) -> float:
     from tfcq.evaluation.calibration import calibrate
     from tfcq.evaluation.features import FeatureExtractor
     from tfcq.evaluation.linear import fit_linear_probe
-    from tfcq.evaluation.records import data_fingerprint, weights_fingerprint
+    from tfcq.evaluation.records import data_fingerprint
     from tfcq.files import whole_file, write_text
     from tfcq.measurement import post_training_plan
     from tfcq.post_training.plan import PostTraining, check_plan
@@ -117,19 +117,10 @@ def export(config: EvaluationConfig) -> float:
         subject.check_classifier(data.classes)
         subject.check_logits()
     about = {
-        "dataset": subject.data.dataset,
-        "subject": subject.name,
-        "weights": weights_fingerprint(subject.model),
+        **subject.record(config, len(calibration)),
         "evaluated_bits": EVALUATED,
-        "policy": subject.policy_name,
         "compared": "logits" if classifier else "features, under a linear probe",
-        "calibration": {
-            "method": chosen.calibration,
-            "images": len(calibration),
-            "seed": chosen.calibration_seed,
-        },
         "post_training": _steps(config),
-        "seed": config.measurement.seed,
     }
     folder = _folder(config)
     _check_earlier(folder / FIGURES, about)

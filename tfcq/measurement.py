@@ -7,25 +7,24 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from tfcq import build
+from tfcq import build, quantization_aware
 from tfcq.data.sources import Split
 from tfcq.errors import UserError
 from tfcq.evaluation import protocols
 from tfcq.evaluation.accuracy import Accuracy, LabelledImages
+from tfcq.evaluation.classifier import copy_of
 from tfcq.evaluation.features import QuantizedFeatures
 from tfcq.evaluation.knn import knn_scores
 from tfcq.evaluation.linear import fit_linear_probe
-from tfcq.evaluation.sweep import Scores, sweep
-from tfcq.evaluation.task import Quantized, Task, Training
-from tfcq.evaluation_settings import QAT_QUANTIZERS, EvaluationConfig
+from tfcq.evaluation.sweep import Scorer, by_scores, sweep
+from tfcq.evaluation.task import Quantized, Task
+from tfcq.evaluation_settings import EvaluationConfig
 from tfcq.files import whole_file
-from tfcq.nn.float_model import requantizable
 from tfcq.nn.quantizable import QuantizableModel
 from tfcq.post_training.plan import Plan, PostTraining, calibrator, check_plan
 from tfcq.post_training.rounding import RoundingSettings
 from tfcq.protocol_presets import PRESETS
 from tfcq.quantization.bitwidths import FLOAT, BitWidth, parse_bit_width, parse_bit_widths
-from tfcq.settings import OptimizationSettings
 from tfcq.subject import Subject
 
 
@@ -46,24 +45,24 @@ def measure(
         TrainingStopped: when a protocol's training diverges.
     """
     shared = {
-        name: scores for name in config.protocols() if (scores := _scores(config, name)) is not None
+        name: scorer
+        for name in config.protocols()
+        if (scorer := _scorer(config, task, name)) is not None
     }
     if shared:
-        features = QuantizedFeatures(task.quantized(task.backbone))
+        features = QuantizedFeatures(task.quantized(copy_of(task.backbone)))
         for name, result in sweep(features, task.data, task.bit_widths, shared):
             yield name, _told(name, result, task)
     measurement = config.measurement
     for name in config.protocols():
         if name in shared:
             continue
-        training = _training(config.optimization(name)) if name in PRESETS else None
+        training = build.training(config.optimization(name)) if name in PRESETS else None
         keep = functools.partial(_keep, config, subject, name)
         if name == "classifier":
             results = protocols.classify(task, task.backbone)
         elif name == "linear":
-            standardized = (config.training.preset or "standardized") == "standardized"
-            augmented = measurement.features == "augmented"
-            results = protocols.linear(task, training, augmented, standardized)
+            results = protocols.linear_augmented(task, training, _is_standardized(config))
         elif name == "finetune":
             results = protocols.finetune(
                 task, training, measurement.label_share, measurement.from_scratch, keep
@@ -73,7 +72,7 @@ def measure(
                 task, training, measurement.label_share, measurement.from_scratch, keep
             )
         else:
-            results = _qat(config, subject, task, training, keep)
+            results = quantization_aware.qat(config, subject, task, training, keep)
         for result in results:
             yield name, _told(name, result, task)
 
@@ -120,7 +119,7 @@ def task_of(
     check_plan(subject.model, plan)
     if "qat" in config.protocols():
         subject.check_policy_for("qat")
-        _check_start(config, len(data.train_images))
+        quantization_aware.check_start(config, subject, data)
     made: list[PostTraining] = []
 
     def post_training(model: QuantizableModel) -> Quantized:
@@ -215,23 +214,6 @@ def _keep(
     print(f"Classifier: {file}", flush=True)
 
 
-def _check_start(config: EvaluationConfig, images: int) -> None:
-    """Refuses a start by fine-tuning whose own batch is larger than the data."""
-    batch_size = _start_settings(config).batch_size
-    if config.measurement.start == "finetune" and batch_size > images:
-        raise UserError(
-            f"--start=finetune fine-tunes with batches of {batch_size}, and there are {images} "
-            f"training images; allowed: --batch_size from 1 to {images}, which counts for both."
-        )
-
-
-def _start_settings(config: EvaluationConfig) -> OptimizationSettings:
-    """Returns how a start is fine-tuned: as its own protocol is, but for a batch size given."""
-    given = {"batch_size": config.training.batch_size}
-    own = dataclasses.replace(config, training=type(config.training)(**given))
-    return own.optimization("finetune")
-
-
 def _check_sizes(config: EvaluationConfig, images: int) -> None:
     """Refuses a batch or a neighbourhood that was asked for and is larger than the data."""
     neighbours = config.measurement.neighbours
@@ -245,65 +227,39 @@ def _check_sizes(config: EvaluationConfig, images: int) -> None:
             )
 
 
-def _scores(config: EvaluationConfig, protocol: str) -> Scores | None:
-    """Returns the function from features to scores of a protocol that is no more than one."""
+def _is_standardized(config: EvaluationConfig) -> bool:
+    return config.training.preset in (None, "standardized")
+
+
+def _scorer(config: EvaluationConfig, task: Task, protocol: str) -> Scorer | None:
+    """Returns how a protocol scores features; None where features are not all it needs."""
     measurement = config.measurement
     if protocol == "knn":
         options = measurement.neighbours, measurement.temperature
-        return lambda train, labels, test, classes: knn_scores(
-            train, labels, test, classes, *options
-        )
-    settings = config.optimization("linear") if protocol == "linear" else None
+        return by_scores(lambda *features: knn_scores(*features, *options), task.data)
+    if protocol != "linear" or measurement.features != "cached":
+        return None
+    settings, standardized = config.optimization("linear"), _is_standardized(config)
     # The probe's own arithmetic knows SGD under a cosine alone.
-    as_probe = (
-        settings is not None
-        and measurement.features == "cached"
-        and (
-            dataclasses.replace(
-                PRESETS["linear"]["standardized"],
-                epochs=settings.epochs,
-                batch_size=settings.batch_size,
-                learning_rate=settings.learning_rate,
-            )
-            == settings
-            and config.training.preset in (None, "standardized")
-        )
+    as_probe = standardized and settings == dataclasses.replace(
+        PRESETS["linear"]["standardized"],
+        epochs=settings.epochs,
+        batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
     )
     if not as_probe:
-        return None
-    return lambda train, labels, test, classes: fit_linear_probe(
-        train,
-        labels,
-        classes,
-        settings.epochs,
-        settings.learning_rate,
-        settings.momentum,
-        settings.batch_size,
-        measurement.seed,
-    ).logits(test)
+        return protocols.linear_cached(task, build.training(settings), standardized)
 
+    def probe(train: np.ndarray, labels: np.ndarray, test: np.ndarray, classes: int) -> np.ndarray:
+        return fit_linear_probe(
+            train,
+            labels,
+            classes,
+            settings.epochs,
+            settings.learning_rate,
+            settings.momentum,
+            settings.batch_size,
+            measurement.seed,
+        ).logits(test)
 
-def _training(settings: OptimizationSettings) -> Training:
-    return Training(
-        settings.epochs, settings.batch_size, lambda steps: build.optimizer(settings, steps)
-    )
-
-
-def _qat(
-    config: EvaluationConfig,
-    subject: Subject,
-    task: Task,
-    training: Training,
-    keep: protocols.Keep,
-) -> Iterator[Accuracy]:
-    policy = subject.policy.with_quantizers(*QAT_QUANTIZERS[config.measurement.quantizer])
-    policy = dataclasses.replace(
-        policy, overrides=((protocols.CLASSIFIER, "fp"), *policy.overrides)
-    )
-
-    def start() -> QuantizableModel:
-        if config.measurement.start == "linear":
-            return protocols.linear_classifier(task)
-        return protocols.finetuned_classifier(task, _training(_start_settings(config)))
-
-    return protocols.qat(task, training, start, lambda model: requantizable(model, policy), keep)
+    return by_scores(probe, task.data)

@@ -8,7 +8,7 @@ from tfcq.backbones.names import APPLICATION
 from tfcq.config import Config
 from tfcq.data.names import DIGITS, FOLDER_PREFIX, check_dataset_name
 from tfcq.errors import UserError
-from tfcq.evaluation_settings import EvaluationConfig
+from tfcq.evaluation_settings import STARTS, EvaluationConfig
 from tfcq.nn.policies import Policy, policy_named
 from tfcq.run_folder import RunFolder
 from tfcq.settings import DataSettings
@@ -60,10 +60,34 @@ class Subject:
             policy = dataclasses.asdict(self.policy)
             policy.pop("name")
             return policy
+        from tfcq.nn.quantizable import quantizers_of
+
         return {
-            layer.name: quantizer.get_config() | {"kind": type(quantizer).__name__}
-            for layer in self.model.layers
-            if (quantizer := getattr(layer, "weight_quantizer", getattr(layer, "quantizer", None)))
+            name: quantizer.get_config() | {"kind": type(quantizer).__name__}
+            for attribute in ("weight_quantizer", "quantizer")
+            for name, quantizer in quantizers_of(self.model, attribute).items()
+        }
+
+    def record(self, config: EvaluationConfig, calibration_images: int) -> dict[str, Any]:
+        """Returns what every record of its figures opens with.
+
+        Args:
+            config: the settings.
+            calibration_images: how many images set activation ranges.
+        """
+        from tfcq.evaluation.records import weights_fingerprint
+
+        return {
+            "dataset": self.data.dataset,
+            "subject": self.name,
+            "weights": weights_fingerprint(self.model),
+            "policy": self.policy_name,
+            "calibration": {
+                "method": config.calibration.calibration,
+                "images": calibration_images,
+                "seed": config.calibration.calibration_seed,
+            },
+            "seed": config.measurement.seed,
         }
 
     def check_logits(self) -> None:
@@ -139,9 +163,14 @@ def check_subject(config: EvaluationConfig) -> None:
     Raises:
         UserError: saying what is missing.
     """
-    subject = config.subject
+    subject, start = config.subject, config.measurement.start
     if config.data.dataset is not None:
         check_dataset_name(config.data.dataset)
+    if start not in STARTS and not pathlib.Path(start).is_file():
+        raise UserError(
+            f"--start={start} does not exist; allowed: {', '.join(STARTS)}, or a .keras file that "
+            "--keep_classifiers saved."
+        )
     if subject.output_dir is not None and pathlib.Path(subject.output_dir).is_file():
         raise UserError(f"--output_dir={subject.output_dir} is a file; allowed: a folder.")
     if subject.run_dir is not None:
@@ -149,6 +178,7 @@ def check_subject(config: EvaluationConfig) -> None:
         return
     kind, _, name = subject.model.partition(":")
     if kind == APPLICATION and name:
+        _check_weights_file(subject.weights)
         return
     if not subject.model.endswith(".keras"):
         raise UserError(
@@ -157,6 +187,15 @@ def check_subject(config: EvaluationConfig) -> None:
         )
     if not pathlib.Path(subject.model).is_file():
         raise UserError(f"{subject.model} does not exist; allowed: a .keras file.")
+
+
+def _check_weights_file(weights: str | None) -> None:
+    if weights in (None, "imagenet"):
+        return
+    if not weights.endswith(".weights.h5"):
+        raise UserError(f"Unknown weights {weights!r}; allowed: imagenet, or PATH.weights.h5.")
+    if not pathlib.Path(weights).is_file():
+        raise UserError(f"{weights} does not exist; allowed: imagenet, or a .weights.h5 file.")
 
 
 def open_subject(config: EvaluationConfig) -> Subject:
@@ -223,7 +262,9 @@ def _model(config: EvaluationConfig) -> Subject:
     if kind == APPLICATION:
         if data.image_size is None:
             raise UserError(f"--image_size is missing; --model={subject.model} needs it.")
-        model = application(name, (data.image_size, data.image_size, 3))
+        shape = (data.image_size, data.image_size, 3)
+        classifier = subject.weights is not None and config.protocols() == ("classifier",)
+        model = application(name, shape, subject.weights, classifier)
     else:
         model = load(subject.model)
     policy = policy_named(subject.policy or "paper").with_layer_bits(subject.layer_bits)
@@ -242,7 +283,7 @@ def _model(config: EvaluationConfig) -> Subject:
         data=data,
         results=folder,
         title=subject.model,
-        name=subject.model,
+        name=subject.model if subject.weights is None else f"{subject.model}, {subject.weights}",
         policy_name=policy_name,
         has_own_policy=own,
         saved_quantizers=own,

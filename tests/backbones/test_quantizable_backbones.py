@@ -148,6 +148,32 @@ def test_networks_that_scale_their_images_see_those_between_0_and_1(name):
     assert change > 0.5 and spread <= change
 
 
+@pytest.mark.parametrize("name", ["VGG16", "MobileNet", "DenseNet121", "MobileNetV3Small"])
+def test_trained_networks_see_images_as_their_preprocessing_makes_them(name, tmp_path):
+    constructor = getattr(keras.applications, name)
+    settings = {"weights": None, "include_top": False, "pooling": "avg"}
+    theirs = constructor(input_shape=(32, 32, 3), **settings)
+    theirs.save_weights(tmp_path / "theirs.weights.h5")
+    ours = application(name, (32, 32, 3), str(tmp_path / "theirs.weights.h5"))
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3)).astype(np.float32)
+    modules = {"VGG16": "vgg16", "MobileNet": "mobilenet", "DenseNet121": "densenet"}
+    module = getattr(keras.applications, modules.get(name, "mobilenet_v3"))
+    expected = theirs(module.preprocess_input(pixels.copy())).numpy()
+    np.testing.assert_allclose(ours(pixels / 255), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_trained_classifiers_return_logits_and_missing_weights_are_told(tmp_path):
+    theirs = keras.applications.MobileNet(input_shape=(32, 32, 3), weights=None, alpha=1.0)
+    theirs.save_weights(tmp_path / "a.weights.h5")
+    ours = application("MobileNet", (32, 32, 3), str(tmp_path / "a.weights.h5"), classifier=True)
+    images = np.random.default_rng(0).random((2, 32, 32, 3)).astype(np.float32)
+    np.testing.assert_allclose(
+        keras.ops.softmax(ours(images)), theirs(2 * images - 1), rtol=1e-4, atol=1e-7
+    )
+    with pytest.raises(UserError, match="VGG16 cannot take .*weights"):
+        application("VGG16", (32, 32, 3), str(tmp_path / "a.weights.h5"))
+
+
 def test_file_with_two_outputs_is_refused(tmp_path):
     inputs = keras.Input((8, 8, 1))
     flat = keras.layers.Flatten()(inputs)

@@ -30,7 +30,7 @@ def run(tmp_path_factory):
     keras.utils.set_random_seed(0)
     folder = RunFolder(tmp_path_factory.mktemp("run") / "digits")
     folder.begin(Config())
-    model = resnet(18, "cifar", 4, (8, 8, 1), blocks=(1, 1, 1, 1))
+    model = resnet(18, "cifar", 4, (8, 8, 1), blocks=(1, 1))
     quantizable(model, "contrastive_quant").save(folder.backbone)
     return folder
 
@@ -68,7 +68,7 @@ def test_further_bits_join_an_evaluation_and_other_settings_stand_apart(run):
 
 
 def test_ranges_are_found_by_the_method_asked_for(run):
-    values = {"run_dir": str(run.path), "protocol": "knn", "policy": "paper", "bits": "fp,8w3a"}
+    values = {"run_dir": str(run.path), "protocol": "knn", "policy": "paper", "bits": "fp,8w2a"}
     found = {}
     for method in ("minmax", "mse"):
         evaluate.main(command(calibration=method, calibration_images=50, **values))
@@ -180,10 +180,31 @@ def test_start_of_quantization_aware_training_fits_the_data(run):
         evaluate.main(command(**options))
 
 
-def test_images_beyond_the_memory_are_refused(run, monkeypatch):
-    monkeypatch.setattr(evaluation_data.os, "sysconf", lambda name: 300)
-    with pytest.raises(UserError, match="1797 images of 'digits' at 8x8 take .*--train_images"):
-        evaluate.main(command(run_dir=run.path, protocol="knn"))
+def test_images_that_are_decoded_anew_score_the_same(run, monkeypatch):
+    options = {"run_dir": run.path, "protocol": "linear,knn", "bits": "fp,3w3a", "epochs": 1,
+               "calibration_images": 100, "calibration_seed": 3}  # fmt: skip
+    evaluate.main(command(**options))
+    held = read(run, "linear"), read(run, "knn")
+    for name in ("linear", "knn"):
+        (run.evaluation / f"{name}.json").unlink()
+    monkeypatch.setattr(evaluation_data, "HELD_BYTES", 0)
+    evaluate.main(command(**options))
+    assert read(run, "linear")["results"] == held[0]["results"]
+    # Their fingerprint is the same too, so that both are one evaluation.
+    assert {**read(run, "knn"), "earlier": []} == {**held[1], "earlier": []}
+
+
+def test_whole_networks_are_trained_on_images_that_are_decoded_anew(run, monkeypatch):
+    options = {"run_dir": run.path, "protocol": "finetune", "bits": "fp", "epochs": 1,
+               "learning_rate_schedule": "cosine", "train_images": 300, "test_images": 150,
+               "curve_images": 50}  # fmt: skip
+    found = []
+    for held in (evaluation_data.HELD_BYTES, 0):
+        monkeypatch.setattr(evaluation_data, "HELD_BYTES", held)
+        evaluate.main(command(**options))
+        found.append(read(run, "finetune")["results"][0])
+        (run.evaluation / "finetune.json").unlink()
+    assert found[0] == found[1]
 
 
 def test_steps_after_training_are_taken_and_recorded(run):
@@ -200,13 +221,13 @@ def test_steps_after_training_are_taken_and_recorded(run):
 
 def test_bits_of_single_layers_can_be_named(run):
     values = {"run_dir": str(run.path), "protocol": "knn", "policy": "paper", "bits": "2w4a"}
-    evaluate.main(command(layer_bits="stage4_*:8w8a,stem:fp", **values))
+    evaluate.main(command(layer_bits="stage2_*:8w8a,stem:fp", **values))
     newest = read(run, "knn")
-    assert newest["policy"] == "paper, stage4_*:8w8a,stem:fp"
+    assert newest["policy"] == "paper, stage2_*:8w8a,stem:fp"
     evaluate.main(command(**values))
     assert read(run, "knn")["results"][0]["top1"] != newest["results"][0]["top1"]
-    with pytest.raises(UserError, match="stagr4"):
-        evaluate.main(command(layer_bits="stagr4_*:8w8a", **values))
+    with pytest.raises(UserError, match="stagr2"):
+        evaluate.main(command(layer_bits="stagr2_*:8w8a", **values))
 
 
 def test_kept_classifier_scores_what_was_reported(run):
@@ -233,7 +254,22 @@ def test_kept_classifier_scores_what_was_reported(run):
                 train_images=300, test_images=150, bits="4w8a", policy="paper")
     )  # fmt: skip
     assert read(run, "classifier")["results"][0]["top1"] == reported[1]
+    # Quantization-aware training goes on from it: without a change of weights, its own accuracy.
+    qat = options | {"protocol": "qat", "start": file, "bits": "fp", "learning_rate": 1e-12}
+    qat.pop("keep_classifiers")
+    evaluate.main(command(**qat))
+    newest = read(run, "qat_lsq")
+    assert newest["settings"]["start"] == "kept classifier" and newest["start_weights"]
+    assert newest["results"][0]["top1"] == pytest.approx(reported[0], abs=0.02)
     file.unlink()
+
+
+def test_start_that_is_no_classifier_of_the_backbone_is_refused(run, tmp_path):
+    other = resnet(18, "cifar", 8, (8, 8, 1), blocks=(1, 1))
+    quantizable(other, "paper").save(tmp_path / "other.keras")
+    options = {"run_dir": run.path, "protocol": "qat", "start": tmp_path / "other.keras"}
+    with pytest.raises(UserError, match="is no classifier on the backbone of .*keep_classifiers"):
+        evaluate.main(command(**options))
 
 
 def test_saved_classifier_is_scored_by_its_own_logits(tmp_path):
@@ -352,6 +388,18 @@ def test_unreadable_files_are_told_in_one_line(run, tmp_path):
         ({"run_dir": "x", "label_share": 0.1}, "--label_share has no effect.*linear"),
         ({"run_dir": "x", "quantizer": "pact"}, "--quantizer has no effect"),
         ({"run_dir": "x", "protocol": "qat", "quantizer": "lqs"}, "Did you mean 'lsq'"),
+        ({"run_dir": "x", "protocol": "qat", "start": "finetun"}, "Did you mean 'finetune'"),
+        ({"run_dir": "x", "protocol": "qat", "start": "no.keras"}, "no.keras does not exist"),
+        ({"run_dir": "x", "weights": "imagenet"}, "--weights has no effect here"),
+        (
+            {
+                "model": "applications:VGG16",
+                "dataset": "digits",
+                "output_dir": "z",
+                "weights": "imagenett",
+            },
+            "Unknown weights 'imagenett'; allowed: imagenet",
+        ),
         ({"run_dir": "x", "preset": "sqsl"}, "Did you mean 'ssql'"),
         ({"run_dir": "x", "protocol": "knn", "epochs": 3}, "--epochs has no effect"),
         ({"run_dir": "x", "epochs": 0}, "--epochs=0 .*1 and above"),

@@ -17,7 +17,7 @@ from tfcq.evaluation.classifier import CLASSIFIER, copy_of
 from tfcq.evaluation.features import FeatureExtractor, QuantizedFeatures
 from tfcq.evaluation.knn import knn_scores
 from tfcq.evaluation.linear import fit_linear_probe
-from tfcq.evaluation.sweep import sweep
+from tfcq.evaluation.sweep import by_scores, sweep
 from tfcq.evaluation.task import Task, Training
 from tfcq.nn.float_model import requantizable
 from tfcq.nn.policies import UNIFORM
@@ -92,16 +92,23 @@ def figures(results):
     return [(r.bits, r.top1, r.top5, round(r.mean_per_class, 6)) for r in results]
 
 
+def on_features(task, scorer):
+    """Yields the accuracy of what scores the features of the task's backbone."""
+    features = QuantizedFeatures(task.quantized(copy_of(task.backbone)))
+    for _, result in sweep(features, task.data, task.bit_widths, {"scored": scorer}):
+        yield result
+
+
 TRAINING = Training(epochs=20, batch_size=4, optimizer=sgd())
 
 
 @pytest.mark.parametrize(
     "run",
     [
-        lambda task: protocols.linear(task, TRAINING, augmented=False, standardized=False),
-        lambda task: protocols.linear(task, TRAINING, augmented=False, standardized=True),
-        lambda task: protocols.linear(task, TRAINING, augmented=True, standardized=False),
-        lambda task: protocols.linear(task, TRAINING, augmented=True, standardized=True),
+        lambda task: on_features(task, protocols.linear_cached(task, TRAINING, False)),
+        lambda task: on_features(task, protocols.linear_cached(task, TRAINING, True)),
+        lambda task: protocols.linear_augmented(task, TRAINING, standardized=False),
+        lambda task: protocols.linear_augmented(task, TRAINING, standardized=True),
         lambda task: protocols.finetune(task, TRAINING),
         lambda task: protocols.semi(task, TRAINING, label_share=1.0),
         lambda task: protocols.qat(
@@ -127,13 +134,11 @@ def test_hand_set_network_gives_the_hand_computed_accuracy_under_nearest_neighbo
     kernel = np.array([1.0, -1.0]).reshape(1, 1, 1, 2)
     network.get_layer("conv").set_weights([kernel, np.array([0.0, 1.0])])
     task = dataclasses.replace(task, backbone=quantizable(network, "uniform"))
-    features = QuantizedFeatures(task.quantized(task.backbone))
 
     def nearest(train, labels, test, classes):
         return knn_scores(train, labels, test, classes, neighbours=3)
 
-    found = sweep(features, task.data, task.bit_widths, {"knn": nearest})
-    assert figures(result for _, result in found) == EXPECTED
+    assert figures(on_features(task, by_scores(nearest, task.data))) == EXPECTED
 
 
 def test_learning_curves_have_a_point_for_every_epoch(task):
@@ -199,7 +204,7 @@ def test_frozen_backbone_keeps_its_statistics_under_augmentation(task):
         task, backbone=quantizable(network, "uniform"), calibrator=calibrator
     )
     before = [w.numpy() for w in task.backbone.get_layer("norm").weights]
-    list(protocols.linear(task, TRAINING, augmented=True, standardized=False))
+    list(protocols.linear_augmented(task, TRAINING, standardized=False))
     after = [w.numpy() for w in kept[0].get_layer("norm").weights]
     for old, new in zip(before, after, strict=True):
         np.testing.assert_array_equal(old, new)
@@ -254,7 +259,7 @@ def test_augmented_digits_reach_logistic_regression_within_a_point():
         lambda model: calibrating(model, images),
     )  # fmt: skip
     training = Training(60, 50, sgd(0.1))
-    (found,) = protocols.linear(task, training, augmented=True, standardized=False)
+    (found,) = protocols.linear_augmented(task, training, standardized=False)
     from sklearn.linear_model import LogisticRegression
 
     flat = images.reshape(500, -1)
@@ -285,5 +290,5 @@ def test_a_feature_that_wakes_up_in_the_test_images_does_not_decide(task):
     )
     task = dataclasses.replace(task, backbone=backbone, data=data, bit_widths=(FLOAT,),
                                calibrator=lambda m: calibrating(m, data.train_images))  # fmt: skip
-    (found,) = protocols.linear(task, TRAINING, augmented=False, standardized=True)
+    (found,) = on_features(task, protocols.linear_cached(task, TRAINING, True))
     assert found.top1 == 0.75

@@ -12,7 +12,7 @@ from tfcq.evaluation.calibration import calibrate
 from tfcq.evaluation.features import FeatureExtractor
 from tfcq.evaluation.knn import knn_scores
 from tfcq.evaluation.linear import fit_linear_probe
-from tfcq.evaluation.sweep import sweep
+from tfcq.evaluation.sweep import by_scores, sweep
 from tfcq.nn.quantizable import quantizable
 from tfcq.quantization.bitwidths import parse_bit_widths
 from tfcq.quantization.precision import Precision
@@ -134,7 +134,7 @@ def test_sweep_gives_the_hand_computed_accuracy_of_a_hand_set_network():
     def always_first(train, labels, test, classes):
         return np.eye(classes)[np.zeros(len(test), int)]
 
-    protocols = {"linear": probe, "first": always_first}
+    protocols = {"linear": by_scores(probe, data), "first": by_scores(always_first, data)}
     results = list(sweep(features, data, EIGHT[:2], protocols))
     assert [(name, r.bits, r.top1, r.top5, r.mean_per_class) for name, r in results] == [
         ("linear", "fp", 0.75, 1.0, 0.75),

@@ -52,7 +52,7 @@ def end(folder: RunFolder) -> None:
     from tfcq.nn.quantizable import quantizable
 
     keras.utils.set_random_seed(0)
-    model = resnet(18, "cifar", 4, (8, 8, 1), blocks=(1, 1, 1, 1))
+    model = resnet(18, "cifar", 16, (8, 8, 1), blocks=(1, 1))
     backbone = quantizable(model, "paper")
     calibrate(backbone, np.random.default_rng(0).random((8, 8, 8, 1), "float32"))
     backbone.save(folder.backbone)

@@ -2,42 +2,101 @@
 
 import inspect
 import os
+from typing import Any
 
 import keras
+import numpy as np
 from keras import layers
 
 from tfcq.errors import UserError, unknown_choice
 from tfcq.nn.quantizable import load
 
 
-def application(name: str, input_shape: tuple[int, int, int]) -> keras.Model:
-    """Returns a network of `keras.applications` with random weights, without classifier.
+def application(
+    name: str,
+    input_shape: tuple[int, int, int],
+    weights: str | None = None,
+    classifier: bool = False,
+) -> keras.Model:
+    """Returns a network of `keras.applications` that takes images in [0, 1].
 
-    It takes images in [0, 1], also where Keras's own would scale those of 0 to 255 first.
+    Random weights get the images as they are, but where Keras's own network would scale those of 0
+    to 255 first. Other weights get what they were trained on, by Keras's own preprocessing.
 
     Args:
         name: its name there, such as `"MobileNetV2"`.
         input_shape: height, width and channels of the images.
+        weights: `"imagenet"`, which Keras downloads once and keeps; the path of a `.weights.h5`
+            file of the same network; or None for random ones.
+        classifier: whether it returns logits of ImageNet's 1,000 classes, instead of features.
 
     Raises:
-        UserError: on an unknown name, or images that the network cannot take.
+        UserError: on an unknown name, images that the network cannot take, or weights that cannot
+            be had.
     """
     names = [n for n in dir(keras.applications) if n[0].isupper()]
     if name not in names:
         raise unknown_choice("network of keras.applications", name, names)
     constructor = getattr(keras.applications, name)
-    settings = {"include_top": False, "weights": None, "pooling": "avg"}
-    if "include_preprocessing" in inspect.signature(constructor).parameters:
-        settings["include_preprocessing"] = False
+    settings: dict[str, Any] = {"weights": weights, "include_top": classifier}
+    settings |= {"classifier_activation": None} if classifier else {"pooling": "avg"}
+    own_preprocessing = "include_preprocessing" in inspect.signature(constructor).parameters
+    if own_preprocessing:
+        settings["include_preprocessing"] = weights is not None
     try:
-        network = constructor(input_shape=input_shape, **settings)
-        if any(isinstance(layer, layers.Rescaling) for layer in network.layers):
-            images = keras.Input(input_shape)
-            network = constructor(input_tensor=layers.Rescaling(255.0)(images), **settings)
-        return network
+        plain = constructor(input_shape=input_shape, **settings | {"weights": None})
+        scale, offset, reverses = _preprocessing(name, plain, weights is not None)
+        if scale is None:
+            return plain
+        images = keras.Input(input_shape)
+        scaled = layers.Rescaling(scale, offset)(images)
+        network = constructor(input_shape=input_shape, input_tensor=scaled, **settings)
     except ValueError as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"{name} cannot take images of shape {input_shape}: {reason}") from None
+        what = f"images of shape {input_shape}" + (f" or weights {weights!r}" if weights else "")
+        raise UserError(f"{name} cannot take {what}: {reason}") from None
+    except Exception as error:
+        # Keras raises no narrower one where it cannot download.
+        if weights is None:
+            raise
+        reason = " ".join(str(error).split())
+        raise UserError(f"Weights {weights!r} of {name} cannot be had: {reason}") from None
+    if reverses:
+        _reverse_channels(network)
+    return network
+
+
+def _preprocessing(name: str, network: keras.Model, trained: bool) -> tuple[Any, Any, bool]:
+    """Returns scale and offset that images in [0, 1] need, and whether their channels turn round.
+
+    The scale is None where they need nothing.
+    """
+    if any(isinstance(layer, layers.Rescaling) for layer in network.layers):
+        return 255.0, 0.0, False
+    if not trained:
+        return None, 0.0, False
+    modules = vars(keras.applications).values()
+    (preprocess, *_) = (
+        module.preprocess_input
+        for module in modules
+        if inspect.ismodule(module) and hasattr(module, name)
+    )
+    # Each is affine by channel, perhaps behind a turn of the channels: three pixels tell all.
+    black, red, white = (
+        np.asarray(preprocess(np.array([[[pixel]]], np.float32)))[0, 0, 0].astype(np.float64)
+        for pixel in ([0, 0, 0], [255, 0, 0], [255, 255, 255])
+    )
+    reverses = bool(red[0] == black[0])
+    scale, offset = white - black, black
+    if reverses:
+        scale, offset = scale[::-1], offset[::-1]
+    return scale.tolist(), offset.tolist(), reverses
+
+
+def _reverse_channels(network: keras.Model) -> None:
+    """Lets a network of blue, green and red images take red, green and blue ones."""
+    first = next(layer for layer in network.layers if hasattr(layer, "kernel"))
+    first.kernel.assign(np.asarray(first.kernel)[..., ::-1, :])
 
 
 def backbone_from_file(path: str | os.PathLike, input_shape: tuple[int, int, int]) -> keras.Model:

@@ -22,6 +22,7 @@ import tensorflow as tf
 from tfcq.deployment.fold import float_kernel, fold
 from tfcq.deployment.ranges import Range, activation_ranges
 from tfcq.errors import UserError
+from tfcq.nn.quantizable import quantizers_of
 from tfcq.quantization import ops
 from tfcq.quantization.quantizers import MinMaxActivationQuantizer, MinMaxWeightQuantizer
 from tfcq.quantization.stored_scale import StoredScaleWeightQuantizer, stored_scale
@@ -49,17 +50,17 @@ def int8_graph(model: keras.Model, images: np.ndarray) -> keras.Model:
 
 def _check_quantizers(model: keras.Model) -> None:
     """Refuses quantizers whose grids are not those that an int8 runtime computes on."""
-    for layer in model.layers:
-        quantizer = getattr(layer, "weight_quantizer", getattr(layer, "quantizer", None))
-        if quantizer is not None and not isinstance(quantizer, _DEPLOYED):
+    found = quantizers_of(model, "weight_quantizer") | quantizers_of(model, "quantizer")
+    for name, quantizer in found.items():
+        if not isinstance(quantizer, _DEPLOYED):
             raise UserError(
-                f"Layer {layer.name!r} is quantized by {type(quantizer).__name__}, which int8 "
+                f"Layer {name!r} is quantized by {type(quantizer).__name__}, which int8 "
                 "cannot reproduce; allowed: 'minmax'. tfcq.requantizable(model, 'int8') makes such "
                 "a model from the same weights (tfcq.export: --policy=int8)."
             )
         if isinstance(quantizer, StoredScaleWeightQuantizer) and quantizer.bits > _BITS:
             raise UserError(
-                f"Layer {layer.name!r} keeps a scale for {quantizer.bits} bits; allowed in int8: "
+                f"Layer {name!r} keeps a scale for {quantizer.bits} bits; allowed in int8: "
                 f"at most {_BITS}."
             )
 

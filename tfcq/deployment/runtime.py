@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.metadata
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -77,11 +78,11 @@ class LiteModel:
         with native_messages.hidden():
             self._interpreter.allocate_tensors()
 
-    def __call__(self, images: np.ndarray) -> np.ndarray:
+    def __call__(self, images: Iterable[np.ndarray]) -> np.ndarray:
         """Returns the model's vectors, float32 [count, width].
 
         Args:
-            images: float [count, height, width, channels] in [0, 1].
+            images: each float [height, width, channels] in [0, 1].
         """
         return np.stack([self._run(image[np.newaxis]) for image in images])
 

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 
+from tfcq.data.image_stream import Images
 from tfcq.quantization.bitwidths import BitWidth
 
 
@@ -12,16 +13,16 @@ class LabelledImages:
     """Training and test images with labels.
 
     Args:
-        train_images: float [count, height, width, channels].
+        train_images: float [count, height, width, channels], an array or a stream.
         train_labels: int [count].
-        test_images: float [count, height, width, channels].
+        test_images: float [count, height, width, channels], an array or a stream.
         test_labels: int [count].
         classes: number of classes.
     """
 
-    train_images: np.ndarray
+    train_images: Images
     train_labels: np.ndarray
-    test_images: np.ndarray
+    test_images: Images
     test_labels: np.ndarray
     classes: int
 

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfcq.data.image_stream import Images, image_batches
 from tfcq.errors import UserError
 from tfcq.evaluation.calibration import check_quantizable
 from tfcq.nn.quantizable import QuantizableModel
@@ -45,11 +46,11 @@ class FeatureExtractor:
             ),
         )
 
-    def __call__(self, images: np.ndarray, bits: BitWidth = FLOAT) -> np.ndarray:
+    def __call__(self, images: Images, bits: BitWidth = FLOAT) -> np.ndarray:
         """Returns features, float [count, width].
 
         Args:
-            images: float array [count, height, width, channels].
+            images: float array [count, height, width, channels], or a stream.
             bits: bit-width of the pass.
 
         Raises:
@@ -57,13 +58,14 @@ class FeatureExtractor:
         """
         if len(images) == 0:
             raise UserError("Features were asked for 0 images; allowed: 1 and above.")
-        if not np.all(np.isfinite(images)):
-            raise UserError("Images hold NaN or infinity; allowed: finite values.")
         floats = (_FLOAT_BITS, _FLOAT_BITS)
         self._bits.assign(floats if bits.is_float else (bits.weights, bits.activations))
-        starts = range(0, len(images), self.batch_size)
-        batches = [self._compute(images[start : start + self.batch_size]) for start in starts]
-        features = np.concatenate([batch.numpy() for batch in batches])
+        batches = []
+        for batch in image_batches(images, self.batch_size):
+            if not np.all(np.isfinite(batch)):
+                raise UserError("Images hold NaN or infinity; allowed: finite values.")
+            batches.append(self._compute(batch).numpy())
+        features = np.concatenate(batches)
         if not np.all(np.isfinite(features)):
             raise UserError(
                 f"Features at {bits} hold NaN or infinity; look for them in the images and weights."
@@ -85,11 +87,11 @@ class QuantizedFeatures:
         self._bits: BitWidth | None = None
         self._extractor: FeatureExtractor | None = None
 
-    def __call__(self, images: np.ndarray, bits: BitWidth) -> np.ndarray:
+    def __call__(self, images: Images, bits: BitWidth) -> np.ndarray:
         """Returns features, float [count, width].
 
         Args:
-            images: float array [count, height, width, channels].
+            images: float array [count, height, width, channels], or a stream.
             bits: the bit-width.
 
         Raises:

@@ -6,6 +6,8 @@ import numpy as np
 
 from tfcq.errors import TrainingStopped, UserError
 
+_COLUMNS = 64
+
 
 @dataclasses.dataclass(frozen=True)
 class LinearProbe:
@@ -62,12 +64,13 @@ def fit_linear_probe(
     """
     check_labels(features, labels, classes)
     mean, deviation = moments(features)
-    inputs = (features - mean) / deviation
-    targets = np.eye(classes, dtype=inputs.dtype)[labels]
-    count, width = inputs.shape
+    count, width = features.shape
+    # One copy and no more: features of large data sets take most of the memory.
+    inputs = np.ones((count, width + 1), features.dtype)
+    np.subtract(features, mean, out=inputs[:, :-1])
+    inputs[:, :-1] /= deviation
     parameters = np.zeros((width + 1, classes), inputs.dtype)
     velocity = np.zeros_like(parameters)
-    inputs = np.concatenate([inputs, np.ones((count, 1), inputs.dtype)], axis=1)
     order = np.random.default_rng(seed)
     batch_size = min(batch_size, count)
     steps = epochs * (count // batch_size)
@@ -76,7 +79,8 @@ def fit_linear_probe(
         permutation = order.permutation(count)
         for start in range(0, count - batch_size + 1, batch_size):
             chosen = permutation[start : start + batch_size]
-            errors = _softmax(inputs[chosen] @ parameters) - targets[chosen]
+            errors = _softmax(inputs[chosen] @ parameters)
+            errors[np.arange(batch_size), labels[chosen]] -= 1
             gradient = inputs[chosen].T @ errors / batch_size
             rate = learning_rate * (1 + np.cos(np.pi * step / steps)) / 2
             velocity = momentum * velocity - rate * gradient
@@ -97,7 +101,11 @@ def moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         features: float [count, width].
     """
     mean = features.mean(axis=0, dtype=np.float64)
-    deviation = features.std(axis=0, dtype=np.float64)
+    # A few columns at a time, since NumPy makes a float64 copy of what it takes the deviation of.
+    deviation = np.empty_like(mean)
+    for start in range(0, len(mean), _COLUMNS):
+        columns = slice(start, start + _COLUMNS)
+        deviation[columns] = features[:, columns].std(axis=0, dtype=np.float64)
     constant = deviation <= 1e-6 * np.maximum(np.abs(mean), 1e-6)
     deviation = np.where(constant, np.inf, deviation)
     return mean.astype(features.dtype), deviation.astype(features.dtype)

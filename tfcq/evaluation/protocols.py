@@ -18,6 +18,7 @@ from tfcq.evaluation.classifier import CLASSIFIER, copy_of, train_classifier, wi
 from tfcq.evaluation.features import FeatureExtractor, QuantizedFeatures
 from tfcq.evaluation.label_subsets import label_subset
 from tfcq.evaluation.linear import fit_linear_probe, moments
+from tfcq.evaluation.sweep import Scorer
 from tfcq.evaluation.task import Task, Training
 from tfcq.nn.quantizable import QuantizableModel
 from tfcq.quantization.bitwidths import FLOAT, BitWidth
@@ -146,68 +147,59 @@ def finetuned_classifier(task: Task, training: Training) -> QuantizableModel:
     return _finetuned(task, training, FLOAT, None, False)[0]
 
 
-def linear(
-    task: Task, training: Training, augmented: bool, standardized: bool
-) -> Iterator[Accuracy]:
-    """Trains a linear classifier on frozen features of every bit-width.
+def linear_cached(task: Task, training: Training, standardized: bool) -> Scorer:
+    """Returns what trains a linear classifier on features that were computed once.
 
     Args:
         task: the task.
         training: how it is trained.
-        augmented: whether features are those of augmented images, computed anew each step, or of
-            the images themselves, computed once.
         standardized: whether features are scaled to mean 0 and deviation 1 first.
+    """
+
+    def trained(train: np.ndarray, test: np.ndarray, bits: BitWidth) -> Accuracy:
+        inputs = keras.Input(train.shape[1:])
+        identity = QuantizableModel(inputs, inputs)
+        scaling = _moments(train) if standardized else None
+        head = with_classifier(identity, task.data.classes, scaling)
+        # A seed of its own for the order: Keras's would depend on what ran before.
+        batches = (
+            tf.data.Dataset.from_tensor_slices((train, task.data.train_labels))
+            .shuffle(len(train), seed=task.seed, reshuffle_each_iteration=True)
+            .batch(training.batch_size, drop_remainder=True)
+            .repeat()
+        )
+        logits = FeatureExtractor(head)
+        return _fit(
+            task, training, head, bits, FLOAT, batches, lambda count: logits(test[:count])
+        )  # fmt: skip
+
+    return trained
+
+
+def linear_augmented(task: Task, training: Training, standardized: bool) -> Iterator[Accuracy]:
+    """Trains a linear classifier on frozen features of augmented images, at every bit-width.
+
+    Args:
+        task: the task.
+        training: how it is trained.
+        standardized: whether features are scaled to mean 0 and deviation 1 of the images as they
+            are.
     """
     quantized = task.quantized(copy_of(task.backbone))
     for bits in task.bit_widths:
         backbone = quantized(bits)
         backbone.trainable = False
-        head = _frozen_augmented if augmented else _frozen_cached
-        yield head(task, training, backbone, bits, standardized)
-
-
-def _frozen_cached(
-    task: Task,
-    training: Training,
-    backbone: QuantizableModel,
-    bits: BitWidth,
-    standardized: bool,
-) -> Accuracy:
-    data, features = task.data, FeatureExtractor(backbone)
-    train, test = features(data.train_images, bits), features(data.test_images, bits)
-    inputs = keras.Input(train.shape[1:])
-    identity = QuantizableModel(inputs, inputs)
-    head = with_classifier(identity, data.classes, _moments(train) if standardized else None)
-    # A seed of its own for the order: Keras's would depend on what ran before.
-    batches = (
-        tf.data.Dataset.from_tensor_slices((train, data.train_labels))
-        .shuffle(len(train), seed=task.seed, reshuffle_each_iteration=True)
-        .batch(training.batch_size, drop_remainder=True)
-        .repeat()
-    )
-    logits = FeatureExtractor(head)
-    return _fit(
-        task, training, head, bits, FLOAT, batches, lambda count: logits(test[:count])
-    )  # fmt: skip
-
-
-def _frozen_augmented(
-    task: Task,
-    training: Training,
-    backbone: QuantizableModel,
-    bits: BitWidth,
-    standardized: bool,
-) -> Accuracy:
-    moments = None
-    if standardized:
-        moments = _moments(FeatureExtractor(backbone)(task.data.train_images, bits))
-    network = with_classifier(backbone, task.data.classes, moments)
-    logits = FeatureExtractor(network)
-    batches = _augmented(task, task.split, training.batch_size)
-    return _fit(
-        task, training, network, bits, bits, batches,
-        lambda count: logits(task.data.test_images[:count], bits), ranges="recorded",
-    )  # fmt: skip
+        moments = None
+        if standardized:
+            moments = _moments(FeatureExtractor(backbone)(task.data.train_images, bits))
+        network = with_classifier(backbone, task.data.classes, moments)
+        logits = FeatureExtractor(network)
+        batches = _augmented(task, task.split, training.batch_size)
+        yield _fit(
+            task, training, network, bits, bits, batches,
+            lambda count, logits=logits, bits=bits: logits(task.data.test_images[:count], bits),
+            ranges="recorded",
+        )  # fmt: skip
 
 
 def _finetuned(

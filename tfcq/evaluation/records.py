@@ -15,6 +15,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from tfcq.data.image_stream import ImageStream
 from tfcq.errors import UserError
 from tfcq.evaluation.accuracy import LabelledImages
 from tfcq.files import write_text
@@ -22,6 +23,7 @@ from tfcq.quantization.bitwidths import parse_bit_width
 
 # Set by each evaluation's own calibration.
 _RANGES = ("minimum", "maximum")
+_READ_TOGETHER = 256
 _RESULTS, _EARLIER = "results", "earlier"
 
 
@@ -34,7 +36,9 @@ def data_fingerprint(data: LabelledImages) -> str:
     digest = hashlib.sha256()
     for array in (data.train_images, data.train_labels, data.test_images, data.test_labels):
         digest.update(repr((array.shape, str(array.dtype))).encode())
-        digest.update(np.ascontiguousarray(array))
+        parts = array.batches(_READ_TOGETHER) if isinstance(array, ImageStream) else (array,)
+        for part in parts:
+            digest.update(np.ascontiguousarray(part))
     return digest.hexdigest()[:16]
 
 

@@ -4,19 +4,37 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import numpy as np
 
+from tfcq.data.image_stream import Images
 from tfcq.evaluation.accuracy import Accuracy, LabelledImages, accuracy_of
 from tfcq.quantization.bitwidths import BitWidth
 
-Features = Callable[[np.ndarray, BitWidth], np.ndarray]
+Features = Callable[[Images, BitWidth], np.ndarray]
+# From training and test features at a bit-width to the accuracy.
+Scorer = Callable[[np.ndarray, np.ndarray, BitWidth], Accuracy]
 # From training features, their labels and test features to scores, float [count, classes].
 Scores = Callable[[np.ndarray, np.ndarray, np.ndarray, int], np.ndarray]
+
+
+def by_scores(scores: Scores, data: LabelledImages) -> Scorer:
+    """Returns what gives the accuracy of scores.
+
+    Args:
+        scores: gives scores from features.
+        data: the labels.
+    """
+
+    def accuracy(train: np.ndarray, test: np.ndarray, bits: BitWidth) -> Accuracy:
+        found = scores(train, data.train_labels, test, data.classes)
+        return accuracy_of(found, data.test_labels, bits)
+
+    return accuracy
 
 
 def sweep(
     features: Features,
     data: LabelledImages,
     bit_widths: Iterable[BitWidth],
-    protocols: Mapping[str, Scores],
+    protocols: Mapping[str, Scorer],
 ) -> Iterator[tuple[str, Accuracy]]:
     """Yields protocol and accuracy at each bit-width, the classifier always float.
 
@@ -26,7 +44,7 @@ def sweep(
         features: function of images and a bit-width, see `FeatureExtractor`.
         data: images and labels.
         bit_widths: the bit-widths.
-        protocols: by name, what gives scores from features.
+        protocols: by name, what gives the accuracy from features.
 
     Raises:
         UserError: on labels that do not fit.
@@ -34,6 +52,5 @@ def sweep(
     for bits in bit_widths:
         train = features(data.train_images, bits)
         test = features(data.test_images, bits)
-        for name, scores in protocols.items():
-            found = scores(train, data.train_labels, test, data.classes)
-            yield name, accuracy_of(found, data.test_labels, bits)
+        for name, scorer in protocols.items():
+            yield name, scorer(train, test, bits)

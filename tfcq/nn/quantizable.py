@@ -201,20 +201,24 @@ def _refuse_unknown_kernel(layer: keras.layers.Layer, policy: Policy) -> None:
         )
 
 
-def quantizers_of(model: keras.Model, attribute: str) -> list[Quantizer]:
-    """Returns the quantizers of a model's layers, those of nested models included.
+def quantizers_of(model: keras.Model, attribute: str) -> dict[str, Quantizer]:
+    """Returns the quantizer of every layer that has one, those of nested models included.
 
     Args:
         model: the model.
         attribute: where a layer keeps its quantizer: `"weight_quantizer"` or `"quantizer"` (of
             activations).
+
+    Returns:
+        From the layer's name, behind those of the models around it and slashes, to its quantizer.
     """
-    found = []
+    found = {}
     for layer in model.layers:
         if isinstance(layer, keras.Model):
-            found += quantizers_of(layer, attribute)
+            inner = quantizers_of(layer, attribute)
+            found |= {f"{layer.name}/{name}": quantizer for name, quantizer in inner.items()}
         elif isinstance(getattr(layer, attribute, None), Quantizer):
-            found.append(getattr(layer, attribute))
+            found[layer.name] = getattr(layer, attribute)
     return found
 
 

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfcq.data.image_stream import Images, picked
 from tfcq.errors import UserError, unknown_choice
 from tfcq.evaluation.calibration import check_quantizable
 from tfcq.nn.activation_quantizer import ActivationQuantizer
@@ -18,16 +19,16 @@ from tfcq.quantization.quantizers import MinMaxActivationQuantizer
 _FEWEST_BINS = 16
 
 
-def calibration_images(images: np.ndarray, count: int, seed: int = 0) -> np.ndarray:
+def calibration_images(images: Images, count: int, seed: int = 0) -> Images:
     """Returns images drawn without replacement, the same for the same count and seed.
 
     Args:
-        images: array [N, height, width, channels].
+        images: array [N, height, width, channels], or a stream.
         count: how many to draw, 1 to N.
         seed: seed of the draw, not negative.
 
     Returns:
-        Array [count, height, width, channels] in the order of `images`.
+        Array [count, height, width, channels], or a stream, in the order of `images`.
 
     Raises:
         UserError: when there are fewer images, or the count is not positive.
@@ -38,7 +39,7 @@ def calibration_images(images: np.ndarray, count: int, seed: int = 0) -> np.ndar
             f"is {min(max(count, 1), len(images))}."
         )
     chosen = np.random.default_rng(seed).permutation(len(images))[:count]
-    return images[np.sort(chosen)]
+    return picked(images, np.sort(chosen))
 
 
 class Observations:

@@ -24,7 +24,7 @@ def check_drawn(
         ("weight", weight_bits, "weight_quantizer"),
         ("activation", activation_bits, "quantizer"),
     ):
-        quantizers = quantizers_of(backbone, attribute)
+        quantizers = quantizers_of(backbone, attribute).values()
         if given is not None and all(one.bits is not None for one in quantizers):
             raise UserError(
                 f"{what}_bits={given!r} has no effect: the policy fixes the {what} bits of "
@@ -42,7 +42,7 @@ def check_quantizers(backbone: QuantizableModel, recipe: Recipe) -> None:
     Raises:
         UserError: when it has others.
     """
-    kinds = {type(one) for one in quantizers_of(backbone, "weight_quantizer")}
+    kinds = {type(one) for one in quantizers_of(backbone, "weight_quantizer").values()}
     own = recipe.policy_for(None).weight_quantizer
     if own != Policy("").weight_quantizer and WEIGHT_QUANTIZERS[own] not in kinds:
         raise UserError(
