@@ -83,8 +83,6 @@ def evaluate(config: EvaluationConfig) -> list[pathlib.Path]:
         "data_fingerprint": data_fingerprint(data),
         "versions": build.versions(),
     }
-    if "qat" in config.protocols() and config.measurement.start not in STARTS:
-        about["start_weights"] = weights_fingerprint(load(config.measurement.start))
     heads = {
         protocol: {
             "protocol": protocol,
@@ -93,6 +91,10 @@ def evaluate(config: EvaluationConfig) -> list[pathlib.Path]:
         }
         for protocol in config.protocols()
     }
+    start = config.measurement.start
+    if "qat" in heads and start not in STARTS:
+        weights = weights_fingerprint(load(start))
+        heads["qat"] |= {"start_file": start, "start_weights": weights}
     files = {
         protocol: subject.results / f"{measurement.stem_of(config, protocol)}.json"
         for protocol in heads

@@ -1,5 +1,8 @@
 """The images that an evaluation or export works on."""
 
+import math
+import os
+
 import keras
 import numpy as np
 from absl import logging
@@ -14,7 +17,8 @@ from tfcq.evaluation.linear import check_labels
 from tfcq.post_training.observation import calibration_images as drawn_images
 from tfcq.settings import DataSettings
 
-# Larger data sets are decoded anew each time they are read, on every machine alike.
+# Larger data sets, or such as take more than a quarter of the memory, are decoded anew each time
+# they are read. Figures are the same.
 HELD_BYTES = 4 * 10**9
 
 
@@ -23,7 +27,7 @@ def labelled_images(
 ) -> tuple[Split, LabelledImages]:
     """Returns the labelled training images, as a split and as arrays, and the test images.
 
-    Images that take more than 4 GB are streams instead of arrays.
+    Images that take more than 4 GB, or a quarter of the memory, are streams instead of arrays.
 
     Args:
         data: the data set; its image size, or else the model's, decides that of the images.
@@ -59,10 +63,10 @@ def labelled_images(
             f"{tuple(taken)}."
         )
     taken_bytes = (train.size + test.size) * size * size * channels * ImageStream.dtype.itemsize
-    held = taken_bytes <= HELD_BYTES
+    held = taken_bytes <= min(HELD_BYTES, _memory_bytes() / 4)
     if not held:
         logging.warning(
-            "%d images take %.0f GB: they are decoded anew for every pass.",
+            "%d images take %.0f GB: they are decoded for a fingerprint and anew for every pass.",
             train.size + test.size,
             taken_bytes / 1e9,
         )
@@ -78,6 +82,13 @@ def labelled_images(
             "2 and above. Remove the class, or use more images."
         )
     return train, labelled
+
+
+def _memory_bytes() -> float:
+    """Returns the size of this machine's memory, infinity where the system does not tell."""
+    if "SC_PHYS_PAGES" not in getattr(os, "sysconf_names", ()):
+        return math.inf
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _streamed(split: Split, size: int) -> tuple[ImageStream, np.ndarray]:

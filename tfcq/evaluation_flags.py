@@ -62,10 +62,21 @@ def _check(config: EvaluationConfig, values: dict[str, object]) -> None:
         for name, value in (("output_dir", subject.output_dir), ("dataset", config.data.dataset)):
             if value is None:
                 raise UserError(f"--{name} is missing; --model={subject.model} needs it.")
-    if subject.weights is not None and not (subject.model or "").startswith(f"{APPLICATION}:"):
+    published = (subject.model or "").startswith(f"{APPLICATION}:")
+    if subject.weights is not None and not published:
         raise UserError(
             f"--weights has no effect here; allowed with --model={APPLICATION}:NAME alone."
         )
+    protocols = config.protocols()
+    has_logits = subject.weights is not None and protocols == ("classifier",)
+    if published and "classifier" in protocols and not has_logits:
+        raise UserError(
+            f"--protocol={config.measurement.protocol} with --model={subject.model}; allowed: "
+            "classifier alone and with --weights, which then has logits instead of features."
+        )
+    anew = config.measurement.from_scratch and set(protocols) <= {"finetune", "semi"}
+    if subject.weights is not None and anew:
+        raise UserError("--weights has no effect here: --from_scratch starts from random ones.")
     start = config.measurement.start
     if start not in STARTS and not start.endswith(KEPT):
         raise unknown_choice("start", start, (*STARTS, f"PATH{KEPT}"))

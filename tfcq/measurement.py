@@ -18,7 +18,7 @@ from tfcq.evaluation.knn import knn_scores
 from tfcq.evaluation.linear import fit_linear_probe
 from tfcq.evaluation.sweep import Scorer, by_scores, sweep
 from tfcq.evaluation.task import Quantized, Task
-from tfcq.evaluation_settings import EvaluationConfig
+from tfcq.evaluation_settings import USED_BY, EvaluationConfig
 from tfcq.files import whole_file
 from tfcq.nn.quantizable import QuantizableModel
 from tfcq.post_training.plan import Plan, PostTraining, calibrator, check_plan
@@ -81,7 +81,7 @@ def _told(protocol: str, result: Accuracy, task: Task) -> Accuracy:
     """Prints an accuracy; returns it with the weight bits that were chosen for single layers."""
     print(f"{protocol:>10} {result.bits:>6}  top-1 {100 * result.top1:.1f}", flush=True)
     mixed = task.weight_bits(parse_bit_width(result.bits))
-    if mixed is None:
+    if mixed is None or "mixed_precision" not in USED_BY[protocol]:
         return result
     print(f"{'':>10} --layer_bits={','.join(f'{n}:{b}w' for n, b in mixed.items())}", flush=True)
     return dataclasses.replace(result, weight_bits=mixed)

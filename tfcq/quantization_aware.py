@@ -49,7 +49,7 @@ def qat(
 
 
 def check_start(config: EvaluationConfig, subject: Subject, data: LabelledImages) -> None:
-    """Refuses a start that cannot be trained, or that is no classifier of this backbone.
+    """Refuses a start that cannot be trained, or is no classifier of this backbone's architecture.
 
     Args:
         config: the settings.
@@ -72,8 +72,13 @@ def check_start(config: EvaluationConfig, subject: Subject, data: LabelledImages
     expected = {*_shapes(subject.model), (protocols.CLASSIFIER, None)}
     if not isinstance(kept, QuantizableModel) or set(_shapes(kept)) != expected:
         raise UserError(
-            f"--start={start} is no classifier on the backbone of {subject.title}; allowed: one "
-            "that --protocol=finetune --keep_classifiers saved for it."
+            f"--start={start} is no classifier on a network like that of {subject.title}; allowed: "
+            "one that --protocol=finetune --keep_classifiers saved for it."
+        )
+    if kept.input_shape != subject.model.input_shape:
+        raise UserError(
+            f"--start={start} takes images of shape {kept.input_shape[1:]}, and {subject.title} "
+            f"{subject.model.input_shape[1:]}; allowed: the same."
         )
     if kept.output_shape[-1] != data.classes:
         raise UserError(

@@ -13,6 +13,7 @@ from tfcq.config import Config, MethodSettings
 from tfcq.data.sources import open_source
 from tfcq.errors import TrainingStopped, UserError
 from tfcq.evaluation import protocols as evaluate_protocols
+from tfcq.evaluation.classifier import with_classifier
 from tfcq.evaluation.records import add_record
 from tfcq.nn.float_model import requantizable
 from tfcq.nn.quantizable import load, quantizable
@@ -268,8 +269,30 @@ def test_start_that_is_no_classifier_of_the_backbone_is_refused(run, tmp_path):
     other = resnet(18, "cifar", 8, (8, 8, 1), blocks=(1, 1))
     quantizable(other, "paper").save(tmp_path / "other.keras")
     options = {"run_dir": run.path, "protocol": "qat", "start": tmp_path / "other.keras"}
-    with pytest.raises(UserError, match="is no classifier on the backbone of .*keep_classifiers"):
+    with pytest.raises(UserError, match="is no classifier on a network like .*keep_classifiers"):
         evaluate.main(command(**options))
+    own = requantizable(load(run.backbone), "paper")
+    with_classifier(own, 7).save(tmp_path / "other.keras")
+    with pytest.raises(UserError, match="tells 7 classes apart and the data have 10"):
+        evaluate.main(command(**options))
+
+
+def test_images_of_any_size_are_streamed_from_a_folder(run, tmp_path, monkeypatch):
+    for split in ("train", "test"):
+        for label, name in enumerate(("dark", "bright")):
+            (tmp_path / split / name).mkdir(parents=True)
+            for index in range(3):
+                pixels = np.full((8 + index, 9, 1), 20 + 200 * label + index)
+                keras.utils.save_img(tmp_path / split / name / f"{index}.png", pixels, scale=False)
+    options = {"run_dir": run.path, "protocol": "knn", "bits": "fp,8w8a", "image_size": 8,
+               "dataset": f"folder:{tmp_path}"}  # fmt: skip
+    found = []
+    for held in (evaluation_data.HELD_BYTES, 0):
+        monkeypatch.setattr(evaluation_data, "HELD_BYTES", held)
+        evaluate.main(command(**options))
+        found.append(read(run, "knn"))
+        (run.evaluation / "knn.json").unlink()
+    assert found[0] == found[1] and found[0]["test_images"] == 6
 
 
 def test_saved_classifier_is_scored_by_its_own_logits(tmp_path):
@@ -399,6 +422,26 @@ def test_unreadable_files_are_told_in_one_line(run, tmp_path):
                 "weights": "imagenett",
             },
             "Unknown weights 'imagenett'; allowed: imagenet",
+        ),
+        (
+            {
+                "model": "applications:VGG16",
+                "dataset": "digits",
+                "output_dir": "z",
+                "protocol": "classifier",
+            },
+            "allowed: classifier alone and with --weights",
+        ),
+        (
+            {
+                "model": "applications:VGG16",
+                "dataset": "digits",
+                "output_dir": "z",
+                "protocol": "finetune",
+                "from_scratch": True,
+                "weights": "imagenet",
+            },
+            "--weights has no effect here: --from_scratch",
         ),
         ({"run_dir": "x", "preset": "sqsl"}, "Did you mean 'ssql'"),
         ({"run_dir": "x", "protocol": "knn", "epochs": 3}, "--epochs has no effect"),

@@ -7,10 +7,12 @@ import tensorflow as tf
 from keras import layers
 
 from tfcq.backbones.resnet import resnet
+from tfcq.deployment.fold import fold
 from tfcq.errors import UserError
+from tfcq.evaluation.classifier import copy_of
 from tfcq.nn.activation_quantizer import ActivationQuantizer
 from tfcq.nn.policies import Policy
-from tfcq.nn.quantizable import quantizable
+from tfcq.nn.quantizable import quantizable, quantizers_of
 from tfcq.quantization.precision import Precision, RecordRanges
 
 SIZE = 16
@@ -119,6 +121,25 @@ def test_float_result_equals_the_original_to_the_last_bit(pair):
     expected = model(images)
     np.testing.assert_array_equal(copy(images), expected)
     np.testing.assert_array_equal(copy(images, precision=RecordRanges(True)), expected)
+
+
+def test_an_adapted_normalization_is_copied_with_its_moments():
+    inputs = keras.Input((SIZE, SIZE, 3))
+    norm = layers.Normalization()
+    images = 5 + 3 * tf.random.stateless_uniform([4, SIZE, SIZE, 3], [1, 2])
+    norm.adapt(images)
+    x = layers.Conv2D(4, 3, name="conv")(norm(inputs))
+    model = keras.Model(inputs, layers.GlobalAveragePooling2D()(x))
+    copy = quantizable(model, "uniform")
+    np.testing.assert_array_equal(copy(images), model(images))
+    np.testing.assert_array_equal(copy_of(copy)(images), model(images))
+    np.testing.assert_allclose(fold(copy)(images), model(images), rtol=1e-5, atol=1e-5)
+
+
+def test_quantizers_of_nested_models_are_found_by_their_path():
+    found = quantizers_of(quantizable(nested(), "uniform"), "weight_quantizer")
+    assert {"outer_conv", "head/head_dense"} <= set(found)
+    assert any(name.startswith("inner/") for name in found)
 
 
 def test_weights_are_copied_and_the_original_is_left_alone(pair):

@@ -148,3 +148,17 @@ def test_details_keep_figures_and_conditions_that_are_unknown_here():
     assert ("a", "fairness", "3") in figures.rows
     assert ("label_share", "0.1") in conditions.rows
     assert ("settings.epochs", "60") in conditions.rows
+
+
+def test_mean_per_class_has_tables_of_its_own_where_it_says_something_else():
+    def captions(difference):
+        record = evaluation({"fp": 0.9})
+        record["results"][0]["mean_per_class"] = 0.9 - difference
+        runs = [run("a", linear(record), recipe="float"), run("b", linear(record), recipe="ssql")]
+        blocks = accuracy_blocks(compare(group_runs(runs)), ["simsiam, float", "simsiam, ssql"])
+        return [(b.caption, b.rows[0][1]) for b in blocks if isinstance(b, Table)]
+
+    assert len(captions(0.004)) == 2
+    found = captions(0.1)
+    assert len(found) == 4
+    assert found[2] == ("Accuracy as the mean over classes in percent.", "80.0")

@@ -43,24 +43,28 @@ def application(
     own_preprocessing = "include_preprocessing" in inspect.signature(constructor).parameters
     if own_preprocessing:
         settings["include_preprocessing"] = weights is not None
+    if weights not in (None, "imagenet") and name.startswith("EfficientNetB"):
+        raise UserError(
+            f"{name} is another network with ImageNet's weights than without, and {weights!r} does "
+            "not tell which it is of; allowed: weights 'imagenet', or a .keras file of the network."
+        )
     try:
         plain = constructor(input_shape=input_shape, **settings | {"weights": None})
-        scale, offset, reverses = _preprocessing(name, plain, weights is not None)
-        if scale is None:
-            return plain
-        images = keras.Input(input_shape)
-        scaled = layers.Rescaling(scale, offset)(images)
-        network = constructor(input_shape=input_shape, input_tensor=scaled, **settings)
     except ValueError as error:
         reason = " ".join(str(error).split())
-        what = f"images of shape {input_shape}" + (f" or weights {weights!r}" if weights else "")
-        raise UserError(f"{name} cannot take {what}: {reason}") from None
+        raise UserError(f"{name} cannot take images of shape {input_shape}: {reason}") from None
+    scale, offset, reverses = _preprocessing(name, plain, weights is not None)
+    if scale is None:
+        return plain
+    scaled = layers.Rescaling(scale, offset)(keras.Input(input_shape))
+    try:
+        network = constructor(input_shape=input_shape, input_tensor=scaled, **settings)
     except Exception as error:
         # Keras raises no narrower one where it cannot download.
         if weights is None:
             raise
         reason = " ".join(str(error).split())
-        raise UserError(f"Weights {weights!r} of {name} cannot be had: {reason}") from None
+        raise UserError(f"{name} cannot have weights {weights!r}: {reason}") from None
     if reverses:
         _reverse_channels(network)
     return network

@@ -65,7 +65,8 @@ class Split:
                 f"{self.size - 1}."
             )
         kept = tf.constant([index in chosen for index in range(self.size)])
-        records = self.records.filter(lambda record: kept[record["index"]])
+        # What follows the last one need not be read.
+        records = self.records.filter(lambda record: kept[record["index"]]).take(len(indices))
         records = records.apply(tf.data.experimental.assert_cardinality(len(indices)))
         return dataclasses.replace(self, size=len(indices), records=records)
 

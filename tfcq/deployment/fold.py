@@ -8,6 +8,7 @@ import numpy as np
 
 from tfcq.errors import UserError
 from tfcq.nn.activation_quantizer import ActivationQuantizer
+from tfcq.nn.copied_weights import give_weights
 from tfcq.nn.layers import FLOAT_COUNTERPARTS, QUANTIZED_COUNTERPARTS
 from tfcq.nn.placement import Node, read_graph
 
@@ -74,7 +75,8 @@ def fold(model: keras.Model, kernel_of: KernelOf = float_kernel) -> keras.Model:
         if layer.weights:
             norm = norms.get(layer.name)
             original = model.get_layer(layer.name)
-            layer.set_weights(_weights(original, norm and model.get_layer(norm), kernel_of))
+            weights = _weights(original, norm and model.get_layer(norm), kernel_of)
+            give_weights(layer, weights)
     return plain
 
 

@@ -22,6 +22,7 @@ import tensorflow as tf
 from tfcq.deployment.fold import float_kernel, fold
 from tfcq.deployment.ranges import Range, activation_ranges
 from tfcq.errors import UserError
+from tfcq.nn.copied_weights import give_weights
 from tfcq.nn.quantizable import quantizers_of
 from tfcq.quantization import ops
 from tfcq.quantization.quantizers import MinMaxActivationQuantizer, MinMaxWeightQuantizer
@@ -131,7 +132,7 @@ def _with_ranges(plain: keras.Model, ranges: dict[str, Range]) -> keras.Model:
         call_function=call_layer,
         recursive=False,
     )
-    body.set_weights(plain.get_weights())
+    give_weights(body, plain.get_weights())
     source = plain.layers[0]
     images = keras.Input(batch_shape=plain.inputs[0].shape, name=source.name)
     on_grid = _Grid(ranges[source.name], name=f"{source.name}_grid")(images)

@@ -10,6 +10,7 @@ import tensorflow as tf
 from keras import layers
 
 from tfcq.errors import TrainingStopped
+from tfcq.nn.copied_weights import give_weights
 from tfcq.nn.policies import INT8, Policy
 from tfcq.nn.quantizable import QuantizableModel
 from tfcq.quantization.bitwidths import BitWidth
@@ -29,7 +30,7 @@ def copy_of(model: QuantizableModel, weights: bool = True) -> QuantizableModel:
     """
     copy = QuantizableModel.from_config(model.get_config())
     if weights:
-        copy.set_weights(model.get_weights())
+        give_weights(copy, model.get_weights())
     return copy
 
 

@@ -162,10 +162,13 @@ def linear_cached(task: Task, training: Training, standardized: bool) -> Scorer:
         scaling = _moments(train) if standardized else None
         head = with_classifier(identity, task.data.classes, scaling)
         # A seed of its own for the order: Keras's would depend on what ran before.
+        # Places are shuffled, not features, of which large data sets have many.
+        features, labels = tf.convert_to_tensor(train), tf.convert_to_tensor(task.data.train_labels)
         batches = (
-            tf.data.Dataset.from_tensor_slices((train, task.data.train_labels))
+            tf.data.Dataset.range(len(train))
             .shuffle(len(train), seed=task.seed, reshuffle_each_iteration=True)
             .batch(training.batch_size, drop_remainder=True)
+            .map(lambda places: (tf.gather(features, places), tf.gather(labels, places)))
             .repeat()
         )
         logits = FeatureExtractor(head)

@@ -1,6 +1,9 @@
 """Weights from one model to another that was cloned from it."""
 
+from collections.abc import Sequence
+
 import keras
+import numpy as np
 
 from tfcq.errors import UserError
 from tfcq.nn.activation_quantizer import ActivationQuantizer
@@ -33,7 +36,29 @@ def copy_weights(source: keras.Model, target: keras.Model) -> None:
             copy_weights(original, copy)
         elif copy.weights:
             own, given = copy.get_weights(), original.get_weights()
-            copy.set_weights([*given[: len(own)], *own[len(given) :]])
+            give_weights(copy, [*given[: len(own)], *own[len(given) :]])
+
+
+def give_weights(target: keras.layers.Layer, weights: Sequence[np.ndarray]) -> None:
+    """Sets the weights of a layer or model, and all that layers made of earlier ones.
+
+    `keras.layers.Normalization` computes with tensors that it makes of its mean and variance when
+    it is adapted or loaded; `set_weights` alone leaves the old ones.
+
+    Args:
+        target: the layer or model.
+        weights: as for `set_weights`.
+    """
+    target.set_weights(weights)
+    _finalize(target)
+
+
+def _finalize(layer: keras.layers.Layer) -> None:
+    if isinstance(layer, keras.Model):
+        for inner in layer.layers:
+            _finalize(inner)
+    elif isinstance(layer, keras.layers.Normalization):
+        layer.finalize_state()
 
 
 def _layers(model: keras.Model) -> dict[str, keras.layers.Layer]:

@@ -5,6 +5,7 @@ import math
 import keras
 import tensorflow as tf
 
+from tfcq.nn.copied_weights import give_weights
 from tfcq.nn.quantizable import QuantizableModel
 from tfcq.quantization.learned_quantizers import LEARNED_SCALES
 from tfcq.quantization.precision import Precision, RecordRanges
@@ -131,5 +132,5 @@ def _moved(own: tf.Tensor, online: tf.Tensor, momentum: tf.Tensor | float) -> tf
 def _copy(model: QuantizableModel) -> QuantizableModel:
     clone = keras.models.clone_model(model)
     copy = QuantizableModel(clone.input, clone.output, name=model.name)
-    copy.set_weights(model.get_weights())
+    give_weights(copy, model.get_weights())
     return copy

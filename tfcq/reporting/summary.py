@@ -16,7 +16,8 @@ from tfcq.reporting.run_record import RunRecord
 SEED = "seed"
 # Which differ between comparable evaluations, the run itself above all; all other entries of a
 # record decide its figures.
-_FREE = ("results", "earlier", SEED, "versions", "subject", "weights", "start_weights")
+_OWN = ("subject", "weights", "start_file", "start_weights")
+_FREE = ("results", "earlier", SEED, "versions", *_OWN)
 _LONGEST_NAME = 60
 
 
