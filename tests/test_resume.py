@@ -15,6 +15,7 @@ def _start(run_dir: pathlib.Path) -> subprocess.Popen:
     flags = [
         "--dataset=digits",
         "--train_images=128",
+        "--backbone=cifar_resnet8",
         "--width=2",
         "--projection_width=8",
         "--predictor_width=8",
