@@ -24,6 +24,7 @@ FLOORS = [
         "tfcq.evaluation_flags",
         "tfcq.evaluation_data",
         "tfcq.measurement",
+        "tfcq.opened_subject",
         "tfcq.protocol_presets",
         "tfcq.quantization_aware",
         "tfcq.subject",

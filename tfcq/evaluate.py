@@ -32,7 +32,7 @@ def main(command: command_line.Command) -> None:
     """
     config = config_from_flags(command.values, command.given)
     parse_bit_widths(config.measurement.bits)
-    from tfcq.subject import check_subject
+    from tfcq.opened_subject import check_subject
 
     check_subject(config)
     command_line.quiet_start_up(command.values["verbosity"])
@@ -62,7 +62,7 @@ def evaluate(config: EvaluationConfig) -> list[pathlib.Path]:
         weights_fingerprint,
     )
     from tfcq.nn.quantizable import load
-    from tfcq.subject import open_subject
+    from tfcq.opened_subject import open_subject
 
     seed, chosen = config.measurement.seed, config.calibration
     keras.utils.set_random_seed(seed)

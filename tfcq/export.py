@@ -55,7 +55,7 @@ def main(command: command_line.Command) -> int:
     values = dict(command.values)
     verbosity, lowest = values.pop("verbosity"), values.pop("min_agreement")
     classifier = values.pop("classifier")
-    from tfcq.subject import check_subject
+    from tfcq.opened_subject import check_subject
 
     if not 0 <= lowest <= 1:
         raise UserError(f"--min_agreement={lowest} cannot be used; allowed: 0 to 1.")
@@ -102,9 +102,9 @@ def export(config: EvaluationConfig) -> float:
     from tfcq.evaluation.records import data_fingerprint
     from tfcq.files import whole_file, write_text
     from tfcq.measurement import post_training_plan
+    from tfcq.opened_subject import open_subject
     from tfcq.post_training.plan import PostTraining, check_plan
     from tfcq.quantization.bitwidths import FLOAT, parse_bit_width
-    from tfcq.subject import open_subject
 
     chosen, bits = config.calibration, parse_bit_width(EVALUATED)
     subject = open_subject(config)
@@ -191,7 +191,7 @@ def export(config: EvaluationConfig) -> float:
 
 def _as_trained(config: EvaluationConfig) -> "Subject | None":
     """Returns the subject with quantizers of its own; None where it has none."""
-    from tfcq.subject import open_subject
+    from tfcq.opened_subject import open_subject
 
     own = dataclasses.replace(config.subject, policy=None, layer_bits=None)
     subject = open_subject(dataclasses.replace(config, subject=own))
