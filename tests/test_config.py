@@ -198,7 +198,7 @@ def test_scales_that_would_never_be_trained_are_refused(kind, recipe):
 
 
 def test_names_that_settings_know_are_those_of_the_code():
-    from tfcq import evaluation_settings, settings, subject
+    from tfcq import evaluation_settings, opened_subject, settings
     from tfcq.backbones import cifar_resnet, resnet
     from tfcq.evaluation import classifier
     from tfcq.post_training import plan, ranges, weights
@@ -217,7 +217,7 @@ def test_names_that_settings_know_are_those_of_the_code():
     assert set(evaluation_settings.CALIBRATIONS) == set(ranges.RANGES)
     assert set(evaluation_settings.WEIGHT_SCALES) == set(weights.WEIGHT_SCALES)
     assert set(evaluation_settings.ROUNDINGS) == set(plan.ROUNDINGS)
-    assert subject.CLASSIFIER == classifier.CLASSIFIER
+    assert opened_subject.CLASSIFIER == classifier.CLASSIFIER
 
 
 def test_setting_with_effect_is_taken():
