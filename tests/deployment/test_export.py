@@ -33,7 +33,7 @@ def run(tmp_path_factory):
     keras.utils.set_random_seed(0)
     folder = RunFolder(tmp_path_factory.mktemp("run") / "digits")
     folder.begin(Config())
-    model = resnet(18, "cifar", 4, (8, 8, 1), blocks=(1, 1))
+    model = resnet(18, "cifar", 4, (8, 8, 1), blocks=(1,))
     randomize_norms(model)
     quantizable(model).save(folder.backbone)
     return folder
