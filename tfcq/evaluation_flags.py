@@ -14,6 +14,7 @@ from tfcq.evaluation_settings import (
     QAT_QUANTIZERS,
     STARTS,
     USED_BY,
+    CalibrationSettings,
     EvaluationConfig,
     PostTrainingSettings,
 )
@@ -23,6 +24,7 @@ from tfcq.quantization.bitwidths import parse_bit_widths
 from tfcq.settings import OptimizationSettings
 
 _STEPS = tuple(field.name for field in dataclasses.fields(PostTrainingSettings))
+_CALIBRATION = tuple(field.name for field in dataclasses.fields(CalibrationSettings))
 
 
 def config_from_flags(values: dict[str, object], given: set[str]) -> EvaluationConfig:
@@ -74,8 +76,8 @@ def _check(config: EvaluationConfig, values: dict[str, object]) -> None:
             f"--protocol={config.measurement.protocol} with --model={subject.model}; allowed: "
             "classifier alone and with --weights, which then has logits instead of features."
         )
-    anew = config.measurement.from_scratch and set(protocols) <= {"finetune", "semi"}
-    if subject.weights is not None and anew:
+    anew = {name for name in protocols if "from_scratch" in USED_BY[name]}
+    if subject.weights is not None and config.measurement.from_scratch and anew >= set(protocols):
         raise UserError("--weights has no effect here: --from_scratch starts from random ones.")
     start = config.measurement.start
     if start not in STARTS and not start.endswith(KEPT):
@@ -100,10 +102,10 @@ def _check(config: EvaluationConfig, values: dict[str, object]) -> None:
             raise UserError(f"--{name}={values[name]} cannot be used; allowed: 0 to {2**32 - 1}.")
     if subject.layer_bits is not None:
         parse_bits_by_layer(subject.layer_bits)
-        if subject.policy is None:
+    for name in ("layer_bits", "per_tensor"):
+        if getattr(subject, name) and subject.policy is None:
             raise UserError(
-                "--policy is missing; --layer_bits needs one to depart from, such as "
-                "--policy=paper."
+                f"--policy is missing; --{name} needs one to depart from, such as --policy=paper."
             )
     for protocol in config.protocols():
         if protocol in PRESETS:
@@ -134,16 +136,19 @@ def _check_used(config: EvaluationConfig, given: set[str]) -> None:
     learned = config.post_training.rounding != "nearest"
     if learned and any("rounding" in USED_BY[protocol] for protocol in protocols):
         used.add("seed")
+    if config.measurement.from_scratch:
+        used.add("seed")
     known = {name for names in USED_BY.values() for name in names}
     names = ", ".join(protocols)
     for name in sorted(given & known - used):
         raise UserError(f"--{name} has no effect here: {names} does not use it; leave it out.")
     _check_steps(config, given)
     own_scales = QAT_QUANTIZERS[config.measurement.quantizer][1] != "minmax"
-    if set(protocols) == {"qat"} and own_scales and config.calibration.calibration != "minmax":
+    calibration = sorted(given & set(_CALIBRATION))
+    if set(protocols) == {"qat"} and own_scales and calibration:
         raise UserError(
-            f"--calibration has no effect here: quantizer {config.measurement.quantizer!r} of qat "
-            "has no range to calibrate; leave it out."
+            f"--{calibration[0]} has no effect here: quantizer {config.measurement.quantizer!r} of "
+            "qat has no range to calibrate; leave it out."
         )
     if "output_dir" in given and config.subject.model is None:
         raise UserError("--output_dir has no effect here: a run's results lie in its folder.")
@@ -152,8 +157,8 @@ def _check_used(config: EvaluationConfig, given: set[str]) -> None:
 
 
 def _check_steps(config: EvaluationConfig, given: set[str]) -> None:
-    """Refuses steps after training that would change nothing."""
-    steps = sorted(given & set(_STEPS))
+    """Refuses ranges and steps after training that would change nothing."""
+    steps = sorted(given & {*_STEPS, *_CALIBRATION})
     if steps and all(bits.is_float for bits in parse_bit_widths(config.measurement.bits)):
         raise UserError(
             f"--{steps[0]} has no effect here: --bits={config.measurement.bits} quantizes nothing; "

@@ -49,6 +49,7 @@ class SubjectSettings:
     layer_bits: str | None = setting(
         None, "bits of single layers by name or pattern, such as stem:8w8a,stage4_*:4w4a"
     )
+    per_tensor: bool = setting(False, "one weight scale a layer instead of one a channel")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,7 +111,9 @@ class ProtocolSettings:
     label_share: float | None = setting(
         None, "finetune, semi: share of every class's labels, such as 0.01"
     )
-    from_scratch: bool = setting(False, "finetune, semi: start from random weights")
+    from_scratch: bool = setting(
+        False, "linear, knn, finetune, semi: random weights instead of the backbone's"
+    )
     quantizer: str = setting("lsq", "qat: what is trained", tuple(QAT_QUANTIZERS))
     start: str = setting(
         "linear",
@@ -146,8 +149,8 @@ _TRAINING = tuple(field.name for field in dataclasses.fields(ProtocolTrainingSet
 _STEPS = tuple(field.name for field in dataclasses.fields(PostTrainingSettings))
 # What each protocol makes use of; the rest is used by all.
 USED_BY: dict[str, tuple[str, ...]] = {
-    "linear": ("features", "seed", *_TRAINING, *_STEPS),
-    "knn": ("neighbours", "temperature", *_STEPS),
+    "linear": ("features", "from_scratch", "seed", *_TRAINING, *_STEPS),
+    "knn": ("neighbours", "temperature", "from_scratch", *_STEPS),
     "finetune": (
         "label_share",
         "from_scratch",

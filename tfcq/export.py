@@ -193,7 +193,7 @@ def _as_trained(config: EvaluationConfig) -> "Subject | None":
     """Returns the subject with quantizers of its own; None where it has none."""
     from tfcq.opened_subject import open_subject
 
-    own = dataclasses.replace(config.subject, policy=None, layer_bits=None)
+    own = dataclasses.replace(config.subject, policy=None, layer_bits=None, per_tensor=False)
     subject = open_subject(dataclasses.replace(config, subject=own))
     return subject if subject.has_own_policy else None
 

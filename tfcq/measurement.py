@@ -5,6 +5,7 @@ import functools
 import pathlib
 from collections.abc import Iterator
 
+import keras
 import numpy as np
 
 from tfcq import build, quantization_aware
@@ -44,14 +45,18 @@ def measure(
         UserError: when settings do not fit the data.
         TrainingStopped: when a protocol's training diverges.
     """
+    frozen = task
+    if config.measurement.from_scratch:
+        keras.utils.set_random_seed(task.seed)
+        frozen = dataclasses.replace(task, backbone=copy_of(task.backbone, weights=False))
     shared = {
         name: scorer
         for name in config.protocols()
-        if (scorer := _scorer(config, task, name)) is not None
+        if (scorer := _scorer(config, frozen, name)) is not None
     }
     if shared:
-        features = QuantizedFeatures(task.quantized(copy_of(task.backbone)))
-        for name, result in sweep(features, task.data, task.bit_widths, shared):
+        features = QuantizedFeatures(frozen.quantized(copy_of(frozen.backbone)))
+        for name, result in sweep(features, frozen.data, frozen.bit_widths, shared):
             yield name, _told(name, result, task)
     measurement = config.measurement
     for name in config.protocols():
@@ -62,7 +67,7 @@ def measure(
         if name == "classifier":
             results = protocols.classify(task, task.backbone)
         elif name == "linear":
-            results = protocols.linear_augmented(task, training, _is_standardized(config))
+            results = protocols.linear_augmented(frozen, training, _is_standardized(config))
         elif name == "finetune":
             results = protocols.finetune(
                 task, training, measurement.label_share, measurement.from_scratch, keep
@@ -83,7 +88,7 @@ def _told(protocol: str, result: Accuracy, task: Task) -> Accuracy:
     mixed = task.weight_bits(parse_bit_width(result.bits))
     if mixed is None or "mixed_precision" not in USED_BY[protocol]:
         return result
-    print(f"{'':>10} --layer_bits={','.join(f'{n}:{b}w' for n, b in mixed.items())}", flush=True)
+    print(f"{'':>10} weight bits: {', '.join(f'{n} {b}' for n, b in mixed.items())}", flush=True)
     return dataclasses.replace(result, weight_bits=mixed)
 
 
@@ -117,6 +122,8 @@ def task_of(
     size, channels = data.train_images.shape[1], data.train_images.shape[3]
     plan = post_training_plan(config)
     check_plan(subject.model, plan)
+    if "finetune" in config.protocols():
+        subject.check_learned_scales()
     if "qat" in config.protocols():
         subject.check_policy_for("qat")
         quantization_aware.check_start(config, subject, data)
@@ -164,11 +171,10 @@ def stem_of(config: EvaluationConfig, protocol: str) -> str:
     parts = [protocol]
     if protocol == "qat":
         parts.append(measurement.quantizer)
-    if protocol in ("finetune", "semi"):
-        if measurement.label_share is not None:
-            parts.append(f"{100 * measurement.label_share:g}")
-        if measurement.from_scratch:
-            parts.append("from_scratch")
+    if measurement.label_share is not None and "label_share" in USED_BY[protocol]:
+        parts.append(f"{100 * measurement.label_share:g}")
+    if measurement.from_scratch and "from_scratch" in USED_BY[protocol]:
+        parts.append("from_scratch")
     return "_".join(parts)
 
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from tfcq.backbones.names import APPLICATION
 from tfcq.data.names import DIGITS, FOLDER_PREFIX, check_dataset_name
 from tfcq.errors import UserError
-from tfcq.evaluation_settings import STARTS, EvaluationConfig
-from tfcq.nn.policies import policy_named
+from tfcq.evaluation_settings import STARTS, EvaluationConfig, SubjectSettings
+from tfcq.nn.policies import Policy, policy_named
 from tfcq.run_folder import RunFolder
 from tfcq.settings import DataSettings
 from tfcq.subject import Subject
@@ -97,8 +97,8 @@ def _run(config: EvaluationConfig) -> Subject:
 
     folder = RunFolder(config.subject.run_dir)
     run = folder.load()
-    name, layer_bits = config.subject.policy, config.subject.layer_bits
-    policy = policy_named(name).with_layer_bits(layer_bits) if name else build.policy(run)
+    name = config.subject.policy
+    policy = _policy(name, config.subject) if name else build.policy(run)
     method = run.method
     return Subject(
         model=build.trained_backbone(folder, policy if name else None),
@@ -107,14 +107,20 @@ def _run(config: EvaluationConfig) -> Subject:
         results=folder.evaluation,
         title=f"{method.framework}, recipe {method.recipe}",
         name=f"{method.framework}, {method.recipe}",
-        policy_name=_named(name or "as trained", layer_bits),
+        policy_name=_named(name or "as trained", config.subject),
         has_own_policy=name is None,
         views=run,
     )
 
 
-def _named(policy: str, layer_bits: str | None) -> str:
-    return policy if layer_bits is None else f"{policy}, {layer_bits}"
+def _policy(name: str, subject: SubjectSettings) -> Policy:
+    policy = policy_named(name).with_layer_bits(subject.layer_bits)
+    return dataclasses.replace(policy, per_channel=False) if subject.per_tensor else policy
+
+
+def _named(policy: str, subject: SubjectSettings) -> str:
+    per_tensor = "per tensor" if subject.per_tensor else None
+    return ", ".join(part for part in (policy, per_tensor, subject.layer_bits) if part)
 
 
 def _model(config: EvaluationConfig) -> Subject:
@@ -133,11 +139,11 @@ def _model(config: EvaluationConfig) -> Subject:
         model = application(name, shape, subject.weights, classifier)
     else:
         model = load(subject.model)
-    policy = policy_named(subject.policy or "paper").with_layer_bits(subject.layer_bits)
+    policy = _policy(subject.policy or "paper", subject)
     _check_form(model, subject.model, adds_layers=config.protocols() != ("classifier",))
     own = isinstance(model, QuantizableModel) and subject.policy is None
     policy = policy_beside_classifier(model, policy)
-    policy_name = _named("the model's own" if own else policy.name, subject.layer_bits)
+    policy_name = _named("the model's own" if own else policy.name, subject)
     if not isinstance(model, QuantizableModel):
         model = quantizable(model, policy)
     elif not own:

@@ -97,6 +97,22 @@ class Subject:
                 "Save the model with activation=None there; the classes stay the same."
             )
 
+    def check_learned_scales(self) -> None:
+        """Refuses float fine-tuning where quantizers learn scales: it would leave them behind.
+
+        Raises:
+            UserError: naming a layer.
+        """
+        from tfcq.nn.quantizable import quantizers_of
+
+        for attribute in ("weight_quantizer", "quantizer"):
+            for name, quantizer in quantizers_of(self.model, attribute).items():
+                if quantizer.learns_scale:
+                    raise UserError(
+                        f"Layer {name!r} of {self.title} has a learned scale, which fine-tuning in "
+                        "float does not train; allowed: --policy=paper, or --protocol=qat."
+                    )
+
     def check_policy_for(self, protocol: str) -> None:
         """Refuses a protocol that places quantizers anew, on a model that has its own.
 

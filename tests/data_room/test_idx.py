@@ -83,6 +83,18 @@ def test_some_sets_are_trained_with_their_validation_part(synthetic, tmp_path, m
     assert source.split("test").size == 5
 
 
+def test_some_sets_are_tested_on_their_validation_part(synthetic, tmp_path, monkeypatch):
+    assert "imagenet2012" in tfds_source.TESTED_ON_VALIDATION
+    arrays = idx.read_idx_folder(str(synthetic))
+    arrays["validation"] = tuple(part[:4] for part in arrays["test"])
+    idx.write_tfds(arrays, "my_own_images", str(tmp_path))
+    assert open_source("my_own_images", str(tmp_path)).split("test").size == 5
+    monkeypatch.setattr(tfds_source, "TESTED_ON_VALIDATION", ("my_own_images",))
+    split = open_source("my_own_images", str(tmp_path)).split("test")
+    _, labels = pipeline.labelled_arrays(split, 28)
+    assert labels.tolist() == arrays["validation"][1].tolist()
+
+
 def test_an_existing_set_is_replaced_only_when_asked(synthetic, tmp_path):
     arrays = idx.read_idx_folder(str(synthetic))
     idx.write_tfds(arrays, "my_own_images", str(tmp_path / "data"))

@@ -16,6 +16,7 @@ from tfcq.evaluation import protocols as evaluate_protocols
 from tfcq.evaluation.classifier import with_classifier
 from tfcq.evaluation.records import add_record
 from tfcq.nn.float_model import requantizable
+from tfcq.nn.policies import PAPER
 from tfcq.nn.quantizable import load, quantizable
 from tfcq.run_folder import RunFolder
 
@@ -158,9 +159,40 @@ def test_mixed_precision_tells_the_bits_of_every_layer(tmp_path, capsys):
     )  # fmt: skip
     mixed = read(run, "knn")["results"][-1]["weight_bits"]
     assert mixed["stem"] == 8 and len(set(mixed.values())) > 2
-    assert f"--layer_bits={','.join(f'{n}:{b}w' for n, b in mixed.items())}" in (
-        capsys.readouterr().out
-    )
+    printed = capsys.readouterr().out
+    assert f"weight bits: {', '.join(f'{n} {b}' for n, b in mixed.items())}" in printed
+
+
+def test_weights_of_one_scale_a_layer_are_another_policy(run):
+    values = {"run_dir": str(run.path), "protocol": "knn", "policy": "paper", "bits": "2w4a"}
+    found = []
+    for per_tensor in (False, True):
+        evaluate.main(command(per_tensor=per_tensor, **values))
+        found.append(read(run, "knn"))
+    assert [record["policy"] for record in found] == ["paper", "paper, per tensor"]
+    assert [record["quantization"]["per_channel"] for record in found] == [True, False]
+    assert found[0]["results"] != found[1]["results"]
+
+
+def test_backbone_without_pretraining_is_scored_in_a_file_of_its_own(run):
+    values = {"run_dir": str(run.path), "protocol": "linear,knn", "bits": "fp", "epochs": 1}
+    found = []
+    for seed in (1, 1, 2):
+        evaluate.main(command(from_scratch=True, seed=seed, **values))
+        found.append(read(run, "knn_from_scratch")["results"])
+        assert read(run, "linear_from_scratch")["seed"] == seed
+    evaluate.main(command(run_dir=str(run.path), protocol="knn", bits="fp"))
+    own = {entry["bits"]: entry for entry in read(run, "knn")["results"]}["fp"]
+    assert found[0] == found[1] and found[0] != found[2] and own not in found[0]
+
+
+def test_fine_tuning_does_not_leave_learned_scales_behind(run, tmp_path):
+    other = RunFolder(tmp_path / "pact")
+    other.begin(Config(method=MethodSettings(recipe="pact")))
+    policy = PAPER.with_quantizers("dorefa", "pact")
+    requantizable(load(run.backbone), policy).save(other.backbone)
+    with pytest.raises(UserError, match="learned scale.*--policy=paper, or --protocol=qat"):
+        evaluate.main(command(run_dir=other.path, protocol="finetune", bits="fp,4w4a"))
 
 
 def test_weights_that_are_nan_are_refused(run, tmp_path):
@@ -468,6 +500,9 @@ def test_unreadable_files_are_told_in_one_line(run, tmp_path):
         ({"run_dir": "x", "rounding": "adaruond"}, "'adaruond'.*Did you mean 'adaround'"),
         ({"run_dir": "x", "rounding_iterations": 5}, "--rounding_iterations has no effect"),
         ({"run_dir": "x", "keep_classifiers": True}, "--keep_classifiers has no effect"),
+        ({"run_dir": "x", "per_tensor": True}, "--policy is missing; --per_tensor needs"),
+        ({"run_dir": "x", "calibration_images": 9, "bits": "fp"}, "--bits=fp quantizes nothing"),
+        ({"run_dir": "x", "protocol": "qat", "calibration_seed": 3}, "--calibration_seed has no"),
         ({"run_dir": "x", "layer_bits": "stem:8w8a"}, "--policy is missing; --layer_bits needs"),
         ({"run_dir": "x", "layer_bits": "a:8w8a,a:4w4a"}, "name 'a' twice"),
         ({"run_dir": "x", "equalize": True, "bits": "fp"}, "--bits=fp quantizes nothing"),

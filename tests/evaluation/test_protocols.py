@@ -220,6 +220,51 @@ def test_random_start_does_not_depend_on_what_was_trained_before(task):
     assert [p["loss"] for p in behind.curve] == pytest.approx([p["loss"] for p in alone.curve])
 
 
+def with_dropout(task, rate=0.5):
+    """Returns the task with a network that drops a share of its features while it is trained."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((2, 2, 1))
+    x = keras.layers.Dense(8, name="dense")(keras.layers.Flatten(name="flat")(inputs))
+    network = keras.Model(inputs, keras.layers.Dropout(rate, name="dropout")(x))
+    return dataclasses.replace(task, backbone=quantizable(network, "uniform"))
+
+
+def test_dropout_draws_the_same_whatever_was_trained_before(task):
+    training = dataclasses.replace(TRAINING, epochs=2)
+    one, other = parse_bit_widths("4w4a,fp")
+    task = with_dropout(task)
+
+    def losses(*bit_widths):
+        chosen = dataclasses.replace(task, bit_widths=bit_widths)
+        start = protocols.linear_classifier(chosen)
+        *_, last = protocols.qat(chosen, training, lambda: start, copy_of)
+        return [point["loss"] for point in last.curve]
+
+    assert losses(other, one) == pytest.approx(losses(one))
+
+
+def test_frozen_backbone_is_trained_on_features_without_dropout(task):
+    losses = [
+        [[point["loss"] for point in found.curve] for found in
+         protocols.linear_augmented(with_dropout(task, rate), TRAINING, standardized=False)]
+        for rate in (0.5, 0.0)
+    ]  # fmt: skip
+    np.testing.assert_allclose(*losses, rtol=1e-6)
+
+
+def test_whole_network_is_trained_where_a_model_has_frozen_layers(task):
+    inputs = keras.Input((2, 2, 1))
+    x = keras.layers.Dense(4, trainable=False, name="frozen")(keras.layers.Flatten()(inputs))
+    task = dataclasses.replace(task, backbone=quantizable(keras.Model(inputs, x), "uniform"))
+    kept = []
+    training = dataclasses.replace(TRAINING, epochs=1)
+    list(protocols.finetune(task, training, keep=lambda bits, network: kept.append(network)))
+    before, after = (model.get_layer("frozen").kernel for model in (task.backbone, kept[0]))
+    assert np.abs(before.numpy() - after.numpy()).max() > 0
+    # The subject itself stays as it is.
+    assert not task.backbone.get_layer("frozen").trainable
+
+
 def test_diverging_training_says_what_to_lower(task):
     training = dataclasses.replace(TRAINING, optimizer=sgd(1e30))
     with pytest.raises(TrainingStopped, match="lower --learning_rate"):

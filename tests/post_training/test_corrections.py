@@ -91,6 +91,18 @@ def test_nothing_but_statistics_changes_with_the_norms(model, images):
     assert len(changed) == 4
 
 
+def test_corrected_means_are_those_of_the_float_pass_behind_norms_of_another_variance(
+    model, images
+):
+    copy = with_stored_scales(model, 3)
+    reestimate_batch_norm(copy, images, BITS)
+    correct_biases(copy, model, images, BITS)
+    for name in ("first_norm", "second_norm"):
+        outputs = output_of(copy, name, images, PASS), output_of(model, name, images, None)
+        means = [values.mean((0, 1, 2)) for values in outputs]
+        np.testing.assert_allclose(*means, atol=1e-5)
+
+
 def test_corrected_layers_have_the_mean_output_of_the_float_pass(model, images):
     copy = with_stored_scales(model, 3)
     worst = []
@@ -146,13 +158,20 @@ def test_a_layer_without_bias_and_norm_is_absent():
     np.testing.assert_allclose(mean, 0, atol=1e-5)
 
 
-@pytest.mark.parametrize("correct", [reestimate_batch_norm, correct_biases])
-def test_float_bits_and_no_images_are_refused(model, images, correct):
-    models = (model,) if correct is reestimate_batch_norm else (model, model)
+def test_float_bits_and_no_images_are_refused(model, images):
     with pytest.raises(UserError, match="Bits None"):
-        correct(*models, images, FLOAT)
+        correct_biases(model, model, images, FLOAT)
     with pytest.raises(UserError, match="0 images"):
-        correct(*models, images[:0], BITS)
+        correct_biases(model, model, images[:0], BITS)
+    with pytest.raises(UserError, match="0 images"):
+        reestimate_batch_norm(model, images[:0], BITS)
+
+
+def test_norms_can_have_the_statistics_of_the_float_pass(model, images):
+    reestimate_batch_norm(model, images, FLOAT)
+    norm = layer_named(model, "first_norm")
+    normalized = output_of(model, "first_norm", images, None)
+    np.testing.assert_allclose(normalized.mean((0, 1, 2)), norm.beta, atol=1e-4)
 
 
 def ranges_of(first, norm, second):

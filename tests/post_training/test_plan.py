@@ -107,7 +107,10 @@ def test_steps_follow_each_other_in_the_order_of_the_plan():
     copy = with_stored_scales(model, BITS.weights, "mse")
     learn_rounding(copy, model, IMAGES, BITS, "block", QUICK)
     reestimate_batch_norm(copy, IMAGES, BITS)
-    correct_biases(copy, model, IMAGES, BITS)
+    # What is restored are means behind norms of the same images, not of the training's crops.
+    reference = copy_of(model)
+    reestimate_batch_norm(reference, IMAGES, FLOAT)
+    correct_biases(copy, reference, IMAGES, BITS)
     np.testing.assert_array_equal(outputs(found), outputs(copy))
 
 
@@ -117,6 +120,16 @@ def test_bit_widths_do_not_depend_on_those_asked_for_before():
     first = outputs(quantized.at(BITS))
     outputs(quantized.at(BitWidth(8, 8)))
     np.testing.assert_array_equal(outputs(quantized.at(BITS)), first)
+
+
+def test_mixed_bits_do_not_depend_on_the_bits_asked_for_before():
+    plan = Plan(mixed_precision=True)
+    alone, behind = (PostTraining(quantizable_network(), IMAGES, plan) for _ in range(2))
+    six = BitWidth(6, 6)
+    alone.at(six)
+    behind.at(BitWidth(16, 16))
+    behind.at(six)
+    assert behind.weight_bits[six] == alone.weight_bits[six]
 
 
 def test_steps_that_a_model_does_not_allow_are_told_before_they_are_taken():

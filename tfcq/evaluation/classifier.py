@@ -34,6 +34,18 @@ def copy_of(model: QuantizableModel, weights: bool = True) -> QuantizableModel:
     return copy
 
 
+def unfreeze(model: keras.Model) -> None:
+    """Makes every layer trainable.
+
+    Args:
+        model: the model, whose own `trainable` would not reach layers that were frozen alone.
+    """
+    for layer in model.layers:
+        layer.trainable = True
+        if isinstance(layer, keras.Model):
+            unfreeze(layer)
+
+
 def with_classifier(
     backbone: QuantizableModel,
     classes: int,
@@ -81,16 +93,24 @@ class SupervisedTrainer(keras.Model):
         network: quantizable model from images to logits.
         bits: bit-width of the training passes; float where both are None.
         ranges: where activation ranges come from, see `Precision`.
+        frozen: whether the network is run as it is tested, without dropout, whose features a
+            classifier on a frozen backbone would not meet again.
         **kwargs: as for `keras.Model`.
     """
 
     def __init__(
-        self, network: QuantizableModel, bits: BitWidth, ranges: str = "tensor", **kwargs: Any
+        self,
+        network: QuantizableModel,
+        bits: BitWidth,
+        ranges: str = "tensor",
+        frozen: bool = False,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.network = network
         self.bits = bits
         self.ranges = ranges
+        self.frozen = frozen
 
     def call(self, images: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """Returns the logits, float [batch, classes].
@@ -102,6 +122,7 @@ class SupervisedTrainer(keras.Model):
         precision = None
         if not self.bits.is_float:
             precision = Precision(self.bits.weights, self.bits.activations, self.ranges)
+        training = training and not self.frozen
         return self.network(images, precision=precision, training=training)
 
 
@@ -133,6 +154,7 @@ def train_classifier(
     bits: BitWidth,
     score: Callable[[], float],
     ranges: str = "tensor",
+    frozen: bool = False,
 ) -> list[dict[str, float]]:
     """Trains a classifier in place and returns its learning curve.
 
@@ -147,6 +169,7 @@ def train_classifier(
         bits: bit-width of the training passes.
         score: gives the top-1 accuracy after an epoch, 0 to 1.
         ranges: where activation ranges come from, see `Precision`.
+        frozen: as for `SupervisedTrainer`.
 
     Returns:
         For every epoch `{"epoch", "loss", "top1"}`.
@@ -154,7 +177,7 @@ def train_classifier(
     Raises:
         TrainingStopped: when the loss, weights or activations become NaN.
     """
-    trainer = SupervisedTrainer(network, bits, ranges)
+    trainer = SupervisedTrainer(network, bits, ranges, frozen)
     trainer.compile(
         optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=False
     )

@@ -14,7 +14,13 @@ from tfcq.data.pipeline import view_batches
 from tfcq.data.sources import Split
 from tfcq.errors import UserError
 from tfcq.evaluation.accuracy import Accuracy, accuracy_of
-from tfcq.evaluation.classifier import CLASSIFIER, copy_of, train_classifier, with_classifier
+from tfcq.evaluation.classifier import (
+    CLASSIFIER,
+    copy_of,
+    train_classifier,
+    unfreeze,
+    with_classifier,
+)
 from tfcq.evaluation.features import FeatureExtractor, QuantizedFeatures
 from tfcq.evaluation.label_subsets import label_subset
 from tfcq.evaluation.linear import fit_linear_probe, moments
@@ -112,6 +118,8 @@ def qat(
     """
     classifier = start()
     for bits in task.bit_widths:
+        # Dropout draws the same whatever was trained before.
+        keras.utils.set_random_seed(task.seed)
         network = copy_of(classifier) if bits.is_float else with_quantizers(classifier)
         found = _fit_network(task, training, network, bits, task.split)
         if keep is not None:
@@ -190,6 +198,7 @@ def linear_augmented(task: Task, training: Training, standardized: bool) -> Iter
     """
     quantized = task.quantized(copy_of(task.backbone))
     for bits in task.bit_widths:
+        keras.utils.set_random_seed(task.seed)
         backbone = quantized(bits)
         backbone.trainable = False
         moments = None
@@ -201,7 +210,7 @@ def linear_augmented(task: Task, training: Training, standardized: bool) -> Iter
         yield _fit(
             task, training, network, bits, bits, batches,
             lambda count, logits=logits, bits=bits: logits(task.data.test_images[:count], bits),
-            ranges="recorded",
+            ranges="recorded", frozen=True,
         )  # fmt: skip
 
 
@@ -223,6 +232,8 @@ def _finetuned(
 def _fit_network(
     task: Task, training: Training, network: QuantizableModel, bits: BitWidth, split: Split
 ) -> Accuracy:
+    # Also what was frozen before: these protocols train the whole network.
+    unfreeze(network)
     logits, observe = FeatureExtractor(network), task.calibrator(network)
 
     def scores(count: int | None) -> np.ndarray:
@@ -253,6 +264,7 @@ def _fit(
     scores: Callable[[int | None], np.ndarray],
     images: int | None = None,
     ranges: str = "tensor",
+    frozen: bool = False,
     curve_images: int | None = None,
 ) -> Accuracy:
     """Trains a classifier; returns its last accuracy and its learning curve.
@@ -276,6 +288,7 @@ def _fit(
         training_bits,
         score=lambda: accuracy_of(scores(curve_images), labels[:curve_images], bits).top1,
         ranges=ranges,
+        frozen=frozen,
     )
     return dataclasses.replace(accuracy_of(scores(None), labels, bits), curve=curve)
 

@@ -6,10 +6,13 @@
 Two evaluations that differ in nothing but their bit-widths are one.
 """
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import os
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -93,16 +96,29 @@ def add_record(file: str | os.PathLike, record: dict[str, Any]) -> dict[str, Any
     """
     # As JSON gives it back, or else equal settings would differ.
     record = json.loads(json.dumps(record))
-    merged, others = record, []
-    for other in read_records(file):
-        if _settings(other) != _settings(record):
-            others.append(other)
-            continue
-        new = {entry["bits"]: entry for entry in record[_RESULTS]}
-        kept = [new.pop(entry["bits"], entry) for entry in other[_RESULTS]]
-        merged = {**record, _RESULTS: [*kept, *new.values()]}
-    write_text(file, json.dumps({**merged, _EARLIER: others}, indent=2) + "\n")
+    with _alone_in(pathlib.Path(file).parent):
+        merged, others = record, []
+        for other in read_records(file):
+            if _settings(other) != _settings(record):
+                others.append(other)
+                continue
+            new = {entry["bits"]: entry for entry in record[_RESULTS]}
+            kept = [new.pop(entry["bits"], entry) for entry in other[_RESULTS]]
+            merged = {**record, _RESULTS: [*kept, *new.values()]}
+        write_text(file, json.dumps({**merged, _EARLIER: others}, indent=2) + "\n")
     return merged
+
+
+@contextlib.contextmanager
+def _alone_in(folder: pathlib.Path) -> Iterator[None]:
+    """Waits until no other evaluation adds results to a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _settings(record: dict[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from tfcq.quantization.precision import Precision
 def reestimate_batch_norm(
     model: QuantizableModel, images: np.ndarray, bits: BitWidth, batch_size: int = 256
 ) -> None:
-    """Sets every batch norm's statistics to those of its input in the quantized pass.
+    """Sets every batch norm's statistics to those of its input in a quantized or float pass.
 
         moving mean <- mean x        moving variance <- mean (x - mean x)^2
 
@@ -25,16 +25,16 @@ def reestimate_batch_norm(
     Args:
         model: a quantizable model with activation ranges, changed in place.
         images: float array [count, height, width, channels].
-        bits: bits of the pass, both numbers.
+        bits: bits of the pass.
         batch_size: images per pass; the result does not depend on it.
 
     Raises:
-        UserError: on a float model, bits that are float, no image, images with NaN or infinity, or
-            a graph that cannot be cut into parts (`graph.parts_of`).
+        UserError: on a float model, no image, images with NaN or infinity, or a graph that cannot
+            be cut into parts (`graph.parts_of`).
     """
     check_quantizable(model)
     check_images(images, batch_size)
-    precision = Precision(bits.weights, bits.activations)
+    precision = None if bits.is_float else Precision(bits.weights, bits.activations)
     inputs = images
     for part in parts_of(model):
         for layer in part.operations:

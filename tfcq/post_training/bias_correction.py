@@ -21,8 +21,12 @@ def correct_biases(
 ) -> dict[str, np.ndarray]:
     """Subtracts each output channel's mean error from the bias, layer after layer.
 
-        error = mean (quantized layer's output) - mean (float layer's output)
+        error = mean (quantized layer's output) - r mean (float layer's output)
         bias <- bias - error
+
+    with r = 1, or where a batch norm alone reads the output r = sqrt((v' + epsilon) / (v +
+    epsilon)) of its variances v in the float network and v' in the quantized one: what is met is
+    the mean behind the norm, whose statistics may have been re-estimated. All is taken
 
     over images and positions, before the activation function, each later layer with the earlier
     ones corrected (Nagel et al. 2019, Sec. 4.2 and Appendix D, "empirical bias correction"). A
@@ -63,8 +67,9 @@ def correct_biases(
             seen = run(part.until(layer.input), inputs, precision, batch_size)
             wanted = run(original.until(plain.input), targets, None, batch_size)
             kernel = layer.quantized_kernel(precision)
-            error = _mean_output(layer, kernel, seen) - _mean_output(plain, plain.kernel, wanted)
-            error += _shift(layer, norms[0]) - _shift(plain, norms[1])
+            error = _mean_output(layer, kernel, seen) + _shift(layer, norms[0])
+            expected = _mean_output(plain, plain.kernel, wanted) + _shift(plain, norms[1])
+            error -= _scale(norms[0]) / _scale(norms[1]) * expected
             if layer.bias is not None:
                 layer.bias.assign(np.asarray(layer.bias, np.float64) - error)
             else:
@@ -88,6 +93,13 @@ def _mean_output(layer: keras.layers.Layer, kernel: tf.Tensor, inputs: np.ndarra
     outputs = layer.apply_kernel(mean, tf.convert_to_tensor(kernel)).numpy().astype(np.float64)
     first = getattr(layer, "data_format", "channels_last") == "channels_first"
     return outputs.mean(tuple(np.delete(np.arange(outputs.ndim), 1 if first else -1)))
+
+
+def _scale(norm: keras.layers.BatchNormalization | None) -> np.ndarray | float:
+    """Returns what a norm divides by; 1 without a norm."""
+    if norm is None:
+        return 1.0
+    return np.sqrt(np.asarray(norm.moving_variance, np.float64) + norm.epsilon)
 
 
 def _shift(

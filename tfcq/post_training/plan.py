@@ -24,7 +24,7 @@ from tfcq.post_training.weights import (
     check_weight_quantizer,
     with_stored_scales,
 )
-from tfcq.quantization.bitwidths import BitWidth
+from tfcq.quantization.bitwidths import FLOAT, BitWidth
 
 # What is rounded together, see `learn_rounding`; None where nothing is learned.
 ROUNDINGS: dict[str, str | None] = {"nearest": None, "adaround": "layer", "block": "block"}
@@ -170,6 +170,7 @@ class PostTraining:
         # The weight bits of each layer, for every bit-width at which they were chosen.
         self.weight_bits: dict[BitWidth, dict[str, int]] = {}
         self._sensitivities: dict[str, dict[int, float]] = {}
+        self._reestimated: QuantizableModel | None = None
 
     def at(self, bits: BitWidth) -> QuantizableModel:
         """Returns the model that is run at a bit-width: a prepared copy, or the model itself.
@@ -197,9 +198,22 @@ class PostTraining:
             learn_rounding(copy, self.source, self.images, bits, unit, self.plan.learning)
         if self.plan.reestimate_batch_norm:
             reestimate_batch_norm(copy, self.images, bits)
-        if self.plan.correct_biases and not correct_biases(copy, self.source, self.images, bits):
-            raise UserError(f"Model {copy.name!r} has no bias to correct, and no batch norm.")
+        if self.plan.correct_biases:
+            corrected = correct_biases(copy, self._reference(), self.images, bits)
+            if not corrected:
+                raise UserError(f"Model {copy.name!r} has no bias to correct, and no batch norm.")
         return copy
+
+    def _reference(self) -> QuantizableModel:
+        """Returns the float network whose mean outputs corrected biases restore.
+
+        Its norms are re-estimated where those of the quantized network are: means of the training's
+        crops would otherwise come back.
+        """
+        if self.plan.reestimate_batch_norm and self._reestimated is None:
+            self._reestimated = copy_of(self.source)
+            reestimate_batch_norm(self._reestimated, self.images, FLOAT)
+        return self._reestimated or self.source
 
     def _mixed_bits(self, uniform: int) -> dict[str, int]:
         """Returns weight bits by layer, of the same size in all as uniform ones."""
@@ -209,11 +223,17 @@ class PostTraining:
             if layer.weight_quantizer.bits is not None
         }
         sizes = {n: s for n, s in kernel_sizes(self.source).items() if n not in fixed}
-        missing = {*range(2, 9), uniform}.difference(*self._sensitivities.values())
+        candidates = {*range(2, 9), uniform}
+        missing = candidates.difference(*self._sensitivities.values())
         if missing:
             images = self.images[:_SCANNED_IMAGES]
             found = scan_sensitivities(self.source, images, sorted(missing))
             for name in sizes:
                 self._sensitivities.setdefault(name, {}).update(found[name])
-        mixed = allocate(self._sensitivities, sizes, uniform * sum(sizes.values()))
+        # Not those of other bit-widths: the outcome would depend on what was asked for before.
+        table = {
+            name: {bits: found for bits, found in row.items() if bits in candidates}
+            for name, row in self._sensitivities.items()
+        }
+        mixed = allocate(table, sizes, uniform * sum(sizes.values()))
         return {**mixed, **fixed}

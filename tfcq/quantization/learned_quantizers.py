@@ -33,6 +33,8 @@ class LSQWeightQuantizer(Quantizer):
         per_channel: one step size per output channel, or one for the tensor.
     """
 
+    learns_scale = True
+
     def __init__(self, bits: int | None = None, per_channel: bool = True) -> None:
         super().__init__(bits)
         self.per_channel = per_channel
@@ -85,6 +87,8 @@ class LSQActivationQuantizer(SignedQuantizer):
         signed: whether activations can be negative.
     """
 
+    learns_scale = True
+
     def build(
         self, layer: keras.layers.Layer, shape: tuple[int | None, ...], axes: None = None
     ) -> keras.Variable:
@@ -132,6 +136,8 @@ class PACTQuantizer(SignedQuantizer):
         bits: fixed bits, or None to take the activation bits of the pass.
         signed: whether activations can be negative.
     """
+
+    learns_scale = True
 
     def build(
         self, layer: keras.layers.Layer, shape: tuple[int | None, ...], axes: None = None

@@ -31,6 +31,8 @@ class Quantizer:
 
     # Whether it quantizes over a given range, recorded or the tensor's own.
     takes_range = False
+    # Whether a weight of the layer, trained with the others, decides the scale.
+    learns_scale = False
 
     def __init__(self, bits: int | None = None) -> None:
         if bits is not None:

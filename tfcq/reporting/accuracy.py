@@ -227,7 +227,8 @@ def detail_blocks(comparisons: Sequence[Comparison]) -> list[Block]:
 
 def _own(record: dict[str, Any]) -> dict[str, Any]:
     """Returns what may differ between comparable evaluations."""
-    return flatten({name: record[name] for name in ("seed", "versions") if name in record})
+    names = ("seed", "start_file", "start_weights", "versions")
+    return flatten({name: record[name] for name in names if name in record})
 
 
 def _plain(value: Any) -> str:

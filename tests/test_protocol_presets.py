@@ -1,0 +1,37 @@
+"""Published settings of each protocol, as the papers print them."""
+
+import pytest
+
+from tfcq.protocol_presets import PRESETS
+
+COSINE, NO_MILESTONES = "cosine", None
+
+
+@pytest.mark.parametrize(
+    ("protocol", "preset", "epochs", "batch_size", "rate", "schedule", "milestones", "decay"),
+    [
+        # SSQL, Sec. 4.1: lr 30, divided by 10 at 60 and 80 of 100 epochs, no weight decay.
+        ("linear", "ssql", 100, 256, 30.0, "step", "60epochs,80epochs", 0.0),
+        # SSQL, Sec. 4.1: lr 0.001, divided by 10 at 30 and 40 of 50 epochs, weight decay 1e-4.
+        ("finetune", "ssql", 50, 256, 0.001, "step", "30epochs,40epochs", 1e-4),
+        # SSQL, Appendix, LSQ: lr 0.001, divided by 10 at epoch 30 of 50, weight decay 1e-5.
+        ("qat", "ssql", 50, 256, 0.001, "step", "30epochs", 1e-5),
+        # SimSiam, Appendix A: LARS, batch 4096, lr 0.02 by batch/256, 90 epochs.
+        ("linear", "simsiam", 90, 4096, 0.02, COSINE, NO_MILESTONES, 0.0),
+        # Contrastive Quant, Appendix A: cosine; CIFAR 50 epochs at 0.1, ImageNet 90 at 0.2.
+        ("linear", "contrastive_quant_cifar", 50, 512, 0.1, COSINE, NO_MILESTONES, 0.0),
+        ("linear", "contrastive_quant_imagenet", 90, 512, 0.2, COSINE, NO_MILESTONES, 0.0),
+        ("semi", "contrastive_quant_cifar", 50, 128, 0.1, COSINE, NO_MILESTONES, 0.0),
+        ("semi", "contrastive_quant_imagenet_10", 30, 512, 0.1, COSINE, NO_MILESTONES, 0.0),
+        ("semi", "contrastive_quant_imagenet_1", 60, 512, 0.1, COSINE, NO_MILESTONES, 0.0),
+    ],
+)
+def test_preset_is_what_the_paper_prints(
+    protocol, preset, epochs, batch_size, rate, schedule, milestones, decay
+):
+    found = PRESETS[protocol][preset]
+    assert (found.epochs, found.batch_size, found.learning_rate) == (epochs, batch_size, rate)
+    assert (found.learning_rate_schedule, found.milestones) == (schedule, milestones)
+    assert found.weight_decay == decay
+    assert found.optimizer == ("lars" if preset == "simsiam" else "sgd")
+    assert found.scale_learning_rate == (preset == "simsiam")
