@@ -178,7 +178,7 @@ def run(flag_set: FlagSet, main: Callable[[Command], int | None]) -> None:
         print(f"stopped: {_one_line(str(error))}", file=sys.stderr)
         sys.exit(FAILURE)
     except KeyboardInterrupt:
-        print("interrupted; training goes on from its last checkpoint", file=sys.stderr)
+        print("interrupted; what is written so far is whole and stays", file=sys.stderr)
         sys.exit(130)
 
 

@@ -158,7 +158,7 @@ def _check_used(config: EvaluationConfig, given: set[str]) -> None:
 
 def _check_steps(config: EvaluationConfig, given: set[str]) -> None:
     """Refuses ranges and steps after training that would change nothing."""
-    steps = sorted(given & {*_STEPS, *_CALIBRATION})
+    steps = sorted(given & {*_STEPS, *_CALIBRATION, "layer_bits", "per_tensor"})
     if steps and all(bits.is_float for bits in parse_bit_widths(config.measurement.bits)):
         raise UserError(
             f"--{steps[0]} has no effect here: --bits={config.measurement.bits} quantizes nothing; "

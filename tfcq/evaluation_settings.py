@@ -42,14 +42,18 @@ class SubjectSettings:
         "of --model=applications:NAME: imagenet, which Keras downloads once, or the file of a "
         "network's .weights.h5; default random",
     )
-    output_dir: str | None = setting(None, "where results of --model are written")
+    output_dir: str | None = setting(None, "where results of --model are written; export: any")
     policy: str | None = setting(
         None, "quantize by this policy instead of the way it was trained", tuple(POLICIES)
     )
     layer_bits: str | None = setting(
-        None, "bits of single layers by name or pattern, such as stem:8w8a,stage4_*:4w4a"
+        None,
+        "beside --policy: bits of single layers by name or pattern, such as "
+        "stem:8w8a,stage4_*:4w4a",
     )
-    per_tensor: bool = setting(False, "one weight scale a layer instead of one a channel")
+    per_tensor: bool = setting(
+        False, "beside --policy: one weight scale a layer instead of one a channel"
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -148,6 +148,14 @@ def test_ranges_are_widened_to_zero(ends, widened):
     assert with_zero(ends) == widened
 
 
+def test_images_that_are_no_pixels_from_0_to_1_are_refused(images):
+    model = quantizable(resnet(18, "cifar", 2, images.shape[1:], blocks=(1,)))
+    with pytest.raises(UserError, match="Images from 0 to .* allowed: pixels / 255"):
+        int8_tflite(model, 255 * images)
+    with pytest.raises(UserError, match="type uint8"):
+        int8_tflite(model, (255 * images).astype(np.uint8))
+
+
 def test_a_model_that_was_not_calibrated_is_refused(images):
     model = quantizable(resnet(18, "cifar", 1, (8, 8, 1), blocks=(1, 1, 1, 1)))
     with pytest.raises(UserError, match="stem_relu_quantizer.*calibrate"):

@@ -61,6 +61,13 @@ def test_calibration_records_the_same_ranges_whatever_the_batch_size(model, imag
     assert not np.allclose(ranges(), whole)
 
 
+def test_calibration_refuses_images_of_another_type_or_shape(model, images):
+    with pytest.raises(UserError, match="Images of type uint8 .*pixels / 255"):
+        calibrate(model, (255 * images).astype(np.uint8))
+    with pytest.raises(UserError, match=r"Images of shape \(\d+, 3\) .*'any'"):
+        calibrate(model, np.zeros((2, 3), np.float32))
+
+
 def test_calibration_refuses_no_images_and_nan(model, images):
     with pytest.raises(UserError, match="0 images"):
         calibrate(model, images[:0])

@@ -12,7 +12,7 @@ from tfcq.errors import UserError
 from tfcq.evaluation.classifier import copy_of
 from tfcq.nn.activation_quantizer import ActivationQuantizer
 from tfcq.nn.policies import Policy
-from tfcq.nn.quantizable import quantizable, quantizers_of
+from tfcq.nn.quantizable import load, quantizable, quantizers_of
 from tfcq.quantization.precision import Precision, RecordRanges
 
 SIZE = 16
@@ -341,6 +341,31 @@ def test_mixed_precision_model_keeps_ranges_and_weights_in_float32(policy, dtype
     assert {variable.dtype for variable in model.weights} == {"float32"}
     difference = np.abs(tf.cast(quantized, tf.float32) - tf.cast(exact, tf.float32)).max()
     assert 0 < difference < 0.1
+
+
+@pytest.mark.parametrize("bits", [np.int64(1), np.int64(40), 4.5, "4"])
+def test_bits_that_no_quantizer_has_are_refused_whatever_their_type(bits):
+    with pytest.raises(UserError, match="Bits .* cannot be used"):
+        Precision(bits, 8)
+    assert Precision(np.int64(4), np.int32(8)).weight_bits == 4
+
+
+def test_what_is_no_pass_is_not_taken_for_a_float_one():
+    inputs = keras.Input((4,))
+    model = quantizable(keras.Model(inputs, layers.Dense(2)(inputs)), "weights_8_bit")
+    with pytest.raises(UserError, match="precision='4w4a' was received; allowed: None, or tfcq"):
+        model(np.zeros((1, 4), np.float32), precision="4w4a")
+
+
+def test_files_that_are_missing_or_cut_off_are_told_apart(tmp_path):
+    inputs = keras.Input((4,))
+    keras.Model(inputs, layers.Dense(2)(inputs)).save(tmp_path / "whole.keras")
+    content = (tmp_path / "whole.keras").read_bytes()
+    (tmp_path / "cut.keras").write_bytes(content[: len(content) // 2])
+    with pytest.raises(UserError, match="cut.keras cannot be read .*: it is not whole"):
+        load(tmp_path / "cut.keras")
+    with pytest.raises(UserError, match="other.keras does not exist"):
+        load(tmp_path / "other.keras")
 
 
 def test_unrecorded_ranges_are_told_by_the_name_of_the_quantizer():

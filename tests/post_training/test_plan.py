@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from tests.post_training.networks import quantizable_network, small_images
+from tests.post_training.networks import quantizable_network, residual_network, small_images
 from tfcq.errors import UserError
 from tfcq.evaluation.calibration import calibrate
 from tfcq.evaluation.classifier import copy_of
@@ -145,6 +145,9 @@ def test_steps_that_a_model_does_not_allow_are_told_before_they_are_taken():
     with pytest.raises(UserError, match="no range to calibrate"):
         check_plan(linear, Plan(calibration="mse"))
     check_plan(linear, Plan())
+    fixed = quantizable(residual_network(), "uniform", overrides={"*": "4w8a"})
+    with pytest.raises(UserError, match="no layer to choose bits for"):
+        check_plan(fixed, Plan(mixed_precision=True))
 
 
 @pytest.mark.parametrize("policy", ["uniform", "paper"])

@@ -42,8 +42,8 @@ def test_float_and_one_sided_bit_widths_print_what_they_are():
 @pytest.mark.parametrize(
     ("text", "nearest"),
     [("0w9a", "2w9a"), ("17w99a", "16w16a"), ("1w4a", "2w4a"), ("4w1a", "4w2a"),
-     ("04w8a", "4w8a"), ("4a8w", "8w8a"), ("", "8w8a"), ("float", "8w8a"), ("4w", "8w8a"),
-     ("-4w8a", "8w8a"), ("4.5w8a", "8w8a")],
+     ("04w8a", "4w8a"), ("4a8w", "8w4a"), ("w4a4", "4w4a"), ("4w6", "4w6a"), ("", "8w8a"),
+     ("float", "8w8a"), ("4w", "8w8a"), ("-4w8a", "4w8a"), ("4.5w8a", "8w8a")],
 )  # fmt: skip
 def test_bad_bit_width_names_the_nearest(text, nearest):
     message = error_of(parse_bit_width, text)

@@ -87,7 +87,7 @@ class FolderSource:
             if self._strict:
                 raise UserError(
                     f"{len(broken)} broken image file(s), the first {path!r} ({fault});"
-                    " allowed: readable JPEG or PNG files, or without strict they are skipped."
+                    " allowed: readable JPEG or PNG files; without --strict_data they are skipped."
                 )
             logging.warning("Broken image file %r is skipped (%s).", path, fault)
         if broken:
@@ -171,7 +171,10 @@ def _read(path: tf.Tensor | str, channels: int) -> tf.Tensor:
 def _shape_or_fault(path: str) -> tuple[int, int, int] | str:
     try:
         return tuple(_read(path, 0).shape)
-    except (tf.errors.OpError, OSError) as error:
+    except tf.errors.OpError:
+        # TensorFlow's own words name its kernels and formats that are not read here.
+        return "no whole JPEG or PNG image"
+    except OSError as error:
         return " ".join(str(error).split())
 
 

@@ -57,7 +57,8 @@ class TfdsSource:
             if not download:
                 raise UserError(
                     f"Data set {name!r} is not prepared in {str(self._builder.data_dir)!r};"
-                    " allowed: --download to fetch it, or tools/import_idx to make it of IDX files."
+                    " allowed: --data_dir where it is, --download to fetch it, or of IDX files"
+                    " (MNIST and its kin) tools/import_idx to make it."
                 )
             _download(self._builder)
         self._image = self._image_feature()

@@ -55,6 +55,11 @@ def _image_of(*element):
 
 
 def _as_split(images: tf.data.Dataset) -> Split:
+    if not isinstance(images, tf.data.Dataset):
+        raise UserError(
+            f"A {type(images).__name__} was received; allowed: a tf.data.Dataset, such as "
+            "tf.data.Dataset.from_tensor_slices(images)."
+        )
     images = images.map(_image_of)
     spec, size = images.element_spec, int(images.cardinality())
     if spec.dtype != tf.uint8 or spec.shape.rank != 3 or spec.shape[-1] not in (1, 3):

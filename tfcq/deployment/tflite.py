@@ -11,6 +11,7 @@ from tfcq.deployment.fold import fold
 from tfcq.deployment.int8_graph import int8_graph
 from tfcq.deployment.runtime import LiteModel
 from tfcq.errors import UserError
+from tfcq.evaluation.calibration import check_float_images, check_quantizable
 
 
 def float_tflite(model: keras.Model) -> bytes:
@@ -39,9 +40,18 @@ def int8_tflite(model: keras.Model, images: np.ndarray) -> bytes:
             of the tensors behind which the model has no activation quantizer.
 
     Raises:
-        UserError: on a model that cannot be folded, was not calibrated, has no fixed image size or
-            holds an operation that would stay in float.
+        UserError: on images outside [0, 1] or of another shape, or a model that is not quantizable,
+            cannot be folded, was not calibrated, has no fixed image size or holds an operation that
+            would stay in float.
     """
+    check_quantizable(model)
+    check_float_images(images, model.input_shape)
+    least, greatest = float(np.min(images)), float(np.max(images))
+    if not 0 <= least <= greatest <= 1:
+        raise UserError(
+            f"Images from {least:g} to {greatest:g} were received; allowed: pixels / 255, from 0 "
+            "to 1, which the int8 model takes as uint8 pixels."
+        )
     content = _convert(int8_graph(model, images), integer=True)
     lite = LiteModel(content)
     inner = [tensor for tensor in lite.tensors if not tensor.is_output]

@@ -26,6 +26,7 @@ class Calibrator:
         check_quantizable(model)
         self.batch_size = batch_size
         self._record = _recorder(model)
+        self._shape = model.input_shape
 
     def __call__(self, images: np.ndarray | tf.Tensor) -> None:
         """Sets every range to the minimum and maximum seen in float passes over images.
@@ -34,10 +35,12 @@ class Calibrator:
             images: float array [count, height, width, channels], at least one image.
 
         Raises:
-            UserError: when there is no image, or an image holds NaN or infinity.
+            UserError: when there is no image, images are integers or of another shape than the
+                model takes, or an image holds NaN or infinity.
         """
         if len(images) == 0:
             raise UserError("Calibration received 0 images; allowed: 1 and above, such as 1000.")
+        check_float_images(images, self._shape)
         if not np.all(np.isfinite(images)):
             raise UserError(
                 "Calibration received images with NaN or infinity; allowed: finite values."
@@ -56,10 +59,35 @@ def calibrate(model: keras.Model, images: np.ndarray | tf.Tensor, batch_size: in
         batch_size: images per pass.
 
     Raises:
-        UserError: when the model is a float one, there is no image,
-            or an image holds NaN or infinity.
+        UserError: when the model is a float one, there is no image, images are integers or of
+            another shape than the model takes, or an image holds NaN or infinity.
     """
     Calibrator(model, batch_size)(images)
+
+
+def check_float_images(images: np.ndarray | tf.Tensor, shape: tuple[int | None, ...]) -> None:
+    """Refuses images that a model would take for something else.
+
+    Args:
+        images: the images.
+        shape: shape of the model's inputs, with None where any size is taken.
+
+    Raises:
+        UserError: when they are integers, or of another shape.
+    """
+    if not tf.as_dtype(images.dtype).is_floating:
+        raise UserError(
+            f"Images of type {tf.as_dtype(images.dtype).name} were received; allowed: float32 as "
+            "the model was trained on, such as pixels / 255."
+        )
+    fits = len(images.shape) == len(shape) and all(
+        wanted in (None, size) for size, wanted in zip(images.shape, shape, strict=True)
+    )
+    if not fits:
+        raise UserError(
+            f"Images of shape {tuple(images.shape)} were received; allowed for this model: "
+            f"{tuple('any' if size is None else size for size in shape)}."
+        )
 
 
 def check_quantizable(model: keras.Model) -> None:

@@ -9,7 +9,7 @@ import tensorflow as tf
 from tfcq.nn.precision import accept_precision
 from tfcq.quantization.learned import scale_dtype
 from tfcq.quantization.ops import NOT_FINITE
-from tfcq.quantization.precision import Observe, Precision, RecordRanges
+from tfcq.quantization.precision import Observe, Precision, RecordRanges, check_pass
 from tfcq.quantization.quantizers import MinMaxActivationQuantizer
 
 
@@ -68,6 +68,7 @@ class ActivationQuantizer(keras.layers.Layer):
             tf.errors.InvalidArgumentError: when a quantized pass needs a range that was never
                 recorded.
         """
+        check_pass(precision)
         if precision is None:
             return inputs
         if isinstance(precision, RecordRanges):

@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 
 from tfcq.nn.precision import accept_precision
-from tfcq.quantization.precision import Observe, Precision, RecordRanges
+from tfcq.quantization.precision import Observe, Precision, RecordRanges, check_pass
 from tfcq.quantization.quantizers import MinMaxWeightQuantizer
 
 
@@ -43,6 +43,7 @@ class _QuantizedKernel:
             inputs: float tensor as the float layer takes it.
             precision: the pass.
         """
+        check_pass(precision)
         if not isinstance(precision, Precision):
             return super().call(inputs)
         kernel = precision.once(self, lambda: self.quantized_kernel(precision))

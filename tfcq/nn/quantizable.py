@@ -231,6 +231,10 @@ def load(path: str | os.PathLike) -> keras.Model:
     Raises:
         UserError: when it cannot be read.
     """
+    if not os.path.isfile(path):
+        raise UserError(f"{path} does not exist; allowed: a .keras file.")
+    if not zipfile.is_zipfile(path):
+        raise UserError(f"{path} cannot be read as a Keras model: it is not whole.")
     try:
         return keras.models.load_model(path, compile=False)
     except (OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile) as error:

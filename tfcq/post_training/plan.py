@@ -98,6 +98,11 @@ def check_plan(model: QuantizableModel, plan: Plan) -> None:
     if plan.equalize or plan.calibration != "minmax":
         # Raises at a quantizer without a range.
         list(activation_quantizers(model))
+    free = [layer for layer in kernel_layers(model) if layer.weight_quantizer.bits is None]
+    if plan.mixed_precision and not free:
+        raise UserError(
+            f"Mixed precision has no layer to choose bits for: those of {model.name!r} are fixed."
+        )
     learned = ROUNDINGS[plan.rounding] is not None
     if learned or plan.reestimate_batch_norm or plan.correct_biases:
         parts = parts_of(model)

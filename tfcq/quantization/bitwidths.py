@@ -68,6 +68,11 @@ def parse_bit_width(text: str) -> BitWidth:
         return FLOAT
     match = re.fullmatch(r"(\d+)w(\d+)a", text)
     nearest = "8w8a"
+    numbers = re.findall(r"\d+", text)
+    if match is None and len(numbers) == 2:
+        first, second = (_nearest_bits(number) for number in numbers)
+        turned = -1 < text.find("a") < text.find("w")
+        nearest = f"{second}w{first}a" if turned else f"{first}w{second}a"
     if match:
         weights, activations = (_nearest_bits(group) for group in match.groups())
         nearest = f"{weights}w{activations}a"

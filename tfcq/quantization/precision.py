@@ -1,6 +1,7 @@
 """What a call argument `precision` can be: None (float), or one of the classes in this file."""
 
 import dataclasses
+import numbers
 import zlib
 from collections.abc import Callable
 from typing import Any
@@ -47,6 +48,22 @@ class Observe:
     see: Callable[[Any, Any], None]
 
 
+def check_pass(precision: Any) -> None:
+    """Refuses what is no pass, which layers would otherwise take for a float one.
+
+    Args:
+        precision: the call argument of that name.
+
+    Raises:
+        UserError: when it is something else.
+    """
+    if precision is not None and not isinstance(precision, Precision | RecordRanges | Observe):
+        raise UserError(
+            f"precision={precision!r} was received; allowed: None, or tfcq.Precision(weight_bits, "
+            "activation_bits)."
+        )
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Precision:
     """A quantized pass.
@@ -75,8 +92,13 @@ class Precision:
         if self.ranges not in RANGE_SOURCES:
             raise unknown_choice("source of ranges", self.ranges, RANGE_SOURCES)
         for bits in (self.weight_bits, self.activation_bits):
-            if bits is None or isinstance(bits, int):
-                check_bits(bits)
+            if tf.is_tensor(bits) or isinstance(bits, tf.Variable):
+                continue
+            if bits is not None and not isinstance(bits, numbers.Integral):
+                raise UserError(
+                    f"Bits {bits!r} cannot be used; allowed: a whole number, or an int32 tensor."
+                )
+            check_bits(bits)
 
     def seed_for(self, owner: Any) -> tf.Tensor | None:
         """Returns a seed of a layer's own, of shape (2,), so that no two layers share their noise.

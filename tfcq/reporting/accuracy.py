@@ -155,7 +155,8 @@ def _picture(comparison: Comparison, number: int, names: Sequence[str]) -> Pictu
     means, spreads = shares("mean"), shares("spread")
     first, last = comparison.bits[0], comparison.bits[-1]
     ends = "; ".join(
-        f"{name}: {percent(values[0])} at {first}, {percent(values[-1])} at {last}"
+        f"{name}: {percent(values[0])} at {first}"
+        + (f", {percent(values[-1])} at {last}" if last != first else "")
         for name, values in means.items()
     )
     return Picture(

@@ -230,7 +230,7 @@ def _correlation(groups: Sequence[Group]) -> list[Block]:
             Table(("group", "Pearson"), rows, "Correlation of the two columns over the epochs."),
         ]
     return blocks or [
-        Text("Not measured: `python -m tfcq.train --error_correlation` measures it while training.")
+        Text("Not measured: the flag `--error_correlation` of tfcq.train measures it.")
     ]
 
 
