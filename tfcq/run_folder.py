@@ -97,7 +97,10 @@ class RunFolder:
         return self._read()
 
     def _read(self) -> Config:
-        return config_from_json(self.config.read_text())
+        try:
+            return config_from_json(self.config.read_text())
+        except UserError as error:
+            raise UserError(f"{self.config} cannot be used: {error}") from None
 
 
 def default_run_dir(config: Config) -> str:
