@@ -30,9 +30,10 @@ def _start(run_dir: pathlib.Path) -> subprocess.Popen:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def _finish(process: subprocess.Popen) -> None:
+def _finish(process: subprocess.Popen) -> str:
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
+    return output
 
 
 def _weights(run_dir: pathlib.Path) -> list[np.ndarray]:
@@ -62,3 +63,6 @@ def test_killed_run_ends_with_bit_identical_weights(tmp_path):
     for ours, theirs in zip(_weights(killed), _weights(whole), strict=True):
         np.testing.assert_array_equal(ours, theirs)
     assert _epochs(killed) == _epochs(whole) == [str(i + 1) for i in range(EPOCHS)]
+    before = (whole / "backbone.keras").read_bytes()
+    assert f"all {EPOCHS} epochs are trained" in _finish(_start(whole))
+    assert (whole / "backbone.keras").read_bytes() == before

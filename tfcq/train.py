@@ -90,6 +90,9 @@ def train(config: Config, folder: RunFolder) -> None:
         )
     # The last epoch may be cut short.
     epochs = math.ceil(total / steps)
+    if done >= epochs and folder.backbone.exists():
+        print(f"{folder.path}: all {epochs} epochs are trained. Backbone: {folder.backbone}")
+        return
     print(f"{folder.path}: {split.size} images, {steps} steps an epoch, epochs {done} to {epochs}")
     print("The first step builds the graph, which takes about as long as some steps.", flush=True)
     callbacks = [
