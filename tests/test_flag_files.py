@@ -167,7 +167,7 @@ def shallow(monkeypatch):
     from tfcq.backbones import mobilenet_v2
 
     networks = build._BACKBONES
-    shorter = {"resnet18": {"blocks": (1, 1)}, "vit_small": {"depth": 1}}
+    shorter = {"resnet18": {"blocks": (1,)}, "vit_small": {"depth": 1}}
     for name, values in shorter.items():
         monkeypatch.setitem(networks, name, functools.partial(networks[name], **values))
     monkeypatch.setattr(mobilenet_v2, "_STAGES", ((1, 16, 1, 1), (6, 24, 2, 2)))

@@ -244,6 +244,7 @@ def test_dropout_draws_the_same_whatever_was_trained_before(task):
 
 
 def test_frozen_backbone_is_trained_on_features_without_dropout(task):
+    task = dataclasses.replace(task, bit_widths=parse_bit_widths("8w8a"))
     losses = [
         [[point["loss"] for point in found.curve] for found in
          protocols.linear_augmented(with_dropout(task, rate), TRAINING, standardized=False)]
