@@ -148,7 +148,7 @@ def test_networks_that_scale_their_images_see_those_between_0_and_1(name):
     assert change > 0.5 and spread <= change
 
 
-@pytest.mark.parametrize("name", ["VGG16", "MobileNet", "DenseNet121", "MobileNetV3Small"])
+@pytest.mark.parametrize("name", ["VGG16", "MobileNet", "DenseNet121"])
 def test_trained_networks_see_images_as_their_preprocessing_makes_them(name, tmp_path):
     constructor = getattr(keras.applications, name)
     settings = {"weights": None, "include_top": False, "pooling": "avg"}
@@ -157,7 +157,7 @@ def test_trained_networks_see_images_as_their_preprocessing_makes_them(name, tmp
     ours = application(name, (32, 32, 3), str(tmp_path / "theirs.weights.h5"))
     pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3)).astype(np.float32)
     modules = {"VGG16": "vgg16", "MobileNet": "mobilenet", "DenseNet121": "densenet"}
-    module = getattr(keras.applications, modules.get(name, "mobilenet_v3"))
+    module = getattr(keras.applications, modules[name])
     expected = theirs(module.preprocess_input(pixels.copy())).numpy()
     np.testing.assert_allclose(ours(pixels / 255), expected, rtol=1e-4, atol=1e-5)
 

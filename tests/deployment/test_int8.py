@@ -64,10 +64,11 @@ def test_weights_are_the_simulations_but_for_the_most_negative_level(network):
             np.testing.assert_allclose(int8_kernel(layer), levels * scale, rtol=1e-5, atol=1e-7)
 
 
-def test_weights_with_a_stored_scale_stay_on_its_grid(network):
+def test_weights_with_a_stored_scale_stay_on_its_grid():
+    network = quantizable(resnet(18, "cifar", 4, (8, 8, 1), blocks=(1,)))
     with pytest.raises(UserError, match="scale for 16 bits; allowed in int8: at most 8"):
         int8_graph(with_stored_scales(network, 16), np.zeros((1, 8, 8, 1), np.float32))
-    layer = with_stored_scales(network, 4, "mse").get_layer("stage3_block1_conv1")
+    layer = with_stored_scales(network, 4, "mse").get_layer("stage1_block1_conv1")
     scale = layer.learned_scale.numpy()
     levels = np.round(layer.kernel.numpy() / scale).clip(-7, 7)
     np.testing.assert_allclose(int8_kernel(layer), levels * scale, rtol=1e-5, atol=1e-7)

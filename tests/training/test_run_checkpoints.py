@@ -18,7 +18,7 @@ from tfcq.training.optimizers import SGD
 from tfcq.training.schedules import learning_rate_schedule
 
 # One step an epoch; each epoch leaves other images out.
-EPOCHS, IMAGES, BATCH = 4, 24, 16
+EPOCHS, IMAGES, BATCH = 2, 24, 16
 STEPS = IMAGES // BATCH
 LSQ = PAPER.with_quantizers("lsq", "lsq")
 
@@ -46,7 +46,7 @@ def start(folder, split, until, initial_seed, **method):
     method = method or {"predictor_width": 4}
     model = Pretrainer(backbone, projection_width=8, seed=1, **method)
     model.compile(
-        SGD(learning_rate_schedule("cosine", 0.1, EPOCHS * STEPS, 2), l2=1e-3), run_eagerly=True
+        SGD(learning_rate_schedule("cosine", 0.1, EPOCHS * STEPS, 1), l2=1e-3), run_eagerly=True
     )
     model.set_run_length(STEPS, EPOCHS * STEPS)
     checkpoints = RunCheckpoints(folder, model)
@@ -84,12 +84,12 @@ METHODS = {
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_two_and_two_epochs_equal_four_to_the_last_bit(tmp_path, digits, method):
+def test_one_and_one_epoch_equal_two_to_the_last_bit(tmp_path, digits, method):
     options, further = METHODS[method]
     whole, none = start(tmp_path / "whole", digits, EPOCHS, initial_seed=0, **options)
-    start(tmp_path / "parts", digits, 2, initial_seed=0, **options)
+    start(tmp_path / "parts", digits, 1, initial_seed=0, **options)
     parts, done = start(tmp_path / "parts", digits, EPOCHS, initial_seed=9, **options)
-    assert (none, done) == (0, 2)
+    assert (none, done) == (0, 1)
     expected, received = state(whole), state(parts)
     assert expected.keys() == received.keys()
     for path, value in expected.items():
