@@ -76,7 +76,9 @@ def test_ranges_are_found_by_the_method_asked_for(run):
     for method in ("minmax", "mse"):
         evaluate.main(command(calibration=method, calibration_images=50, **values))
         newest = read(run, "knn")
-        assert newest["calibration"] == {"method": method, "images": 50, "seed": None}
+        assert newest["calibration"] == {
+            "method": method, "pass": "as trained", "images": 50, "seed": None
+        }
         found[method] = [entry["top1"] for entry in newest["results"]]
     assert found["mse"][0] == found["minmax"][0]
     assert found["mse"][1] != found["minmax"][1]
