@@ -5,11 +5,11 @@ Needs no TensorFlow.
 
 import dataclasses
 
-from tfcq.config import CALIBRATION_IMAGES
+from tfcq.config import CALIBRATION_IMAGES, crop_area
 from tfcq.errors import UserError, unknown_choice
 from tfcq.nn.policies import POLICIES
-from tfcq.protocol_presets import PRESETS
-from tfcq.settings import LEARNING_RATE_SCHEDULES, OPTIMIZERS, OptimizationSettings, setting
+from tfcq.protocol_presets import CLASSIFIER_STARTS, PRESETS, LabelledTraining
+from tfcq.settings import LEARNING_RATE_SCHEDULES, OPTIMIZERS, setting
 
 PROTOCOLS = ("linear", "knn", "finetune", "semi", "qat", "classifier")
 ALL_BITS = "fp,8w8a,6w6a,5w5a,4w4a,3w3a,2w8a,2w4a"
@@ -69,6 +69,11 @@ class EvaluationDataSettings:
         None, "train on the first so many images; default the run's, or all"
     )
     test_images: int | None = setting(None, "test on the first so many images; default all")
+    test_crop: float | None = setting(
+        None,
+        "share of the shorter side that the central crop of plain images keeps, such as 0.875, 224 "
+        "of 256 pixels; default that for images larger than the network's, else 1",
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,8 +152,20 @@ class ProtocolTrainingSettings:
     )
     milestones: str | None = setting(None, "when 'step' lowers the rate, such as 30epochs")
     weight_decay: float | None = setting(None, "l2 penalty (SGD, LARS) or decoupled decay (AdamW)")
+    crop_area: str | None = setting(
+        None, "area of a crop of an augmented image as a share, such as 0.08-1"
+    )
+    classifier_start: str | None = setting(
+        None,
+        "linear, finetune, semi: zeros, uniform within 1 / sqrt(width) as PyTorch's layers, or "
+        "normal of deviation 0.01",
+        CLASSIFIER_STARTS,
+    )
 
 
+# A preset's crop is not for images up to this many pixels a side, which no source has: 0.08 of an
+# 8x8 image is a patch of two pixels a side.
+_SMALL_IMAGE = 16
 _TRAINING = tuple(field.name for field in dataclasses.fields(ProtocolTrainingSettings))
 _STEPS = tuple(field.name for field in dataclasses.fields(PostTrainingSettings))
 # What each protocol makes use of; the rest is used by all.
@@ -165,7 +182,10 @@ USED_BY: dict[str, tuple[str, ...]] = {
         *_STEPS,
     ),
     "semi": ("label_share", "from_scratch", "curve_images", "keep_classifiers", "seed", *_TRAINING),
-    "qat": ("quantizer", "start", "curve_images", "keep_classifiers", "seed", *_TRAINING),
+    "qat": (
+        *("quantizer", "start", "curve_images", "keep_classifiers", "seed"),
+        *(name for name in _TRAINING if name != "classifier_start"),
+    ),
     "classifier": _STEPS,
 }
 
@@ -195,7 +215,7 @@ class EvaluationConfig:
                 raise UserError(f"Protocol {name!r} stands twice; name it once.")
         return names
 
-    def optimization(self, protocol: str) -> OptimizationSettings:
+    def optimization(self, protocol: str) -> LabelledTraining:
         """Returns how a protocol trains: what was given, then its preset's.
 
         Args:
@@ -216,6 +236,23 @@ class EvaluationConfig:
             # The rate that was asked for, not a multiple of it.
             given["scale_learning_rate"] = False
         return dataclasses.replace(presets[name], **given)
+
+    def crop_area(self, protocol: str | None, image_size: int) -> tuple[float, float] | None:
+        """Returns the area of a crop of a labelled training image, as a share.
+
+        What was given, or the preset's on images above 16 pixels; None for that of the views.
+
+        Args:
+            protocol: the protocol.
+            image_size: height and width of the images, in pixels.
+
+        Raises:
+            UserError: on an unknown preset, or an area that cannot be used.
+        """
+        asked = self.training.crop_area
+        if asked is None and protocol in PRESETS and image_size > _SMALL_IMAGE:
+            asked = self.optimization(protocol).crop_area
+        return crop_area(asked)
 
 
 GROUPS = {

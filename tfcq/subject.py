@@ -12,6 +12,7 @@ from tfcq.settings import DataSettings
 
 if TYPE_CHECKING:
     from tfcq.data.augmentation import Augmentation
+    from tfcq.data.image_stream import Images
     from tfcq.nn.quantizable import QuantizableModel
 
 
@@ -128,22 +129,30 @@ class Subject:
                 "already; say where they go with --policy, such as --policy=paper."
             )
 
-    def augmentation(self, size: int, channels: int) -> "Augmentation":
+    def augmentation(
+        self, config: EvaluationConfig, images: "Images", protocol: str | None = None
+    ) -> "Augmentation":
         """Returns how supervised training augments: crops and flips, colours as they are.
 
-        Crops and flips are those of the run, or else the standard of the image size.
+        Crops are those of the protocol; flips, and crops where it has none, those of the run, or
+        else the standard of the image size.
 
         Args:
-            size: height and width of the images, in pixels.
-            channels: channels of the images.
+            config: the settings.
+            images: float [count, height, width, channels], or a stream.
+            protocol: the protocol; None for none that has crops of its own.
         """
         from tfcq import build
         from tfcq.data.augmentation import augmentation_for
 
+        size, channels = images.shape[1], images.shape[3]
         chosen = augmentation_for(size, channels)
         if self.views is not None:
             chosen = build.augmentation(self.views, (size, size, channels))
-        return dataclasses.replace(chosen, jitter_probability=0.0, grayscale=0.0, blur=0.0)
+        area = config.crop_area(protocol, size) or chosen.crop_area
+        return dataclasses.replace(
+            chosen, crop_area=area, jitter_probability=0.0, grayscale=0.0, blur=0.0
+        )
 
     def check_classifier(self, classes: int) -> None:
         """Refuses a model that does not give a logit for every class.
