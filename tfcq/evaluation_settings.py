@@ -5,7 +5,7 @@ Needs no TensorFlow.
 
 import dataclasses
 
-from tfcq.config import CALIBRATION_IMAGES, crop_area
+from tfcq.config import CALIBRATION_IMAGES
 from tfcq.errors import UserError, unknown_choice
 from tfcq.nn.policies import POLICIES
 from tfcq.protocol_presets import CLASSIFIER_STARTS, PRESETS, LabelledTraining
@@ -163,9 +163,6 @@ class ProtocolTrainingSettings:
     )
 
 
-# A preset's crop is not for images up to this many pixels a side, which no source has: 0.08 of an
-# 8x8 image is a patch of two pixels a side.
-_SMALL_IMAGE = 16
 _TRAINING = tuple(field.name for field in dataclasses.fields(ProtocolTrainingSettings))
 _STEPS = tuple(field.name for field in dataclasses.fields(PostTrainingSettings))
 # What each protocol makes use of; the rest is used by all.
@@ -236,23 +233,6 @@ class EvaluationConfig:
             # The rate that was asked for, not a multiple of it.
             given["scale_learning_rate"] = False
         return dataclasses.replace(presets[name], **given)
-
-    def crop_area(self, protocol: str | None, image_size: int) -> tuple[float, float] | None:
-        """Returns the area of a crop of a labelled training image, as a share.
-
-        What was given, or the preset's on images above 16 pixels; None for that of the views.
-
-        Args:
-            protocol: the protocol.
-            image_size: height and width of the images, in pixels.
-
-        Raises:
-            UserError: on an unknown preset, or an area that cannot be used.
-        """
-        asked = self.training.crop_area
-        if asked is None and protocol in PRESETS and image_size > _SMALL_IMAGE:
-            asked = self.optimization(protocol).crop_area
-        return crop_area(asked)
 
 
 GROUPS = {

@@ -4,16 +4,21 @@ import dataclasses
 import pathlib
 from typing import TYPE_CHECKING, Any
 
-from tfcq.config import Config
+from tfcq.config import Config, crop_area
 from tfcq.errors import UserError
 from tfcq.evaluation_settings import EvaluationConfig
 from tfcq.nn.policies import Policy
+from tfcq.protocol_presets import PRESETS
 from tfcq.settings import DataSettings
 
 if TYPE_CHECKING:
     from tfcq.data.augmentation import Augmentation
     from tfcq.data.image_stream import Images
     from tfcq.nn.quantizable import QuantizableModel
+
+# Up to so many pixels a side a preset's crop is not taken: no source has such images, and 0.08 of
+# an 8x8 one is a patch of two pixels a side.
+_SMALL_IMAGE = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,13 +139,13 @@ class Subject:
     ) -> "Augmentation":
         """Returns how supervised training augments: crops and flips, colours as they are.
 
-        Crops are those of the protocol; flips, and crops where it has none, those of the run, or
-        else the standard of the image size.
+        Crops are those given, or the preset's on images above 16 pixels; flips, and crops where
+        there is no such, are those of the run, or else the standard of the image size.
 
         Args:
             config: the settings.
             images: float [count, height, width, channels], or a stream.
-            protocol: the protocol; None for none that has crops of its own.
+            protocol: the protocol; None for one that has no preset.
         """
         from tfcq import build
         from tfcq.data.augmentation import augmentation_for
@@ -149,7 +154,10 @@ class Subject:
         chosen = augmentation_for(size, channels)
         if self.views is not None:
             chosen = build.augmentation(self.views, (size, size, channels))
-        area = config.crop_area(protocol, size) or chosen.crop_area
+        asked = config.training.crop_area
+        if asked is None and protocol in PRESETS and size > _SMALL_IMAGE:
+            asked = config.optimization(protocol).crop_area
+        area = crop_area(asked) or chosen.crop_area
         return dataclasses.replace(
             chosen, crop_area=area, jitter_probability=0.0, grayscale=0.0, blur=0.0
         )
