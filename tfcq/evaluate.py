@@ -139,12 +139,11 @@ def _settings(
         if name in USED_BY[protocol] and value != getattr(usual, name)
     }
     if protocol in PRESETS:
-        training = dataclasses.asdict(config.optimization(protocol))
+        used |= dataclasses.asdict(config.optimization(protocol))
         # Crops stand in the augmentation, where there is one.
-        training.pop("crop_area")
+        used.pop("crop_area")
         if "classifier_start" not in USED_BY[protocol]:
-            training.pop("classifier_start")
-        used |= training
+            used.pop("classifier_start")
         preset = config.training.preset or next(iter(PRESETS[protocol]))
         used["preset"] = preset
     augmented = protocol == "linear" and config.measurement.features == "augmented"

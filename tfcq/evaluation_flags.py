@@ -94,10 +94,10 @@ def _check(config: EvaluationConfig, values: dict[str, object]) -> None:
     decay = values["weight_decay"]
     if decay is not None and not 0 <= decay < math.inf:
         raise UserError(f"--weight_decay={decay} cannot be used; allowed: 0 and above, finite.")
-    share = config.measurement.label_share
     for name in ("label_share", "test_crop"):
-        if values[name] is not None and not 0 < values[name] <= 1:
-            raise UserError(f"--{name}={values[name]} cannot be used; allowed: above 0 to 1.")
+        share = values[name]
+        if share is not None and not 0 < share <= 1:
+            raise UserError(f"--{name}={share} cannot be used; allowed: above 0 to 1.")
     for name in ("seed", "calibration_seed"):
         if values[name] is not None and not 0 <= values[name] < 2**32:
             raise UserError(f"--{name}={values[name]} cannot be used; allowed: 0 to {2**32 - 1}.")
@@ -112,7 +112,7 @@ def _check(config: EvaluationConfig, values: dict[str, object]) -> None:
     for protocol in config.protocols():
         if protocol in PRESETS:
             _check_milestones(protocol, config.optimization(protocol))
-    if "semi" in config.protocols() and share is None:
+    if "semi" in config.protocols() and config.measurement.label_share is None:
         raise UserError("--label_share is missing; semi needs it, such as --label_share=0.1.")
 
 

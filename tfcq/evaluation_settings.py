@@ -164,6 +164,8 @@ class ProtocolTrainingSettings:
 
 
 _TRAINING = tuple(field.name for field in dataclasses.fields(ProtocolTrainingSettings))
+# Of a classifier that was trained before.
+_FURTHER_TRAINING = tuple(name for name in _TRAINING if name != "classifier_start")
 _STEPS = tuple(field.name for field in dataclasses.fields(PostTrainingSettings))
 # What each protocol makes use of; the rest is used by all.
 USED_BY: dict[str, tuple[str, ...]] = {
@@ -179,10 +181,7 @@ USED_BY: dict[str, tuple[str, ...]] = {
         *_STEPS,
     ),
     "semi": ("label_share", "from_scratch", "curve_images", "keep_classifiers", "seed", *_TRAINING),
-    "qat": (
-        *("quantizer", "start", "curve_images", "keep_classifiers", "seed"),
-        *(name for name in _TRAINING if name != "classifier_start"),
-    ),
+    "qat": ("quantizer", "start", "curve_images", "keep_classifiers", "seed", *_FURTHER_TRAINING),
     "classifier": _STEPS,
 }
 
