@@ -156,7 +156,7 @@ class Subject:
         if self.views is not None:
             chosen = build.augmentation(self.views, (size, size, channels))
         asked = config.training.crop_area
-        if asked is None and protocol in PRESETS and size > _SMALL_IMAGE:
+        if protocol in PRESETS and size > _SMALL_IMAGE:
             asked = config.optimization(protocol).crop_area
         area = crop_area(asked) or chosen.crop_area
         return dataclasses.replace(

@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 
 from tests.evaluation.test_protocols import NO_AUGMENTATION, brightness, calibrating, split_of
-from tfcq import evaluate, evaluation_data, protocol_presets, quantization_aware
+from tfcq import (
+    evaluate,
+    evaluation_data,
+    measurement,
+    protocol_presets,
+    quantization_aware,
+)
 from tfcq.config import Config
 from tfcq.data.augmentation import augmentation_for
 from tfcq.data.pipeline import labelled_arrays
@@ -165,6 +171,23 @@ def test_every_plain_image_is_cut_as_asked_for(monkeypatch, held):
         for name, images in (("train", found.train_images), ("test", found.test_images)):
             expected = labelled_arrays(splits[name], 8, test_crop=recorded)[0]
             np.testing.assert_array_equal(list(images), expected)
+
+
+@pytest.mark.parametrize(
+    ("values", "function", "area"),
+    [
+        ({"protocol": "linear", "preset": "ssql", **AUGMENTED}, "linear_augmented", (0.8, 1)),
+        ({"protocol": "finetune"}, "finetune", (0.08, 1)),
+        ({"protocol": "semi,knn", "crop_area": "0.3-1", **SHARE}, "semi", (0.3, 1)),
+    ],
+)
+def test_protocol_trains_on_its_own_crops(task, monkeypatch, values, function, area):
+    large, given = np.empty((1, 32, 32, 3), np.float32), []
+    task = dataclasses.replace(task, data=dataclasses.replace(task.data, train_images=large))
+    monkeypatch.setattr(measurement, "sweep", lambda *_: ())
+    monkeypatch.setattr(protocols, function, lambda task, *_: given.append(task) or ())
+    list(measurement.measure(config_of(**values), subject_of(), task))
+    assert [found.augmentation.crop_area for found in given] == [area]
 
 
 def test_start_of_quantization_aware_training_is_cropped_as_fine_tuning_is(task, monkeypatch):
