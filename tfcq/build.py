@@ -25,6 +25,7 @@ from tfcq.nn.policies import Policy
 from tfcq.nn.quantizable import QuantizableModel, load
 from tfcq.pretraining.pretrainer import Pretrainer
 from tfcq.pretraining.recipes import recipe_named
+from tfcq.protocol_presets import LabelledTraining
 from tfcq.run_folder import RunFolder
 from tfcq.settings import OptimizationSettings
 from tfcq.training.distribution import synchronize_batch_norm
@@ -235,13 +236,18 @@ def optimizer(settings: OptimizationSettings, steps: int) -> keras.optimizers.Op
     )
 
 
-def training(settings: OptimizationSettings) -> Training:
+def training(settings: LabelledTraining) -> Training:
     """Returns how a classifier is trained.
 
     Args:
-        settings: epochs, batch size, optimizer and learning rate.
+        settings: epochs, batch size, optimizer, learning rate and start.
     """
-    return Training(settings.epochs, settings.batch_size, lambda steps: optimizer(settings, steps))
+    return Training(
+        settings.epochs,
+        settings.batch_size,
+        lambda steps: optimizer(settings, steps),
+        settings.classifier_start,
+    )
 
 
 def trained_backbone(folder: RunFolder, policy: str | Policy | None = None) -> QuantizableModel:
