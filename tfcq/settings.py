@@ -6,7 +6,7 @@ Needs no TensorFlow.
 import dataclasses
 from typing import Any
 
-from tfcq.backbones.names import BACKBONE_HELP
+from tfcq.backbones.names import BACKBONE_HELP, KERNEL_INITIALIZERS
 from tfcq.nn.policies import ACTIVATION_QUANTIZER_NAMES, POLICIES, WEIGHT_QUANTIZER_NAMES
 from tfcq.pretraining.framework_settings import (
     FRAMEWORK_SETTINGS,
@@ -78,6 +78,14 @@ class NetworkSettings:
     width: int | None = setting(None, "channels of the first stage; default the paper's")
     shortcut: str | None = setting(
         None, "where a CIFAR ResNet changes size: pad with zeros, or project", SHORTCUTS
+    )
+    kernel_initializer: str | None = setting(
+        None,
+        "how convolutions start; default normal_fan_out with --stem=imagenet",
+        KERNEL_INITIALIZERS,
+    )
+    zero_init_residual: bool | None = setting(
+        None, "start residual branches at zero; default with --stem=imagenet alone"
     )
     patch_size: int | None = setting(None, "height and width of a transformer's patch in pixels")
     frozen_patch_projection: bool = setting(False, "leave a transformer's patch layer random")

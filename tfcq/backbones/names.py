@@ -1,15 +1,18 @@
 """Which names a backbone can have and which settings each kind takes. Needs no TensorFlow."""
 
 import re
+from typing import Any
 
 from tfcq.errors import UserError, unknown_choice
 
 APPLICATION, FILE = "applications", "file"
+KERNEL_INITIALIZERS = ("uniform_fan_in", "normal_fan_out")
+_RESIDUAL = {"kernel_initializer", "zero_init_residual"}
 _SETTINGS = {
-    "resnet18": {"stem", "width"},
-    "resnet34": {"stem", "width"},
-    "resnet50": {"stem", "width"},
-    "mobilenet_v2": {"stem", "width"},
+    "resnet18": {"stem", "width", *_RESIDUAL},
+    "resnet34": {"stem", "width", *_RESIDUAL},
+    "resnet50": {"stem", "width", *_RESIDUAL},
+    "mobilenet_v2": {"stem", "width", "kernel_initializer"},
     "vit_tiny": {"width", "patch_size", "frozen_patch_projection"},
     "vit_small": {"width", "patch_size", "frozen_patch_projection"},
 }
@@ -68,5 +71,19 @@ def settings_of(name: str) -> set[str]:
         name: name of a backbone.
     """
     if cifar_depth(name) is not None:
-        return {"width", "shortcut"}
+        return {"width", "shortcut", *_RESIDUAL}
     return _SETTINGS.get(name, set())
+
+
+def standard_start(stem: str | None) -> dict[str, Any]:
+    """Returns how the sources start a network of convolutions, by setting.
+
+    PyTorch's own start where images are small; torchvision's with the stem for large ones, and the
+    last batch norm of a residual branch at zero, as SSQL's authors and SimSiam have it.
+
+    Args:
+        stem: `"cifar"` or `"imagenet"`; None for a network that has one stem, that of small images.
+    """
+    large = stem == "imagenet"
+    initializer = "normal_fan_out" if large else "uniform_fan_in"
+    return {"kernel_initializer": initializer, "zero_init_residual": large}
