@@ -113,6 +113,9 @@ def test_digits_have_a_file_for_every_framework_and_every_recipe():
      ("flags/cq/table4_cifar100_resnet74_cq_c.cfg", "--stem=cifar"),
      ("flags/cq/table4_cifar100_resnet74_cq_c.cfg", "--weight_bits=4"),
      ("flags/digits/cq_quant.cfg", "--crop_area=0.4-1"),
+     ("flags/ssql/table1_cifar10_resnet18_mocov2.cfg", "--projection_layers=3"),
+     ("flags/cq/table4_cifar100_mobilenet_v2_cq_c.cfg", "--zero_init_residual"),
+     ("flags/ssql/table13_cifar10_vit_small_mocov3.cfg", "--kernel_initializer=normal_fan_out"),
      ("flags/digits/pact.cfg", "--data_dir=DIR")],
 )  # fmt: skip
 def test_flag_that_the_method_does_not_use_is_refused_beside_a_file(name, flag):

@@ -11,6 +11,7 @@ from tfcq.nn.policies import ACTIVATION_QUANTIZER_NAMES, POLICIES, WEIGHT_QUANTI
 from tfcq.pretraining.framework_settings import (
     FRAMEWORK_SETTINGS,
     MOMENTUM_SCHEDULES,
+    PROJECTION_NORMS,
     REGRESSION_LOSSES,
     TARGET_UPDATES,
 )
@@ -124,6 +125,12 @@ class MethodSettings:
     )
     projection_width: int | None = setting(None, "width of the embedding; default the paper's")
     projection_hidden: int | None = setting(None, "width of the projector's hidden layers")
+    projection_layers: int | None = setting(
+        None, "dense layers of BYOL's and SimCLR's projector; default the papers' 2"
+    )
+    projection_norm: str | None = setting(
+        None, "batch norm at the end of BYOL's and SimCLR's projector", PROJECTION_NORMS
+    )
     predictor_width: int | None = setting(None, "width of the predictor's hidden layer")
     temperature: float | None = setting(None, "temperature of a contrastive loss")
     queue_size: int | None = setting(None, "keys in MoCo v2's queue")

@@ -40,6 +40,8 @@ def check_used(config: Config, given: set[str]) -> None:
         (name, f"backbone {network.backbone!r} does not use it")
         for name in sorted(BACKBONE_SETTINGS - settings_of(network.backbone))
     ]
+    if config.method.projection_layers == 1:
+        unused += [("projection_hidden", "a projector of one layer has no hidden one")]
     if config.execution.strategy == "single":
         unused += [("batch_norm", "--strategy=single has one replica")]
     if optimization.duration is not None:
