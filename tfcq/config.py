@@ -10,7 +10,7 @@ import types
 import typing
 from typing import Any
 
-from tfcq.backbones.names import check_backbone_name, settings_of, standard_start
+from tfcq.backbones.names import check_backbone_name, normalization, settings_of, standard_start
 from tfcq.data.names import check_dataset_name
 from tfcq.errors import UserError, unknown_choice
 from tfcq.nn.policies import parse_bits_by_layer
@@ -66,6 +66,7 @@ class Config:
         self._check_method()
         self._check_optimization()
         crop_area(self.views.crop_area)
+        normalization(self.network.input_mean, self.network.input_std)
         self._check_numbers()
 
     def _record_start(self) -> None:

@@ -88,6 +88,10 @@ class NetworkSettings:
     zero_init_residual: bool | None = setting(
         None, "start residual branches at zero; default with --stem=imagenet alone"
     )
+    input_mean: str | None = setting(
+        None, "mean of each channel of images in [0, 1], such as 0.485,0.456,0.406; default none"
+    )
+    input_std: str | None = setting(None, "standard deviation of each channel, beside --input_mean")
     patch_size: int | None = setting(None, "height and width of a transformer's patch in pixels")
     frozen_patch_projection: bool = setting(False, "leave a transformer's patch layer random")
     policy: str | None = setting(

@@ -1,5 +1,6 @@
 """Which names a backbone can have and which settings each kind takes. Needs no TensorFlow."""
 
+import math
 import re
 from typing import Any
 
@@ -8,6 +9,8 @@ from tfcq.errors import UserError, unknown_choice
 APPLICATION, FILE = "applications", "file"
 KERNEL_INITIALIZERS = ("uniform_fan_in", "normal_fan_out")
 _RESIDUAL = {"kernel_initializer", "zero_init_residual"}
+# What goes around a network, whichever it is; a file holds a network that is whole.
+NORMALIZATION = {"input_mean", "input_std"}
 _SETTINGS = {
     "resnet18": {"stem", "width", *_RESIDUAL},
     "resnet34": {"stem", "width", *_RESIDUAL},
@@ -17,7 +20,7 @@ _SETTINGS = {
     "vit_small": {"width", "patch_size", "frozen_patch_projection"},
 }
 _CIFAR_RESNET = "cifar_resnet"
-BACKBONE_SETTINGS = frozenset().union(*_SETTINGS.values(), {"shortcut"})
+BACKBONE_SETTINGS = frozenset().union(*_SETTINGS.values(), {"shortcut"}, NORMALIZATION)
 BACKBONE_HELP = (
     f"{', '.join(_SETTINGS)}, {_CIFAR_RESNET}N (N = 20, 32, ..., 152), {APPLICATION}:NAME of "
     f"keras.applications, or {FILE}:PATH.keras"
@@ -71,8 +74,10 @@ def settings_of(name: str) -> set[str]:
         name: name of a backbone.
     """
     if cifar_depth(name) is not None:
-        return {"width", "shortcut", *_RESIDUAL}
-    return _SETTINGS.get(name, set())
+        return {"width", "shortcut", *_RESIDUAL, *NORMALIZATION}
+    if name.startswith(f"{FILE}:"):
+        return set()
+    return _SETTINGS.get(name, set()) | NORMALIZATION
 
 
 def standard_start(stem: str | None) -> dict[str, Any]:
@@ -87,3 +92,34 @@ def standard_start(stem: str | None) -> dict[str, Any]:
     large = stem == "imagenet"
     initializer = "normal_fan_out" if large else "uniform_fan_in"
     return {"kernel_initializer": initializer, "zero_init_residual": large}
+
+
+def normalization(
+    mean: str | None, deviation: str | None
+) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """Reads mean and standard deviation of channels, such as `0.485,0.456,0.406`.
+
+    Args:
+        mean: the setting `input_mean`.
+        deviation: the setting `input_std`.
+
+    Returns:
+        The numbers of both; None where neither is given.
+
+    Raises:
+        UserError: on one without the other, another form, or a deviation that is not positive.
+    """
+    if (mean is None) != (deviation is None):
+        raise UserError(f"--input_mean={mean} with --input_std={deviation}; allowed: both or none.")
+    if mean is None:
+        return None
+    numbers = []
+    for name, text, least in (("input_mean", mean, -math.inf), ("input_std", deviation, 0)):
+        try:
+            numbers.append(tuple(float(part) for part in text.split(",")))
+        except ValueError:
+            numbers.append((math.nan,))
+        if not all(least < value < math.inf for value in numbers[-1]):
+            allowed = "numbers above zero" if least == 0 else "finite numbers"
+            raise UserError(f"--{name}={text}; allowed: {allowed}, such as 0.5 or 0.2,0.3,0.2.")
+    return tuple(numbers)
