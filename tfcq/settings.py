@@ -177,7 +177,7 @@ class OptimizationSettings:
         1e-4, "l2 penalty in the gradient (SGD, LARS) or decoupled decay (AdamW)"
     )
     exclude: str | None = setting(
-        None, "patterns of variables without weight decay, such as bias,gamma,beta"
+        None, "patterns of variables without weight decay, such as bias,gamma,beta, or none"
     )
 
     def length(self) -> Duration:
@@ -192,6 +192,8 @@ class OptimizationSettings:
 
     def excluded(self) -> tuple[str, ...] | None:
         """Returns the patterns of variables that are not decayed; None for the optimizer's own."""
+        if self.exclude == "none":
+            return ()
         return None if self.exclude is None else tuple(self.exclude.split(","))
 
 

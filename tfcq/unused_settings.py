@@ -54,6 +54,8 @@ def check_used(config: Config, given: set[str]) -> None:
         unused += [("nesterov", "--momentum is 0")]
     if optimization.weight_decay == 0 and optimization.optimizer != "lars":
         unused += [("exclude", "--weight_decay is 0")]
+    if optimization.exclude == "none" and optimization.optimizer != "lars":
+        unused += [("exclude", f"{optimization.optimizer} leaves no variable out by itself")]
     if config.views.jitter_probability == 0:
         unused += [
             (name, "--jitter_probability is 0")

@@ -9,18 +9,18 @@ from tfcq.errors import UserError, unknown_choice
 APPLICATION, FILE = "applications", "file"
 KERNEL_INITIALIZERS = ("uniform_fan_in", "normal_fan_out")
 _RESIDUAL = {"kernel_initializer", "zero_init_residual"}
-# What goes around a network, whichever it is; a file holds a network that is whole.
+# Of a layer in front of any network of ours.
 NORMALIZATION = {"input_mean", "input_std"}
 _SETTINGS = {
-    "resnet18": {"stem", "width", *_RESIDUAL},
-    "resnet34": {"stem", "width", *_RESIDUAL},
-    "resnet50": {"stem", "width", *_RESIDUAL},
-    "mobilenet_v2": {"stem", "width", "kernel_initializer"},
-    "vit_tiny": {"width", "patch_size", "frozen_patch_projection"},
-    "vit_small": {"width", "patch_size", "frozen_patch_projection"},
+    "resnet18": {"stem", "width", *_RESIDUAL, *NORMALIZATION},
+    "resnet34": {"stem", "width", *_RESIDUAL, *NORMALIZATION},
+    "resnet50": {"stem", "width", *_RESIDUAL, *NORMALIZATION},
+    "mobilenet_v2": {"stem", "width", "kernel_initializer", *NORMALIZATION},
+    "vit_tiny": {"width", "patch_size", "frozen_patch_projection", *NORMALIZATION},
+    "vit_small": {"width", "patch_size", "frozen_patch_projection", *NORMALIZATION},
 }
 _CIFAR_RESNET = "cifar_resnet"
-BACKBONE_SETTINGS = frozenset().union(*_SETTINGS.values(), {"shortcut"}, NORMALIZATION)
+BACKBONE_SETTINGS = frozenset().union(*_SETTINGS.values(), {"shortcut"})
 BACKBONE_HELP = (
     f"{', '.join(_SETTINGS)}, {_CIFAR_RESNET}N (N = 20, 32, ..., 152), {APPLICATION}:NAME of "
     f"keras.applications, or {FILE}:PATH.keras"
@@ -75,9 +75,7 @@ def settings_of(name: str) -> set[str]:
     """
     if cifar_depth(name) is not None:
         return {"width", "shortcut", *_RESIDUAL, *NORMALIZATION}
-    if name.startswith(f"{FILE}:"):
-        return set()
-    return _SETTINGS.get(name, set()) | NORMALIZATION
+    return _SETTINGS.get(name, set())
 
 
 def standard_start(stem: str | None) -> dict[str, Any]:
