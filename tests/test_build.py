@@ -28,6 +28,14 @@ def test_optimizer_by_name(name):
     assert type(optimizer(optimizer=name)) is OPTIMIZERS[name]
 
 
+def test_exclusion_of_nothing_lets_lars_scale_and_decay_every_variable():
+    model = keras.Sequential([keras.Input((2,)), layers.Dense(3), layers.BatchNormalization()])
+    for exclude, left_out in ((None, 3), ("none", 0), ("bias", 1)):
+        found = optimizer(optimizer="lars", exclude=exclude)
+        found.build(model.trainable_variables)
+        assert len(found.unscaled) == len(found.excluded) == left_out
+
+
 def test_learning_rate_is_scaled_by_the_batch_only_when_asked_for():
     values = {"learning_rate": 0.5, "batch_size": 64, "learning_rate_schedule": "constant"}
     assert rate(optimizer(**values), 0) == pytest.approx(0.5)
