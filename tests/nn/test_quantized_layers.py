@@ -20,6 +20,8 @@ CASES = [
         dict(kernel_size=3, depth_multiplier=2, activation="tanh"),
         DEPTHWISE,
     ),
+    (QuantizedDepthwiseConv2D, dict(kernel_size=2, strides=2, padding="same"), DEPTHWISE),
+    (QuantizedDepthwiseConv2D, dict(kernel_size=3, dilation_rate=2), DEPTHWISE),
     (QuantizedDense, dict(units=5, activation="relu"), DENSE),
     (QuantizedDense, dict(units=5, use_bias=False), DENSE),
 ]
