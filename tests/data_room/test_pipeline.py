@@ -9,6 +9,7 @@ import tensorflow as tf
 from tfcq.data import pipeline
 from tfcq.data.augmentation import Augmentation, augmentation_for
 from tfcq.data.sources import Split, open_source
+from tfcq.data.user_images import two_views
 from tfcq.errors import UserError
 
 PLAIN = Augmentation(
@@ -67,6 +68,8 @@ def test_each_epoch_is_another_permutation(make, block, monkeypatch):
     first, second = sum(batches[:4], []), sum(batches[4:], [])
     assert sorted(first) == sorted(second) == list(range(24))
     assert len({tuple(first), tuple(second), tuple(range(24))}) == 3
+    if block == 10:
+        assert [v % 10 for v in first[:10]] != [v % 10 for v in first[10:20]]
 
 
 @pytest.mark.parametrize("make", [numbered, varying])
@@ -93,21 +96,67 @@ def test_the_stream_does_not_depend_on_the_global_seed_or_on_caching(monkeypatch
     assert_equal_streams(stream(), first)
 
 
-def test_views_differ_from_each_other_and_between_seeds_and_epochs():
-    split, recipe = open_source("digits").split("train").first(64), augmentation_for(8, 1)
+class Draws:
+    """Stands in for an augmentation: a view shows the draws it is made from, and its image."""
 
-    def batches(seed):
-        found = pipeline.view_batches(split, recipe, 8, 64, seed, epochs=2)
-        return [view.numpy() for pair in found for view in pair]
+    draws_per_view = 3
 
-    views = batches(0) + batches(1)
-    assert all(view.shape == (64, 8, 8, 1) and view.dtype == np.float32 for view in views)
-    assert len({view.tobytes() for view in views}) == 8
+    def check_channels(self, channels):
+        pass
+
+    def augment(self, images, draws, size):
+        return tf.concat([draws, 255 * images[:, 0, 0]], axis=1)
 
 
-def test_both_views_show_the_same_image():
-    for first, second in pipeline.view_batches(numbered(20), PLAIN, 4, 10, 0, epochs=1):
-        np.testing.assert_array_equal(first, second)
+def orders_and_draws(split, batch_size):
+    """Returns the images by (seed, epoch), and the draws by (seed, epoch, image, view)."""
+    orders, draws = {}, {}
+    for seed in (0, 1):
+        steps = pipeline.steps_per_epoch(split, batch_size)
+        batches = pipeline.view_batches(split, Draws(), 4, batch_size, seed, epochs=3, labels=True)
+        for number, (one, two, labels) in enumerate(batches.as_numpy_iterator()):
+            epoch = seed, number // steps
+            for view, rows in ((1, one), (2, two)):
+                # Both views show the image that the label is of.
+                np.testing.assert_allclose(rows[:, 3], labels, atol=1e-3)
+                draws |= {(*epoch, i, view): row[:3] for i, row in zip(labels, rows, strict=True)}
+            orders.setdefault(epoch, []).extend(labels.tolist())
+    return orders, draws
+
+
+@pytest.mark.parametrize("make", [numbered, varying])
+def test_every_seed_epoch_image_and_view_has_uniform_draws_of_its_own(make, monkeypatch):
+    split = make(43)
+    orders, draws = orders_and_draws(split, 10)
+    assert len({tuple(order) for order in orders.values()}) == 6
+    # Those left over are others in each epoch.
+    assert all(len(set(order)) == 40 for order in orders.values())
+    assert set(sum(orders.values(), [])) == set(range(43))
+    assert len(draws) == 2 * 3 * 40 * 2
+    values = np.stack(list(draws.values()))
+    assert len(np.unique(values)) > 0.99 * values.size
+    assert values.min() >= 0 and values.max() < 1
+    for column in values.T:
+        assert abs(column.mean() - 1 / 2) < 5 / np.sqrt(12 * len(column))
+        assert abs(column.var() - 1 / 12) < 5 / np.sqrt(180 * len(column))
+    # Where an image stands in the epoch, and how it was read, make no difference.
+    monkeypatch.setattr(pipeline, "CACHE_BYTES", 0)
+    monkeypatch.setattr(pipeline, "SHUFFLE_BYTES", 10 * split.record_bytes)
+    in_blocks, again = orders_and_draws(split, 43)
+    assert all(in_blocks[epoch] != order for epoch, order in orders.items())
+    assert all(np.array_equal(again[key], draws[key]) for key in draws)
+
+
+def test_views_of_a_users_images_are_those_of_the_pipeline():
+    split = open_source("digits").split("train").first(20)
+    images = split.records.map(lambda record: record["image"])
+    expected = pipeline.view_batches(split, augmentation_for(8, 1), 8, 6, seed=3, first_epoch=2)
+    found = two_views(images, 6, seed=3, first_epoch=2)
+    assert found.cardinality() == tf.data.INFINITE_CARDINALITY
+    assert_equal_streams(found.take(4), expected.take(4))
+    named = images.map(lambda image: {"id": 1, "image": image})
+    chosen = two_views(named, 6, 8, PLAIN, views=(1, 0)).take(4)
+    assert all(np.array_equal(view, plain) for view, plain in chosen)
 
 
 @pytest.mark.parametrize("make", [numbered, varying])

@@ -95,6 +95,16 @@ def test_seed_may_be_any_int64():
     assert drawn(BitSchedule(seed=2**40), 2).shape == (2, 1, 2)
 
 
+def test_noise_and_shuffling_have_seeds_of_their_own_at_every_step():
+    seeds = [
+        tuple(of(tf.constant(step, tf.int64)).numpy().tolist())
+        for schedule in (BitSchedule(), BitSchedule(seed=1))
+        for of in (schedule.rounding_seed, schedule.shuffling_seed)
+        for step in range(10)
+    ]
+    assert len(set(seeds)) == 2 * 2 * 10
+
+
 def test_bad_arguments_name_the_nearest():
     with pytest.raises(UserError, match="Did you mean 'uniform'"):
         BitSchedule(kind="unifrom")
