@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.pretraining.test_frameworks import pairs_of, pretrainer, synthetic_batches
+from tests.pretraining.test_frameworks import pretrainer, synthetic_batches
 from tfcq.pretraining.bit_schedules import BitSchedule
 
 RATE, MOMENTUM, STEPS, TOTAL, KEPT = 0.1, 0.9, 2, 4, 0.75
@@ -15,8 +15,12 @@ RATE, MOMENTUM, STEPS, TOTAL, KEPT = 0.1, 0.9, 2, 4, 0.75
 def follow(model, step):
     """Moves the momentum network, m rising along a cosine (BYOL, Eq. 1 and Sec. 3.3)."""
     share = 1 - (1 - KEPT) * (math.cos(math.pi * step / TOTAL) + 1) / 2
-    for own, online in pairs_of(model):
-        own.assign(share * own + (1 - share) * online)
+    moving, trained = model.momentum_network, model.framework.projector
+    for own, online in (*zip(moving.backbone.weights, model.backbone.weights, strict=True),
+                        *zip(moving.projector.weights, trained.weights, strict=True)):  # fmt: skip
+        # Batch norm statistics are those of its own passes.
+        if online.trainable:
+            own.assign(share * own + (1 - share) * online)
 
 
 def written_out(model, views, step, order, velocity):
