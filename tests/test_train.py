@@ -8,7 +8,8 @@ import tfcq
 from tfcq import build, train
 from tfcq.config import config_from_flat
 from tfcq.data import pipeline
-from tfcq.evaluation import calibration
+from tfcq.evaluation.calibration import calibrate
+from tfcq.nn.activation_ranges import mark_trained
 from tfcq.nn.quantizable import quantizable
 from tfcq.pretraining.pretrainer import Pretrainer
 from tfcq.run_folder import RunFolder
@@ -17,14 +18,15 @@ from tfcq.training.checkpoints import RunCheckpoints
 # 100 images make three steps an epoch: three whole epochs and one of a step.
 SETTINGS = {
     "train_images": 100, "batch_size": 32, "duration": "10steps", "seed": 5, "image_size": 6,
-    "crop_area": "0.5-1", "recipe": "cq_quant", "framework": "simclr", "backbone": "cifar_resnet8",
-    "width": 2, "projection_width": 4, "projection_hidden": 4,
+    "crop_area": "0.5-1", "framework": "simclr", "backbone": "cifar_resnet8", "width": 2,
+    "projection_width": 4, "projection_hidden": 4,
 }  # fmt: skip
 
 
-@pytest.fixture(params=[0, 1])
+@pytest.fixture(params=[("ssql", 0), ("cq_quant", 1)], ids=lambda param: param[0])
 def run(request, tmp_path, monkeypatch):
     """A run whose steps are left out, started anew or after an epoch; with what it asked for."""
+    recipe, done = request.param
     asked = {"views": [], "fit": []}
 
     def view_batches(split, *arguments, **further):
@@ -36,26 +38,29 @@ def run(request, tmp_path, monkeypatch):
 
     monkeypatch.setattr(pipeline, "view_batches", view_batches)
     monkeypatch.setattr(Pretrainer, "fit", fit)
-    monkeypatch.setattr(RunCheckpoints, "restore", lambda self: request.param)
-    config, folder = config_from_flat(SETTINGS), RunFolder(tmp_path)
+    monkeypatch.setattr(RunCheckpoints, "restore", lambda self: done)
+    config, folder = config_from_flat({**SETTINGS, "recipe": recipe}), RunFolder(tmp_path)
     train.train(config, folder)
-    return config, folder, request.param, asked
+    return config, folder, done, asked
 
 
-def test_run_trains_its_epochs_on_its_views_and_saves_a_calibrated_backbone(run):
+def test_run_trains_its_epochs_on_its_views_and_saves_its_backbone(run):
     config, folder, done, asked = run
     assert asked["fit"] == [(done, 3, 3), (3, 4, 1)]
-    recipe = build.augmentation(config, (6, 6, 1))
+    recipe, quantized = build.augmentation(config, (6, 6, 1)), config.method.recipe == "cq_quant"
     assert recipe.crop_area == (0.5, 1)
+    views = (0,) if quantized else (1, 2)
     assert asked["views"] == [
-        (100, recipe, 6, 32, 5, {"first_epoch": first, "views": (0,)}) for first in (done, 3)
+        (100, recipe, 6, 32, 5, {"first_epoch": first, "views": views}) for first in (done, 3)
     ]
     saved = tfcq.load(folder.backbone)
-    # The weights that the seed gives, and the ranges of the training images themselves.
+    # The weights that the seed gives and, of a network with float passes, the ranges of the
+    # training images themselves.
     keras.utils.set_random_seed(5)
     expected = quantizable(build.backbone(config, (6, 6, 1)), build.policy(config))
-    images, _ = pipeline.labelled_arrays(build.training_split(config), 6)
-    calibration.calibrate(expected, images)
+    mark_trained(expected, quantized)
+    if not quantized:
+        calibrate(expected, pipeline.labelled_arrays(build.training_split(config), 6)[0])
     for ours, theirs in zip(saved.get_weights(), expected.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
     assert RunFolder(folder.path).load() == config
