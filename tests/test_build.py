@@ -138,17 +138,30 @@ def test_policy_is_the_recipes_unless_given():
 
 
 @pytest.mark.parametrize(
-    ("values", "features"),
+    ("values", "features", "kernels"),
     [
-        ({"backbone": "resnet18", "width": 2}, 16),
-        ({"backbone": "cifar_resnet8", "width": 2}, 8),
-        ({"backbone": "cifar_resnet8", "width": 2, "shortcut": "projection"}, 8),
-        ({"backbone": "mobilenet_v2", "width": 8}, 1280),
+        ({"backbone": "resnet18", "width": 2}, 16, 20),
+        ({"backbone": "resnet34", "width": 2}, 16, 36),
+        ({"backbone": "resnet50", "width": 2, "stem": "imagenet"}, 64, 53),
+        ({"backbone": "cifar_resnet8", "width": 2}, 8, 7),
+        ({"backbone": "cifar_resnet14", "width": 2, "shortcut": "projection"}, 8, 15),
+        ({"backbone": "mobilenet_v2", "width": 8}, 1280, 52),
+        ({"backbone": "vit_tiny", "patch_size": 4, "frozen_patch_projection": True}, 192, 73),
+        ({"backbone": "vit_small", "width": 12}, 12, 73),
     ],
 )
-def test_backbone_by_name_takes_its_settings(values, features):
-    model = build.backbone(config_from_flat(values), SHAPE)
+def test_backbone_by_name_takes_its_settings(values, features, kernels):
+    with keras.StatelessScope():
+        model = build.backbone(config_from_flat(values), SHAPE)
     assert model.output_shape == (None, features)
+    names = ("Conv2D", "DepthwiseConv2D", "Dense")
+    assert sum(type(layer).__name__ in names for layer in model.layers) == kernels
+    known = {layer.name: layer for layer in model.layers}
+    assert ("stem_pool" in known) == (values.get("stem") == "imagenet")
+    patches = known.get("patch_projection")
+    if patches:
+        assert patches.kernel_size == (values.get("patch_size", 1),) * 2
+        assert patches.trainable is not values.get("frozen_patch_projection", False)
 
 
 def test_backbone_from_a_file_keeps_its_weights(tmp_path):
