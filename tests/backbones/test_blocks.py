@@ -91,3 +91,19 @@ def test_batch_norms_keep_nine_tenths_and_add_a_hundred_thousandth_as_pytorchs(c
     assert {(norm.momentum, norm.epsilon) for norm in norms} == {(0.9, 1e-5)}
     assert len(norms) == len(convolutions)
     assert not any(layer.use_bias for layer in convolutions)
+
+
+def test_stem_for_large_images_is_seven_wide_and_keeps_the_greatest_of_three_by_three():
+    keras.utils.set_random_seed(0)
+    model = resnet(18, "imagenet", 2, (13, 13, 1), (1,))
+    randomize_norms(model)
+    stem = model.get_layer("stem")
+    assert (stem.kernel_size, stem.strides) == ((7, 7), (2, 2))
+    both = [model.get_layer(name).output for name in ("stem_relu", "stem_pool")]
+    images = np.random.default_rng(0).normal(size=(2, 13, 13, 1)).astype(np.float32)
+    before, after = map(np.asarray, keras.Model(model.input, both)(images))
+    assert before.shape == (2, 7, 7, 2) and after.shape == (2, 4, 4, 2)
+    for row, column in np.ndindex(4, 4):
+        rows, columns = (slice(max(0, 2 * i - 1), 2 * i + 2) for i in (row, column))
+        expected = before[:, rows, columns].max(axis=(1, 2))
+        np.testing.assert_array_equal(after[:, row, column], expected)
