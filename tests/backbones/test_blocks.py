@@ -93,6 +93,15 @@ def test_batch_norms_keep_nine_tenths_and_add_a_hundred_thousandth_as_pytorchs(c
     assert not any(layer.use_bias for layer in convolutions)
 
 
+@pytest.mark.parametrize("case", ["basic", "cifar", "inverted"])
+def test_features_are_means_over_the_last_map(case):
+    model = BLOCKS[case][0]()
+    maps, features = keras.Model(model.input, [model.layers[-1].input, model.output])(
+        np.random.default_rng(0).normal(size=(2, *model.input_shape[1:])).astype(np.float32)
+    )
+    np.testing.assert_allclose(features, np.mean(maps, axis=(1, 2)), rtol=1e-5, atol=1e-6)
+
+
 def test_stem_for_large_images_is_seven_wide_and_keeps_the_greatest_of_three_by_three():
     keras.utils.set_random_seed(0)
     model = resnet(18, "imagenet", 2, (13, 13, 1), (1,))
