@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import tfcq
 from tfcq import build, train
@@ -13,6 +14,7 @@ from tfcq.nn.activation_ranges import mark_trained
 from tfcq.nn.quantizable import quantizable
 from tfcq.pretraining.pretrainer import Pretrainer
 from tfcq.run_folder import RunFolder
+from tfcq.training import determinism, distribution
 from tfcq.training.checkpoints import RunCheckpoints
 
 # 100 images make three steps an epoch: three whole epochs and one of a step.
@@ -27,7 +29,7 @@ SETTINGS = {
 def run(request, tmp_path, monkeypatch):
     """A run whose steps are left out, started anew or after an epoch; with what it asked for."""
     recipe, done = request.param
-    asked = {"views": [], "fit": []}
+    asked = {"views": [], "fit": [], "execution": []}
 
     def view_batches(split, *arguments, **further):
         asked["views"].append((split.size, *arguments, further))
@@ -35,11 +37,22 @@ def run(request, tmp_path, monkeypatch):
     def fit(self, views, **arguments):
         length = arguments["initial_epoch"], arguments["epochs"], arguments["steps_per_epoch"]
         asked["fit"].append(length)
+        # Last, so that a checkpoint never knows of an epoch that the history does not.
+        assert isinstance(arguments["callbacks"][-1], RunCheckpoints)
 
+    def strategy_named(name):
+        asked["execution"].append(name)
+        return tf.distribute.get_strategy()
+
+    note = asked["execution"].append
+    monkeypatch.setattr(distribution, "strategy_named", strategy_named)
+    monkeypatch.setattr(determinism, "make_deterministic", lambda: note("deterministic"))
     monkeypatch.setattr(pipeline, "view_batches", view_batches)
     monkeypatch.setattr(Pretrainer, "fit", fit)
     monkeypatch.setattr(RunCheckpoints, "restore", lambda self: done)
-    config, folder = config_from_flat({**SETTINGS, "recipe": recipe}), RunFolder(tmp_path)
+    execution = {"deterministic": done > 0, "strategy": "mirrored" if done else "single"}
+    config = config_from_flat({**SETTINGS, **execution, "recipe": recipe})
+    folder = RunFolder(tmp_path)
     train.train(config, folder)
     return config, folder, done, asked
 
@@ -47,6 +60,7 @@ def run(request, tmp_path, monkeypatch):
 def test_run_trains_its_epochs_on_its_views_and_saves_its_backbone(run):
     config, folder, done, asked = run
     assert asked["fit"] == [(done, 3, 3), (3, 4, 1)]
+    assert asked["execution"] == (["deterministic", "mirrored"] if done else ["single"])
     recipe, quantized = build.augmentation(config, (6, 6, 1)), config.method.recipe == "cq_quant"
     assert recipe.crop_area == (0.5, 1)
     views = (0,) if quantized else (1, 2)

@@ -107,7 +107,9 @@ def test_grayscale_gives_equal_channels_of_the_luma():
 
 @pytest.mark.parametrize("size", [4, 12, 31])
 def test_crops_equal_resizing_each_slice_on_its_own(size):
-    images, draws = images_of(16, 20, 14, 3), draws_of(16)
+    images, draws = images_of(32, 20, 14, 3), draws_of(32)
+    # Just under 1 is the last place, not one beyond it.
+    draws[16:, 2:4] = np.nextafter(np.float32(1), 0)
     crops = dataclasses.replace(NOTHING, crop_area=(0.2, 1.0), crop_aspect=(3 / 4, 4 / 3))
     views = crops.augment(images, draws, size)
     for image, draw, view in zip(images, draws, views, strict=True):
@@ -115,7 +117,7 @@ def test_crops_equal_resizing_each_slice_on_its_own(size):
         aspect = math.exp(math.log(3 / 4) + draw[1] * (math.log(4 / 3) - math.log(3 / 4)))
         height = min(round(math.sqrt(area / aspect)), 20)
         width = min(round(math.sqrt(area * aspect)), 14)
-        top, left = int(draw[2] * (21 - height)), int(draw[3] * (15 - width))
+        top, left = int(float(draw[2]) * (21 - height)), int(float(draw[3]) * (15 - width))
         piece = image[top : top + height, left : left + width]
         expected = tf.image.resize(piece, [size, size], antialias=True)
         np.testing.assert_allclose(view, expected, atol=5e-6)
