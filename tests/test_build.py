@@ -79,6 +79,12 @@ def test_every_setting_of_the_method_reaches_the_pretrainer():
     assert framework.projector.output_shape == (None, 4)
     assert framework.projector.get_layer("projector_dense1").units == 6
     assert framework.predictor.get_layer("predictor_dense1").units == 2
+    moving = model.momentum_network
+    assert [id(network) for network in model.networks] == [
+        id(network)
+        for network in (model.backbone, framework.projector, framework.predictor,
+                        moving.backbone, moving.projector)
+    ]  # fmt: skip
 
     simclr = {
         "framework": "simclr", "temperature": 0.3, "weight_bits": "3", "activation_bits": "5-6",
@@ -90,6 +96,7 @@ def test_every_setting_of_the_method_reaches_the_pretrainer():
     assert model.bit_schedule.weight_choices == (3,)
     assert model.bit_schedule.activation_choices == (5, 6)
     assert model.figures.correlated and not model.shuffle_keys
+    assert len(model.networks) == 2
     weights = quantizers_of(model.backbone, "weight_quantizer").values()
     assert {type(one) for one in weights} == {WEIGHT_QUANTIZERS["lsq"]}
     for network in model.networks:
