@@ -216,8 +216,10 @@ def test_names_that_settings_know_are_those_of_the_code():
     from tfcq import evaluation_settings, opened_subject, settings
     from tfcq.backbones import cifar_resnet, resnet
     from tfcq.evaluation import classifier
+    from tfcq.nn import policies
     from tfcq.post_training import plan, ranges, weights
     from tfcq.pretraining import byol, frameworks, pretrainer
+    from tfcq.quantization import ops
     from tfcq.training import distribution, optimizers, schedules
 
     assert set(settings.STEMS) == set(resnet.STEMS)
@@ -231,7 +233,9 @@ def test_names_that_settings_know_are_those_of_the_code():
     assert set(evaluation_settings.PROTOCOLS) == set(evaluation_settings.USED_BY)
     assert set(evaluation_settings.CALIBRATIONS) == set(ranges.RANGES)
     assert set(evaluation_settings.WEIGHT_SCALES) == set(weights.WEIGHT_SCALES)
-    assert set(evaluation_settings.ROUNDINGS) == set(plan.ROUNDINGS)
+    assert {"nearest", *evaluation_settings.LEARNED_ROUNDINGS} == set(plan.ROUNDINGS)
+    assert evaluation_settings.CALIBRATION_PASSES == plan.PASSES
+    assert policies.ROUNDINGS == ops.ROUNDINGS
     assert opened_subject.CLASSIFIER == classifier.CLASSIFIER
 
 

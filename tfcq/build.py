@@ -166,8 +166,8 @@ def _policy_for(config: Config, network: keras.Model) -> Policy | None:
     """Returns how a backbone becomes quantizable; None for one that is so already."""
     if not isinstance(network, QuantizableModel):
         return policy(config)
-    for name in ("policy", "layer_bits", "weight_quantizer", "activation_quantizer"):
-        if getattr(config.network, name) is not None:
+    for name in ("policy", "layer_bits", "weight_quantizer", "activation_quantizer", "rounding"):
+        if getattr(config.network, name) != getattr(type(config.network)(), name):
             raise UserError(
                 f"--{name} has no effect here: {config.network.backbone} holds a model that is "
                 "quantizable already, with quantizers of its own; leave it out."
@@ -196,7 +196,8 @@ def policy(config: Config) -> Policy:
     """
     network, recipe = config.network, recipe_named(config.method.recipe)
     chosen = recipe.policy_for(network.policy).with_layer_bits(network.layer_bits)
-    return chosen.with_quantizers(network.weight_quantizer, network.activation_quantizer)
+    chosen = chosen.with_quantizers(network.weight_quantizer, network.activation_quantizer)
+    return dataclasses.replace(chosen, rounding=network.rounding)
 
 
 def optimizer(settings: OptimizationSettings, steps: int) -> keras.optimizers.Optimizer:

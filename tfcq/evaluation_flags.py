@@ -11,6 +11,7 @@ from tfcq.errors import UserError, unknown_choice
 from tfcq.evaluation_settings import (
     GROUPS,
     KEPT,
+    LEARNED_ROUNDINGS,
     QAT_QUANTIZERS,
     STARTS,
     USED_BY,
@@ -133,7 +134,9 @@ def _check_milestones(protocol: str, settings: OptimizationSettings) -> None:
 def _check_used(config: EvaluationConfig, given: set[str]) -> None:
     protocols = config.protocols()
     used = {name for protocol in protocols for name in USED_BY[protocol]}
-    learned = config.post_training.rounding != "nearest"
+    learned = config.post_training.rounding in LEARNED_ROUNDINGS
+    if config.quantizer_rounding is not None:
+        used.add("rounding")
     if learned and any("rounding" in USED_BY[protocol] for protocol in protocols):
         used.add("seed")
     if config.measurement.from_scratch:
@@ -164,8 +167,9 @@ def _check_steps(config: EvaluationConfig, given: set[str]) -> None:
             f"--{steps[0]} has no effect here: --bits={config.measurement.bits} quantizes nothing; "
             "allowed with bit-widths such as 4w4a."
         )
-    if "rounding_iterations" in given and config.post_training.rounding == "nearest":
+    rounding = config.post_training.rounding
+    if "rounding_iterations" in given and rounding not in LEARNED_ROUNDINGS:
         raise UserError(
-            "--rounding_iterations has no effect here: --rounding=nearest learns nothing; allowed "
-            "with --rounding=adaround or block."
+            f"--rounding_iterations has no effect here: --rounding={rounding or 'nearest'} learns "
+            "nothing; allowed with --rounding=adaround or block."
         )

@@ -7,7 +7,7 @@ import dataclasses
 
 from tfcq.config import CALIBRATION_IMAGES
 from tfcq.errors import UserError, unknown_choice
-from tfcq.nn.policies import POLICIES
+from tfcq.nn.policies import POLICIES, ROUNDINGS
 from tfcq.protocol_presets import PRESETS
 from tfcq.settings import LEARNING_RATE_SCHEDULES, OPTIMIZERS, OptimizationSettings, setting
 
@@ -24,9 +24,11 @@ KEPT = ".keras"
 FEATURES = ("cached", "augmented")
 # The keys of `tfcq.post_training.ranges.RANGES`.
 CALIBRATIONS = ("minmax", "moving_average", "percentile", "mse", "entropy")
+# `tfcq.post_training.plan.PASSES`.
+CALIBRATION_PASSES = ("float", "quantized")
 # The keys of `tfcq.post_training.weights.WEIGHT_SCALES` and `tfcq.post_training.plan.ROUNDINGS`.
 WEIGHT_SCALES = ("max", "mse")
-ROUNDINGS = ("nearest", "adaround", "block")
+LEARNED_ROUNDINGS = ("adaround", "block")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +78,12 @@ class CalibrationSettings:
     """How activation ranges are found."""
 
     calibration: str = setting("minmax", "how a range follows from activations", CALIBRATIONS)
+    calibration_pass: str | None = setting(
+        None,
+        "record activations in a float pass, or in one quantized as scored; default as the network "
+        "was trained",
+        CALIBRATION_PASSES,
+    )
     calibration_images: int | None = setting(
         None, f"training images that set the ranges; default {CALIBRATION_IMAGES:,} or all"
     )
@@ -93,7 +101,12 @@ class PostTrainingSettings:
         False, "give each layer weight bits of its own, in the size that --bits takes"
     )
     weight_scales: str = setting("max", "weight scales by largest weight or error", WEIGHT_SCALES)
-    rounding: str = setting("nearest", "of weights: learned by layer or block", ROUNDINGS)
+    rounding: str | None = setting(
+        None,
+        "how quantizers round, or that of weights is learned: by layer (adaround) or block; "
+        "default as trained",
+        (*ROUNDINGS, *LEARNED_ROUNDINGS),
+    )
     rounding_iterations: int = setting(10_000, "steps of learned rounding for each layer or block")
     reestimate_batch_norm: bool = setting(
         False, "give batch norms the statistics of the quantized network"
@@ -194,6 +207,12 @@ class EvaluationConfig:
             if names.count(name) > 1:
                 raise UserError(f"Protocol {name!r} stands twice; name it once.")
         return names
+
+    @property
+    def quantizer_rounding(self) -> str | None:
+        """How quantizers round; None for the way they were made."""
+        rounding = self.post_training.rounding
+        return None if rounding in LEARNED_ROUNDINGS else rounding
 
     def optimization(self, protocol: str) -> OptimizationSettings:
         """Returns how a protocol trains: what was given, then its preset's.

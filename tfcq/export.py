@@ -63,6 +63,11 @@ def main(command: command_line.Command) -> int:
     # Its folder is a run's usual place here, not its only one.
     given = command.given - {"output_dir"}
     config = config_from_flags({**defaults(), **values, **fixed}, given)
+    if config.quantizer_rounding not in (None, "nearest"):
+        raise UserError(
+            f"--rounding={config.quantizer_rounding} cannot be exported; allowed: nearest, as "
+            "LiteRT rounds, adaround or block."
+        )
     check_subject(config)
     command_line.quiet_start_up(verbosity)
     agreement = export(config)
@@ -96,14 +101,13 @@ def export(config: EvaluationConfig) -> float:
     from tfcq.deployment.check import compare, median_seconds
     from tfcq.deployment.runtime import LiteModel, runtime_version
     from tfcq.deployment.tflite import float_tflite, int8_tflite
-    from tfcq.evaluation.calibration import calibrate
     from tfcq.evaluation.features import FeatureExtractor
     from tfcq.evaluation.linear import fit_linear_probe
     from tfcq.evaluation.records import data_fingerprint
     from tfcq.files import whole_file, write_text
     from tfcq.measurement import post_training_plan
     from tfcq.opened_subject import open_subject
-    from tfcq.post_training.plan import PostTraining, check_plan
+    from tfcq.post_training.plan import Plan, PostTraining, check_plan
     from tfcq.quantization.bitwidths import FLOAT, parse_bit_width
 
     chosen, bits = config.calibration, parse_bit_width(EVALUATED)
@@ -126,7 +130,8 @@ def export(config: EvaluationConfig) -> float:
     _check_earlier(folder / FIGURES, about)
     plan = post_training_plan(config)
     check_plan(subject.model, plan)
-    quantized = PostTraining(subject.model, calibration, plan).at(bits)
+    post_training = PostTraining(subject.model, calibration, plan)
+    quantized = post_training.at(bits)
     files = {"int8": int8_tflite(quantized, calibration), "float": float_tflite(subject.model)}
     lite = {name: LiteModel(content) for name, content in files.items()}
 
@@ -148,8 +153,8 @@ def export(config: EvaluationConfig) -> float:
     pairs = [("int8", "simulation"), ("int8", "float"), ("simulation", "float")]
     own = _as_trained(config)
     if own is not None:
-        calibrate(own.model, calibration)
-        outputs["simulation_as_trained"] = FeatureExtractor(own.model)(images, bits)
+        trained = PostTraining(own.model, calibration, Plan()).at(bits)
+        outputs["simulation_as_trained"] = FeatureExtractor(trained)(images, bits)
         pairs.insert(2, ("int8", "simulation_as_trained"))
     comparisons = {
         f"{a}_against_{b}": dataclasses.asdict(compare(outputs[a], outputs[b], scores))
@@ -171,6 +176,7 @@ def export(config: EvaluationConfig) -> float:
     agreement = comparisons["int8_against_simulation"]["agreement"]
     figures = {
         **about,
+        "ranges": post_training.ranges[bits],
         "agreement": agreement,
         **comparisons,
         "top1": top1,

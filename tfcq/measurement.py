@@ -19,7 +19,12 @@ from tfcq.evaluation.knn import knn_scores
 from tfcq.evaluation.linear import fit_linear_probe
 from tfcq.evaluation.sweep import Scorer, by_scores, sweep
 from tfcq.evaluation.task import Quantized, Task
-from tfcq.evaluation_settings import USED_BY, EvaluationConfig
+from tfcq.evaluation_settings import (
+    LEARNED_ROUNDINGS,
+    USED_BY,
+    CalibrationSettings,
+    EvaluationConfig,
+)
 from tfcq.files import whole_file
 from tfcq.nn.quantizable import QuantizableModel
 from tfcq.post_training.plan import Plan, PostTraining, calibrator, check_plan
@@ -83,13 +88,16 @@ def measure(
 
 
 def _told(protocol: str, result: Accuracy, task: Task) -> Accuracy:
-    """Prints an accuracy; returns it with the weight bits that were chosen for single layers."""
+    """Prints an accuracy; returns it with what was chosen after training."""
     print(f"{protocol:>10} {result.bits:>6}  top-1 {100 * result.top1:.1f}", flush=True)
-    mixed = task.weight_bits(parse_bit_width(result.bits))
-    if mixed is None or "mixed_precision" not in USED_BY[protocol]:
+    if "mixed_precision" not in USED_BY[protocol]:
+        # Trained at its bit-width: nothing is chosen after training.
         return result
-    print(f"{'':>10} weight bits: {', '.join(f'{n} {b}' for n, b in mixed.items())}", flush=True)
-    return dataclasses.replace(result, weight_bits=mixed)
+    chosen = task.chosen(parse_bit_width(result.bits))
+    if mixed := chosen.get("weight_bits"):
+        layers = ", ".join(f"{name} {bits}" for name, bits in mixed.items())
+        print(f"{'':>10} weight bits: {layers}", flush=True)
+    return dataclasses.replace(result, **chosen)
 
 
 def task_of(
@@ -140,11 +148,11 @@ def task_of(
         image_size=size,
         augmentation=subject.augmentation(size, channels),
         bit_widths=parse_bit_widths(config.measurement.bits),
-        calibrator=lambda model: calibrator(model, calibration, plan.calibration),
+        calibrator=lambda model: calibrator(model, calibration, plan),
         seed=config.measurement.seed,
         curve_images=config.measurement.curve_images,
         post_training=post_training,
-        weight_bits=lambda bits: made[-1].weight_bits.get(bits) if made else None,
+        chosen=lambda bits: made[-1].chosen(bits) if made else {},
     )
 
 
@@ -156,8 +164,18 @@ def post_training_plan(config: EvaluationConfig) -> Plan:
     """
     steps = dataclasses.asdict(config.post_training)
     iterations = steps.pop("rounding_iterations")
+    if steps["rounding"] not in LEARNED_ROUNDINGS:
+        # That of the quantizers themselves, see `open_subject`.
+        steps["rounding"] = "nearest"
     learning = RoundingSettings(iterations=iterations, seed=config.measurement.seed)
-    return Plan(calibration=config.calibration.calibration, learning=learning, **steps)
+    return Plan(
+        calibration=config.calibration.calibration,
+        calibration_pass=config.calibration.calibration_pass,
+        # Ranges that were asked for in another way than usual are recorded anew.
+        keep_ranges=config.calibration == CalibrationSettings(),
+        learning=learning,
+        **steps,
+    )
 
 
 def stem_of(config: EvaluationConfig, protocol: str) -> str:

@@ -4,7 +4,7 @@ import dataclasses
 import pathlib
 from typing import TYPE_CHECKING
 
-from tfcq.backbones.names import APPLICATION
+from tfcq.backbones.names import APPLICATION, FILE
 from tfcq.data.names import DIGITS, FOLDER_PREFIX, check_dataset_name
 from tfcq.errors import UserError
 from tfcq.evaluation_settings import STARTS, EvaluationConfig, SubjectSettings
@@ -97,18 +97,23 @@ def _run(config: EvaluationConfig) -> Subject:
 
     folder = RunFolder(config.subject.run_dir)
     run = folder.load()
-    name = config.subject.policy
-    policy = _policy(name, config.subject) if name else build.policy(run)
+    name, rounding = config.subject.policy, config.quantizer_rounding
+    if rounding and not name and run.network.backbone.startswith(f"{FILE}:"):
+        raise UserError(
+            f"--policy is missing; --rounding={rounding} needs one, since the quantizers of "
+            f"{run.network.backbone} may be its own; such as --policy=paper."
+        )
+    policy = _rounded(_policy(name, config.subject) if name else build.policy(run), rounding)
     method = run.method
     return Subject(
-        model=build.trained_backbone(folder, policy if name else None),
+        model=build.trained_backbone(folder, policy if name or rounding else None),
         policy=policy,
         data=_data(config, run.data),
         results=folder.evaluation,
         title=f"{method.framework}, recipe {method.recipe}",
         name=f"{method.framework}, {method.recipe}",
-        policy_name=_named(name or "as trained", config.subject),
-        has_own_policy=name is None,
+        policy_name=_named(name or "as trained", config),
+        has_own_policy=name is None and rounding is None,
         views=run,
     )
 
@@ -118,9 +123,19 @@ def _policy(name: str, subject: SubjectSettings) -> Policy:
     return dataclasses.replace(policy, per_channel=False) if subject.per_tensor else policy
 
 
-def _named(policy: str, subject: SubjectSettings) -> str:
-    per_tensor = "per tensor" if subject.per_tensor else None
-    return ", ".join(part for part in (policy, per_tensor, subject.layer_bits) if part)
+def _rounded(policy: Policy, rounding: str | None) -> Policy:
+    return policy if rounding is None else dataclasses.replace(policy, rounding=rounding)
+
+
+def _named(policy: str, config: EvaluationConfig) -> str:
+    subject, rounding = config.subject, config.quantizer_rounding
+    parts = (
+        policy,
+        "per tensor" if subject.per_tensor else None,
+        subject.layer_bits,
+        f"rounding {rounding}" if rounding else None,
+    )
+    return ", ".join(part for part in parts if part)
 
 
 def _model(config: EvaluationConfig) -> Subject:
@@ -139,11 +154,17 @@ def _model(config: EvaluationConfig) -> Subject:
         model = application(name, shape, subject.weights, classifier)
     else:
         model = load(subject.model)
-    policy = _policy(subject.policy or "paper", subject)
+    rounding = config.quantizer_rounding
+    policy = _rounded(_policy(subject.policy or "paper", subject), rounding)
     _check_form(model, subject.model, adds_layers=config.protocols() != ("classifier",))
     own = isinstance(model, QuantizableModel) and subject.policy is None
+    if own and rounding:
+        raise UserError(
+            f"--policy is missing; --rounding={rounding} needs one, since the quantizers of "
+            f"{subject.model} are its own; such as --policy=paper."
+        )
     policy = policy_beside_classifier(model, policy)
-    policy_name = _named("the model's own" if own else policy.name, subject)
+    policy_name = _named("the model's own" if own else policy.name, config)
     if not isinstance(model, QuantizableModel):
         model = quantizable(model, policy)
     elif not own:

@@ -176,14 +176,15 @@ def _embeddings(
 def _embedding(name: str, folder: RunFolder, bits: Sequence[BitWidth], images: int) -> "Embedding":
     from tfcq import build, evaluation_data
     from tfcq.data.image_stream import as_array
-    from tfcq.evaluation.calibration import calibrate
-    from tfcq.evaluation.features import FeatureExtractor
+    from tfcq.evaluation.features import QuantizedFeatures
+    from tfcq.post_training.plan import Plan, PostTraining
     from tfcq.reporting.embedding import Embedding, tsne
 
     backbone = build.trained_backbone(folder)
     split, data = evaluation_data.labelled_images(folder.load().data, backbone)
-    calibrate(backbone, as_array(data.train_images[:CALIBRATION_IMAGES]))
-    features, shown = FeatureExtractor(backbone), data.test_images[:images]
+    calibration = as_array(data.train_images[:CALIBRATION_IMAGES])
+    features = QuantizedFeatures(PostTraining(backbone, calibration, Plan()).at)
+    shown = data.test_images[:images]
     points = {}
     for bit_width in bits:
         points[str(bit_width)] = tsne(features(shown, bit_width), TSNE_SEED)

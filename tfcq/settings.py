@@ -7,7 +7,12 @@ import dataclasses
 from typing import Any
 
 from tfcq.backbones.names import BACKBONE_HELP
-from tfcq.nn.policies import ACTIVATION_QUANTIZER_NAMES, POLICIES, WEIGHT_QUANTIZER_NAMES
+from tfcq.nn.policies import (
+    ACTIVATION_QUANTIZER_NAMES,
+    POLICIES,
+    ROUNDINGS,
+    WEIGHT_QUANTIZER_NAMES,
+)
 from tfcq.pretraining.framework_settings import (
     FRAMEWORK_SETTINGS,
     MOMENTUM_SCHEDULES,
@@ -88,11 +93,12 @@ class NetworkSettings:
         None, "bits of single layers by name or pattern, such as stem:8w8a,stage4_*:4w4a"
     )
     weight_quantizer: str | None = setting(
-        None, "how weights are rounded; default the policy's", WEIGHT_QUANTIZER_NAMES
+        None, "how weights are quantized; default the policy's", WEIGHT_QUANTIZER_NAMES
     )
     activation_quantizer: str | None = setting(
-        None, "how activations are rounded; default the policy's", ACTIVATION_QUANTIZER_NAMES
+        None, "how activations are quantized; default the policy's", ACTIVATION_QUANTIZER_NAMES
     )
+    rounding: str = setting("nearest", "how quantizers round; floor: Eq. 9 as printed", ROUNDINGS)
 
 
 @dataclasses.dataclass(frozen=True)

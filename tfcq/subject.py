@@ -76,6 +76,7 @@ class Subject:
             "policy": self.policy_name,
             "calibration": {
                 "method": config.calibration.calibration,
+                "pass": config.calibration.calibration_pass or "as trained",
                 "images": calibration_images,
                 "seed": config.calibration.calibration_seed,
             },

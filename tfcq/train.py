@@ -62,6 +62,7 @@ def train(config: Config, folder: RunFolder) -> None:
     from tfcq.data.pipeline import labelled_arrays, steps_per_epoch, view_batches
     from tfcq.evaluation.calibration import calibrate
     from tfcq.files import whole_file
+    from tfcq.nn.activation_ranges import is_trained_quantized
     from tfcq.training.checkpoints import RunCheckpoints
     from tfcq.training.determinism import make_deterministic
     from tfcq.training.distribution import check_batch_size, strategy_named
@@ -123,8 +124,9 @@ def train(config: Config, folder: RunFolder) -> None:
                 verbose=0,
                 callbacks=callbacks,
             )
-    images, _ = labelled_arrays(split, shape[0], min(split.size, CALIBRATION_IMAGES))
-    calibrate(pretrainer.backbone, images)
+    if not is_trained_quantized(pretrainer.backbone):
+        images, _ = labelled_arrays(split, shape[0], min(split.size, CALIBRATION_IMAGES))
+        calibrate(pretrainer.backbone, images)
     with whole_file(folder.backbone) as temporary:
         pretrainer.backbone.save(temporary)
     print(f"Backbone: {folder.backbone}")

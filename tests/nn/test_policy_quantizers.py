@@ -12,6 +12,7 @@ from tfcq.nn.placement import place, read_graph
 from tfcq.nn.policies import (
     ACTIVATION_QUANTIZER_NAMES,
     POLICIES,
+    ROUNDINGS,
     UNIFORM,
     WEIGHT_QUANTIZER_NAMES,
     Policy,
@@ -55,24 +56,22 @@ def test_policy_chooses_the_kinds(model, weight, activation):
     assert kinds == [WEIGHT_QUANTIZERS[weight], ACTIVATION_QUANTIZERS[activation]]
 
 
-def test_contrastive_quant_is_linear_with_floor_at_the_bits_of_the_pass(model):
+def test_contrastive_quant_is_linear_to_the_nearest_at_the_bits_of_the_pass(model):
     policy = POLICIES["contrastive_quant"]
     kinds = LinearWeightQuantizer, LinearActivationQuantizer
     quantizers = chosen(quantizable(model, "contrastive_quant"))
     for quantizer, kind in zip(quantizers, kinds, strict=True):
         assert type(quantizer) is kind
-        assert quantizer.get_config() == {"bits": None, "rounding": "floor"}
+        assert quantizer.get_config() == {"bits": None, "rounding": "nearest"}
     graph = read_graph(keras.Model(model.inputs, model.outputs).get_config())
     assert place(graph, policy) == place(graph, UNIFORM)
 
 
-def test_rounding_is_the_kinds_own_unless_the_policy_names_one(model):
-    mixed = Policy("mixed", activation_quantizer="linear")
+@pytest.mark.parametrize("rounding", ROUNDINGS)
+def test_rounding_is_the_policys_for_weights_and_activations(model, rounding):
+    mixed = Policy("mixed", activation_quantizer="linear", rounding=rounding)
     weights, activations = chosen(quantizable(model, mixed))
-    assert (weights.rounding, activations.rounding) == ("nearest", "floor")
-    mixed = dataclasses.replace(mixed, rounding="nearest")
-    weights, activations = chosen(quantizable(model, mixed))
-    assert (weights.rounding, activations.rounding) == ("nearest", "nearest")
+    assert (weights.rounding, activations.rounding) == (rounding, rounding)
 
 
 def test_options_reach_the_kinds_that_take_them(model):
@@ -109,12 +108,12 @@ def test_default_policy_has_the_default_quantizers(model):
         (
             {"weight_quantizer": "dorefa", "detach_scale": True},
             "Policy 'odd' sets detach_scale=True, which weight_quantizer 'dorefa' cannot use; "
-            "allowed with minmax. Leave it at False, or take 'minmax'.",
+            "allowed with minmax, asymmetric. Leave it at False, or take 'minmax'.",
         ),
         (
             {"activation_quantizer": "pact", "rounding": "floor"},
             "Policy 'odd' sets rounding='floor', which activation_quantizer 'pact' cannot use; "
-            "allowed with minmax, linear. Leave it at None, or take 'minmax'.",
+            "allowed with minmax, linear. Leave it at 'nearest', or take 'minmax'.",
         ),
     ],
 )
@@ -138,7 +137,7 @@ def test_pact_for_weights_is_refused_with_the_nearest():
         dataclasses.replace(UNIFORM, weight_quantizer="pact")
     assert str(caught.value) == (
         "Weight quantizer 'pact' cannot be used: PACT quantizes activations; allowed for weights: "
-        "dorefa, linear, lsq, minmax. The nearest is 'dorefa'."
+        "asymmetric, dorefa, linear, lsq, minmax. The nearest is 'dorefa'."
     )
 
 

@@ -43,8 +43,7 @@ def fold(model: keras.Model, kernel_of: KernelOf = float_kernel) -> keras.Model:
     Raises:
         UserError: on a model that is not functional, has several inputs or holds another model.
     """
-    nodes = _graph(model)
-    norms = _foldable_norms(model, nodes)
+    norms = folded_norms(model)
     dropped = set(norms.values())
 
     def clone_layer(layer: Any) -> Any:
@@ -99,9 +98,16 @@ def _has_kernel(layer: Any) -> bool:
     return type(layer) in QUANTIZED_COUNTERPARTS or type(layer) in FLOAT_COUNTERPARTS
 
 
-def _foldable_norms(model: keras.Model, nodes: dict[str, Node]) -> dict[str, str]:
-    """Returns the batch norm to fold into each layer, by that layer's name."""
-    norms = {}
+def folded_norms(model: keras.Model) -> dict[str, str]:
+    """Returns the batch norm that `fold` makes part of each layer, by that layer's name.
+
+    Args:
+        model: as for `fold`.
+
+    Raises:
+        UserError: as `fold` does.
+    """
+    nodes, norms = _graph(model), {}
     for norm in model.layers:
         if not isinstance(norm, keras.layers.BatchNormalization):
             continue

@@ -1,11 +1,19 @@
 """The range of every activation that an integer model stores."""
 
+import functools
+from collections.abc import Callable
+
 import keras
 import numpy as np
+import tensorflow as tf
 
+from tfcq.deployment.fold import folded_norms
 from tfcq.errors import UserError
 from tfcq.nn.activation_quantizer import ActivationQuantizer
+from tfcq.nn.activation_ranges import is_trained_quantized
 from tfcq.nn.placement import Node, read_graph
+from tfcq.nn.quantizable import QuantizableModel
+from tfcq.quantization.precision import Precision
 
 Range = tuple[float, float]
 # Their result is a subset of the input's values and zero: runtimes keep the input's scale.
@@ -26,7 +34,8 @@ def activation_ranges(
 
     A tensor behind which the quantizable model has an activation quantizer gets the range that
     was recorded there, that is, the one which was evaluated. The others (sums' operands, pooled
-    features) get the minimum and maximum over the images, and the images a fixed range. What a
+    features) get the minimum and maximum over the images, in the 8w8a pass where the model was
+    trained in quantized passes and else in the float one, and the images a fixed range. What a
     runtime computes inside another operation (the input of a ReLU) has none.
 
     Args:
@@ -53,7 +62,15 @@ def activation_ranges(
     ranges = _recorded(model, nodes)
     ranges[plain.layers[0].name] = image_range
     others = [name for name in nodes if name not in ranges and _stored(nodes, nodes[name])]
-    return {**ranges, **_observed(plain, others, images, batch_size)}
+    if is_trained_quantized(model):
+        norms = folded_norms(model)
+        outputs = [model.get_layer(norms.get(name, name)).output for name in others]
+        quantized = QuantizableModel(model.inputs[0], outputs)
+        probe = functools.partial(quantized, precision=Precision(8, 8))
+    else:
+        probe = keras.Model(plain.input, [plain.get_layer(name).output for name in others])
+    observed = _observed(probe, images, batch_size) if others else []
+    return {**ranges, **dict(zip(others, observed, strict=True))}
 
 
 def _recorded(model: keras.Model, nodes: dict[str, Node]) -> dict[str, Range]:
@@ -92,15 +109,11 @@ def _is_fused(node: Node) -> bool:
 
 
 def _observed(
-    plain: keras.Model, names: list[str], images: np.ndarray, batch_size: int
-) -> dict[str, Range]:
-    if not names:
-        return {}
-    probe = keras.Model(plain.input, [plain.get_layer(name).output for name in names])
-    lowest, highest = np.full(len(names), np.inf), np.full(len(names), -np.inf)
+    probe: Callable[..., list[tf.Tensor]], images: np.ndarray, batch_size: int
+) -> list[Range]:
+    seen = []
     for start in range(0, len(images), batch_size):
-        tensors = probe(images[start : start + batch_size], training=False)
-        tensors = tensors if isinstance(tensors, (list, tuple)) else [tensors]
-        lowest = np.minimum(lowest, [float(keras.ops.min(t)) for t in tensors])
-        highest = np.maximum(highest, [float(keras.ops.max(t)) for t in tensors])
-    return dict(zip(names, zip(lowest.tolist(), highest.tolist(), strict=True), strict=True))
+        tensors = keras.tree.flatten(probe(images[start : start + batch_size], training=False))
+        seen.append([(float(keras.ops.min(t)), float(keras.ops.max(t))) for t in tensors])
+    lowest, highest = np.moveaxis(np.array(seen).reshape(len(seen), -1, 2), 2, 0)
+    return list(zip(lowest.min(axis=0).tolist(), highest.max(axis=0).tolist(), strict=True))

@@ -39,6 +39,9 @@ class Accuracy:
             Flowers-102, Pets, Caltech-101 and Aircraft are reported, 0 to 1.
         curve: where something was trained at this bit-width, `{"epoch", "loss", "top1"}` of every
             epoch.
+        ranges: whose activation ranges were used: those of a `"float pass"` over the calibration
+            images, of a `"quantized pass"` at this bit-width, or those `"of its training"` that the
+            network was saved with; None where quantizers have no range.
         weight_bits: bits of each layer's weights, where post-training chose them.
     """
 
@@ -47,6 +50,7 @@ class Accuracy:
     top5: float
     mean_per_class: float
     curve: list[dict[str, float]] | None = None
+    ranges: str | None = None
     weight_bits: dict[str, int] | None = None
 
 

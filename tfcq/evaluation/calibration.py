@@ -1,4 +1,4 @@
-"""Records the activation ranges of a quantizable model on real images."""
+"""Records the activation ranges of a quantizable model on images."""
 
 from collections.abc import Callable
 
@@ -7,8 +7,11 @@ import numpy as np
 import tensorflow as tf
 
 from tfcq.errors import UserError
+from tfcq.nn.activation_quantizer import FLOAT_PASS
+from tfcq.nn.activation_ranges import is_trained_quantized
 from tfcq.nn.quantizable import QuantizableModel
-from tfcq.quantization.precision import RecordRanges
+from tfcq.quantization.bitwidths import FLOAT, BitWidth, parse_bit_width
+from tfcq.quantization.precision import Precision, RecordRanges, noise_seed
 
 
 class Calibrator:
@@ -28,11 +31,12 @@ class Calibrator:
         self._record = _recorder(model)
         self._shape = model.input_shape
 
-    def __call__(self, images: np.ndarray | tf.Tensor) -> None:
-        """Sets every range to the minimum and maximum seen in float passes over images.
+    def __call__(self, images: np.ndarray | tf.Tensor, bits: BitWidth = FLOAT) -> None:
+        """Sets every range to the minimum and maximum seen in passes over images.
 
         Args:
             images: float array [count, height, width, channels], at least one image.
+            bits: bit-width of the passes, in which each tensor is quantized over its own range.
 
         Raises:
             UserError: when there is no image, images are integers or of another shape than the
@@ -45,24 +49,43 @@ class Calibrator:
             raise UserError(
                 "Calibration received images with NaN or infinity; allowed: finite values."
             )
+        pair = tf.constant(FLOAT_PASS if bits.is_float else (bits.weights, bits.activations))
         for start in range(0, len(images), self.batch_size):
             batch = tf.convert_to_tensor(images[start : start + self.batch_size])
-            self._record(batch, tf.constant(start == 0))
+            self._record(batch, tf.constant(start), pair)
 
 
-def calibrate(model: keras.Model, images: np.ndarray | tf.Tensor, batch_size: int = 256) -> None:
-    """Sets every activation range to the minimum and maximum seen in float passes over images.
+def calibrate(
+    model: keras.Model,
+    images: np.ndarray | tf.Tensor,
+    batch_size: int = 256,
+    bits: str | None = None,
+) -> None:
+    """Sets every activation range to the minimum and maximum seen in passes over images.
+
+    `tfcq.calibrate(model, images)` records float passes (SSQL). A network that was trained with
+    each tensor quantized over its own range, as by Contrastive Quant's recipes, never saw those:
+    `tfcq.calibrate(model, images, bits="4w8a")` records passes quantized as it was trained.
 
     Args:
         model: a quantizable model.
         images: float array [count, height, width, channels], at least one image.
         batch_size: images per pass.
+        bits: bit-width of the passes, such as `"4w8a"`, or `"fp"`; None for float, which a network
+            trained in quantized passes alone refuses.
 
     Raises:
-        UserError: when the model is a float one, there is no image, images are integers or of
-            another shape than the model takes, or an image holds NaN or infinity.
+        UserError: when the model is a float one, or was trained in quantized passes and no bits
+            are given, there is no image, images are integers or of another shape than the model
+            takes, or an image holds NaN or infinity.
     """
-    Calibrator(model, batch_size)(images)
+    calibrator = Calibrator(model, batch_size)
+    if bits is None and is_trained_quantized(model):
+        raise UserError(
+            f"Model {model.name!r} was trained in quantized passes, and float ranges do not fit "
+            "it; pass the bit-width that it is to run at, such as bits='4w8a' (or bits='fp')."
+        )
+    calibrator(images, FLOAT if bits is None else parse_bit_width(bits))
 
 
 def check_float_images(images: np.ndarray | tf.Tensor, shape: tuple[int | None, ...]) -> None:
@@ -105,11 +128,16 @@ def check_quantizable(model: keras.Model) -> None:
         )
 
 
-def _recorder(model: keras.Model) -> Callable[[tf.Tensor, tf.Tensor], None]:
+def _recorder(model: keras.Model) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor], None]:
     @tf.function(reduce_retracing=True)
-    def record(images: tf.Tensor, first: tf.Tensor) -> None:
+    def record(images: tf.Tensor, start: tf.Tensor, bits: tf.Tensor) -> None:
         for reset in (True, False):
-            if first == reset:
-                model(images, precision=RecordRanges(reset), training=False)
+            if (start == 0) == reset:
+                if bits[0] == FLOAT_PASS[0]:
+                    model(images, precision=RecordRanges(reset), training=False)
+                else:
+                    watch, seed = RecordRanges(reset), noise_seed(start)
+                    quantized = Precision(bits[0], bits[1], "tensor", seed, watch=watch)
+                    model(images, precision=quantized, training=False)
 
     return record

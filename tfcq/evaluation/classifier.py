@@ -10,12 +10,13 @@ import tensorflow as tf
 from keras import layers
 
 from tfcq.errors import TrainingStopped
+from tfcq.nn.activation_ranges import mark_trained
 from tfcq.nn.copied_weights import give_weights
 from tfcq.nn.policies import INT8, Policy
 from tfcq.nn.quantizable import QuantizableModel
 from tfcq.quantization.bitwidths import BitWidth
 from tfcq.quantization.ops import NOT_FINITE
-from tfcq.quantization.precision import Precision
+from tfcq.quantization.precision import Precision, noise_seed
 
 CLASSIFIER = "classifier"
 
@@ -121,7 +122,8 @@ class SupervisedTrainer(keras.Model):
         """
         precision = None
         if not self.bits.is_float:
-            precision = Precision(self.bits.weights, self.bits.activations, self.ranges)
+            seed = noise_seed(self.optimizer.iterations)
+            precision = Precision(self.bits.weights, self.bits.activations, self.ranges, seed)
         training = training and not self.frozen
         return self.network(images, precision=precision, training=training)
 
@@ -177,6 +179,8 @@ def train_classifier(
     Raises:
         TrainingStopped: when the loss, weights or activations become NaN.
     """
+    if ranges == "tensor":
+        mark_trained(network, not bits.is_float)
     trainer = SupervisedTrainer(network, bits, ranges, frozen)
     trainer.compile(
         optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=False

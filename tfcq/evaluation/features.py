@@ -11,7 +11,7 @@ from tfcq.errors import UserError
 from tfcq.evaluation.calibration import check_quantizable
 from tfcq.nn.quantizable import QuantizableModel
 from tfcq.quantization.bitwidths import FLOAT, BitWidth
-from tfcq.quantization.precision import Precision
+from tfcq.quantization.precision import Precision, noise_seed
 
 _FLOAT_BITS = 0
 
@@ -32,17 +32,23 @@ class FeatureExtractor:
         self._bits = tf.Variable([_FLOAT_BITS, _FLOAT_BITS], dtype=tf.int32, trainable=False)
         shape = [None, *model.input_shape[1:]]
         self._compute = tf.function(
-            self._pass, input_signature=[tf.TensorSpec(shape, model.compute_dtype)]
+            self._pass,
+            input_signature=[
+                tf.TensorSpec(shape, model.compute_dtype),
+                tf.TensorSpec((), tf.int32),
+            ],
         )
 
-    def _pass(self, images: tf.Tensor) -> tf.Tensor:
+    def _pass(self, images: tf.Tensor, batch: tf.Tensor) -> tf.Tensor:
         self.traces += 1
         weight_bits, activation_bits = tf.unstack(self._bits.read_value())
         return tf.cond(
             weight_bits == _FLOAT_BITS,
             lambda: self.model(images, training=False),
             lambda: self.model(
-                images, precision=Precision(weight_bits, activation_bits), training=False
+                images,
+                precision=Precision(weight_bits, activation_bits, seed=noise_seed(batch)),
+                training=False,
             ),
         )
 
@@ -61,10 +67,10 @@ class FeatureExtractor:
         floats = (_FLOAT_BITS, _FLOAT_BITS)
         self._bits.assign(floats if bits.is_float else (bits.weights, bits.activations))
         batches = []
-        for batch in image_batches(images, self.batch_size):
+        for place, batch in enumerate(image_batches(images, self.batch_size)):
             if not np.all(np.isfinite(batch)):
                 raise UserError("Images hold NaN or infinity; allowed: finite values.")
-            batches.append(self._compute(batch).numpy())
+            batches.append(self._compute(batch, place).numpy())
         features = np.concatenate(batches)
         if not np.all(np.isfinite(features)):
             raise UserError(

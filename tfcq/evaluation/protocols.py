@@ -26,6 +26,7 @@ from tfcq.evaluation.label_subsets import label_subset
 from tfcq.evaluation.linear import fit_linear_probe, moments
 from tfcq.evaluation.sweep import Scorer
 from tfcq.evaluation.task import Task, Training
+from tfcq.nn.activation_ranges import takes_ranges
 from tfcq.nn.quantizable import QuantizableModel
 from tfcq.quantization.bitwidths import FLOAT, BitWidth
 
@@ -236,12 +237,15 @@ def _fit_network(
     unfreeze(network)
     logits, observe = FeatureExtractor(network), task.calibrator(network)
 
+    ranges = None
+
     def scores(count: int | None) -> np.ndarray:
+        nonlocal ranges
         if not bits.is_float:
-            observe()(bits)
+            ranges = observe()(bits)
         return logits(task.data.test_images[:count], bits)
 
-    return _fit(
+    found = _fit(
         task,
         training,
         network,
@@ -252,6 +256,7 @@ def _fit_network(
         images=split.size,
         curve_images=task.curve_images,
     )
+    return dataclasses.replace(found, ranges=ranges if takes_ranges(network) else None)
 
 
 def _fit(

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import keras
 
@@ -11,7 +12,8 @@ from tfcq.evaluation.accuracy import LabelledImages
 from tfcq.nn.quantizable import QuantizableModel
 from tfcq.quantization.bitwidths import BitWidth
 
-SetRanges = Callable[[BitWidth], None]
+# Sets a model's ranges for a bit-width and tells whose they are.
+SetRanges = Callable[[BitWidth], str]
 Quantized = Callable[[BitWidth], QuantizableModel]
 
 
@@ -46,8 +48,8 @@ class Task:
         seed: seed of subsets, order and augmentation.
         post_training: returns, for a trained model, a function from a bit-width to the model that
             is run at it; None where nothing but ranges changes between bit-widths.
-        weight_bits: returns, for a bit-width, the weight bits of each layer where post-training
-            chose them, else None.
+        chosen: returns, for a bit-width, what post-training chose for it, by the names of
+            `Accuracy`: whose activation ranges, and the weight bits of each layer.
         curve_images: how many test images, the first ones, score the epochs of a training of the
             whole network; None for all. Its last accuracy is always that of all.
     """
@@ -62,7 +64,7 @@ class Task:
     seed: int = 0
     post_training: Callable[[QuantizableModel], Quantized] | None = None
     curve_images: int | None = None
-    weight_bits: Callable[[BitWidth], Mapping[str, int] | None] = lambda bits: None
+    chosen: Callable[[BitWidth], Mapping[str, Any]] = lambda bits: {}
 
     def quantized(self, model: QuantizableModel) -> Quantized:
         """Returns a function from a bit-width to the model, quantized after training for it.

@@ -12,15 +12,22 @@ from tfcq.quantization.ops import NOT_FINITE
 from tfcq.quantization.precision import Observe, Precision, RecordRanges, check_pass
 from tfcq.quantization.quantizers import MinMaxActivationQuantizer
 
+# What `range_bits` holds beside the bits of a quantized pass.
+FLOAT_PASS = (0, 0)
+DRAWN_BITS = (-1, -1)
+
 
 @keras.saving.register_keras_serializable("tfcq")
 class ActivationQuantizer(keras.layers.Layer):
     """Identity in float passes; records or shows its input, or quantizes, when told to.
 
     The range is kept in two variables, `minimum` and `maximum` (float32, or float64 in a
-    float64 model), which start as the empty range. It is recorded for every kind of quantizer,
-    since deployment reads it; only kinds that take a range need it in quantized passes. A kind
-    that learns a scale adds a trainable weight, `step_size` or `clipping`.
+    float64 model), which start as the empty range. `range_bits` (int32 [2]) says whose range it
+    is: the weight and activation bits of the quantized passes that recorded it, zeros for float
+    passes, or -1 where training quantized each tensor over its own range and nothing was recorded
+    since. It is recorded for every kind of quantizer, since deployment reads it; only kinds that
+    take a range need it in quantized passes. A kind that learns a scale adds a trainable weight,
+    `step_size` or `clipping`.
 
     Args:
         quantizer: quantizer of the activations; asymmetric per tensor by default.
@@ -43,6 +50,17 @@ class ActivationQuantizer(keras.layers.Layer):
         self.minimum = self._end_of_range("minimum", np.inf)
         self.maximum = self._end_of_range("maximum", -np.inf)
         self.learned_scale = self.quantizer.build(self, input_shape)
+        # Last, since files of before it have none.
+        self.range_bits = keras.Variable(
+            initializer="zeros",
+            shape=(2,),
+            dtype="int32",
+            trainable=False,
+            autocast=False,
+            synchronization="on_read",
+            aggregation="only_first_replica",
+            name="range_bits",
+        )
 
     def _end_of_range(self, name: str, empty: float) -> keras.Variable:
         # Each replica keeps the range of its own passes, as it keeps its batch statistics.
@@ -69,14 +87,10 @@ class ActivationQuantizer(keras.layers.Layer):
                 recorded.
         """
         check_pass(precision)
-        if precision is None:
+        if not isinstance(precision, Precision):
+            self._watch(inputs, precision)
             return inputs
-        if isinstance(precision, RecordRanges):
-            self._record(inputs, precision.starts(self))
-            return inputs
-        if isinstance(precision, Observe):
-            precision.see(self, inputs)
-            return inputs
+        self._watch(inputs, precision.watch, (precision.weight_bits, precision.activation_bits))
         bits = precision.activation_bits
         if not self.quantizer.takes_range:
             seed = precision.seed_for(self)
@@ -103,13 +117,43 @@ class ActivationQuantizer(keras.layers.Layer):
         minimum = tf.cast(tf.reduce_min(inputs), dtype)
         return minimum, tf.cast(tf.reduce_max(inputs), dtype)
 
-    def _record(self, inputs: tf.Tensor, reset: bool) -> None:
+    def _watch(
+        self,
+        inputs: tf.Tensor,
+        watch: RecordRanges | Observe | None,
+        bits: tuple[Any, Any] = FLOAT_PASS,
+    ) -> None:
+        if isinstance(watch, Observe):
+            watch.see(self, inputs)
+        if not isinstance(watch, RecordRanges):
+            return
         minimum, maximum = self._range_of(tf.stop_gradient(inputs))
-        if not reset:
+        if not watch.starts(self):
             minimum = tf.minimum(minimum, self.minimum.value)
             maximum = tf.maximum(maximum, self.maximum.value)
+        self.set_range(minimum, maximum, bits)
+
+    def set_range(self, minimum: Any, maximum: Any, bits: tuple[Any, Any] = FLOAT_PASS) -> None:
+        """Sets the range and whose it is.
+
+        Args:
+            minimum: float, lower end.
+            maximum: float, upper end.
+            bits: weight and activation bits of the passes it is of; zeros for float ones.
+        """
         self.minimum.assign(minimum)
         self.maximum.assign(maximum)
+        self.range_bits.assign(tf.stack(bits))
+
+    def load_own_variables(self, store: dict[str, Any]) -> None:
+        """Reads all weights, as Keras asks for; ranges of files without `range_bits` are float.
+
+        Args:
+            store: what they are read from.
+        """
+        values = {place: store[place] for place in store.keys()}  # noqa: SIM118 - not a dictionary
+        values.setdefault(str(len(self.weights) - 1), np.array(FLOAT_PASS))
+        super().load_own_variables(values)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the layer's configuration and the quantizer's."""

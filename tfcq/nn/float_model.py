@@ -6,6 +6,7 @@ import keras
 
 from tfcq.errors import UserError
 from tfcq.nn.activation_quantizer import ActivationQuantizer
+from tfcq.nn.activation_ranges import keep_ranges
 from tfcq.nn.copied_weights import copy_weights
 from tfcq.nn.layers import FLOAT_COUNTERPARTS
 from tfcq.nn.policies import Policy
@@ -33,6 +34,8 @@ def float_model(model: QuantizableModel) -> keras.Model:
 def requantizable(model: QuantizableModel, policy: str | Policy) -> QuantizableModel:
     """Returns a copy of a quantizable model that is quantized by another policy.
 
+    Quantizers that both have keep their ranges.
+
     Args:
         model: a quantizable model.
         policy: as for `tfcq.quantizable`.
@@ -40,7 +43,9 @@ def requantizable(model: QuantizableModel, policy: str | Policy) -> QuantizableM
     Raises:
         UserError: as `tfcq.quantizable` does, and when the model is not quantizable.
     """
-    return quantizable(float_model(model), policy)
+    converted = quantizable(float_model(model), policy)
+    keep_ranges(model, converted)
+    return converted
 
 
 def _convert(model: keras.Model) -> keras.Model:

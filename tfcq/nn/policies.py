@@ -10,7 +10,9 @@ DRAWN = "drawn"
 FLOAT = "float"
 Bits = int | str
 # The keys of `WEIGHT_QUANTIZERS` and `ACTIVATION_QUANTIZERS` in `tfcq.quantization.quantizers`.
-WEIGHT_QUANTIZER_NAMES = ("minmax", "linear", "lsq", "dorefa")
+# `ops.ROUNDINGS` in `tfcq.quantization`, which needs TensorFlow.
+ROUNDINGS = ("nearest", "floor", "stochastic")
+WEIGHT_QUANTIZER_NAMES = ("minmax", "asymmetric", "linear", "lsq", "dorefa")
 ACTIVATION_QUANTIZER_NAMES = ("minmax", "linear", "lsq", "pact", "dorefa")
 
 
@@ -86,12 +88,12 @@ class Policy:
             straight into a residual sum is quantized too; its sum always is.
         per_channel: one weight scale per output channel, or one per tensor.
         narrow_range: leave out the most negative weight level.
-        rounding: `"nearest"`, `"floor"` or `"stochastic"`; None for the quantizers' own, which is
-            `"floor"` for linear ones and `"nearest"` for all others.
+        rounding: `"nearest"`, `"floor"` or `"stochastic"`, of weights and activations.
         detach_scale: hold weight scales constant in the backward pass.
-        weight_quantizer: kind of the weight quantizers: `"minmax"`, `"linear"`, `"lsq"` or
-            `"dorefa"`.
-        activation_quantizer: kind of the activation quantizers: the same, or `"pact"`.
+        weight_quantizer: kind of the weight quantizers: `"minmax"`, `"asymmetric"`, `"linear"`,
+            `"lsq"` or `"dorefa"`.
+        activation_quantizer: kind of the activation quantizers: `"minmax"`, `"linear"`, `"lsq"`,
+            `"pact"` or `"dorefa"`.
         overrides: pairs (pattern of layer names, bits as `parse_layer_bits` reads them); the
             first that matches wins.
 
@@ -108,7 +110,7 @@ class Policy:
     quantize_before_add: bool = True
     per_channel: bool = True
     narrow_range: bool = False
-    rounding: str | None = None
+    rounding: str = "nearest"
     detach_scale: bool = False
     weight_quantizer: str = "minmax"
     activation_quantizer: str = "minmax"
@@ -143,8 +145,8 @@ class Policy:
     def with_quantizers(self, weights: str | None, activations: str | None) -> "Policy":
         """Returns the policy with other kinds of quantizers.
 
-        What the policy says about rounding and scales was meant for its own kinds and goes with
-        them.
+        What the policy says about the gradient of scales was meant for its own kind and goes with
+        it.
 
         Args:
             weights: kind of the weight quantizers; None for the policy's own.
@@ -155,8 +157,6 @@ class Policy:
         kinds = {"weight_quantizer": weights, "activation_quantizer": activations}
         if weights != self.weight_quantizer:
             kinds["detach_scale"] = False
-        if (weights, activations) != (self.weight_quantizer, self.activation_quantizer):
-            kinds["rounding"] = None
         return dataclasses.replace(self, **kinds)
 
 
@@ -168,12 +168,9 @@ PAPER = Policy("paper", first=LayerBits(8, 8), quantize_before_add=False)
 INT8 = dataclasses.replace(PAPER, name="int8", quantize_before_add=True, narrow_range=True)
 # Every kernel and every materialized activation at the bits of the pass.
 UNIFORM = Policy("uniform", detach_scale=True)
-# Contrastive Quant, Sec. 3.4 and Eq. 9: multiples of a step, rounded down, for the whole tensor.
+# Contrastive Quant, Sec. 3.4 and Eq. 9: multiples of a step, for the whole tensor.
 CONTRASTIVE_QUANT = Policy(
-    "contrastive_quant",
-    rounding="floor",
-    weight_quantizer="linear",
-    activation_quantizer="linear",
+    "contrastive_quant", weight_quantizer="linear", activation_quantizer="linear"
 )
 # SSQL's projector: 8-bit weights, float activations.
 WEIGHTS_8_BIT = Policy("weights_8_bit", default=LayerBits(8, FLOAT))

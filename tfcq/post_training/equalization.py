@@ -72,8 +72,7 @@ def _empty_ranges(model: keras.Model) -> None:
         if isinstance(layer, keras.Model):
             _empty_ranges(layer)
         elif isinstance(layer, ActivationQuantizer):
-            layer.minimum.assign(np.inf)
-            layer.maximum.assign(-np.inf)
+            layer.set_range(np.inf, -np.inf)
 
 
 def _pairs(model: keras.Model) -> Iterator[tuple]:

@@ -1,4 +1,4 @@
-"""One float pass over images, from which activation ranges follow at any bits and by any method."""
+"""One pass over images, from which activation ranges follow by any method."""
 
 from collections.abc import Iterator
 
@@ -9,11 +9,11 @@ import tensorflow as tf
 from tfcq.data.image_stream import Images, picked
 from tfcq.errors import UserError, unknown_choice
 from tfcq.evaluation.calibration import check_quantizable
-from tfcq.nn.activation_quantizer import ActivationQuantizer
+from tfcq.nn.activation_quantizer import FLOAT_PASS, ActivationQuantizer
 from tfcq.post_training.histogram import Histogram
 from tfcq.post_training.ranges import RANGES, Observation
-from tfcq.quantization.bitwidths import check_bits
-from tfcq.quantization.precision import Observe
+from tfcq.quantization.bitwidths import FLOAT, BitWidth, check_bits
+from tfcq.quantization.precision import Observe, Precision, noise_seed
 from tfcq.quantization.quantizers import MinMaxActivationQuantizer
 
 _FEWEST_BINS = 16
@@ -47,10 +47,14 @@ class Observations:
 
     Args:
         seen: pairs of a quantizer's layer and what it was shown.
+        bits: bit-width of the passes in which it was shown.
     """
 
-    def __init__(self, seen: list[tuple[ActivationQuantizer, Observation]]) -> None:
+    def __init__(
+        self, seen: list[tuple[ActivationQuantizer, Observation]], bits: BitWidth = FLOAT
+    ) -> None:
         self.seen = seen
+        self.bits = bits
 
     def set_ranges(self, method: str, activation_bits: int) -> None:
         """Sets the range of every activation quantizer, without another pass over images.
@@ -68,9 +72,7 @@ class Observations:
         check_bits(activation_bits)
         for layer, observation in self.seen:
             bits = layer.quantizer.chosen_bits(activation_bits)
-            minimum, maximum = RANGES[method](observation, bits)
-            layer.minimum.assign(minimum)
-            layer.maximum.assign(maximum)
+            layer.set_range(*RANGES[method](observation, bits), _pair(self.bits))
 
 
 def activation_quantizers(model: keras.Model) -> Iterator[ActivationQuantizer]:
@@ -97,9 +99,13 @@ def activation_quantizers(model: keras.Model) -> Iterator[ActivationQuantizer]:
 
 
 def observe(
-    model: keras.Model, images: np.ndarray, batch_size: int = 256, bins: int = 2048
+    model: keras.Model,
+    images: np.ndarray,
+    batch_size: int = 256,
+    bins: int = 2048,
+    bits: BitWidth = FLOAT,
 ) -> Observations:
-    """Keeps what each activation quantizer sees in one float pass over images.
+    """Keeps what each activation quantizer sees in one pass over images.
 
     A quantizer that a model calls several times sees as many batches.
 
@@ -108,6 +114,7 @@ def observe(
         images: float array [count, height, width, channels], at least one image.
         batch_size: images per pass; it matters to `"moving_average"` alone.
         bins: the largest number of bins of each histogram, at least 16.
+        bits: bit-width of the pass, in which each tensor is quantized over its own range.
 
     Raises:
         UserError: on a model that is float or has other activation quantizers, no image, an image
@@ -123,8 +130,13 @@ def observe(
     seen = {id(q): (q, Observation(Histogram(bins))) for q in activation_quantizers(model)}
     order: list[int] = []
 
-    @tf.function(input_signature=[tf.TensorSpec([None, *images.shape[1:]], model.compute_dtype)])
-    def shown(batch: tf.Tensor) -> list[tf.Tensor]:
+    @tf.function(
+        input_signature=[
+            tf.TensorSpec([None, *images.shape[1:]], model.compute_dtype),
+            tf.TensorSpec((), tf.int32),
+        ]
+    )
+    def shown(batch: tf.Tensor, place: tf.Tensor) -> list[tf.Tensor]:
         tensors: list[tf.Tensor] = []
         order.clear()
 
@@ -132,11 +144,14 @@ def observe(
             order.append(id(layer))
             tensors.append(tensor)
 
-        model(batch, precision=Observe(see), training=False)
+        precision = Observe(see)
+        if not bits.is_float:
+            precision = Precision(*_pair(bits), "tensor", noise_seed(place), watch=precision)
+        model(batch, precision=precision, training=False)
         return tensors
 
     for start in range(0, len(images), batch_size):
-        tensors = shown(images[start : start + batch_size])
+        tensors = shown(images[start : start + batch_size], start)
         for owner, tensor in zip(order, tensors, strict=True):
             layer, observation = seen[owner]
             # Half precision is observed in the dtype of the ranges.
@@ -146,7 +161,11 @@ def observe(
                     f"Layer {layer.name!r} was shown NaN or infinity; look for them in the weights."
                 )
             observation.add(values)
-    return Observations(list(seen.values()))
+    return Observations(list(seen.values()), bits)
+
+
+def _pair(bits: BitWidth) -> tuple[int, int]:
+    return FLOAT_PASS if bits.is_float else (bits.weights, bits.activations)
 
 
 def check_images(images: np.ndarray, batch_size: int) -> None:

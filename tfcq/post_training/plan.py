@@ -1,7 +1,9 @@
 """Post-training quantization as a plan: which steps are taken, and in which order."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
@@ -10,13 +12,19 @@ from tfcq.errors import UserError, unknown_choice
 from tfcq.evaluation.calibration import Calibrator
 from tfcq.evaluation.classifier import copy_of
 from tfcq.evaluation.task import SetRanges
+from tfcq.nn.activation_ranges import (
+    activation_layers,
+    is_trained_quantized,
+    ranges_at,
+    trained_bits,
+)
 from tfcq.nn.quantizable import QuantizableModel
 from tfcq.post_training.batch_norm import reestimate_batch_norm
 from tfcq.post_training.bias_correction import correct_biases
 from tfcq.post_training.equalization import equalize
 from tfcq.post_training.graph import kernel_layers, parts_of
 from tfcq.post_training.mixed_precision import allocate, kernel_sizes, scan_sensitivities
-from tfcq.post_training.observation import Observations, activation_quantizers, observe
+from tfcq.post_training.observation import activation_quantizers, observe
 from tfcq.post_training.ranges import RANGES
 from tfcq.post_training.rounding import RoundingSettings, learn_rounding
 from tfcq.post_training.weights import (
@@ -28,6 +36,7 @@ from tfcq.quantization.bitwidths import FLOAT, BitWidth
 
 # What is rounded together, see `learn_rounding`; None where nothing is learned.
 ROUNDINGS: dict[str, str | None] = {"nearest": None, "adaround": "layer", "block": "block"}
+PASSES = ("float", "quantized")
 _SCANNED_IMAGES = 256
 # Images per pass: an average needs many passes, other ranges do not depend on it.
 _AVERAGED_IMAGES, _OBSERVED_IMAGES = 32, 256
@@ -40,6 +49,10 @@ class Plan:
     Args:
         equalize: whether weight ranges move from channel to channel first (`equalize`).
         calibration: how activation ranges are found, a name in `RANGES`.
+        calibration_pass: whether in a `"float"` pass or in one that is `"quantized"` as asked for;
+            None for the way the model was trained.
+        keep_ranges: whether a model that holds the ranges of its training at a bit-width runs with
+            these there.
         mixed_precision: whether weight bits go where they matter most, in the same size in all
             (`scan_sensitivities`, `allocate`); layers with fixed bits keep them.
         weight_scales: how weight scales are found, a name in `WEIGHT_SCALES`.
@@ -54,6 +67,8 @@ class Plan:
 
     equalize: bool = False
     calibration: str = "minmax"
+    calibration_pass: str | None = None
+    keep_ranges: bool = True
     mixed_precision: bool = False
     weight_scales: str = "max"
     rounding: str = "nearest"
@@ -69,6 +84,8 @@ class Plan:
         ):
             if name not in known:
                 raise unknown_choice(what, name, known)
+        if self.calibration_pass not in (None, *PASSES):
+            raise unknown_choice("calibration pass", self.calibration_pass, PASSES)
 
     @property
     def changes_weights(self) -> bool:
@@ -118,37 +135,49 @@ def check_plan(model: QuantizableModel, plan: Plan) -> None:
         raise UserError(f"Model {model.name!r} has no pair of layers to equalize.")
 
 
-def calibrator(model: QuantizableModel, images: np.ndarray, method: str) -> Callable[[], SetRanges]:
-    """Returns a function that observes a model as it is then, and returns one that sets its ranges.
+def calibrator(model: QuantizableModel, images: np.ndarray, plan: Plan) -> Callable[[], SetRanges]:
+    """Returns a function that takes a model as it is then, and returns one that sets its ranges.
+
+    That one tells how: `"float pass"`, or `"quantized pass"` at the bit-width asked for, which is
+    the default of a model that was trained so.
 
     Args:
         model: a quantizable model; its quantizers may be of any kind with `"minmax"`.
         images: float array [count, height, width, channels].
-        method: a name in `RANGES`.
+        plan: which pass, and how a range follows from it.
 
     Raises:
         UserError: when called, as `observe` does.
     """
-    if method == "minmax":
-        calibrate = Calibrator(model)
-
-        def recorded() -> SetRanges:
-            calibrate(images)
-            # The least and the greatest value are the range of every bit-width.
-            return lambda bits: None
-
-        return recorded
-
+    method = plan.calibration
     batch_size = _AVERAGED_IMAGES if method == "moving_average" else _OBSERVED_IMAGES
-    return lambda: _range_setter(observe(model, images, batch_size), method)
+    calibrate = Calibrator(model)
 
+    def observed(bits: BitWidth) -> Callable[[int], None]:
+        if method == "minmax":
+            # The least and the greatest value are the range whatever the levels.
+            calibrate(images, bits)
+            return lambda activation_bits: None
+        return functools.partial(observe(model, images, batch_size, bits=bits).set_ranges, method)
 
-def _range_setter(observations: Observations, method: str) -> SetRanges:
-    def set_ranges(bits: BitWidth) -> None:
-        if not bits.is_float:
-            observations.set_ranges(method, bits.activations)
+    def taken() -> SetRanges:
+        quantized = plan.calibration_pass == "quantized"
+        if quantized or (plan.calibration_pass is None and is_trained_quantized(model)):
 
-    return set_ranges
+            def record(bits: BitWidth) -> str:
+                observed(bits)(bits.activations)
+                return "quantized pass"
+
+            return record
+        set_ranges = observed(FLOAT)
+
+        def choose(bits: BitWidth) -> str:
+            set_ranges(bits.activations)
+            return "float pass"
+
+        return choose
+
+    return taken
 
 
 class PostTraining:
@@ -171,7 +200,11 @@ class PostTraining:
         if plan.equalize:
             self.source = copy_of(model)
             equalize(self.source)
-        self._set_ranges = calibrator(self.source, images, plan.calibration)()
+        bits = trained_bits(self.source) if plan.keep_ranges else None
+        self._kept = {} if bits is None else {bits: ranges_at(self.source, bits)}
+        self._set_ranges = calibrator(self.source, images, plan)()
+        # Whose ranges every bit-width that was asked for runs with.
+        self.ranges: dict[BitWidth, str] = {}
         # The weight bits of each layer, for every bit-width at which they were chosen.
         self.weight_bits: dict[BitWidth, dict[str, int]] = {}
         self._sensitivities: dict[str, dict[int, float]] = {}
@@ -191,7 +224,7 @@ class PostTraining:
         """
         if bits.is_float:
             return self.source
-        self._set_ranges(bits)
+        self.ranges[bits] = self._take_ranges(bits)
         if not self.plan.changes_weights:
             return self.source
         weight_bits = bits.weights
@@ -208,6 +241,25 @@ class PostTraining:
             if not corrected:
                 raise UserError(f"Model {copy.name!r} has no bias to correct, and no batch norm.")
         return copy
+
+    def chosen(self, bits: BitWidth) -> dict[str, Any]:
+        """Returns what was chosen for a bit-width: whose ranges, and mixed weight bits.
+
+        Args:
+            bits: the bit-width.
+        """
+        found = {"ranges": self.ranges.get(bits), "weight_bits": self.weight_bits.get(bits)}
+        return {name: value for name, value in found.items() if value is not None}
+
+    def _take_ranges(self, bits: BitWidth) -> str:
+        kept, others = self._kept.get(bits, []), ""
+        if len(kept) < sum(1 for _ in activation_layers(self.source)):
+            others = self._set_ranges(bits)
+        for layer, minimum, maximum in kept:
+            layer.set_range(minimum, maximum, (bits.weights, bits.activations))
+        if not kept:
+            return others
+        return f"of its training, others {others}" if others else "of its training"
 
     def _reference(self) -> QuantizableModel:
         """Returns the float network whose mean outputs corrected biases restore.

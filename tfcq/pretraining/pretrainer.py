@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 
 from tfcq.errors import TrainingStopped, UserError, unknown_choice
+from tfcq.nn.activation_ranges import mark_trained
 from tfcq.nn.policies import Policy
 from tfcq.nn.quantizable import QuantizableModel, quantizable
 from tfcq.pretraining.bit_schedules import BitSchedule
@@ -103,6 +104,8 @@ class Pretrainer(keras.Model):
             raise UserError(
                 f"shuffle_keys has no effect: {self.framework.name!r} has no momentum network."
             )
+        # Float passes record the ranges of the others, see `make_passes`.
+        mark_trained(self.backbone, not any(one.is_float for one in self.online_passes))
         self.step = self._counter("step", (), "int64")
         self.steps_per_epoch = self._counter("steps_per_epoch", (), "int64")
         self.total_steps = self._counter("total_steps", (), "int64")

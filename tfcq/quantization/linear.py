@@ -26,19 +26,20 @@ def linear_step(minimum: tf.Tensor, maximum: tf.Tensor, bits: tf.Tensor) -> tf.T
 
 
 def round_to_multiples(
-    x: tf.Tensor, step: tf.Tensor, rounding: str = "floor", seed: tf.Tensor | None = None
+    x: tf.Tensor, step: tf.Tensor, rounding: str = "nearest", seed: tf.Tensor | None = None
 ) -> tf.Tensor:
     """Rounds a tensor to multiples of a step.
 
-        y = S * floor(x / S)      dy/dx = 1
+        y = S * round(x / S)      dy/dx = 1
 
     (Contrastive Quant, Eq. 9.) Nothing is clipped, there is no zero point, and S is held constant
-    in the backward pass.
+    in the backward pass. Printed is a floor; the quantizer that the paper cites (Jacob et al. 2018)
+    rounds to the nearest, without which every layer's mean moves by half a step.
 
     Args:
         x: float tensor of any shape.
         step: float tensor of shape (), S, positive.
-        rounding: `"floor"`, `"nearest"` (half to even) or `"stochastic"`.
+        rounding: `"nearest"` (half to even), `"floor"` (as printed) or `"stochastic"`.
         seed: int32 tensor of shape (2,), needed by stochastic rounding.
 
     Returns:
@@ -57,7 +58,7 @@ def round_to_multiples(
 
 
 def linear_quantize(
-    x: tf.Tensor, bits: tf.Tensor, rounding: str = "floor", seed: tf.Tensor | None = None
+    x: tf.Tensor, bits: tf.Tensor, rounding: str = "nearest", seed: tf.Tensor | None = None
 ) -> tf.Tensor:
     """Rounds a tensor to multiples of the step of its own range (Contrastive Quant, Eq. 9).
 

@@ -16,7 +16,8 @@ RANGE_SOURCES = ("recorded", "tensor")
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class RecordRanges:
-    """One float pass in which every activation quantizer records the range it sees.
+    """Every activation quantizer records the range it sees, in a float pass or, as the argument
+    `watch` of a `Precision`, in a quantized one.
 
     Args:
         reset: whether ranges start anew with this pass, or widen what earlier passes recorded.
@@ -39,7 +40,8 @@ class RecordRanges:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Observe:
-    """A float pass in which every activation quantizer shows its input, and changes nothing.
+    """Every activation quantizer shows its input and changes nothing, in a float pass or, as the
+    argument `watch` of a `Precision`, in a quantized one.
 
     Args:
         see: called with the quantizer's layer and its input, a float tensor.
@@ -64,6 +66,15 @@ def check_pass(precision: Any) -> None:
         )
 
 
+def noise_seed(place: Any) -> tf.Tensor:
+    """Returns the seed of stochastic rounding outside pre-training, int32 of shape (2,).
+
+    Args:
+        place: number of the batch or step, whose noise is the same whenever it is computed.
+    """
+    return tf.stack([0, tf.cast(place, tf.int32)])
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Precision:
     """A quantized pass.
@@ -77,9 +88,13 @@ class Precision:
         shared: a dictionary in which passes of one step keep what depends on weights and recorded
             ranges alone, so that it is computed once; None to keep nothing. Weights and ranges
             must not change while it is in use.
+        watch: what activation quantizers do with their inputs besides: record their ranges or show
+            them; None for nothing. Needs `ranges="tensor"`: a range that is being recorded cannot
+            be used.
 
     Raises:
-        UserError: on an unknown source of ranges, or a number of bits outside 2 to 16.
+        UserError: on an unknown source of ranges, a number of bits outside 2 to 16, or `watch` with
+            recorded ranges.
     """
 
     weight_bits: Any
@@ -87,10 +102,16 @@ class Precision:
     ranges: str = "recorded"
     seed: Any = None
     shared: dict | None = None
+    watch: RecordRanges | Observe | None = None
 
     def __post_init__(self) -> None:
         if self.ranges not in RANGE_SOURCES:
             raise unknown_choice("source of ranges", self.ranges, RANGE_SOURCES)
+        if self.watch is not None and self.ranges != "tensor":
+            raise UserError(
+                f"watch={type(self.watch).__name__} with ranges={self.ranges!r} was received; "
+                "allowed with ranges='tensor'."
+            )
         for bits in (self.weight_bits, self.activation_bits):
             if tf.is_tensor(bits) or isinstance(bits, tf.Variable):
                 continue

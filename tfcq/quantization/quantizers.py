@@ -85,6 +85,56 @@ class MinMaxWeightQuantizer(Quantizer):
 
 
 @keras.saving.register_keras_serializable("tfcq")
+class AsymmetricWeightQuantizer(Quantizer):
+    """Weight quantization over the tensor's own minimum and maximum, as SSQL prints it.
+
+        S = (max - min) / (2^bits - 1)    Z = -round(min / S)
+        y = (clip(round(w / S) + Z, 0, 2^bits - 1) - Z) S
+
+    (SSQL, Eqs. 2 to 5.) The authors' code quantizes weights as `MinMaxWeightQuantizer` does.
+
+    Args:
+        bits: fixed bits, or None to take the weight bits of the pass.
+        rounding: `"nearest"`, `"floor"` or `"stochastic"`.
+        detach_scale: hold scale and zero point constant in the backward pass.
+
+    Raises:
+        UserError: on an unknown rounding, or bits outside 2 to 16.
+    """
+
+    def __init__(
+        self, bits: int | None = None, rounding: str = "nearest", detach_scale: bool = False
+    ) -> None:
+        super().__init__(bits)
+        self.rounding = _checked_rounding(rounding)
+        self.detach_scale = detach_scale
+
+    def __call__(
+        self,
+        weights: tf.Tensor,
+        bits: Any,
+        axes: list[int] | None = None,
+        seed: tf.Tensor | None = None,
+        learned: None = None,
+    ) -> tf.Tensor:
+        """Returns the weights as their quantized values.
+
+        Args:
+            weights: float tensor.
+            bits: int or int32 tensor of shape (), this pass's weight bits.
+            axes: not used: one scale serves the whole tensor.
+            seed: int32 tensor of shape (2,), for stochastic rounding.
+            learned: None, from `build`.
+        """
+        source = tf.stop_gradient(weights) if self.detach_scale else weights
+        scale, zero_point, top = ops.asymmetric_scale(
+            tf.reduce_min(source), tf.reduce_max(source), self.chosen_bits(bits)
+        )
+        lowest = tf.zeros((), top.dtype)
+        return ops.fake_quantize(weights, scale, zero_point, lowest, top, self.rounding, seed)
+
+
+@keras.saving.register_keras_serializable("tfcq")
 class MinMaxActivationQuantizer(Quantizer):
     """Asymmetric per-tensor activation quantization over a given range.
 
@@ -147,13 +197,13 @@ class LinearWeightQuantizer(Quantizer):
 
     Args:
         bits: fixed bits, or None to take those of the pass.
-        rounding: `"floor"`, `"nearest"` or `"stochastic"`.
+        rounding: `"nearest"`, `"floor"` (as printed) or `"stochastic"`.
 
     Raises:
         UserError: on an unknown rounding, or bits outside 2 to 16.
     """
 
-    def __init__(self, bits: int | None = None, rounding: str = "floor") -> None:
+    def __init__(self, bits: int | None = None, rounding: str = "nearest") -> None:
         super().__init__(bits)
         self.rounding = _checked_rounding(rounding)
 
@@ -185,7 +235,7 @@ class LinearActivationQuantizer(Quantizer):
 
     Args:
         bits: fixed bits, or None to take the activation bits of the pass.
-        rounding: `"floor"`, `"nearest"` or `"stochastic"`.
+        rounding: `"nearest"`, `"floor"` (as printed) or `"stochastic"`.
 
     Raises:
         UserError: on an unknown rounding, or bits outside 2 to 16.
@@ -193,7 +243,7 @@ class LinearActivationQuantizer(Quantizer):
 
     takes_range = True
 
-    def __init__(self, bits: int | None = None, rounding: str = "floor") -> None:
+    def __init__(self, bits: int | None = None, rounding: str = "nearest") -> None:
         super().__init__(bits)
         self.rounding = _checked_rounding(rounding)
 
@@ -284,6 +334,7 @@ class DoReFaActivationQuantizer(SignedQuantizer):
 # Their names stand in `tfcq.nn.policies` too, which needs no TensorFlow.
 WEIGHT_QUANTIZERS: dict[str, type[Quantizer]] = {
     "minmax": MinMaxWeightQuantizer,
+    "asymmetric": AsymmetricWeightQuantizer,
     "linear": LinearWeightQuantizer,
     "lsq": LSQWeightQuantizer,
     "dorefa": DoReFaWeightQuantizer,
