@@ -199,12 +199,12 @@ def test_fine_tuning_does_not_leave_learned_scales_behind(run, tmp_path):
 def test_weights_that_are_nan_are_refused(run, tmp_path):
     model = load(run.backbone)
     kernel = model.get_layer("stem").kernel
-    kernel.assign(np.full(kernel.shape, np.nan))
-    model.save(tmp_path / "nan.keras")
-    with pytest.raises(UserError, match="'stem/kernel' of .*nan.keras holds NaN"):
-        evaluate.main(
-            command(model=tmp_path / "nan.keras", output_dir=tmp_path, dataset="digits", bits="fp")
-        )
+    place = {"model": tmp_path / "nan.keras", "output_dir": tmp_path, "dataset": "digits"}
+    for value in (np.nan, np.inf):
+        kernel.assign(np.full(kernel.shape, value))
+        model.save(tmp_path / "nan.keras")
+        with pytest.raises(UserError, match="'stem/kernel' of .*nan.keras holds NaN or infinity"):
+            evaluate.main(command(bits="fp", **place))
 
 
 def test_quantization_aware_training_of_a_saved_model_asks_where_quantizers_go(run, tmp_path):
@@ -294,13 +294,16 @@ def test_kept_classifier_scores_what_was_reported(run):
     )  # fmt: skip
     assert read(run, "classifier")["results"][0]["top1"] == reported[1]
     # Quantization-aware training goes on from it: without a change of weights, its own accuracy.
-    qat = options | {"protocol": "qat", "start": file, "bits": "fp", "learning_rate": 1e-12}
-    qat.pop("keep_classifiers")
+    qat = options | {"protocol": "qat", "start": file, "bits": "fp,4w8a", "learning_rate": 1e-12}
     evaluate.main(command(**qat))
     newest = read(run, "qat_lsq")
+    # The classifier stays float there too.
+    kept = run.evaluation / "qat_lsq_4w8a.keras"
+    assert type(load(kept).get_layer("classifier")) is keras.layers.Dense
     assert newest["settings"]["start"] == "kept classifier" and newest["start_weights"]
     assert newest["results"][0]["top1"] == pytest.approx(reported[0], abs=0.02)
-    file.unlink()
+    for kept in run.evaluation.glob("*.keras"):
+        kept.unlink()
 
 
 def test_start_that_is_no_classifier_of_the_backbone_is_refused(run, tmp_path):

@@ -51,7 +51,11 @@ def brightness(shape=(2, 2, 1)):
 
 @pytest.fixture
 def task():
-    """Class 1 is bright; one of four test images is on the wrong side."""
+    return tiny_task()
+
+
+def tiny_task():
+    """Returns a task whose class 1 is bright; one of four test images is on the wrong side."""
     levels = np.array([10, 30, 20, 40, 200, 220, 210, 250], np.uint8)
     images = np.broadcast_to(levels[:, None, None, None], (8, 2, 2, 1)).copy()
     labels = np.array([0] * 4 + [1] * 4, np.int64)

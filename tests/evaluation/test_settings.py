@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from tests.evaluation.test_protocols import task  # noqa: F401
+from tests.evaluation.test_protocols import tiny_task
 from tfcq import evaluate, evaluation_data, measurement, opened_subject, quantization_aware
 from tfcq.backbones.resnet import resnet
 from tfcq.config import Config, config_from_flat
@@ -231,7 +231,12 @@ def test_plan_holds_every_step_and_how_rounding_is_learned():
 
 
 @pytest.fixture
-def called(task, monkeypatch):  # noqa: F811
+def task():
+    return tiny_task()
+
+
+@pytest.fixture
+def called(task, monkeypatch):
     """Returns a function from what is replaced and flags to the arguments that it was called with.
 
     A module and the name of a function in it; the task is a tiny one.
@@ -287,7 +292,7 @@ def test_probe_is_trained_as_asked_for_and_as_its_preset_says(called):
         assert scaled == standardized
 
 
-def test_protocols_that_train_networks_get_what_was_asked_for(called, task):  # noqa: F811
+def test_protocols_that_train_networks_get_what_was_asked_for(called, task):
     scratch = {"from_scratch": True}
     given, training, standardized = called(
         measurement.protocols, "linear_augmented", **flags_of("linear", "features"), **scratch
@@ -313,7 +318,7 @@ def test_protocols_that_train_networks_get_what_was_asked_for(called, task):  # 
      ("minmax", ["MinMaxWeightQuantizer", "MinMaxActivationQuantizer"])],
 )  # fmt: skip
 def test_quantization_aware_training_has_the_quantizers_and_the_start_asked_for(
-    called, monkeypatch, task, quantizer, kinds  # noqa: F811
+    called, monkeypatch, task, quantizer, kinds
 ):
     made = {}
     monkeypatch.setattr(
@@ -371,9 +376,7 @@ def test_supervised_training_leaves_colours_as_they_are(opened):
     assert found.flip == 0.25
 
 
-def test_figures_are_printed_and_drawn_in_the_order_measured(
-    opened, monkeypatch, capsys, tmp_path
-):
+def test_figures_are_printed_and_drawn_in_the_order_measured(opened, monkeypatch, capsys, tmp_path):
     subject = dataclasses.replace(opened[0], results=tmp_path, title="mine")
     figures = [Accuracy("fp", 0.8149, 0.955, 0.801), Accuracy("4w8a", 0.75, 0.9, 0.5)]
     drawn = []
