@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from tfcq.data.augmentation import Augmentation
+from tfcq.data.pipeline import view_batches
 from tfcq.data.sources import Split
 from tfcq.errors import TrainingStopped, UserError
 from tfcq.evaluation import protocols
@@ -78,7 +79,7 @@ def calibrating(model, images):
 
     def observe():
         calibrate(images)
-        return lambda bits: None
+        return lambda bits: "float pass"
 
     return observe
 
@@ -169,7 +170,7 @@ def noisy():
         split=split_of(images, labels),
         data=LabelledImages(train, labels, test, labels[:6], 2),
         image_size=4,
-        augmentation=NO_AUGMENTATION,
+        augmentation=dataclasses.replace(NO_AUGMENTATION, flip=1.0),
         bit_widths=parse_bit_widths("2w3a"),
         calibrator=lambda model: calibrating(model, calibration),
         seed=3,
@@ -183,10 +184,10 @@ def with_features_dropped(task):
     return dataclasses.replace(task, backbone=QuantizableModel(model.inputs[0], dropped))
 
 
-def naive_losses(features, labels, epochs):
-    """Returns the losses of softmax regression from zero, a step of all images an epoch."""
-    weights, bias, losses = np.zeros((features.shape[1], 2)), np.zeros(2), []
-    for _ in range(epochs):
+def naive_losses(batches):
+    """Returns the losses of softmax regression from zero, a step for each (features, labels)."""
+    weights, bias, losses = np.zeros((3, 2)), np.zeros(2), []
+    for features, labels in batches:
         exponentials = np.exp(features @ weights + bias)
         shares = exponentials / exponentials.sum(axis=1, keepdims=True)
         losses.append(-np.mean(np.log(shares[np.arange(len(labels)), labels])))
@@ -200,8 +201,15 @@ def losses_of(results):
     return [point["loss"] for point in found.curve]
 
 
-def once(epochs, batch_size=8):
-    return Training(epochs, batch_size, lambda steps: keras.optimizers.SGD(RATE))
+def augmented(task, count, batch_size, split=None):
+    """Returns the first batches of training images in the order of the task's seed."""
+    batches = view_batches(split or task.split, task.augmentation, task.image_size, batch_size,
+                           task.seed, views=(1,), labels=True)  # fmt: skip
+    batches = list(batches.take(count).as_numpy_iterator())
+    # Every image is flipped, so that none of them is one as it is.
+    plain = {image.tobytes() for image in task.data.train_images}
+    assert not any(image.tobytes() in plain for images, _ in batches for image in images)
+    return batches
 
 
 @pytest.mark.parametrize("standardized", [False, True])
@@ -211,27 +219,36 @@ def test_probe_is_trained_on_the_frozen_features_of_its_bits_and_recorded_ranges
 ):
     expected = copy_of(noisy.backbone)
     noisy.calibrator(expected)()(None)
-    # As they are tested: statistics and dropout do not take part.
-    frozen = expected(noisy.data.train_images, precision=Precision(2, 3)).numpy()
-    task, training = with_features_dropped(noisy), once(epochs=3)
+
+    def frozen(images):
+        # As they are tested: statistics and dropout do not take part.
+        return expected(images, precision=Precision(2, 3)).numpy()
+
+    task = with_features_dropped(noisy)
     if features == "cached":
+        batches = [(noisy.data.train_images, noisy.data.train_labels)] * 3
+        training = Training(3, 8, lambda steps: keras.optimizers.SGD(RATE))
         results = on_features(task, protocols.linear_cached(task, training, standardized))
     else:
+        batches = augmented(noisy, 4, 4)
+        training = Training(2, 4, lambda steps: keras.optimizers.SGD(RATE))
         results = protocols.linear_augmented(task, training, standardized)
-    assert frozen.std(axis=0).min() > 0.01
-    if standardized:
-        frozen = (frozen - frozen.mean(0)) / frozen.std(0)
-    losses = naive_losses(frozen, noisy.data.train_labels, epochs=3)
+    known = frozen(noisy.data.train_images)
+    assert known.std(axis=0).min() > 0.01
+    mean, deviation = (known.mean(0), known.std(0)) if standardized else (0, 1)
+    losses = naive_losses([((frozen(x) - mean) / deviation, labels) for x, labels in batches])
+    losses = losses if features == "cached" else np.reshape(losses, (2, 2)).mean(axis=1)
     np.testing.assert_allclose(losses_of(results), losses, rtol=1e-4)
 
 
 @pytest.mark.parametrize("protocol", ["finetune", "semi", "qat"])
 def test_whole_network_is_trained_at_its_bits_with_the_statistics_of_its_batches(noisy, protocol):
     """The classifier starts at zero, so that the first step moves nothing but the classifier."""
-    share = None if protocol == "qat" else 0.5
-    chosen = slice(None) if share is None else label_subset(noisy.data.train_labels, share, 3)
-    images, labels = noisy.data.train_images[chosen], noisy.data.train_labels[chosen]
-    training = once(epochs=2, batch_size=len(images))
+    share, split = (None, noisy.split) if protocol == "qat" else (0.5, None)
+    if split is None:
+        split = noisy.split.subset(label_subset(noisy.data.train_labels, 0.5, 3).tolist())
+    batches = augmented(noisy, 2, split.size // 2, split)
+    training = Training(1, split.size // 2, lambda steps: keras.optimizers.SGD(RATE))
     if protocol == "finetune":
         results = protocols.finetune(noisy, training, share)
     elif protocol == "semi":
@@ -240,18 +257,43 @@ def test_whole_network_is_trained_at_its_bits_with_the_statistics_of_its_batches
         start = with_classifier(copy_of(noisy.backbone), 2)
         results = protocols.qat(noisy, training, lambda: start, copy_of)
     precision = None if protocol == "finetune" else Precision(2, 3, "tensor")
-    features = copy_of(noisy.backbone)(images, precision=precision, training=True).numpy()
-    losses = naive_losses(features, labels, epochs=2)
-    np.testing.assert_allclose(losses_of(results), losses, rtol=1e-4)
+    trained = copy_of(noisy.backbone)
+    losses = naive_losses(
+        [(trained(x, precision=precision, training=True).numpy(), labels) for x, labels in batches]
+    )
+    np.testing.assert_allclose(losses_of(results), [np.mean(losses)], rtol=1e-4)
 
 
-def test_learning_curves_have_a_point_for_every_epoch(task):
+def test_learning_curves_have_a_point_for_every_epoch_at_the_weights_of_its_end(task):
+    observed, kept = [], []
+
+    def calibrator(model):
+        observe = calibrating(model, task.data.train_images)
+        return lambda: observed.append(model.get_layer("conv").kernel.numpy()) or observe()
+
+    task = dataclasses.replace(task, calibrator=calibrator)
     training = dataclasses.replace(TRAINING, epochs=3)
-    (first, second) = protocols.semi(task, training, label_share=1.0)
+    (first, second) = protocols.semi(task, training, 1.0, keep=lambda *made: kept.append(made))
     for found in (first, second):
         assert [point["epoch"] for point in found.curve] == [1, 2, 3]
         assert found.curve[-1]["top1"] == found.top1
         assert found.curve[-1]["loss"] < found.curve[0]["loss"]
+    assert [str(bits) for bits, _ in kept] == ["fp", "8w8a"]
+    # Ranges follow the weights: at the end of each epoch, and of the training.
+    assert len(observed) == 3 + 1
+    assert all(
+        np.abs(one - other).max() > 0 for one, other in zip(observed, observed[1:3], strict=False)
+    )
+    np.testing.assert_array_equal(observed[-1], kept[1][1].get_layer("conv").kernel)
+    assert (first.ranges, second.ranges) == (None, "float pass")
+
+
+def test_ranges_are_set_for_every_bit_width_anew(task):
+    asked = []
+    task = dataclasses.replace(task, calibrator=lambda model: lambda: asked.append)
+    quantized = task.quantized(task.backbone)
+    assert [quantized(bits) for bits in task.bit_widths] == [task.backbone] * 2
+    assert tuple(asked) == task.bit_widths
 
 
 def test_learning_curves_can_be_scored_on_the_first_images_alone(task):

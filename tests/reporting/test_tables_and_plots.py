@@ -38,7 +38,7 @@ def test_picture_has_percents_with_their_spread_in_the_colours_of_the_order(figu
     assert axes.get_title() == "title"
     for (name, values), bars, number in zip(shares.items(), axes.containers, (2, 1), strict=True):
         line, _, (segments,) = bars
-        assert np.round(line.get_xdata()).tolist() == [0, 1]
+        assert [round(x) for x in line.get_xdata()] == [0, 1]
         assert line.get_ydata() == pytest.approx([100 * value for value in values])
         assert line.get_color() == line_style(number)["color"]
         for segment, mean, spread in zip(
