@@ -61,10 +61,11 @@ def test_features_are_those_of_the_first_test_images_at_their_bits(whole, tmp_pa
     drawn = []
     monkeypatch.setattr(embedding, "tsne", lambda features, seed: (features, seed))
     monkeypatch.setattr(sections, "draw_embeddings", lambda rows: drawn.extend(rows) or b"")
+    monkeypatch.setattr(report, "CALIBRATION_IMAGES", 50)
     reported(whole, output=tmp_path, tsne_bits=BITS, tsne_images=50)
     backbone = build.trained_backbone(whole)
     split, data = evaluation_data.labelled_images(whole.load().data, backbone)
-    calibrate(backbone, data.train_images[:1000])
+    calibrate(backbone, data.train_images[:50])
     (row,) = drawn
     assert (row.name, row.class_names) == ("simsiam, ssql", tuple(split.class_names))
     np.testing.assert_array_equal(row.labels, data.test_labels[:50])
