@@ -11,8 +11,7 @@ from tfcq import evaluate, evaluation_data, measurement
 from tfcq.backbones.resnet import resnet
 from tfcq.config import Config, MethodSettings
 from tfcq.data.sources import open_source
-from tfcq.errors import TrainingStopped, UserError
-from tfcq.evaluation import protocols as evaluate_protocols
+from tfcq.errors import UserError
 from tfcq.evaluation.classifier import with_classifier
 from tfcq.evaluation.records import add_record
 from tfcq.nn.float_model import requantizable
@@ -56,30 +55,21 @@ def read(run, name):
     return json.loads((run.evaluation / f"{name}.json").read_text())
 
 
-def test_further_bits_join_an_evaluation_and_other_settings_stand_apart(run):
-    evaluate.main(command(run_dir=str(run.path), protocol="knn", bits="fp"))
-    evaluate.main(command(run_dir=str(run.path), protocol="knn", bits="2w4a"))
-    own = read(run, "knn")
-    assert [entry["bits"] for entry in own["results"]][-1] == "2w4a"
-    assert "fp" in [entry["bits"] for entry in own["results"]]
-    evaluate.main(command(run_dir=str(run.path), protocol="knn", bits="fp,2w4a", policy="paper"))
-    paper = read(run, "knn")
-    assert (paper["policy"], paper["earlier"][0]["policy"]) == ("paper", "as trained")
-    top1 = {entry["bits"]: entry["top1"] for entry in paper["earlier"][0]["results"]}
-    assert paper["results"][0]["top1"] == top1["fp"]
-    assert paper["results"][1]["top1"] != top1["2w4a"]
-
-
-def test_ranges_are_found_by_the_method_asked_for(run):
-    values = {"run_dir": str(run.path), "protocol": "knn", "policy": "paper", "bits": "fp,8w2a"}
-    found = {}
-    for method in ("minmax", "mse"):
-        evaluate.main(command(calibration=method, calibration_images=50, **values))
+def test_ranges_and_steps_after_training_are_those_asked_for_and_recorded(run):
+    values = {"run_dir": str(run.path), "protocol": "knn", "policy": "paper", "bits": "fp,2w2a",
+              "calibration_images": 50}  # fmt: skip
+    found = []
+    for asked in ({}, {"calibration": "mse"}, {"weight_scales": "mse"}):
+        evaluate.main(command(**asked, **values))
         newest = read(run, "knn")
-        assert newest["calibration"] == {"method": method, "images": 50, "seed": None}
-        found[method] = [entry["top1"] for entry in newest["results"]]
-    assert found["mse"][0] == found["minmax"][0]
-    assert found["mse"][1] != found["minmax"][1]
+        calibration = newest["calibration"]
+        assert (calibration["method"], calibration["images"]) == (
+            asked.get("calibration", "minmax"), 50,
+        )  # fmt: skip
+        assert newest["settings"].get("weight_scales") == asked.get("weight_scales")
+        found.append([entry["top1"] for entry in newest["results"]])
+    assert len({floats for floats, _ in found}) == 1
+    assert len({quantized for _, quantized in found}) == 3
 
 
 def test_protocols_asked_for_together_agree_with_each_alone(run, tmp_path):
@@ -87,42 +77,6 @@ def test_protocols_asked_for_together_agree_with_each_alone(run, tmp_path):
     linear = read(run, "linear")
     evaluate.main(command(run_dir=str(run.path), protocol="linear", bits="4w8a"))
     assert read(run, "linear") == linear
-
-
-def test_backbone_is_scored_on_another_data_set(run, tmp_path):
-    random = np.random.default_rng(0)
-    for split, count in (("train", 4), ("test", 2)):
-        for level, name in ((40, "dark"), (200, "bright")):
-            (tmp_path / split / name).mkdir(parents=True)
-            for index in range(count):
-                pixels = level + random.integers(-30, 30, (8, 8, 1))
-                keras.utils.save_img(tmp_path / split / name / f"{index}.png", pixels, scale=False)
-    dataset = f"folder:{tmp_path}"
-    evaluate.main(
-        command(run_dir=str(run.path), protocol="finetune", bits="fp", dataset=dataset, epochs=1,
-                batch_size=4, learning_rate_schedule="cosine")
-    )  # fmt: skip
-    found = read(run, "finetune")
-    assert (found["dataset"], found["train_images"], found["test_images"]) == (dataset, 8, 4)
-    assert found["settings"]["epochs"] == 1 and len(found["results"][0]["curve"]) == 1
-
-
-def test_bit_widths_that_were_measured_stay_when_a_later_one_fails(run, tmp_path, monkeypatch):
-    run = RunFolder(shutil.copytree(run.path, tmp_path / "run"))
-    score = evaluate_protocols.accuracy_of
-
-    def fails_at_2w4a(scores, labels, bits):
-        if str(bits) == "2w4a":
-            raise TrainingStopped("Training diverged.")
-        return score(scores, labels, bits)
-
-    monkeypatch.setattr(evaluate_protocols, "accuracy_of", fails_at_2w4a)
-    options = {"epochs": 1, "learning_rate_schedule": "cosine", "train_images": 300}
-    with pytest.raises(TrainingStopped):
-        evaluate.main(
-            command(run_dir=run.path, protocol="finetune", bits="fp,8w8a,2w4a", **options)
-        )
-    assert [entry["bits"] for entry in read(run, "finetune")["results"]] == ["fp", "8w8a"]
 
 
 def test_damaged_results_are_told_of_before_anything_is_computed(run, tmp_path, monkeypatch):
@@ -244,18 +198,6 @@ def test_whole_networks_are_trained_on_images_that_are_decoded_anew(run, monkeyp
         found.append(read(run, "finetune")["results"][0])
         (run.evaluation / "finetune.json").unlink()
     assert found[0] == found[1]
-
-
-def test_steps_after_training_are_taken_and_recorded(run):
-    values = {"run_dir": str(run.path), "protocol": "knn", "policy": "paper", "bits": "fp,2w4a"}
-    found = {}
-    for scales in ("max", "mse"):
-        evaluate.main(command(weight_scales=scales, calibration_images=50, **values))
-        newest = read(run, "knn")
-        assert newest["settings"].get("weight_scales", "max") == scales
-        found[scales] = newest["results"]
-    assert found["mse"][0] == found["max"][0]
-    assert found["mse"][1] != found["max"][1]
 
 
 def test_bits_of_single_layers_can_be_named(run):

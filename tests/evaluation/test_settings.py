@@ -10,7 +10,7 @@ from tests.evaluation.test_protocols import tiny_task
 from tfcq import evaluate, evaluation_data, measurement, opened_subject, quantization_aware
 from tfcq.backbones.resnet import resnet
 from tfcq.config import Config, config_from_flat
-from tfcq.errors import UserError
+from tfcq.errors import TrainingStopped, UserError
 from tfcq.evaluation import records
 from tfcq.evaluation.accuracy import Accuracy
 from tfcq.evaluation.calibration import calibrate
@@ -396,6 +396,25 @@ def test_figures_are_printed_and_drawn_in_the_order_measured(opened, monkeypatch
     assert drawn == [
         (tmp_path / "knn.png", ["fp", "4w8a"], {"knn": [0.8149, 0.75]},
          {"title": "mine, digits, knn"})
+    ]  # fmt: skip
+
+
+def test_what_was_measured_stays_when_a_later_bit_width_fails(opened, monkeypatch, tmp_path):
+    subject = dataclasses.replace(opened[0], results=tmp_path)
+
+    def measure(*arguments):
+        yield "knn", Accuracy("fp", 0.9, 1.0, 0.9)
+        yield "knn", Accuracy("8w8a", 0.8, 1.0, 0.8)
+        raise TrainingStopped("Training diverged.")
+
+    monkeypatch.setattr(opened_subject, "open_subject", lambda config: subject)
+    monkeypatch.setattr(evaluation_data, "labelled_images", lambda *arguments: opened[1:])
+    monkeypatch.setattr(measurement, "measure", measure)
+    with pytest.raises(TrainingStopped):
+        evaluate.evaluate(config_of(protocol="knn"))
+    (found,) = records.read_records(tmp_path / "knn.json")
+    assert [(entry["bits"], entry["top1"]) for entry in found["results"]] == [
+        ("fp", 0.9), ("8w8a", 0.8),
     ]  # fmt: skip
 
 
