@@ -66,6 +66,21 @@ def test_contrastive_quant_is_linear_with_floor_at_the_bits_of_the_pass(model):
     assert place(graph, policy) == place(graph, UNIFORM)
 
 
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("paper", {}),  # SSQL's authors: the gradient also flows through the scale.
+        ("int8", {"narrow_range": True}),
+        ("uniform", {"detach_scale": True}),
+        ("weights_8_bit", {"bits": 8}),
+    ],
+)
+def test_policies_differ_from_the_default_weight_quantizer_in_what_they_name(model, name, settings):
+    found = quantizable(model, name).get_layer("dense").weight_quantizer
+    assert type(found) is MinMaxWeightQuantizer
+    assert found.get_config() == MinMaxWeightQuantizer(**settings).get_config()
+
+
 def test_rounding_is_the_kinds_own_unless_the_policy_names_one(model):
     mixed = Policy("mixed", activation_quantizer="linear")
     weights, activations = chosen(quantizable(model, mixed))
