@@ -23,11 +23,11 @@ TOLERANCE = 1e-9
 PASSES = {"online": 4, "target": 2}
 
 
-def simsiam():
-    return Pretrainer(reference_backbone(), projection_width=32, predictor_width=16)
+def simsiam(**bits):
+    return Pretrainer(reference_backbone(), projection_width=32, predictor_width=16, **bits)
 
 
-def byol():
+def byol(**bits):
     projector = multi_layer_perceptron(32, (16, 16, 32), last_norm=True, name="projector")
     predictor = multi_layer_perceptron(32, (16, 32), last_norm=False, name="predictor")
     framework = BYOL(
@@ -37,7 +37,7 @@ def byol():
         target_momentum=MOMENTUM,
         target_update="before_targets",
     )
-    return Pretrainer(reference_backbone(), framework)
+    return Pretrainer(reference_backbone(), framework, **bits)
 
 
 # Graph optimization once broke parity, so one case runs as a graph; tracing others is slow.
