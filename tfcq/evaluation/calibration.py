@@ -7,7 +7,6 @@ import numpy as np
 import tensorflow as tf
 
 from tfcq.errors import UserError
-from tfcq.nn.activation_quantizer import FLOAT_PASS
 from tfcq.nn.activation_ranges import is_trained_quantized
 from tfcq.nn.quantizable import QuantizableModel
 from tfcq.quantization.bitwidths import FLOAT, BitWidth, parse_bit_width
@@ -49,7 +48,7 @@ class Calibrator:
             raise UserError(
                 "Calibration received images with NaN or infinity; allowed: finite values."
             )
-        pair = tf.constant(FLOAT_PASS if bits.is_float else (bits.weights, bits.activations))
+        pair = None if bits.is_float else tf.constant((bits.weights, bits.activations))
         for start in range(0, len(images), self.batch_size):
             batch = tf.convert_to_tensor(images[start : start + self.batch_size])
             self._record(batch, tf.constant(start), pair)
@@ -128,16 +127,15 @@ def check_quantizable(model: keras.Model) -> None:
         )
 
 
-def _recorder(model: keras.Model) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor], None]:
+def _recorder(model: keras.Model) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor | None], None]:
     @tf.function(reduce_retracing=True)
-    def record(images: tf.Tensor, start: tf.Tensor, bits: tf.Tensor) -> None:
+    def record(images: tf.Tensor, start: tf.Tensor, bits: tf.Tensor | None) -> None:
         for reset in (True, False):
             if (start == 0) == reset:
-                if bits[0] == FLOAT_PASS[0]:
-                    model(images, precision=RecordRanges(reset), training=False)
-                else:
-                    watch, seed = RecordRanges(reset), noise_seed(start)
-                    quantized = Precision(bits[0], bits[1], "tensor", seed, watch=watch)
-                    model(images, precision=quantized, training=False)
+                precision = RecordRanges(reset)
+                if bits is not None:
+                    seed = noise_seed(start)
+                    precision = Precision(bits[0], bits[1], "tensor", seed, watch=precision)
+                model(images, precision=precision, training=False)
 
     return record

@@ -93,13 +93,13 @@ class ActivationQuantizer(keras.layers.Layer):
         self._watch(inputs, precision.watch, (precision.weight_bits, precision.activation_bits))
         bits = precision.activation_bits
         if not self.quantizer.takes_range:
-            seed = precision.seed_for(self)
+            seed = precision.seed_for(self, self.quantizer)
             return self.quantizer(inputs, bits, seed=seed, learned=self.learned_scale)
         if precision.ranges == "tensor":
             parameters = self.quantizer.parameters(bits, *self._range_of(inputs))
         else:
             parameters = precision.once(self, lambda: self._recorded_parameters(precision))
-        return self.quantizer(inputs, parameters, precision.seed_for(self))
+        return self.quantizer(inputs, parameters, precision.seed_for(self, self.quantizer))
 
     def _recorded_parameters(self, precision: Precision) -> tuple[tf.Tensor, ...]:
         # The empty range is infinite, so this also tells of a range never recorded.

@@ -66,7 +66,7 @@ class _QuantizedKernel:
             kernel,
             precision.weight_bits,
             self.kernel_axes,
-            precision.seed_for(self),
+            precision.seed_for(self, self.weight_quantizer),
             learned=self.learned_scale,
         )
 

@@ -121,13 +121,14 @@ class Precision:
                 )
             check_bits(bits)
 
-    def seed_for(self, owner: Any) -> tf.Tensor | None:
+    def seed_for(self, owner: Any, quantizer: Any) -> tf.Tensor | None:
         """Returns a seed of a layer's own, of shape (2,), so that no two layers share their noise.
 
         Args:
             owner: the layer.
+            quantizer: what rounds its tensor; None is returned where it draws nothing.
         """
-        if self.seed is None:
+        if self.seed is None or not quantizer.is_stochastic:
             return None
         return tf.random.experimental.stateless_fold_in(
             self.seed, zlib.crc32(owner.path.encode()) & 0x7FFFFFFF

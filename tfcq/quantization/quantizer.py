@@ -54,6 +54,11 @@ class Quantizer:
         """
         return None
 
+    @property
+    def is_stochastic(self) -> bool:
+        """Whether it draws noise, and so needs a seed."""
+        return getattr(self, "rounding", None) == "stochastic"
+
     def chosen_bits(self, bits: Any) -> Any:
         """Returns the fixed bits, or else those of the pass.
 
