@@ -48,10 +48,11 @@ def test_scales_and_zero_points_behind_quantizers_are_the_simulations(network, i
         assert nearest[1] == int(zero_point) - 128
 
 
-def test_an_input_pixel_is_its_own_level(int8):
+def test_an_input_pixel_is_its_own_level(int8, images):
     (tensor,) = [tensor for tensor in int8.tensors if tensor.dtype == np.uint8]
     np.testing.assert_allclose(tensor.scales, [1 / 255], rtol=1e-6)
     assert tensor.zero_points.tolist() == [0]
+    np.testing.assert_array_equal(int8(np.maximum(images[:4] - 0.4 / 255, 0)), int8(images[:4]))
 
 
 def test_weights_are_the_simulations_but_for_the_most_negative_level(network):

@@ -17,7 +17,7 @@ from tfcq.nn.policies import (
     WEIGHT_QUANTIZER_NAMES,
     Policy,
 )
-from tfcq.nn.quantizable import quantizable
+from tfcq.nn.quantizable import quantizable, quantizers_of
 from tfcq.quantization.quantizers import (
     ACTIVATION_QUANTIZERS,
     WEIGHT_QUANTIZERS,
@@ -87,6 +87,36 @@ def test_rounding_is_the_policys_for_weights_and_activations(model, rounding):
     mixed = Policy("mixed", activation_quantizer="linear", rounding=rounding)
     weights, activations = chosen(quantizable(model, mixed))
     assert (weights.rounding, activations.rounding) == (rounding, rounding)
+
+
+def test_bits_of_single_layers_come_before_the_policys_own_overrides():
+    policy = dataclasses.replace(UNIFORM, overrides=(("conv", "8w8a"),))
+    assert policy.with_layer_bits("c*:3w5a").overrides == (("c*", "3w5a"), ("conv", "8w8a"))
+
+
+def test_other_kinds_leave_behind_what_was_said_for_the_old_ones():
+    policy = dataclasses.replace(UNIFORM, rounding="stochastic")
+    other = policy.with_quantizers("lsq", None)
+    assert (other.rounding, other.detach_scale) == (None, False)
+    other = policy.with_quantizers(None, "linear")
+    assert (other.rounding, other.detach_scale) == (None, True)
+    for same in (None, "minmax"):
+        assert policy.with_quantizers(same, same) == policy
+
+
+def test_the_stem_is_the_kernel_that_reads_the_images_in_nested_models_too():
+    def bits_of(first):
+        inputs = keras.Input((6, 6, 2))
+        x = layers.Conv2D(2, 3, activation="relu", name="one")(inputs)
+        inner = keras.Model(inputs, layers.Conv2D(2, 3, name="two")(x), name="inner")
+        images = keras.Input((6, 6, 2))
+        before = inner(images) if first else layers.Conv2D(2, 1, name="outer")(images)
+        after = layers.Conv2D(2, 1, name="outer")(before) if first else inner(before)
+        model = quantizable(keras.Model(images, after), "paper")
+        return {name: one.bits for name, one in quantizers_of(model, "weight_quantizer").items()}
+
+    assert bits_of(first=True) == {"inner/one": 8, "inner/two": None, "outer": None}
+    assert bits_of(first=False) == {"outer": 8, "inner/one": None, "inner/two": None}
 
 
 def test_options_reach_the_kinds_that_take_them(model):

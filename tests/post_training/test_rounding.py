@@ -16,8 +16,8 @@ from tfcq.post_training.graph import kernel_layers
 from tfcq.post_training.rounding import (
     RoundingSettings,
     SoftRounding,
-    exponent_at,
     learn_rounding,
+    regularizer_at,
     undecided,
 )
 from tfcq.post_training.weights import with_stored_scales
@@ -137,7 +137,7 @@ def levels_learned(**settings):
     return layer.kernel.numpy().ravel()
 
 
-def test_all_images_are_learned_from_and_the_regularizer_waits_for_the_warm_up():
+def test_all_images_are_learned_from_and_the_regularizer_alone_decides():
     _, vectors, kernel = pairs_of_inputs()
     nearest = np.round(kernel.ravel())
     # One weight of each pair goes the other way, so that every image is met better.
@@ -152,8 +152,15 @@ def test_learning_starts_from_the_papers_settings():
     assert RoundingSettings() == RoundingSettings(
         iterations=10_000, batch_size=32, learning_rate=0.01, regularization=0.01, warm_up=0.2
     )
-    exponents = [float(exponent_at(tf.constant(progress))) for progress in (0.0, 0.5, 1.0)]
-    np.testing.assert_allclose(exponents, [20, 11, 2], rtol=1e-5)
+
+
+def test_the_regularizer_waits_for_the_warm_up_and_then_falls_along_a_cosine():
+    settings = RoundingSettings(iterations=100, warm_up=0.2, regularization=0.5)
+    found = [regularizer_at(tf.constant(step), settings) for step in (0, 19, 20, 40, 60, 100)]
+    strengths, exponents = np.transpose(found)
+    np.testing.assert_array_equal(strengths, [0, 0, 0.5, 0.5, 0.5, 0.5])
+    quarter = 2 + 18 * (1 + np.cos(np.pi / 4)) / 2
+    np.testing.assert_allclose(exponents, [20, 20, 20, quarter, 11, 2], rtol=1e-5)
 
 
 def test_learned_rounding_survives_a_file(learned, images, tmp_path):

@@ -118,14 +118,21 @@ class SoftRounding:
         return self.kernel(tf.cast(self.shares() >= 0.5, self.scale.dtype))
 
 
-def exponent_at(progress: tf.Tensor) -> tf.Tensor:
-    """Returns the exponent of the regularizer, which falls from 20 to 2 along a cosine.
+def regularizer_at(step: tf.Tensor, settings: RoundingSettings) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns weight and exponent of the regularizer: none in the warm-up, then along a cosine.
 
     Args:
-        progress: float tensor of shape (), share of the steps behind the warm-up, 0 to 1.
+        step: int32 tensor of shape (), from 0.
+        settings: how rounding is learned.
+
+    Returns:
+        Two float32 tensors of shape ().
     """
+    warm_up = settings.warm_up * settings.iterations
+    progress = (tf.cast(step, tf.float32) - warm_up) / (settings.iterations - warm_up)
     first, last = _EXPONENTS
-    return last + (first - last) * (1 + tf.cos(math.pi * progress)) / 2
+    exponent = last + (first - last) * (1 + tf.cos(math.pi * tf.maximum(progress, 0))) / 2
+    return tf.where(progress >= 0, settings.regularization, 0.0), exponent
 
 
 def undecided(shares: tf.Tensor, exponent: tf.Tensor) -> tf.Tensor:
@@ -234,7 +241,6 @@ def _learn(
     xs, ys = tf.constant(inputs), tf.constant(targets)
     size_of_targets = np.sum(np.square(targets, dtype=np.float64))
     power = max(size_of_targets / targets.size, _SMALLEST)
-    warm_up = settings.warm_up * settings.iterations
 
     def outputs(x: tf.Tensor, kernels: list[tf.Tensor]) -> tf.Tensor:
         precision = Precision(*pass_bits, shared={})
@@ -249,9 +255,7 @@ def _learn(
             drawn = tf.random.stateless_uniform(
                 [settings.batch_size], seed, maxval=len(inputs), dtype=tf.int32
             )
-            progress = (tf.cast(step, tf.float32) - warm_up) / (settings.iterations - warm_up)
-            exponent = exponent_at(tf.maximum(progress, 0))
-            strength = tf.where(progress >= 0, settings.regularization, 0.0)
+            strength, exponent = regularizer_at(step, settings)
             with tf.GradientTape() as tape:
                 shares = [rounding.shares() for rounding in roundings]
                 kernels = [r.kernel(h) for r, h in zip(roundings, shares, strict=True)]
