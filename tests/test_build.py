@@ -32,6 +32,14 @@ def test_optimizer_by_name(name):
     assert type(optimizer(optimizer=name)) is OPTIMIZERS[name]
 
 
+def test_exclusion_of_nothing_lets_lars_scale_and_decay_every_variable():
+    model = keras.Sequential([keras.Input((2,)), layers.Dense(3), layers.BatchNormalization()])
+    for exclude, left_out in ((None, 3), ("none", 0), ("bias", 1)):
+        found = optimizer(optimizer="lars", exclude=exclude)
+        found.build(model.trainable_variables)
+        assert len(found.unscaled) == len(found.excluded) == left_out
+
+
 @pytest.mark.parametrize(
     ("name", "nesterov"), [("sgd", False), ("sgd", True), ("lars", True), ("adamw", False)]
 )
@@ -132,6 +140,53 @@ def test_length_of_a_run():
         build.total_steps(config_from_flat({"duration": "1examples"}).optimization, 7)
 
 
+def test_settings_reach_the_optimizer():
+    values = {"momentum": 0.7, "weight_decay": 0.02, "nesterov": True, "optimizer": "sgd"}
+    found = optimizer(**values).get_config()
+    assert {name: found[name] for name in ("momentum", "nesterov")} == {
+        "momentum": 0.7, "nesterov": True,
+    }  # fmt: skip
+    assert found["l2"] == 0.02
+
+
+def test_settings_reach_pre_training(monkeypatch):
+    values = {
+        "framework": "byol", "recipe": "cq_c", "seed": 5, "loss_reduction": "sum",
+        "bit_schedule": "list", "precision_set": "4,8", "error_correlation": True,
+        "projection_width": 8, "predictor_width": 4, "target_momentum": 0.8,
+        "batch_norm": "shuffled", "layer_bits": "stem:8w8a",
+    }  # fmt: skip
+    network = {"backbone": "cifar_resnet8", "width": 2}
+    config, given = config_from_flat({**values, **network}), {}
+
+    class Built(Exception):
+        pass
+
+    def pretrainer(backbone, **settings):
+        given.update(settings)
+        raise Built
+
+    monkeypatch.setattr(build, "Pretrainer", pretrainer)
+    with pytest.raises(Built):
+        build.pretrainer(config, SHAPE, steps=2)
+    expected = {name: values[name] for name in set(values) - {"batch_norm", "layer_bits"}}
+    assert expected | {
+        "weight_bits": None, "activation_bits": None, "policy": build.policy(config),
+        "shuffle_keys": True,
+    } == given  # fmt: skip
+
+
+def test_views_are_the_standard_of_their_size_but_for_what_is_given():
+    shape = (32, 32, 3)
+    usual = augmentation_for(32, 3)
+    assert build.augmentation(config_from_flat({}), shape) == usual
+    values = {"crop_area": "0.5-0.9", "flip": 0.1, "jitter_probability": 0.3, "hue": 0.2,
+              "brightness": 0.1, "contrast": 0.6, "saturation": 0.7, "grayscale": 0.4,
+              "blur": 0.9}  # fmt: skip
+    expected = dataclasses.replace(usual, **{**values, "crop_area": (0.5, 0.9)})
+    assert build.augmentation(config_from_flat(values), shape) == expected
+
+
 def test_policy_is_the_recipes_unless_given():
     def of(**values):
         return build.policy(config_from_flat(values))
@@ -139,6 +194,7 @@ def test_policy_is_the_recipes_unless_given():
     assert of().name == "paper"
     assert of(recipe="cq_c").weight_quantizer == "linear"
     assert of(recipe="pact").activation_quantizer == "pact"
+    assert of(recipe="cq_c", layer_bits="stem:8w8a").weight_quantizer == "linear"
     assert of(recipe="cq_c", policy="uniform").weight_quantizer == "minmax"
     changed = of(policy="uniform", weight_quantizer="lsq")
     assert (changed.weight_quantizer, changed.activation_quantizer) == ("lsq", "minmax")

@@ -53,10 +53,38 @@ def test_json_is_a_tree_of_groups():
     assert set(tree) == {"data", "views", "network", "method", "optimization", "execution"}
 
 
+def test_start_that_follows_the_stem_is_recorded_as_what_it_is():
+    def start(**values):
+        network = json.loads(config_from_flat(values).to_json())["network"]
+        return network["kernel_initializer"], network["zero_init_residual"]
+
+    assert start() == start(backbone="cifar_resnet20") == ("uniform_fan_in", False)
+    assert start(stem="imagenet") == ("normal_fan_out", True)
+    assert start(stem="imagenet", zero_init_residual=False) == ("normal_fan_out", False)
+    assert start(stem="cifar", zero_init_residual=True) == ("uniform_fan_in", True)
+    given = {"kernel_initializer": "uniform_fan_in", "stem": "imagenet"}
+    assert start(**given) == ("uniform_fan_in", True)
+    assert start(backbone="mobilenet_v2", stem="imagenet") == ("normal_fan_out", None)
+    assert start(backbone="vit_tiny") == (None, None)
+
+
 def test_values_reach_their_group_and_the_rest_keeps_its_default():
     config = config_from_flat(CHANGED)
     assert {name: flat(config)[name] for name in CHANGED} == CHANGED
     assert config_from_flat({}) == Config()
+
+
+def test_defaults_are_those_of_the_ssql_paper_on_the_embedded_data():
+    """Sec. 4.1: SGD, rate 0.05 for batches of 256 under a cosine, momentum 0.9, decay 1e-4."""
+    expected = {
+        "dataset": "digits", "backbone": "resnet18", "framework": "simsiam", "recipe": "ssql",
+        "loss_reduction": "mean", "bit_schedule": "uniform", "epochs": 100, "batch_size": 256,
+        "optimizer": "sgd", "learning_rate": 0.05, "learning_rate_schedule": "cosine",
+        "milestone_factor": 0.1, "warmup": "0epochs", "momentum": 0.9, "weight_decay": 1e-4,
+        "strategy": "single", "batch_norm": "local",
+    }  # fmt: skip
+    values = flat(Config())
+    assert {name: values[name] for name in expected} == expected
 
 
 def test_no_two_groups_share_a_name():
@@ -82,7 +110,8 @@ def test_misspelt_setting_names_the_nearest():
     "text",
     ["", "{", "[]", "3", '{"data": 3}', '{"dta": {"dataset": "digits"}}',
      '{"optimization": {"epochs": "ten"}}',
-     '{"optimization": {"epochs": null}}', '{"network": {"stem": 3}}'],
+     '{"optimization": {"epochs": null}}', '{"network": {"stem": 3}}',
+     '{"optimization": {"epochs": true}}', '{"data": {"download": 1}}'],
 )  # fmt: skip
 def test_text_that_is_no_configuration_is_refused_in_one_line(text):
     error_of(config_from_json, text)
@@ -145,7 +174,8 @@ def test_differences_are_named():
      ({}, "patch_size"), ({"backbone": "vit_tiny"}, "stem"), ({}, "shortcut"),
      ({"optimizer": "adamw"}, "nesterov"), ({}, "milestone_factor"),
      ({"weight_decay": 0.0}, "exclude"), ({}, "data_dir"), ({}, "download"), ({}, "strict_data"),
-     ({"dataset": "fashion_mnist"}, "strict_data")],
+     ({"dataset": "fashion_mnist"}, "strict_data"), ({"momentum": 0.0}, "nesterov"),
+     ({"jitter_probability": 0.0}, "hue"), ({}, "batch_norm")],
 )  # fmt: skip
 def test_setting_without_effect_is_refused_only_when_given(values, name):
     config = config_from_flat(values)

@@ -1,8 +1,12 @@
 """Published settings of each protocol, as the papers print them."""
 
+import dataclasses
+
 import pytest
 
+from tfcq.evaluation_settings import EvaluationConfig, ProtocolTrainingSettings
 from tfcq.protocol_presets import PRESETS
+from tfcq.settings import OptimizationSettings
 
 COSINE, NO_MILESTONES = "cosine", None
 
@@ -12,6 +16,7 @@ COSINE, NO_MILESTONES = "cosine", None
     [
         # SSQL, Sec. 4.1: lr 30, divided by 10 at 60 and 80 of 100 epochs, no weight decay.
         ("linear", "ssql", 100, 256, 30.0, "step", "60epochs,80epochs", 0.0),
+        ("linear", "ssql_transfer", 100, 256, 30.0, "step", "60epochs,80epochs", 0.0),
         # SSQL, Sec. 4.1: lr 0.001, divided by 10 at 30 and 40 of 50 epochs, weight decay 1e-4.
         ("finetune", "ssql", 50, 256, 0.001, "step", "30epochs,40epochs", 1e-4),
         # SSQL, Appendix, LSQ: lr 0.001, divided by 10 at epoch 30 of 50, weight decay 1e-5.
@@ -35,3 +40,39 @@ def test_preset_is_what_the_paper_prints(
     assert found.weight_decay == decay
     assert found.optimizer == ("lars" if preset == "simsiam" else "sgd")
     assert found.scale_learning_rate == (preset == "simsiam")
+    # Contrastive Quant, Appendix A: Nesterov momentum on ImageNet. Momentum is 0.9 in all.
+    assert (found.momentum, found.nesterov) == (0.9, "_imagenet" in preset)
+    assert found.milestone_factor == 0.1
+    assert (found.warmup, found.duration, found.exclude) == ("0epochs", None, None)
+
+
+def test_presets_are_those_with_a_source_and_the_probe_of_standardized_features():
+    assert {protocol: list(presets) for protocol, presets in PRESETS.items()} == {
+        "linear": ["standardized", "ssql", "simsiam", "contrastive_quant_cifar",
+                   "contrastive_quant_imagenet"],
+        "finetune": ["ssql"],
+        "semi": ["contrastive_quant_cifar", "contrastive_quant_imagenet_10",
+                 "contrastive_quant_imagenet_1"],
+        "qat": ["ssql"],
+    }  # fmt: skip
+    assert PRESETS["linear"]["standardized"] == OptimizationSettings(
+        epochs=60, batch_size=256, learning_rate=0.1, weight_decay=0.0
+    )
+
+
+def test_what_is_given_replaces_its_part_of_the_preset_and_nothing_else():
+    def of(protocol="linear", **given):
+        training = ProtocolTrainingSettings(**given)
+        return EvaluationConfig(training=training).optimization(protocol)
+
+    assert of() == PRESETS["linear"]["standardized"]
+    assert of(preset="simsiam") == PRESETS["linear"]["simsiam"]
+    # A rate that is given is the rate, and milestones belong to their schedule.
+    changed = dataclasses.replace(
+        PRESETS["linear"]["simsiam"], learning_rate=3.0, scale_learning_rate=False
+    )
+    assert of(preset="simsiam", learning_rate=3.0) == changed
+    changed = dataclasses.replace(
+        PRESETS["qat"]["ssql"], learning_rate_schedule="cosine", milestones=None, epochs=4
+    )
+    assert of("qat", learning_rate_schedule="cosine", epochs=4) == changed

@@ -15,11 +15,17 @@ from tfcq.backbones.resnet import resnet
 from tfcq.config import Config
 from tfcq.data.pipeline import labelled_arrays
 from tfcq.data.sources import open_source
+from tfcq.deployment import check
 from tfcq.deployment.runtime import LiteModel
+from tfcq.deployment.tflite import int8_tflite
 from tfcq.errors import UserError
+from tfcq.evaluation.calibration import calibrate
 from tfcq.evaluation.classifier import with_classifier
+from tfcq.evaluation.features import FeatureExtractor
+from tfcq.evaluation.linear import fit_linear_probe
 from tfcq.nn.float_model import requantizable
 from tfcq.nn.quantizable import load, quantizable
+from tfcq.quantization.bitwidths import parse_bit_width
 from tfcq.run_folder import RunFolder
 
 
@@ -43,8 +49,10 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def printed(run):
-    """Exports the run, and returns what was printed."""
-    with contextlib.redirect_stdout(io.StringIO()) as output:
+    """Exports the run, and returns what was printed; its models take 2 and 4 milliseconds."""
+    seconds = {"int8": 0.002, "float": 0.004}
+    with contextlib.redirect_stdout(io.StringIO()) as output, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(check, "median_seconds", lambda models: seconds)
         # How well an untrained network's features survive is not the point here.
         assert export.main(command(run_dir=str(run.path), min_agreement=0.0)) == 0
     return output.getvalue()
@@ -60,8 +68,33 @@ def test_files_figures_and_table_are_written(run, printed):
     assert figures["agreement"] == figures["int8_against_simulation"]["agreement"]
     for name in ("int8", "float"):
         assert figures["bytes"][name] == (run.export / f"{name}.tflite").stat().st_size
-        assert figures["milliseconds_per_image"][name] > 0
+    assert figures["milliseconds_per_image"] == {"int8": 2, "float": 4}
     assert "int8 against 8w8a simulation" in printed and "int8.json" in printed
+
+
+def test_figures_are_those_of_a_model_calibrated_on_the_first_training_images(run, printed):
+    source = open_source("digits")
+    (train, labels), (test, test_labels) = (
+        labelled_arrays(source.split(name), 8) for name in ("train", "test")
+    )
+    test, test_labels = test[:20], test_labels[:20]
+    model = requantizable(load(run.backbone), "int8")
+    calibrate(model, train[:64])
+    content = (run.export / "int8.tflite").read_bytes()
+    assert content == int8_tflite(model, train[:64])
+    figures = json.loads((run.export / "int8.json").read_text())
+    bits = parse_bit_width("8w8a")
+    features = FeatureExtractor(model)
+    probe = fit_linear_probe(features(train, bits), labels, 10).logits
+    outputs = {
+        "int8": LiteModel(content)(test), "simulation": features(test, bits),
+        "float": features(test),
+    }  # fmt: skip
+    classes = {name: probe(found).argmax(axis=1) for name, found in outputs.items()}
+    assert figures["top1"] == {n: np.mean(found == test_labels) for n, found in classes.items()}
+    for one, other in (("int8", "simulation"), ("int8", "float"), ("simulation", "float")):
+        agreement = figures[f"{one}_against_{other}"]["agreement"]
+        assert agreement == np.mean(classes[one] == classes[other])
 
 
 def test_too_little_agreement_is_told_with_exit_code_1_and_the_files_are_written(
@@ -70,7 +103,8 @@ def test_too_little_agreement_is_told_with_exit_code_1_and_the_files_are_written
     written = []
     monkeypatch.setattr(export, "export", lambda *arguments: written.append(arguments) or 0.98)
     assert export.main(command(run_dir=str(run.path), min_agreement=0.99)) == 1
-    assert len(written) == 1
+    assert export.main(command(run_dir=str(run.path), min_agreement=0.98)) == 0
+    assert len(written) == 2
     assert (
         "0.9800 with the 8w8a simulation is under --min_agreement=0.99" in capsys.readouterr().out
     )
@@ -106,12 +140,13 @@ def classifier(run, tmp_path_factory):
 
 def test_classifier_is_exported_whole_and_compared_by_its_own_logits(classifier, tmp_path):
     given = {"model": classifier, "dataset": "digits", "output_dir": tmp_path / "out"}
-    assert export.main(command(classifier=True, test_images=360, **given)) == 0
+    assert export.main(command(classifier=True, test_images=360, test_crop=0.75, **given)) == 0
     figures = json.loads((tmp_path / "out" / "int8.json").read_text())
     assert (figures["compared"], figures["policy"]) == ("logits", "int8")
+    assert figures["test_crop"] == 0.75
     lite = LiteModel((tmp_path / "out" / "int8.tflite").read_bytes())
     source = open_source("digits", None, False, False).split("test")
-    images, labels = labelled_arrays(source, 8)
+    images, labels = labelled_arrays(source, 8, test_crop=0.75)
     logits = lite(images)
     assert logits.shape == (360, 10)
     assert figures["top1"]["int8"] == np.mean(logits.argmax(axis=1) == labels)

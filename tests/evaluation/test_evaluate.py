@@ -10,8 +10,9 @@ import pytest
 from tfcq import evaluate, evaluation_data, measurement
 from tfcq.backbones.resnet import resnet
 from tfcq.config import Config, MethodSettings
+from tfcq.data.augmentation import Augmentation
 from tfcq.data.sources import open_source
-from tfcq.errors import TrainingStopped, UserError
+from tfcq.errors import UserError
 from tfcq.evaluation import protocols as evaluate_protocols
 from tfcq.evaluation.classifier import with_classifier
 from tfcq.evaluation.records import add_record
@@ -46,6 +47,7 @@ def test_files_and_table_are_written(run, tmp_path, capsys):
     assert sorted(path.name for path in run.evaluation.iterdir()) == ["knn.json", "knn.png"]
     found = json.loads((run.evaluation / "knn.json").read_text())
     assert (found["dataset"], found["protocol"], found["policy"]) == ("digits", "knn", "as trained")
+    assert found["test_crop"] == 1.0
     assert [entry["bits"] for entry in found["results"]] == ["fp", "4w8a"]
     assert all(0 < entry["top1"] <= entry["top5"] <= 1 for entry in found["results"])
     printed = capsys.readouterr().out
@@ -56,30 +58,21 @@ def read(run, name):
     return json.loads((run.evaluation / f"{name}.json").read_text())
 
 
-def test_further_bits_join_an_evaluation_and_other_settings_stand_apart(run):
-    evaluate.main(command(run_dir=str(run.path), protocol="knn", bits="fp"))
-    evaluate.main(command(run_dir=str(run.path), protocol="knn", bits="2w4a"))
-    own = read(run, "knn")
-    assert [entry["bits"] for entry in own["results"]][-1] == "2w4a"
-    assert "fp" in [entry["bits"] for entry in own["results"]]
-    evaluate.main(command(run_dir=str(run.path), protocol="knn", bits="fp,2w4a", policy="paper"))
-    paper = read(run, "knn")
-    assert (paper["policy"], paper["earlier"][0]["policy"]) == ("paper", "as trained")
-    top1 = {entry["bits"]: entry["top1"] for entry in paper["earlier"][0]["results"]}
-    assert paper["results"][0]["top1"] == top1["fp"]
-    assert paper["results"][1]["top1"] != top1["2w4a"]
-
-
-def test_ranges_are_found_by_the_method_asked_for(run):
-    values = {"run_dir": str(run.path), "protocol": "knn", "policy": "paper", "bits": "fp,8w2a"}
-    found = {}
-    for method in ("minmax", "mse"):
-        evaluate.main(command(calibration=method, calibration_images=50, **values))
+def test_ranges_and_steps_after_training_are_those_asked_for_and_recorded(run):
+    values = {"run_dir": str(run.path), "protocol": "knn", "policy": "paper", "bits": "fp,2w2a",
+              "calibration_images": 50}  # fmt: skip
+    found = []
+    for asked in ({}, {"calibration": "mse"}, {"weight_scales": "mse"}):
+        evaluate.main(command(**asked, **values))
         newest = read(run, "knn")
-        assert newest["calibration"] == {"method": method, "images": 50, "seed": None}
-        found[method] = [entry["top1"] for entry in newest["results"]]
-    assert found["mse"][0] == found["minmax"][0]
-    assert found["mse"][1] != found["minmax"][1]
+        calibration = newest["calibration"]
+        assert (calibration["method"], calibration["images"]) == (
+            asked.get("calibration", "minmax"), 50,
+        )  # fmt: skip
+        assert newest["settings"].get("weight_scales") == asked.get("weight_scales")
+        found.append([entry["top1"] for entry in newest["results"]])
+    assert len({floats for floats, _ in found}) == 1
+    assert len({quantized for _, quantized in found}) == 3
 
 
 def test_protocols_asked_for_together_agree_with_each_alone(run, tmp_path):
@@ -89,7 +82,7 @@ def test_protocols_asked_for_together_agree_with_each_alone(run, tmp_path):
     assert read(run, "linear") == linear
 
 
-def test_backbone_is_scored_on_another_data_set(run, tmp_path):
+def test_backbone_is_scored_on_another_data_set(run, tmp_path, monkeypatch):
     random = np.random.default_rng(0)
     for split, count in (("train", 4), ("test", 2)):
         for level, name in ((40, "dark"), (200, "bright")):
@@ -98,31 +91,24 @@ def test_backbone_is_scored_on_another_data_set(run, tmp_path):
                 pixels = level + random.integers(-30, 30, (8, 8, 1))
                 keras.utils.save_img(tmp_path / split / name / f"{index}.png", pixels, scale=False)
     dataset = f"folder:{tmp_path}"
+    batches, used = evaluate_protocols.view_batches, []
+
+    def seen(split, augmentation, *others, **named):
+        used.append(augmentation)
+        return batches(split, augmentation, *others, **named)
+
+    monkeypatch.setattr(evaluate_protocols, "view_batches", seen)
     evaluate.main(
         command(run_dir=str(run.path), protocol="finetune", bits="fp", dataset=dataset, epochs=1,
-                batch_size=4, learning_rate_schedule="cosine")
+                batch_size=4, learning_rate_schedule="cosine", crop_area="0.7-1", test_crop=0.75)
     )  # fmt: skip
     found = read(run, "finetune")
+    settings = found["settings"]
+    assert used == [Augmentation(**settings["augmentation"])]
+    assert (used[0].crop_area, settings["classifier_start"]) == ((0.7, 1.0), "uniform")
+    assert "crop_area" not in settings and found["test_crop"] == 0.75
     assert (found["dataset"], found["train_images"], found["test_images"]) == (dataset, 8, 4)
     assert found["settings"]["epochs"] == 1 and len(found["results"][0]["curve"]) == 1
-
-
-def test_bit_widths_that_were_measured_stay_when_a_later_one_fails(run, tmp_path, monkeypatch):
-    run = RunFolder(shutil.copytree(run.path, tmp_path / "run"))
-    score = evaluate_protocols.accuracy_of
-
-    def fails_at_2w4a(scores, labels, bits):
-        if str(bits) == "2w4a":
-            raise TrainingStopped("Training diverged.")
-        return score(scores, labels, bits)
-
-    monkeypatch.setattr(evaluate_protocols, "accuracy_of", fails_at_2w4a)
-    options = {"epochs": 1, "learning_rate_schedule": "cosine", "train_images": 300}
-    with pytest.raises(TrainingStopped):
-        evaluate.main(
-            command(run_dir=run.path, protocol="finetune", bits="fp,8w8a,2w4a", **options)
-        )
-    assert [entry["bits"] for entry in read(run, "finetune")["results"]] == ["fp", "8w8a"]
 
 
 def test_damaged_results_are_told_of_before_anything_is_computed(run, tmp_path, monkeypatch):
@@ -199,12 +185,12 @@ def test_fine_tuning_does_not_leave_learned_scales_behind(run, tmp_path):
 def test_weights_that_are_nan_are_refused(run, tmp_path):
     model = load(run.backbone)
     kernel = model.get_layer("stem").kernel
-    kernel.assign(np.full(kernel.shape, np.nan))
-    model.save(tmp_path / "nan.keras")
-    with pytest.raises(UserError, match="'stem/kernel' of .*nan.keras holds NaN"):
-        evaluate.main(
-            command(model=tmp_path / "nan.keras", output_dir=tmp_path, dataset="digits", bits="fp")
-        )
+    place = {"model": tmp_path / "nan.keras", "output_dir": tmp_path, "dataset": "digits"}
+    for value in (np.nan, np.inf):
+        kernel.assign(np.full(kernel.shape, value))
+        model.save(tmp_path / "nan.keras")
+        with pytest.raises(UserError, match="'stem/kernel' of .*nan.keras holds NaN or infinity"):
+            evaluate.main(command(bits="fp", **place))
 
 
 def test_quantization_aware_training_of_a_saved_model_asks_where_quantizers_go(run, tmp_path):
@@ -246,18 +232,6 @@ def test_whole_networks_are_trained_on_images_that_are_decoded_anew(run, monkeyp
     assert found[0] == found[1]
 
 
-def test_steps_after_training_are_taken_and_recorded(run):
-    values = {"run_dir": str(run.path), "protocol": "knn", "policy": "paper", "bits": "fp,2w4a"}
-    found = {}
-    for scales in ("max", "mse"):
-        evaluate.main(command(weight_scales=scales, calibration_images=50, **values))
-        newest = read(run, "knn")
-        assert newest["settings"].get("weight_scales", "max") == scales
-        found[scales] = newest["results"]
-    assert found["mse"][0] == found["max"][0]
-    assert found["mse"][1] != found["max"][1]
-
-
 def test_bits_of_single_layers_can_be_named(run):
     values = {"run_dir": str(run.path), "protocol": "knn", "policy": "paper", "bits": "2w4a"}
     evaluate.main(command(layer_bits="stage1_*:8w8a,stem:fp", **values))
@@ -294,13 +268,16 @@ def test_kept_classifier_scores_what_was_reported(run):
     )  # fmt: skip
     assert read(run, "classifier")["results"][0]["top1"] == reported[1]
     # Quantization-aware training goes on from it: without a change of weights, its own accuracy.
-    qat = options | {"protocol": "qat", "start": file, "bits": "fp", "learning_rate": 1e-12}
-    qat.pop("keep_classifiers")
+    qat = options | {"protocol": "qat", "start": file, "bits": "fp,4w8a", "learning_rate": 1e-12}
     evaluate.main(command(**qat))
     newest = read(run, "qat_lsq")
+    # The classifier stays float there too.
+    kept = run.evaluation / "qat_lsq_4w8a.keras"
+    assert type(load(kept).get_layer("classifier")) is keras.layers.Dense
     assert newest["settings"]["start"] == "kept classifier" and newest["start_weights"]
     assert newest["results"][0]["top1"] == pytest.approx(reported[0], abs=0.02)
-    file.unlink()
+    for kept in run.evaluation.glob("*.keras"):
+        kept.unlink()
 
 
 def test_start_that_is_no_classifier_of_the_backbone_is_refused(run, tmp_path):
@@ -332,6 +309,7 @@ def test_images_of_any_size_are_streamed_from_a_folder(run, tmp_path, monkeypatc
         evaluate.main(command(**options))
         found.append(read(run, "knn"))
     assert found[0] == found[1] and found[0]["test_images"] == 6
+    assert found[0]["test_crop"] == 0.875
 
 
 def test_saved_classifier_is_scored_by_its_own_logits(tmp_path):

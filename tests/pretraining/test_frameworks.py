@@ -97,6 +97,75 @@ def test_one_directional_simclr_pairs_contrast_with_detached_targets_alone():
     assert to_targets is None and np.any(to_anchors != 0)
 
 
+def unit_rows(x):
+    return [[value / math.hypot(*row) for value in row] for row in np.asarray(x).tolist()]
+
+
+def naive_contrast(anchors, candidates, positives, temperature, excluded):
+    """Mean over anchors of -log(exp(a . c+ / T) / sum of exp(a . c / T)), loop by loop."""
+    total = 0.0
+    for i, anchor in enumerate(anchors):
+        likely = [
+            math.exp(sum(a * c for a, c in zip(anchor, candidate, strict=True)) / temperature)
+            for candidate in candidates
+        ]
+        rest = sum(likely) - (likely[i] if excluded else 0)
+        total -= math.log(likely[positives[i]] / rest)
+    return total / len(anchors)
+
+
+def naive_nt_xent(one, other, temperature):
+    views, count = unit_rows(one) + unit_rows(other), len(one)
+    positives = [(i + count) % (2 * count) for i in range(2 * count)]
+    return naive_contrast(views, views, positives, temperature, excluded=True)
+
+
+@pytest.mark.parametrize("reading", ["ssql", "quantized_both_aux"])
+def test_readings_of_ssql_nce_equal_a_naive_double_loop(reading):
+    model = pretrainer("simclr", reading, temperature=0.3)
+    names = ("v1@fp", "v2@fp", "v1@q", "v2@q")
+    passes = {Pass(int(n[1]), n[3:]): rows(seed) for seed, n in enumerate(names)}
+    f1, f2, q1, q2 = passes.values()
+    with tf.GradientTape() as tape:
+        tape.watch([f1, f2, q1, q2])
+        loss = model.recipe_loss(passes, passes)
+    between_floats = naive_nt_xent(f1, f2, 0.3)
+    if reading == "ssql":
+        one, other = (
+            naive_contrast(unit_rows(q), unit_rows(f), range(len(f)), 0.3, excluded=False)
+            for q, f in ((q1, f2), (q2, f1))
+        )
+        expected = (2 * between_floats + one + other) / 4
+    else:
+        # The SSQL authors' public loss: 2N - 1 candidates, all of the same kind of pass.
+        expected = (between_floats + naive_nt_xent(q1, q2, 0.3)) / 2
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)
+    # No gradient flows from the quantized pairs into the float passes, whichever the reading.
+    with tf.GradientTape() as tape_of_floats:
+        tape_of_floats.watch([f1, f2])
+        floats = losses.nt_xent(f1, f2, 0.3) / 2
+    for found, alone in zip(
+        tape.gradient(loss, [f1, f2]), tape_of_floats.gradient(floats, [f1, f2]), strict=True
+    ):
+        np.testing.assert_allclose(found, alone, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("framework", ["byol", "simclr"])
+@pytest.mark.parametrize("norm", ["none", "fixed", "affine"])
+def test_depth_and_end_of_a_projector_are_settings(framework, norm):
+    model = pretrainer(framework, projection_layers=3, projection_norm=norm)
+    found = model.framework.projector.layers[1:]
+    denses = [layer for layer in found if isinstance(layer, layers.Dense)]
+    assert [layer.units for layer in denses] == [8, 8, 6]
+    assert [layer.use_bias for layer in denses] == [False, False, norm == "none"]
+    norms = [layer for layer in found if isinstance(layer, layers.BatchNormalization)]
+    ends = [[True] * 2, [True] * 2] + {"none": [], "fixed": [[False] * 2], "affine": [[True] * 2]}[
+        norm
+    ]
+    assert [[layer.scale, layer.center] for layer in norms] == ends
+    assert (found[-1] is norms[-1]) == (norm != "none")
+
+
 def test_mocov3_is_twice_the_temperature_times_info_nce():
     framework = mocov3(4, 6, 8, 4, 0.99, temperature=0.3)
     a, b = rows(0), rows(1)

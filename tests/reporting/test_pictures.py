@@ -1,11 +1,9 @@
-"""Curves, correlation and t-SNE are drawn, and what cannot be drawn is told."""
+"""Curves, correlation and t-SNE show their figures, and what cannot be drawn is told."""
 
-import io
 import math
 
 import numpy as np
 import pytest
-from matplotlib import image
 
 from tfcq.errors import UserError
 from tfcq.reporting.correlation import correlation, draw_correlation, draw_errors
@@ -14,9 +12,15 @@ from tfcq.reporting.embedding import Embedding, draw_embeddings, tsne
 from tfcq.reporting.picture import COLOURS, line_style
 
 
-def has_colour(png: bytes, colour: str) -> bool:
-    wanted = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-    return bool(np.any(np.all(np.abs(image.imread(io.BytesIO(png))[..., :3] - wanted) < 0.2, -1)))
+def lines_of(axes):
+    """Returns x, y and colour of every line but those that mark zero."""
+    lines = [(*map(list, line.get_data()), line.get_color()) for line in axes.lines]
+    return [line for line in lines if line[2] != "0.4"]
+
+
+def legend_of(figure):
+    (legend,) = figure.legends
+    return [text.get_text() for text in legend.get_texts()]
 
 
 def test_many_series_all_look_different():
@@ -24,23 +28,61 @@ def test_many_series_all_look_different():
     assert len(set(styles)) == 28
 
 
-def test_series_keeps_its_colour_where_another_is_absent():
-    curves = {"loss": [Curve("b", [1, 2, 3], [0.3, 0.2, math.nan])]}
-    alone, ordered = draw_curves(curves), draw_curves(curves, order=["a", "b"])
-    assert has_colour(alone, COLOURS[0]) and not has_colour(alone, COLOURS[1])
-    assert has_colour(ordered, COLOURS[1]) and not has_colour(ordered, COLOURS[0])
+def test_curves_are_drawn_over_their_epochs_in_the_colours_of_the_order(figures):
+    one, other, short = (
+        Curve("b", [1, 2], [0.3, 0.2]), Curve("a", [2, 4], [0.5, 0.4]), Curve("b", [7], [4.0]),
+    )  # fmt: skip
+    draw_curves({"loss": [one, other], "weight_bits": [short]}, "share", ["a", "b"])
+    (figure,) = figures
+    assert [axes.get_title() for axes in figure.axes] == ["loss", "mean drawn weight bits"]
+    assert [(axes.get_xlabel(), axes.get_ylabel()) for axes in figure.axes] == [
+        ("epoch", "share")
+    ] * 2
+    assert lines_of(figure.axes[0]) == [
+        ([1, 2], [0.3, 0.2], COLOURS[1]), ([2, 4], [0.5, 0.4], COLOURS[0]),
+    ]  # fmt: skip
+    assert lines_of(figure.axes[1]) == [([7], [4.0], COLOURS[1])]
+    assert legend_of(figure) == ["b", "a"]
 
 
 def test_correlation_is_pearsons():
     assert correlation([1, 2, 3], [2, 4, 6]) == pytest.approx(1)
-    assert correlation([1, 2, math.nan, 3], [3, 2, 9, 1]) == pytest.approx(-1)
+    assert correlation([1, 2, math.nan, 3, 7], [3, 2, 9, 1, math.nan]) == pytest.approx(-1)
     assert math.isnan(correlation([1, 1], [1, 2]))
 
 
-def test_correlation_and_errors_are_drawn_in_each_series_colour():
-    curves = [Curve(name, [1, 2, 3], [0.1, math.nan, -0.1]) for name in ("a", "b")]
-    for png in (draw_correlation(curves), draw_errors([(c, c) for c in curves])):
-        assert has_colour(png, COLOURS[0]) and has_colour(png, COLOURS[1])
+def test_correlation_is_drawn_over_epochs_and_counted_over_all_runs_of_a_series(figures):
+    curves = [
+        Curve("a", [1, 2], [0.1, -0.1]), Curve("b", [1, 2], [0.5, 0.5]), Curve("a", [3], [0.3]),
+        Curve("b", [1, 2], [math.nan, 0.4]),
+    ]  # fmt: skip
+    draw_correlation(curves, ["x", "a", "b"])
+    left, right = figures[0].axes
+    assert lines_of(left)[:3] == [
+        ([1, 2], [0.1, -0.1], COLOURS[1]), ([3], [0.3], COLOURS[1]),
+        ([1, 2], [0.5, 0.5], COLOURS[2]),
+    ]  # fmt: skip
+    counts = [sum(bar.get_height() for bar in bars) for bars in right.containers]
+    assert counts == [3, 3]
+    (places,) = ([bar.get_x() for bar in bars if bar.get_height()] for bars in right.containers[:1])
+    assert np.round(places, 1).tolist() == [-0.1, 0.1, 0.3]
+    assert legend_of(figures[0]) == ["a", "b"]
+
+
+def test_errors_are_drawn_over_epochs_and_one_over_the_other(figures):
+    pairs = [
+        (Curve(name, [1, 2], [0.1 + n, 0.2]), Curve(name, [1, 2], [3 + n, 4]))
+        for n, name in enumerate("ab")
+    ]
+    draw_errors(pairs, ["b", "a"])
+    first, second, both = figures[0].axes
+    a, b = COLOURS[1], COLOURS[0]
+    assert lines_of(first) == [([1, 2], [0.1, 0.2], a), ([1, 2], [1.1, 0.2], b)]
+    assert lines_of(second) == [([1, 2], [3, 4], a), ([1, 2], [4, 4], b)]
+    assert lines_of(both) == [([0.1, 0.2], [3, 4], a), ([1.1, 0.2], [4, 4], b)]
+    names = "quantization error", "contrastive error"
+    assert (first.get_ylabel(), second.get_ylabel()) == names
+    assert (both.get_xlabel(), both.get_ylabel()) == names
 
 
 def test_tsne_repeats_itself_and_keeps_far_clusters_apart():
@@ -54,17 +96,43 @@ def test_tsne_repeats_itself_and_keeps_far_clusters_apart():
     assert np.linalg.norm(centres[0] - centres[1]) > 2 * widest
 
 
-def test_collapsed_features_and_too_few_images():
-    assert np.isfinite(tsne(np.ones((6, 3), "float32"))).all()
+def test_collapsed_features_start_by_their_seed_and_too_few_images_are_refused():
+    collapsed = np.ones((6, 3), "float32")
+    one, other = tsne(collapsed, 1), tsne(collapsed, 2)
+    assert np.isfinite(one).all() and np.abs(one - other).max() > 0
     with pytest.raises(UserError, match="received 4 images; allowed: 5 and above"):
         tsne(np.ones((4, 3)))
 
 
 @pytest.mark.parametrize("classes", [3, 15, 40])
-def test_embeddings_are_drawn_with_any_number_of_classes(classes):
-    labels = np.arange(60) % classes
-    points = np.random.default_rng(0).normal(size=(60, 2))
-    names = tuple(map(str, range(classes)))
-    row = Embedding("one", {"fp": points, "2w4a": points}, labels, names)
-    pixels = image.imread(io.BytesIO(draw_embeddings([row, row])))
-    assert len(np.unique(pixels.reshape(-1, 4), axis=0)) > classes
+def test_embeddings_show_every_point_in_the_colour_of_its_class(figures, classes):
+    random = np.random.default_rng(0)
+    names, bits = tuple(f"class {number}" for number in range(classes)), ("fp", "2w4a")
+    rows = [
+        Embedding(
+            name,
+            {b: random.normal(size=(80, 2)) for b in bits},
+            random.permutation(np.arange(80) % classes),
+            names,
+        )
+        for name in ("one", "two")
+    ]
+    draw_embeddings(rows)
+    (figure,) = figures
+    panels = iter(figure.axes)
+    for number, row in enumerate(rows):
+        for b in bits:
+            axes = next(panels)
+            points = axes.collections[0]
+            np.testing.assert_array_equal(points.get_offsets(), row.points[b])
+            np.testing.assert_array_equal(points.get_array(), row.labels)
+            assert axes.get_title() == (b if number == 0 else "")
+            assert axes.get_ylabel() == (row.name if b == "fp" else "")
+    colours = [points.cmap(points.norm(place)) for place in range(classes)]
+    assert len(set(colours)) == classes
+    if classes > 20:
+        assert not figure.legends
+        return
+    assert legend_of(figure) == list(names)
+    shown = [tuple(dot.get_facecolor()[0]) for dot in figure.legends[0].legend_handles]
+    assert shown == colours

@@ -2,12 +2,16 @@
 
 import re
 
+import numpy as np
 import pytest
 
 from tests.reporting.run_folders import BITS, evaluation, make_run, whole_run
 from tests.reporting.run_folders import evaluate as give_evaluation
-from tfcq import report
+from tfcq import build, evaluation_data, report
 from tfcq.errors import UserError
+from tfcq.evaluation.calibration import calibrate
+from tfcq.evaluation.features import FeatureExtractor
+from tfcq.reporting import embedding, sections
 
 
 def command(*runs, **values):
@@ -53,15 +57,40 @@ def test_snippet_of_the_model_card_runs(whole, tmp_path):
     assert names["features"].shape == names["quantized"].shape == (1, 32)
 
 
+def test_features_are_those_of_the_first_test_images_at_their_bits(whole, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(embedding, "tsne", lambda features, seed: (features, seed))
+    monkeypatch.setattr(sections, "draw_embeddings", lambda rows: drawn.extend(rows) or b"")
+    monkeypatch.setattr(report, "CALIBRATION_IMAGES", 50)
+    reported(whole, output=tmp_path, tsne_bits=BITS, tsne_images=50)
+    backbone = build.trained_backbone(whole)
+    split, data = evaluation_data.labelled_images(whole.load().data, backbone)
+    calibrate(backbone, data.train_images[:50])
+    (row,) = drawn
+    assert (row.name, row.class_names) == ("simsiam, ssql", tuple(split.class_names))
+    np.testing.assert_array_equal(row.labels, data.test_labels[:50])
+    features = FeatureExtractor(backbone)
+    assert list(row.points) == [str(bits) for bits in BITS]
+    for bits in BITS:
+        found, seed = row.points[str(bits)]
+        expected = features(data.test_images[:50], bits)
+        np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
+        assert seed == 0
+
+
 def test_run_that_has_only_begun_says_what_is_missing_and_how_to_make_it(tmp_path):
-    begun = make_run(tmp_path / "run", epochs=3)
+    begun = make_run(tmp_path / "run", epochs=3, weight_bits="4")
     page, markdown = reported(begun, output=tmp_path / "out", tsne_bits=BITS)
     missing = markdown.split("### What is missing")[1].split("##")[0]
     for name in ("train", "evaluate", "export"):
         assert f"`python -m tfcq.{name}" in missing
     assert missing.count("once the run has ended") == 2
     assert "no run has ended, so there are no features" in markdown
-    assert "| epochs" in markdown and "not ended" in page
+    changed = markdown.split("### Settings that differ from their defaults\n\n")[1]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in changed.splitlines()[2:4]]
+    assert rows == [["weight_bits", "4"], ["epochs", "3"]]
+    assert changed.splitlines()[4] == ""
+    assert "weights 4, activations 4-8, schedule uniform" in markdown and "not ended" in page
 
 
 def test_data_that_cannot_be_had_are_noted_or_an_error_where_asked_for(whole, tmp_path):
@@ -89,6 +118,11 @@ def test_command_takes_runs_before_and_behind_flags(tmp_path, capsys):
     assert report.main(parsed) is None
     assert "60.0 ± 14.1" in (tmp_path / "out" / "report.md").read_text()
     assert str(tmp_path / "out" / "report.html") in capsys.readouterr().out
+
+
+def test_features_are_drawn_at_the_bit_widths_and_on_as_many_images_as_in_fig_4_of_ssql():
+    values = command("run").values
+    assert (values["tsne_bits"], values["tsne_images"]) == ("fp,4w4a,2w8a,2w4a", 5000)
 
 
 @pytest.mark.parametrize(

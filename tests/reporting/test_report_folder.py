@@ -1,5 +1,6 @@
 """A report takes only a folder of its own, whole or not at all."""
 
+import os
 import pathlib
 
 import pytest
@@ -60,3 +61,20 @@ def test_failure_in_the_middle_leaves_the_earlier_report(tmp_path, monkeypatch):
         write_report(tmp_path / "out", {"report.html": b"two"}, True)
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     assert (tmp_path / "out" / "report.html").read_bytes() == b"one"
+
+
+def test_failure_of_the_last_move_puts_the_earlier_report_back(tmp_path, monkeypatch):
+    write_report(tmp_path / "out", FILES, False)
+    replace, moves = os.replace, []
+
+    def fails_second(source, target):
+        moves.append(target)
+        if len(moves) == 2:
+            raise OSError("Permission denied")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", fails_second)
+    with pytest.raises(OSError, match="Permission denied"):
+        write_report(tmp_path / "out", {"report.html": b"two"}, True)
+    assert (tmp_path / "out" / "report.html").read_bytes() == b"one"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]

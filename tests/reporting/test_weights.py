@@ -3,13 +3,19 @@
 import keras
 import numpy as np
 import pytest
-from matplotlib import image
+from matplotlib.colors import to_hex
 
 from tests.reporting.run_folders import end, make_run
 from tfcq.errors import UserError
 from tfcq.nn.quantizable import load
 from tfcq.reporting.kernels import read_backbone
-from tfcq.reporting.weights import draw_histograms, shown_layers, weight_figures
+from tfcq.reporting.picture import COLOURS
+from tfcq.reporting.weights import (
+    NORMAL_OUTLIERS,
+    draw_histograms,
+    shown_layers,
+    weight_figures,
+)
 
 
 def test_kernels_of_a_backbone_are_those_of_the_loaded_model_in_its_order(tmp_path):
@@ -47,6 +53,11 @@ def test_range_deviation_and_outliers():
     figures = weight_figures(np.append(weights, 9.0))
     assert (figures.count, figures.low, figures.high, figures.range) == (101, -1, 9, 10)
     assert figures.outliers == pytest.approx(1 / 101)
+    assert figures.deviation == pytest.approx(np.append(weights, 9.0).std())
+    # Beyond three deviations from their mean, wherever that lies.
+    assert weight_figures(weights + 100).outliers == 0
+    normal = np.random.default_rng(0).normal(size=400_000)
+    assert weight_figures(normal).outliers == pytest.approx(NORMAL_OUTLIERS, abs=3e-4)
     assert figures.range_in_deviations == pytest.approx(10 / np.append(weights, 9.0).std())
     assert weight_figures(weights).outliers == 0
     assert weight_figures(np.zeros(4)).range_in_deviations == 0
@@ -59,10 +70,24 @@ def test_layers_shown_are_common_and_spread_over_the_depth():
     assert shown_layers([network, {"x": np.zeros(2)}]) == []
 
 
-def test_histograms_have_a_row_for_each_network(tmp_path):
-    kernels = {"a": np.random.default_rng(0).normal(size=(3, 3, 4, 4))}
-    heights = []
-    for networks in ({"one": kernels}, {"one": kernels, "two": kernels}):
-        (tmp_path / "p.png").write_bytes(draw_histograms(networks, ["a"]))
-        heights.append(image.imread(tmp_path / "p.png").shape[0])
-    assert heights[1] - heights[0] == pytest.approx(1.9 * 120, abs=2)
+def test_histograms_have_a_row_for_each_network_and_mark_its_least_and_greatest(figures):
+    random = np.random.default_rng(0)
+    layers = ("a", "b")
+    networks = {
+        name: {layer: random.normal(size=(3, 3, 4, 4)) for layer in layers}
+        for name in ("one", "two")
+    }
+    draw_histograms(networks, layers, ["two", "one"])
+    (figure,) = figures
+    panels = iter(figure.axes)
+    for row, (name, kernels) in enumerate(networks.items()):
+        for layer in layers:
+            axes, kernel = next(panels), kernels[layer]
+            assert axes.get_title() == (layer if row == 0 else "")
+            assert axes.get_ylabel() == (name if layer == "a" else "")
+            edges = np.array([bar.get_x() for bar in axes.patches] + [np.inf])
+            counts = [bar.get_height() for bar in axes.patches]
+            np.testing.assert_array_equal(counts, np.histogram(kernel, edges)[0])
+            marked = [line.get_xdata()[0] for line in axes.lines]
+            assert marked == [kernel.min(), kernel.max()]
+            assert to_hex(axes.patches[0].get_facecolor()).upper() == COLOURS[1 - row]

@@ -1,0 +1,176 @@
+"""Every table and picture of a report tells of the runs that it names."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+
+from tests.reporting.run_folders import evaluation
+from tfcq.config import config_from_flat, flat
+from tfcq.reporting.kernels import SavedBackbone
+from tfcq.reporting.page import Items, Picture, Table, Text
+from tfcq.reporting.run_record import RunRecord, read_history
+from tfcq.reporting.sections import Embeddings, report_sections, report_title
+from tfcq.reporting.summary import group_runs
+
+EVALUATED = {"a0": (0.90, 0.80), "b0": (0.91, 0.88), "a1": (0.94, 0.82), "b1": (0.93, 0.88)}
+HISTORIES = {
+    "a0": [0.25, math.nan, -0.25],
+    "a1": [0.75, 0.125, 0.125],
+    "b0": [0.5, 0.5, 0.5],
+    "b1": [],
+}
+
+
+def record(path, correlations):
+    """Returns a run of its own figures; the last letter of its path is its seed."""
+    settings = {"recipe": {"a": "float", "b": "ssql"}[path[0]], "seed": int(path[1])}
+    low, high = EVALUATED[path][::-1]
+    curve = [{"epoch": 1, "loss": 3.0, "top1": low / 2}, {"epoch": 2, "loss": 2.0, "top1": low}]
+    trained = evaluation({"4w4a": low}, protocol="qat")
+    trained["results"][0]["curve"] = curve
+    count = len(correlations)
+    history = {
+        "epoch": [1.0, 2, 3][:count],
+        "loss": [9.0 - settings["seed"], 8, 7][:count],
+        "error_correlation": correlations,
+    }
+    ended = path != "a0"
+    return RunRecord(
+        path,
+        flat(config_from_flat(settings)),
+        settings,
+        "weights 2-8",
+        {"linear": [evaluation({"fp": high, "4w4a": low})], "qat_lsq": [trained]},
+        history if count else {},
+        {"agreement": 0.99, "top1": {"int8": high}} if path == "b1" else None,
+        path if ended else None,
+        () if ended else ("The run has not ended.",),
+    )
+
+
+def kernels(seed):
+    weights = np.array([-1.0] * 50 + [1.0] * 50 + [3.0 + 3 * seed])
+    return SavedBackbone((8, 8, 1), {"conv": weights, **({"top": weights[:4]} if seed else {})})
+
+
+@pytest.fixture
+def report(figures):
+    """Sections by title, with what is drawn as `figures` holds it."""
+    runs = [record(path, correlations) for path, correlations in HISTORIES.items()]
+    groups = group_runs(runs)
+    backbones = {"a1": kernels(0), "b0": kernels(0), "b1": kernels(1)}
+    assert report_title(groups) == "Report: simsiam, float against simsiam, ssql"
+    sections = report_sections(groups, backbones, Embeddings(notes=("No features.",)))
+    return {section.title: section.blocks for section in sections}
+
+
+def tables(blocks):
+    return [list(map(tuple, block.rows)) for block in blocks if isinstance(block, Table)]
+
+
+def test_runs_are_told_with_their_state(report):
+    (rows,) = tables(report["Runs"])
+    both = "linear, qat_lsq"
+    assert rows == [
+        ("a0", "simsiam, float", "0", "3", "not ended", both),
+        ("a1", "simsiam, float", "1", "3", "ended", both),
+        ("b0", "simsiam, ssql", "0", "3", "ended", both),
+        ("b1", "simsiam, ssql", "1", "–", "ended", both),
+    ]
+    (missing,) = (block.items for block in report["Runs"] if isinstance(block, Items))
+    assert missing == ["a0: The run has not ended."]
+    assert not any("same seed" in b.text for b in report["Runs"] if isinstance(b, Text))
+
+
+def test_runs_of_one_seed_twice_are_told(figures):
+    run = record("b0", [])
+    twice = group_runs([run, dataclasses.replace(run, path="b0-again")])
+    blocks = report_sections(twice, {}, Embeddings())[0].blocks
+    assert any("same seed (0, 0)" in block.text for block in blocks if isinstance(block, Text))
+
+
+def test_weights_are_means_over_the_runs_of_a_group(report):
+    (rows,) = tables(report["Weights"])
+    narrow, wide = (kernels(seed).kernels["conv"] for seed in (0, 1))
+    ratio, wider = 4 / narrow.std(), 7 / wide.std()
+    outliers = [100 * np.mean(np.abs(k - k.mean()) > 3 * k.std()) for k in (narrow, wide)]
+    assert rows[0] == (
+        "conv", "101", "4.000", f"{ratio:.1f}", f"{outliers[0]:.2f}",
+        "5.500", f"{(ratio + wider) / 2:.1f}", f"{np.mean(outliers):.2f}",
+    )  # fmt: skip
+    assert rows[1] == ("top", "4", "–", "–", "–", "0.000", "0.0", "0.00")
+
+
+def test_correlations_are_those_of_all_runs_of_a_group(report):
+    (rows,) = tables(report["Quantization against contrastive error"])
+    assert rows == [
+        ("simsiam, float", "+0.200", "-0.250", "+0.750"),
+        ("simsiam, ssql", "+0.500", "+0.500", "+0.500"),
+    ]
+
+
+def test_last_epoch_is_told_and_every_epoch_drawn(report, figures):
+    (items,) = (block.items for block in report["Training"] if isinstance(block, Items))
+    expected = [f"{p}: epoch 3, loss 7, error_correlation {c[-1]:.4g}"
+                for p, c in HISTORIES.items() if c]  # fmt: skip
+    assert items == expected
+    (drawn,) = (f for f in figures if [axes.get_title() for axes in f.axes] == ["loss"])
+    found = [list(line.get_ydata()) for line in drawn.axes[0].lines]
+    assert found == [[9, 8, 7], [8, 8, 7], [9, 8, 7]]
+
+
+def test_pictures_show_mean_and_sample_deviation_of_each_group(report, figures):
+    (linear,) = (f for f in figures if [axes.get_title() for axes in f.axes] == ["linear"])
+    bars = [
+        (
+            container[0].get_ydata().tolist(),
+            [np.ptp(s[:, 1]) / 2 for s in container[2][0].get_segments()],
+        )
+        for container in linear.axes[0].containers
+    ]
+    # Of two figures the sample deviation is their distance over the root of two.
+    assert bars[0][0] == pytest.approx([92, 81]) and bars[1][0] == pytest.approx([92, 88])
+    assert bars[0][1] == pytest.approx([4 / math.sqrt(2), 2 / math.sqrt(2)])
+    assert bars[1][1] == pytest.approx([2 / math.sqrt(2), 0], abs=1e-9)
+
+
+def test_learning_curves_are_top1_in_percent_over_their_epochs(report, figures):
+    names = [b.name for b in report["Learning curves of evaluations"] if isinstance(b, Picture)]
+    assert names == ["learning_curve_2_qat_lsq"]
+    (drawn,) = (f for f in figures if [axes.get_title() for axes in f.axes] == ["4w4a"])
+    found = [tuple(map(list, line.get_data())) for line in drawn.axes[0].lines]
+    lows = [EVALUATED[path][1] for path in ("a0", "a1", "b0", "b1")]
+    assert found == [([1, 2], [50 * low, 100 * low]) for low in lows]
+
+
+def test_model_card_is_that_of_its_group(report):
+    blocks = report["Model card: simsiam, ssql"]
+    facts, changed, linear, trained, exported = tables(blocks)
+    assert ("runs", "b0 (seed 0), b1 (seed 1)") in facts
+    assert ("input", "images of 8 x 8 x 1, float, pixels from 0 to 1") in facts
+    assert ("weights in kernels", "101 in 1 layers") in facts
+    assert changed == [("recipe", "ssql")]
+    assert linear == [("top-1 %", "92.0 ± 1.4", "88.0 ± 0.0")]
+    assert trained == [("top-1 %", "88.0 ± 0.0")]
+    assert exported == [
+        ("b1", "policy", "as trained"),
+        ("b1", "test images", "unknown"),
+        ("b1", "top-1 agreement with the 8w8a simulation, %", "99.0"),
+        ("b1", "top-1 of int8, %", "93.0"),
+    ]
+    # Of a group whose first run has not ended, the next one tells what its backbone is.
+    facts = tables(report["Model card: simsiam, float"])[0]
+    assert ("weights in kernels", "101 in 1 layers") in facts
+
+
+def test_history_has_no_figure_where_a_row_has_none(tmp_path):
+    (tmp_path / "history.csv").write_text("epoch,loss,cosine\n1,0.5,\n2,,0.25\n")
+    found = read_history(tmp_path / "history.csv")
+    expected = {"epoch": [1, 2], "loss": [0.5, math.nan], "cosine": [math.nan, 0.25]}
+    assert list(found) == list(expected)
+    for name, values in expected.items():
+        np.testing.assert_array_equal(found[name], values)
+    (tmp_path / "history.csv").write_text("epoch,loss\n")
+    assert read_history(tmp_path / "history.csv") == read_history(tmp_path / "no.csv") == {}
