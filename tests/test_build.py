@@ -56,7 +56,7 @@ def test_every_setting_of_the_optimizer_reaches_it(name, nesterov):
 
 def test_every_setting_of_the_views_reaches_them():
     values = {
-        "crop_area": "0.5-0.75", "flip": 0.125, "jitter_probability": 0.25, "brightness": 0.7,
+        "crop_area": "0.5-0.75", "flip": 0.0, "jitter_probability": 0.25, "brightness": 0.7,
         "contrast": 0.6, "saturation": 0.3, "hue": 0.05, "grayscale": 0.4, "blur": 0.75,
     }  # fmt: skip
     found = build.augmentation(config_from_flat(values), (32, 32, 3))

@@ -17,7 +17,6 @@ from tfcq.pretraining.framework_settings import FRAMEWORK_SETTINGS
 from tfcq.pretraining.frameworks import FRAMEWORKS
 from tfcq.pretraining.moco import mocov2, mocov3
 from tfcq.pretraining.momentum import MomentumNetwork
-from tfcq.pretraining.passes import make_passes
 from tfcq.pretraining.pretrainer import Pretrainer
 from tfcq.pretraining.recipes import RECIPES, Pass
 from tfcq.pretraining.replicas import shuffled
@@ -399,19 +398,6 @@ def test_shuffled_images_come_back_as_targets_of_their_own(monkeypatch):
         shuffling.step.assign_add(1)
     # Each view of each step; on one replica the order makes no difference but to that.
     assert len(seeds) == 4 and seeds[0] == seeds[1] != seeds[2]
-
-
-def test_both_networks_have_rounding_noise_of_their_own_at_every_step(monkeypatch):
-    model, seeds = pretrainer("byol", "cq_a"), []
-
-    def noted(project, passes, views, bits, rounding_seed):
-        seeds.append(tuple(rounding_seed.numpy().tolist()))
-        return make_passes(project, passes, views, bits, rounding_seed)
-
-    monkeypatch.setattr("tfcq.pretraining.pretrainer.make_passes", noted)
-    for batch in synthetic_batches("cq_a"):
-        model.train_step(batch)
-    assert len(set(seeds)) == len(seeds) == 4
 
 
 def test_shuffling_is_refused_without_a_momentum_network():
