@@ -11,10 +11,10 @@ from tfcq.errors import UserError
 
 def test_figures_of_two_images():
     reference = np.array([[3.0, 4.0], [0.0, 1.0]], np.float32)
-    features = np.array([[3.0, 4.0], [1.0, 0.0]], np.float32)
-    # Differences 0, 0, 1, -1; norms sqrt(2) and sqrt(26).
-    found = compare(features, reference, lambda x: x)
-    assert found == Comparison(0.5, 0.5, 0.0, pytest.approx(np.sqrt(2 / 26)), 1.0)
+    features = np.array([[3.0, 4.0], [2.0, 0.0]], np.float32)
+    # Differences 0, 0, 2, -1; norms sqrt(5) and sqrt(26). The third class has the lowest score.
+    found = compare(features, reference, lambda x: np.pad(x, ((0, 0), (0, 1)), constant_values=-1))
+    assert found == Comparison(0.5, 0.5, 0.0, pytest.approx(np.sqrt(5 / 26)), 2.0)
 
 
 def test_equal_features_agree_even_where_all_are_zero():
@@ -34,13 +34,14 @@ def test_other_shapes_are_refused(shape):
         compare(np.zeros((2, 3)), np.zeros(shape), lambda x: x)
 
 
-def test_calls_take_turns_and_the_warm_up_does_not_count():
+def test_calls_take_turns_and_neither_the_warm_up_nor_one_slow_call_counts():
     order = []
 
     def slow():
         order.append("slow")
-        time.sleep(0.05 if len(order) < 3 else 0.005)
+        # Two calls to warm up, and one of three that are measured.
+        time.sleep(0.15 if order.count("slow") < 4 else 0.005)
 
-    seconds = median_seconds({"slow": slow, "fast": lambda: order.append("fast")}, 3, 1)
-    assert order == ["slow", "fast"] * 4
+    seconds = median_seconds({"slow": slow, "fast": lambda: order.append("fast")}, 3, 2)
+    assert order == ["slow", "fast"] * 5
     assert 0.005 <= seconds["slow"] < 0.05 and seconds["fast"] < 0.005

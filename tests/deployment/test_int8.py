@@ -85,14 +85,31 @@ def test_weight_scales_of_the_file_are_the_simulations_times_the_norms_factor(ne
 
 def test_tensors_without_quantizer_get_the_range_of_the_calibration_images(network, images):
     plain = fold(network)
-    ranges = activation_ranges(network, plain, images)
+    images = images / 2
+    ranges = activation_ranges(network, plain, images, batch_size=7)
     sums = {f"stage{i}_block1_conv2" for i in (1, 2, 3, 4)}
     shortcuts = {f"stage{i}_block1_shortcut" for i in (2, 3, 4)}
     quantized = {f"stage{i}_block1_relu{j}" for i in (1, 2, 3, 4) for j in ("", 1)}
     assert set(ranges) == sums | shortcuts | quantized | {"images", "stem_relu", "features"}
     features = plain(images).numpy()
     np.testing.assert_allclose(ranges["features"], (features.min(), features.max()), rtol=1e-6)
+    # What the images hold decides neither their own range nor those that were recorded.
     assert ranges["images"] == (0.0, 1.0)
+    for layer in network.layers:
+        if isinstance(layer, ActivationQuantizer):
+            name = layer.name.removesuffix("_quantizer")
+            assert ranges[name] == (float(layer.minimum.value), float(layer.maximum.value))
+
+
+def test_other_ranges_are_those_of_the_inference_pass():
+    inputs = keras.Input((4, 4, 1))
+    x = keras.layers.Conv2D(2, 3, activation="relu")(inputs)
+    x = keras.layers.Dropout(0.5)(keras.layers.BatchNormalization(name="norm")(x))
+    plain = fold(keras.Model(inputs, keras.layers.GlobalAveragePooling2D(name="features")(x)))
+    images = np.random.default_rng(0).random((5, 4, 4, 1), np.float32)
+    ranges = activation_ranges(plain, plain, images)
+    features = plain(images).numpy()
+    np.testing.assert_allclose(ranges["features"], (features.min(), features.max()), rtol=1e-6)
 
 
 def test_where_a_policy_quantizes_all_that_int8_does_both_agree(images):

@@ -1,6 +1,7 @@
 """Projector and predictor."""
 
 import keras
+import numpy as np
 import pytest
 import tensorflow as tf
 
@@ -31,6 +32,19 @@ def test_predictor_ends_in_a_dense_layer_with_bias():
         False,
         True,
     ]
+
+
+def test_heads_start_and_normalize_as_the_published_recipes_do():
+    keras.utils.set_random_seed(0)
+    model = multi_layer_perceptron(64, (300, 20), last_norm=True, name="projector")
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.Dense):
+            # PyTorch's start, for which the rates were tuned: uniform in +-1 / sqrt(inputs).
+            bound = layer.kernel.shape[0] ** -0.5
+            kernel = np.abs(layer.kernel) / bound
+            assert 0.98 < kernel.max() <= 1 and 0.48 < kernel.mean() < 0.52
+        elif isinstance(layer, keras.layers.BatchNormalization):
+            assert (layer.momentum, layer.epsilon) == (0.9, 1e-5)
 
 
 @pytest.mark.parametrize("widths", [(), (4, 0)])

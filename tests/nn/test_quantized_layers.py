@@ -20,6 +20,8 @@ CASES = [
         dict(kernel_size=3, depth_multiplier=2, activation="tanh"),
         DEPTHWISE,
     ),
+    (QuantizedDepthwiseConv2D, dict(kernel_size=2, strides=2, padding="same"), DEPTHWISE),
+    (QuantizedDepthwiseConv2D, dict(kernel_size=3, dilation_rate=2), DEPTHWISE),
     (QuantizedDense, dict(units=5, activation="relu"), DENSE),
     (QuantizedDense, dict(units=5, use_bias=False), DENSE),
 ]
@@ -117,18 +119,28 @@ def test_a_quantizer_called_twice_in_a_pass_widens_what_the_pass_recorded(quanti
     assert ends(quantizer) == (0, 3)
 
 
-def test_layers_with_equal_kernels_round_stochastically_each_in_its_own_way():
-    kinds = [
-        QuantizedDense(3, weight_quantizer=MinMaxWeightQuantizer(rounding="stochastic"), name=name)
-        for name in ("one", "other")
-    ]
-    x = tf.eye(40)
-    for layer in kinds:
-        layer.build(x.shape)
-        layer.kernel.assign(tf.reshape(tf.linspace(-1.0, 1.0, 120), (40, 3)))
-    precision = Precision(4, 8, seed=tf.constant([1, 2]))
-    one, other = (layer(x, precision=precision).numpy() for layer in kinds)
-    np.testing.assert_array_equal(one, kinds[0](x, precision=precision))
+VALUES = tf.reshape(tf.linspace(-1.0, 1.0, 120), (40, 3))
+
+
+def dense_on_values(name):
+    quantizer = MinMaxWeightQuantizer(rounding="stochastic")
+    layer = QuantizedDense(3, weight_quantizer=quantizer, name=name)
+    layer.build((None, 40))
+    layer.kernel.assign(VALUES)
+    return lambda precision: layer(tf.eye(40), precision=precision)
+
+
+def activations_on_values(name):
+    layer = ActivationQuantizer(MinMaxActivationQuantizer(rounding="stochastic"), name=name)
+    return lambda precision: layer(VALUES, precision=precision)
+
+
+@pytest.mark.parametrize("of_layer", [dense_on_values, activations_on_values])
+def test_layers_with_equal_values_round_stochastically_each_in_its_own_way(of_layer):
+    layers = [of_layer(name) for name in ("one", "other")]
+    precision = Precision(4, 4, "tensor", seed=tf.constant([1, 2]))
+    one, other, again = (layer(precision).numpy() for layer in (*layers, layers[0]))
+    np.testing.assert_array_equal(one, again)
     assert np.any(one != other)
 
 

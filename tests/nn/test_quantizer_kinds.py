@@ -1,5 +1,7 @@
 """Models with every kind of quantizer: float passes, learned weights, saving, training."""
 
+import inspect
+
 import keras
 import numpy as np
 import pytest
@@ -15,8 +17,9 @@ from tfcq.quantization.learned_quantizers import (
     LSQWeightQuantizer,
     PACTQuantizer,
 )
+from tfcq.quantization.ops import ROUNDINGS
 from tfcq.quantization.precision import Precision, RecordRanges
-from tfcq.quantization.quantizers import ACTIVATION_QUANTIZERS
+from tfcq.quantization.quantizers import ACTIVATION_QUANTIZERS, WEIGHT_QUANTIZERS
 
 KINDS = [
     *((weight, "minmax") for weight in WEIGHT_QUANTIZER_NAMES),
@@ -87,6 +90,68 @@ def test_kinds_without_a_recorded_range_need_no_recording(activation):
     model(IMAGES, precision=RecordRanges(True))
     relu = model.get_layer("relu_quantizer")
     assert float(relu.minimum.value) == 0.0 < float(relu.maximum.value) < np.inf
+
+
+VALUES = tf.random.stateless_normal([1000, 1], [5, 6])
+
+
+def weights_in_a_pass(quantizer, *precision):
+    """Returns what a quantized pass makes of a dense layer's kernel."""
+    layer = QuantizedDense(1, weight_quantizer=quantizer)
+    layer.build((None, 1000))
+    layer.kernel.assign(VALUES)
+    return layer.quantized_kernel(Precision(*precision)).numpy()
+
+
+def activations_in_a_pass(quantizer, *precision):
+    """Returns what a quantized pass makes of activations, over the range of just these."""
+    layer = ActivationQuantizer(quantizer)
+    layer(VALUES, precision=RecordRanges(True))
+    return layer(VALUES, precision=Precision(*precision)).numpy()
+
+
+QUANTIZERS = [
+    *((weights_in_a_pass, kind) for kind in WEIGHT_QUANTIZERS.values()),
+    *((activations_in_a_pass, kind) for kind in ACTIVATION_QUANTIZERS.values()),
+]
+
+
+@pytest.mark.parametrize(("quantized", "kind"), QUANTIZERS)
+def test_bits_are_the_quantizers_own_or_those_of_the_pass_for_what_it_quantizes(quantized, kind):
+    own, other = ((3, 8), (8, 3))[:: 1 if quantized is weights_in_a_pass else -1]
+    for ranges in ("recorded", "tensor"):
+        expected = quantized(kind(), *own, ranges)
+        np.testing.assert_array_equal(quantized(kind(bits=3), 8, 8, ranges), expected)
+        assert np.any(quantized(kind(), *other, ranges) != expected)
+
+
+@pytest.mark.parametrize(
+    ("quantized", "kind"),
+    [pair for pair in QUANTIZERS if "rounding" in inspect.signature(pair[1]).parameters],
+)
+def test_rounding_is_the_one_asked_for(quantized, kind):
+    found = {name: quantized(kind(rounding=name), 3, 3, "tensor", [1, 2]) for name in ROUNDINGS}
+    levels = np.unique(found["nearest"])
+    inside = (levels[0] < VALUES) & (levels[-1] > VALUES)
+    errors = {n: ((y - VALUES) / np.diff(levels).min())[inside].numpy() for n, y in found.items()}
+    ends = {name: (error.min(), error.max()) for name, error in errors.items()}
+    np.testing.assert_allclose(ends["floor"], (-1, 0), atol=0.03)
+    np.testing.assert_allclose(ends["nearest"], (-0.5, 0.5), atol=0.03)
+    np.testing.assert_allclose(ends["stochastic"], (-1, 1), atol=0.2)
+
+
+@pytest.mark.parametrize(("signed", "highest"), [(False, 7), (True, 3)])
+@pytest.mark.parametrize("kind", ["lsq", "pact", "dorefa"])
+def test_signed_activations_keep_their_negative_half_and_take_the_levels_for_it(
+    kind, signed, highest
+):
+    y = np.unique(activations_in_a_pass(ACTIVATION_QUANTIZERS[kind](signed=signed), 8, 3))
+    # LSQ's step size as it starts (Sec. 2.1), PACT's 10 and DoReFa-Net's 1 in even steps.
+    steps = {
+        "lsq": 2 * np.abs(VALUES).mean() / highest**0.5, "pact": 10 / highest, "dorefa": 1 / highest
+    }  # fmt: skip
+    np.testing.assert_allclose(np.diff(y), steps[kind], rtol=1e-5)
+    assert (y[0] < 0) == signed
 
 
 def learned_names(model):

@@ -133,22 +133,27 @@ def test_mse_range_is_no_worse_than_minmax_and_near_the_best_of_a_dense_search(k
             assert found < 0.5 * rounding_error(values, observation.ends, bits)
 
 
-def test_entropy_range_matches_a_naive_search():
-    values = np.maximum(np.random.default_rng(2).standard_t(3, 5000), 0).astype(np.float32)
+@pytest.mark.parametrize("floor", [0.0, -np.inf], ids=["rectified", "signed"])
+def test_entropy_range_matches_a_naive_search(floor):
+    values = np.maximum(np.random.default_rng(2).standard_t(3, 5000), floor).astype(np.float32)
     observation = observation_of(values, bins=128)
     means, counts = observation.histogram.representatives()
-    assert counts[0] > 2000
-    # Half of the values are zero; they count as often as those just above them.
-    counts[0] = counts[1]
+    # Values from zero on, half of all where rectified, count as often as those just above them.
+    zero = next(i for i, mean in enumerate(means) if mean >= 0)
+    assert floor or counts[zero] > 2000
+    counts[zero] = counts[zero + 1]
     best, least = None, np.inf
     for factor in np.linspace(1, 8 / len(means), 100):
-        high = observation.ends[1] * factor
-        kept = [i for i, mean in enumerate(means) if mean <= high]
+        low, high = (end * factor for end in observation.ends)
+        kept = [i for i, mean in enumerate(means) if low <= mean <= high]
         if len(kept) < 2:
             continue
         p = [counts[i] for i in kept]
-        p[-1] += sum(counts[len(kept) :])
-        levels = [min(7, round(means[i] / (high / 7))) for i in kept]
+        p[0] += sum(counts[: kept[0]])
+        p[-1] += sum(counts[kept[-1] + 1 :])
+        scale = (high - low) / 7
+        zero_point = -round(low / scale)
+        levels = [min(7, max(0, round(means[i] / scale) + zero_point)) for i in kept]
         q = []
         for level in levels:
             same = [counts[i] for i, other in zip(kept, levels, strict=True) if other == level]
@@ -156,9 +161,9 @@ def test_entropy_range_matches_a_naive_search():
         p, q = np.divide(p, sum(p)), np.divide(q, sum(q))
         divergence = sum(a * np.log(a / b) for a, b in zip(p, q, strict=True))
         if divergence < least:
-            best, least = high, divergence
-    np.testing.assert_allclose(entropy_range(observation, 3), (0, best))
-    assert best < 0.9 * observation.ends[1]
+            best, least = (low, high), divergence
+    np.testing.assert_allclose(entropy_range(observation, 3), best)
+    assert best[1] < 0.9 * observation.ends[1]
 
 
 def test_quantizers_with_fixed_bits_get_a_range_for_theirs():

@@ -77,11 +77,14 @@ def test_each_step_is_the_function_it_names_and_leaves_the_model_as_it_was(plan,
     assert np.any(outputs(found) != outputs(model))
 
 
-def test_a_plan_of_ranges_alone_runs_the_model_itself():
+# An average over batches of 32 images, see the plan; other ranges do not depend on batches.
+@pytest.mark.parametrize(("method", "batch_size"), [("mse", 256), ("moving_average", 32)])
+def test_a_plan_of_ranges_alone_runs_the_model_itself(method, batch_size):
     model, other = quantizable_network(), quantizable_network()
-    quantized = PostTraining(model, IMAGES, Plan(calibration="mse"))
+    images = small_images(80)
+    quantized = PostTraining(model, images, Plan(calibration=method))
     assert quantized.at(BITS) is model and quantized.at(FLOAT) is model
-    observe(other, IMAGES).set_ranges("mse", BITS.activations)
+    observe(other, images, batch_size).set_ranges(method, BITS.activations)
     np.testing.assert_array_equal(outputs(model), outputs(other))
 
 

@@ -11,16 +11,24 @@ from keras import layers
 from tests.post_training.networks import quantizable_network, small_images
 from tfcq.errors import UserError
 from tfcq.evaluation.calibration import calibrate
-from tfcq.nn.quantizable import load, quantizable
+from tfcq.nn.quantizable import QuantizableModel, load, quantizable
 from tfcq.post_training.graph import kernel_layers
-from tfcq.post_training.rounding import RoundingSettings, SoftRounding, learn_rounding, undecided
+from tfcq.post_training.rounding import (
+    RoundingSettings,
+    SoftRounding,
+    exponent_at,
+    learn_rounding,
+    undecided,
+)
 from tfcq.post_training.weights import with_stored_scales
 from tfcq.quantization.bitwidths import BitWidth
 from tfcq.quantization.precision import Precision
 from tfcq.quantization.stored_scale import stored_scale
 
 QUICK = RoundingSettings(iterations=150, batch_size=16, learning_rate=0.03)
-BITS = BitWidth(2, 8)
+# Few bits of activations too, without which it would not show that inputs are quantized ones.
+BITS = BitWidth(2, 3)
+PASS = Precision(2, 3)
 
 
 @pytest.fixture(scope="module")
@@ -73,28 +81,86 @@ def test_every_weight_lies_on_a_level_beside_its_float_value(learned):
         lower, upper = np.clip(np.floor(ratio), -2, 1), np.clip(np.floor(ratio) + 1, -2, 1)
         assert np.all((levels == lower) | (levels == upper))
         moved += np.sum(levels != np.clip(np.round(ratio), -2, 1))
-        np.testing.assert_array_equal(layer.quantized_kernel(Precision(2, 8)), layer.kernel)
+        np.testing.assert_array_equal(layer.quantized_kernel(PASS), layer.kernel)
     assert moved > 0
 
 
 def test_the_whole_network_meets_the_float_one_better(learned, model, images):
     _, copy, _, _ = learned
     nearest = with_stored_scales(model, 2)
-    precision = Precision(2, 8)
     errors = [
-        float(np.sum((m(images, precision=precision) - model(images)) ** 2))
-        for m in (copy, nearest)
+        float(np.sum((m(images, precision=PASS) - model(images)) ** 2)) for m in (copy, nearest)
     ]
     assert errors[0] < 0.8 * errors[1]
+
+
+def test_errors_of_units_are_those_of_the_quantized_pass_against_the_float_one(
+    learned, model, images
+):
+    unit, copy, _, found = learned
+    # Of a layer what it computes itself; of a block what it hands on, behind its quantizer.
+    ends = {
+        "stem": lambda m: m.get_layer("stem" if unit == "layer" else "stem_quantizer").output,
+        "first+second": lambda m: m.get_layer("features").input,
+        "classifier": lambda m: m.outputs[0],
+    }
+    for entry in found:
+        if entry.name in ends:
+            parts = [QuantizableModel(m.inputs[0], ends[entry.name](m)) for m in (copy, model)]
+            wanted = parts[1](images).numpy().astype(np.float64)
+            error = np.sum((parts[0](images, precision=PASS) - wanted) ** 2) / np.sum(wanted**2)
+            np.testing.assert_allclose(entry.learned, error, rtol=1e-3, err_msg=entry.name)
+
+
+def pairs_of_inputs():
+    """Returns a dense layer, quantizable, and three vectors that each read two weights of it.
+
+    The nearest rounds both down; the best rounds one of the two up.
+    """
+    inputs = keras.Input((6,))
+    dense = layers.Dense(1, use_bias=False, name="dense")
+    model = quantizable(keras.Model(inputs, dense(inputs)), "uniform")
+    kernel = np.array([[0.45], [0.4], [1.45], [1.4], [-0.55], [-0.6]], np.float32)
+    next(kernel_layers(model)).kernel.assign(kernel)
+    vectors = np.repeat(np.eye(3, dtype=np.float32), 2, axis=1)
+    return model, vectors, kernel
+
+
+def levels_learned(**settings):
+    """Returns the levels of `pairs_of_inputs` on a grid of ones."""
+    model, vectors, _ = pairs_of_inputs()
+    copy = with_stored_scales(model, 4)
+    layer = next(kernel_layers(copy))
+    stored_scale(layer).assign([[1.0]])
+    settings = {"iterations": 120, "batch_size": 1, "learning_rate": 0.05, **settings}
+    learn_rounding(copy, model, vectors, BitWidth(4, 8), settings=RoundingSettings(**settings))
+    return layer.kernel.numpy().ravel()
+
+
+def test_all_images_are_learned_from_and_the_regularizer_waits_for_the_warm_up():
+    _, vectors, kernel = pairs_of_inputs()
+    nearest = np.round(kernel.ravel())
+    free = levels_learned(regularization=0.0)
+    # One weight of each pair goes the other way, so that every image is met better.
+    errors = [np.abs(vectors @ levels - vectors @ kernel.ravel()) for levels in (free, nearest)]
+    assert np.all(errors[0] < errors[1])
+    np.testing.assert_array_equal(levels_learned(regularization=1e3, warm_up=0.999), free)
+    np.testing.assert_array_equal(levels_learned(regularization=1e3, warm_up=0.0), nearest)
+
+
+def test_learning_starts_from_the_papers_settings():
+    assert RoundingSettings() == RoundingSettings(
+        iterations=10_000, batch_size=32, learning_rate=0.01, regularization=0.01, warm_up=0.2
+    )
+    exponents = [float(exponent_at(tf.constant(progress))) for progress in (0.0, 0.5, 1.0)]
+    np.testing.assert_allclose(exponents, [20, 11, 2], rtol=1e-5)
 
 
 def test_learned_rounding_survives_a_file(learned, images, tmp_path):
     _, copy, _, _ = learned
     copy.save(tmp_path / "model.keras")
-    precision = Precision(2, 8)
     np.testing.assert_array_equal(
-        load(tmp_path / "model.keras")(images, precision=precision),
-        copy(images, precision=precision),
+        load(tmp_path / "model.keras")(images, precision=PASS), copy(images, precision=PASS)
     )
 
 

@@ -76,6 +76,8 @@ def test_the_original_stays_and_fixed_bits_are_kept():
         layer.kernel.assign(layer.kernel + 1)
     for kept, weight in zip(before, model.weights, strict=True):
         np.testing.assert_array_equal(kept, weight)
+    trained = [[v.name for v in m.trainable_variables] for m in (copy, model)]
+    assert trained[0] == trained[1]
     bits = {layer.name: layer.weight_quantizer.bits for layer in kernel_layers(copy)}
     assert bits == {"stem": 8, "first": 3, "second": 3, "classifier": 3}
 

@@ -1,5 +1,8 @@
 """Equations 4 to 8 of Contrastive Quant as explicit calls of one encoder."""
 
+import dataclasses
+import itertools
+
 import keras
 import numpy as np
 import pytest
@@ -7,6 +10,8 @@ import tensorflow as tf
 from keras import layers
 
 from tfcq import losses
+from tfcq.nn.policies import CONTRASTIVE_QUANT
+from tfcq.nn.quantizable import quantizable
 from tfcq.pretraining.pretrainer import Pretrainer
 from tfcq.quantization.precision import Precision
 
@@ -126,3 +131,22 @@ def test_recipe_on_byol_predicts_momentum_embeddings_in_both_directions(recipe, 
         return terms(recipe, encode, regression)
 
     assert_same(loss_and_gradients(model, by_recipe), loss_and_gradients(model, by_equation))
+
+
+def test_every_pass_of_every_step_is_rounded_with_noise_of_its_own(images):
+    policy = dataclasses.replace(CONTRASTIVE_QUANT, rounding="stochastic")
+    model = Pretrainer(quantizable(backbone(), policy), "byol", "cq_c", seed=3)
+    same = dict.fromkeys(images, images[0])
+    bits = tf.constant([[3, 3], [3, 3]])
+    drawn = []
+    for step in (0, 1, 0):
+        model.step.assign(step)
+        for embeddings in (model.embed(same, bits)[0], model.momentum_targets(same, bits)):
+            drawn.append(np.stack([embeddings[one] for one in model.recipe.passes]))
+    for ours, again in zip(drawn[:2], drawn[4:], strict=True):
+        np.testing.assert_array_equal(ours, again)
+    for network in (0, 1):
+        noisy = np.concatenate([drawn[network], drawn[2 + network]])
+        assert noisy.shape[0] == 8
+        for one, other in itertools.combinations(noisy, 2):
+            assert np.abs(one - other).max() > 1e-3

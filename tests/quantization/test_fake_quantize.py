@@ -152,15 +152,6 @@ def test_one_scale_per_tensor_or_per_channel():
     np.testing.assert_allclose(per_tensor, [[2.0, 0.0], [-2.0, 0.0]], rtol=1e-12)
 
 
-def test_bits_of_the_quantizer_win_over_bits_of_the_pass():
-    weights = tf.random.stateless_normal([5, 3], [1, 2], dtype=tf.float64)
-    fixed = MinMaxWeightQuantizer(bits=3)(weights, 8, [0])
-    np.testing.assert_array_equal(fixed, MinMaxWeightQuantizer()(weights, 3, [0]))
-    fixed = MinMaxActivationQuantizer(bits=3).parameters(8, weights[0, 0], weights[0, 0] + 7)
-    assert float(fixed[2]) == 7
-    np.testing.assert_allclose(fixed[0], 1, rtol=1e-12)
-
-
 def numerical_gradient(function, x, step=1e-6):
     result = np.zeros_like(x)
     for index in np.ndindex(x.shape):
@@ -214,6 +205,25 @@ def test_gradient_through_the_scale_equals_the_numerical_one_where_levels_stay()
     assert math.isclose(numerical_gradient(loss, weights)[0], (3 - 2) / 7.5, rel_tol=1e-7)
     by_hand = ((3 - 0.4 * 7.5) + (-2 + 0.27 * 7.5)) / 7.5
     np.testing.assert_allclose(straight_through, [by_hand, 1, 1], atol=1e-12)
+
+
+@pytest.mark.parametrize("axes", [None, [0], [1]])
+def test_largest_magnitude_has_the_value_and_gradient_of_tensorflows_own(axes):
+    # The gradient is shared where several reach it, and no other value has any.
+    x = tf.constant([[2.0, -2.0, 1.0, 2.0], [-3.0, 2.0, 1.0, 0.0], [-3.0, 1.0, -1.0, 0.5]])
+    functions = (
+        lambda x: ops.largest_magnitude(x, axes),
+        lambda x: tf.reduce_max(tf.abs(x), axis=axes, keepdims=axes is not None),
+    )
+    found = []
+    for function in functions:
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = function(x)
+        upstream = 1.0 + tf.reshape(tf.range(tf.size(y), dtype=y.dtype), tf.shape(y))
+        found.append((y, tape.gradient(y, x, upstream)))
+    for ours, theirs in zip(*found, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-6)
 
 
 def test_detached_scale_leaves_only_the_straight_through_gradient():

@@ -118,6 +118,16 @@ class SoftRounding:
         return self.kernel(tf.cast(self.shares() >= 0.5, self.scale.dtype))
 
 
+def exponent_at(progress: tf.Tensor) -> tf.Tensor:
+    """Returns the exponent of the regularizer, which falls from 20 to 2 along a cosine.
+
+    Args:
+        progress: float tensor of shape (), share of the steps behind the warm-up, 0 to 1.
+    """
+    first, last = _EXPONENTS
+    return last + (first - last) * (1 + tf.cos(math.pi * progress)) / 2
+
+
 def undecided(shares: tf.Tensor, exponent: tf.Tensor) -> tf.Tensor:
     """Returns sum of 1 - |2 h - 1|^exponent, zero where all is rounded (AdaRound, Eq. 24).
 
@@ -240,8 +250,7 @@ def _learn(
                 [settings.batch_size], seed, maxval=len(inputs), dtype=tf.int32
             )
             progress = (tf.cast(step, tf.float32) - warm_up) / (settings.iterations - warm_up)
-            first, last = _EXPONENTS
-            exponent = last + (first - last) * (1 + tf.cos(math.pi * tf.maximum(progress, 0))) / 2
+            exponent = exponent_at(tf.maximum(progress, 0))
             strength = tf.where(progress >= 0, settings.regularization, 0.0)
             with tf.GradientTape() as tape:
                 shares = [rounding.shares() for rounding in roundings]
