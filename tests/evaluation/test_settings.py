@@ -17,7 +17,7 @@ from tfcq.evaluation.calibration import calibrate
 from tfcq.evaluation.classifier import CLASSIFIER, copy_of, with_classifier
 from tfcq.evaluation_flags import config_from_flags
 from tfcq.evaluation_settings import GROUPS, USED_BY
-from tfcq.nn.layers import QuantizedConv2D
+from tfcq.nn.layers import QuantizedConv2D, QuantizedDense
 from tfcq.nn.quantizable import quantizable, quantizers_of
 from tfcq.protocol_presets import PRESETS
 from tfcq.reporting import plots
@@ -69,7 +69,8 @@ def command_of(**flags):
 
 
 def config_of(**flags):
-    command = command_of(**{"run_dir": "run", **flags})
+    flags = {"run_dir": "run", **flags}
+    command = command_of(**{name: value for name, value in flags.items() if value is not None})
     return config_from_flags(command.values, command.given)
 
 
@@ -362,6 +363,22 @@ def test_settings_of_run_and_flags_decide_the_data(tmp_path):
     # Of another data set nothing but the folder of prepared ones is the same.
     assert data_of(dataset="cifar100") == DataSettings("cifar100", "/own")
     assert data_of(dataset="digits") == DataSettings("digits")
+
+
+@pytest.mark.parametrize(
+    ("policy", "kind"),
+    [("paper", keras.layers.Dense), ("uniform", keras.layers.Dense), ("int8", QuantizedDense)],
+)
+def test_kept_classifier_stays_float_but_where_integer_runtimes_quantize_it(
+    task, tmp_path, policy, kind
+):
+    with_classifier(task.backbone, 2).save(tmp_path / "kept.keras")
+    place = {"model": tmp_path / "kept.keras", "output_dir": tmp_path, "dataset": "digits"}
+    subject = opened_subject.open_subject(
+        config_of(run_dir=None, protocol="classifier", policy=policy, **place)
+    )
+    assert type(subject.model.get_layer(CLASSIFIER)) is kind
+    assert isinstance(subject.model.get_layer("conv"), QuantizedConv2D)
 
 
 def test_supervised_training_leaves_colours_as_they_are(opened):
