@@ -1,5 +1,6 @@
 """The network of the reference vectors as our Pretrainer, and the names of both sides."""
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -73,26 +74,17 @@ def set_state(variables, vectors) -> None:
 
 
 def run_step(pretrainer, vectors, in_graph: bool):
-    """Makes the step up to its gradients; returns embeddings, predictions, targets, loss, them."""
-    bits = tf.constant([[vectors["weight_bits"], vectors["activation_bits"]]], tf.int32)
-    views = {1: tf.constant(vectors["x1"]), 2: tf.constant(vectors["x2"])}
-    network = pretrainer.momentum_network
-
-    def run():
-        if network is not None:
-            online = pretrainer.backbone, pretrainer.framework.projector
-            network.follow(*online, tf.constant(0, tf.int64), tf.constant(1, tf.int64))
-        targets = None if network is None else pretrainer.momentum_targets(views, bits)
-        with tf.GradientTape() as tape:
-            embeddings, predictions = pretrainer.embed(views, bits)
-            targets = embeddings if targets is None else targets
-            loss = pretrainer.recipe_loss(predictions, targets)
-        trained = [variable.value for variable in pretrainer.trainable_variables]
-        return predictions, targets, loss, tape.gradient(loss, trained)
-
-    predictions, targets, loss, gradients = (tf.function(run) if in_graph else run)()
-    by_id = {id(v): g for v, g in zip(pretrainer.trainable_variables, gradients, strict=True)}
-    return predictions, targets, loss, by_id
+    """Takes a training step; returns its loss and the gradients that it followed."""
+    # Of rate 1 and without momentum, so that the weights tell the gradient.
+    pretrainer.compile(keras.optimizers.SGD(1.0))
+    before = [variable.numpy() for variable in pretrainer.trainable_variables]
+    views = tf.constant(vectors["x1"]), tf.constant(vectors["x2"])
+    step = tf.function(pretrainer.train_step) if in_graph else pretrainer.train_step
+    loss = step(views)["loss"]
+    bits = [vectors["weight_bits"], vectors["activation_bits"]]
+    assert pretrainer.bits.numpy().tolist() == [bits]
+    after = pretrainer.trainable_variables
+    return loss, {id(v): old - v.numpy() for v, old in zip(after, before, strict=True)}
 
 
 def distance(ours, theirs) -> float:

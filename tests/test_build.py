@@ -11,7 +11,8 @@ from tfcq import build, evaluation_data
 from tfcq.config import config_from_flat
 from tfcq.data.augmentation import augmentation_for
 from tfcq.errors import UserError
-from tfcq.nn.quantizable import QuantizableModel, quantizable
+from tfcq.nn.quantizable import QuantizableModel, quantizable, quantizers_of
+from tfcq.quantization.quantizers import WEIGHT_QUANTIZERS
 from tfcq.training.optimizers import OPTIMIZERS
 
 SHAPE = (8, 8, 1)
@@ -29,6 +30,86 @@ def rate(optimizer, step):
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_optimizer_by_name(name):
     assert type(optimizer(optimizer=name)) is OPTIMIZERS[name]
+
+
+def test_exclusion_of_nothing_lets_lars_scale_and_decay_every_variable():
+    model = keras.Sequential([keras.Input((2,)), layers.Dense(3), layers.BatchNormalization()])
+    for exclude, left_out in ((None, 3), ("none", 0), ("bias", 1)):
+        found = optimizer(optimizer="lars", exclude=exclude)
+        found.build(model.trainable_variables)
+        assert len(found.unscaled) == len(found.excluded) == left_out
+
+
+@pytest.mark.parametrize(
+    ("name", "nesterov"), [("sgd", False), ("sgd", True), ("lars", True), ("adamw", False)]
+)
+def test_every_setting_of_the_optimizer_reaches_it(name, nesterov):
+    values = {"momentum": 0.75, "weight_decay": 0.01, "exclude": "bias,gamma"}
+    found = optimizer(optimizer=name, nesterov=nesterov, **values).get_config()
+    adam = name == "adamw"
+    assert found["beta_1" if adam else "momentum"] == 0.75
+    assert found["weight_decay" if adam else "l2"] == 0.01
+    assert list(found["exclude"]) == ["bias", "gamma"]
+    assert adam or found["nesterov"] is nesterov
+    assert optimizer(optimizer=name).get_config()["exclude"] == ([] if adam else None)
+
+
+def test_every_setting_of_the_views_reaches_them():
+    values = {
+        "crop_area": "0.5-0.75", "flip": 0.125, "jitter_probability": 0.25, "brightness": 0.7,
+        "contrast": 0.6, "saturation": 0.3, "hue": 0.05, "grayscale": 0.4, "blur": 0.75,
+    }  # fmt: skip
+    found = build.augmentation(config_from_flat(values), (32, 32, 3))
+    assert found == dataclasses.replace(
+        augmentation_for(32, 3), **{**values, "crop_area": (0.5, 0.75)}
+    )
+    assert build.augmentation(config_from_flat({}), (8, 8, 1)) == augmentation_for(8, 1)
+
+
+def test_every_setting_of_the_method_reaches_the_pretrainer():
+    heads = {"projection_width": 4, "projection_hidden": 6}
+    byol = {
+        "framework": "byol", "predictor_width": 2, "regression_loss": "negative_cosine",
+        "target_momentum": 0.5, "target_momentum_schedule": "constant",
+        "target_update": "before_targets", "recipe": "cq_c", "precision_set": "3-5",
+        "bit_schedule": "cyclic", "loss_reduction": "sum", "batch_norm": "shuffled", "xla": True,
+    }  # fmt: skip
+    small = {"backbone": "cifar_resnet8", "width": 2, "seed": 6, "epochs": 3, **heads}
+    model = build.pretrainer(config_from_flat({**small, **byol}), SHAPE, steps=4)
+    schedule, framework = model.bit_schedule, model.framework
+    assert model.recipe.name == "cq_c"
+    assert (schedule.kind, schedule.seed, schedule.same_bits) == ("cyclic", 6, True)
+    assert schedule.weight_choices == schedule.activation_choices == (3, 4, 5)
+    assert (model.loss_reduction, model.shuffle_keys, model.jit_compile) == ("sum", True, True)
+    assert (int(model.steps_per_epoch.value), int(model.total_steps.value)) == (4, 12)
+    for name in ("target_momentum", "target_momentum_schedule", "target_update", "regression_loss"):
+        assert getattr(framework, name) == byol[name]
+    assert framework.projector.output_shape == (None, 4)
+    assert framework.projector.get_layer("projector_dense1").units == 6
+    assert framework.predictor.get_layer("predictor_dense1").units == 2
+    moving = model.momentum_network
+    assert [id(network) for network in model.networks] == [
+        id(network)
+        for network in (model.backbone, framework.projector, framework.predictor,
+                        moving.backbone, moving.projector)
+    ]  # fmt: skip
+
+    simclr = {
+        "framework": "simclr", "temperature": 0.3, "weight_bits": "3", "activation_bits": "5-6",
+        "error_correlation": True, "batch_norm": "synchronized", "policy": "uniform",
+        "weight_quantizer": "lsq",
+    }  # fmt: skip
+    model = build.pretrainer(config_from_flat({**small, **simclr}), SHAPE, steps=4)
+    assert model.framework.temperature == 0.3
+    assert model.bit_schedule.weight_choices == (3,)
+    assert model.bit_schedule.activation_choices == (5, 6)
+    assert model.figures.correlated and not model.shuffle_keys
+    assert len(model.networks) == 2
+    weights = quantizers_of(model.backbone, "weight_quantizer").values()
+    assert {type(one) for one in weights} == {WEIGHT_QUANTIZERS["lsq"]}
+    for network in model.networks:
+        norms = [x for x in network.layers if isinstance(x, layers.BatchNormalization)]
+        assert all(norm.synchronized for norm in norms)
 
 
 def test_learning_rate_is_scaled_by_the_batch_only_when_asked_for():
@@ -120,17 +201,30 @@ def test_policy_is_the_recipes_unless_given():
 
 
 @pytest.mark.parametrize(
-    ("values", "features"),
+    ("values", "features", "kernels"),
     [
-        ({"backbone": "resnet18", "width": 2}, 16),
-        ({"backbone": "cifar_resnet8", "width": 2}, 8),
-        ({"backbone": "cifar_resnet8", "width": 2, "shortcut": "projection"}, 8),
-        ({"backbone": "mobilenet_v2", "width": 8}, 1280),
+        ({"backbone": "resnet18", "width": 2}, 16, 20),
+        ({"backbone": "resnet34", "width": 2}, 16, 36),
+        ({"backbone": "resnet50", "width": 2, "stem": "imagenet"}, 64, 53),
+        ({"backbone": "cifar_resnet8", "width": 2}, 8, 7),
+        ({"backbone": "cifar_resnet14", "width": 2, "shortcut": "projection"}, 8, 15),
+        ({"backbone": "mobilenet_v2", "width": 8}, 1280, 52),
+        ({"backbone": "vit_tiny", "patch_size": 4, "frozen_patch_projection": True}, 192, 73),
+        ({"backbone": "vit_small", "width": 12}, 12, 73),
     ],
 )
-def test_backbone_by_name_takes_its_settings(values, features):
-    model = build.backbone(config_from_flat(values), SHAPE)
+def test_backbone_by_name_takes_its_settings(values, features, kernels):
+    with keras.StatelessScope():
+        model = build.backbone(config_from_flat(values), SHAPE)
     assert model.output_shape == (None, features)
+    names = ("Conv2D", "DepthwiseConv2D", "Dense")
+    assert sum(type(layer).__name__ in names for layer in model.layers) == kernels
+    known = {layer.name: layer for layer in model.layers}
+    assert ("stem_pool" in known) == (values.get("stem") == "imagenet")
+    patches = known.get("patch_projection")
+    if patches:
+        assert patches.kernel_size == (values.get("patch_size", 1),) * 2
+        assert patches.trainable is not values.get("frozen_patch_projection", False)
 
 
 def test_backbone_from_a_file_keeps_its_weights(tmp_path):

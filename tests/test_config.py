@@ -53,6 +53,21 @@ def test_json_is_a_tree_of_groups():
     assert set(tree) == {"data", "views", "network", "method", "optimization", "execution"}
 
 
+def test_start_that_follows_the_stem_is_recorded_as_what_it_is():
+    def start(**values):
+        network = json.loads(config_from_flat(values).to_json())["network"]
+        return network["kernel_initializer"], network["zero_init_residual"]
+
+    assert start() == start(backbone="cifar_resnet20") == ("uniform_fan_in", False)
+    assert start(stem="imagenet") == ("normal_fan_out", True)
+    assert start(stem="imagenet", zero_init_residual=False) == ("normal_fan_out", False)
+    assert start(stem="cifar", zero_init_residual=True) == ("uniform_fan_in", True)
+    given = {"kernel_initializer": "uniform_fan_in", "stem": "imagenet"}
+    assert start(**given) == ("uniform_fan_in", True)
+    assert start(backbone="mobilenet_v2", stem="imagenet") == ("normal_fan_out", None)
+    assert start(backbone="vit_tiny") == (None, None)
+
+
 def test_values_reach_their_group_and_the_rest_keeps_its_default():
     config = config_from_flat(CHANGED)
     assert {name: flat(config)[name] for name in CHANGED} == CHANGED

@@ -27,7 +27,9 @@ NO_OTHER_STEP = {
     "dataset", "train_images", "image_size", "crop_area", "flip", "brightness", "contrast",
     "saturation", "hue", "stem", "weight_bits", "activation_bits", "precision_set", "temperature",
     "regression_loss", "loss_reduction", "target_momentum", "target_momentum_schedule", "epochs",
-    "learning_rate", "scale_learning_rate", "weight_decay",
+    "learning_rate", "scale_learning_rate", "weight_decay", "exclude", "kernel_initializer",
+    "zero_init_residual", "input_mean", "input_std", "projection_layers", "projection_norm",
+    "target_update",
 }  # fmt: skip
 
 
@@ -156,6 +158,10 @@ def test_digits_have_a_file_for_every_framework_and_every_recipe():
      ("flags/cq/table4_cifar100_resnet74_cq_c.cfg", "--stem=cifar"),
      ("flags/cq/table4_cifar100_resnet74_cq_c.cfg", "--weight_bits=4"),
      ("flags/digits/cq_quant.cfg", "--crop_area=0.4-1"),
+     ("flags/ssql/table1_cifar10_resnet18_mocov2.cfg", "--projection_layers=3"),
+     ("flags/cq/table4_cifar100_mobilenet_v2_cq_c.cfg", "--zero_init_residual"),
+     ("flags/ssql/table1_cifar10_resnet18_simsiam.cfg", "--exclude=none"),
+     ("flags/ssql/table13_cifar10_vit_small_mocov3.cfg", "--kernel_initializer=normal_fan_out"),
      ("flags/digits/pact.cfg", "--data_dir=DIR")],
 )  # fmt: skip
 def test_flag_that_the_method_does_not_use_is_refused_beside_a_file(name, flag):

@@ -16,6 +16,7 @@ COSINE, NO_MILESTONES = "cosine", None
     [
         # SSQL, Sec. 4.1: lr 30, divided by 10 at 60 and 80 of 100 epochs, no weight decay.
         ("linear", "ssql", 100, 256, 30.0, "step", "60epochs,80epochs", 0.0),
+        ("linear", "ssql_transfer", 100, 256, 30.0, "step", "60epochs,80epochs", 0.0),
         # SSQL, Sec. 4.1: lr 0.001, divided by 10 at 30 and 40 of 50 epochs, weight decay 1e-4.
         ("finetune", "ssql", 50, 256, 0.001, "step", "30epochs,40epochs", 1e-4),
         # SSQL, Appendix, LSQ: lr 0.001, divided by 10 at epoch 30 of 50, weight decay 1e-5.

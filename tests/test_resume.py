@@ -4,7 +4,6 @@ import pathlib
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 
@@ -12,9 +11,31 @@ from tfcq.config import config_from_flat
 from tfcq.run_folder import RunFolder
 
 EPOCHS = 4
+# Killed in the third epoch, when two are saved and its second step of four is done.
+KILLED_AT = 10
+KILL = f"""
+import os, signal
+from tfcq import command_line, train
+
+def killed(config, folder, trained=train.train):
+    from tfcq.training.history import Progress
+
+    step = Progress.on_train_batch_end
+
+    def step_or_die(self, batch, logs=None):
+        step(self, batch, logs)
+        if self.done == {KILLED_AT}:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    Progress.on_train_batch_end = step_or_die
+    trained(config, folder)
+
+train.train = killed
+command_line.run(train.flag_set(), train.main)
+"""
 
 
-def _start(run_dir: pathlib.Path) -> subprocess.Popen:
+def _start(run_dir: pathlib.Path, *program: str) -> subprocess.Popen:
     flags = [
         "--dataset=digits",
         "--train_images=128",
@@ -29,13 +50,38 @@ def _start(run_dir: pathlib.Path) -> subprocess.Popen:
         "--seed=3",
         f"--run_dir={run_dir}",
     ]
-    command = [sys.executable, "-m", "tfcq.train", *flags]
+    command = [sys.executable, *(program or ("-m", "tfcq.train")), *flags]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def _finish(process: subprocess.Popen) -> None:
+def _finish(process: subprocess.Popen) -> str:
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
+    return output
+
+
+def _weights(run_dir: pathlib.Path) -> list[np.ndarray]:
+    import tfcq
+
+    return tfcq.load(run_dir / "backbone.keras").get_weights()
+
+
+def _epochs(run_dir: pathlib.Path) -> list[str]:
+    return [line.split(",")[0] for line in (run_dir / "history.csv").read_text().splitlines()[1:]]
+
+
+def test_killed_run_goes_on_in_the_middle_and_ends_with_bit_identical_weights(tmp_path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    first, second = _start(whole), _start(killed, "-c", KILL)
+    second.communicate(timeout=300)
+    assert second.returncode == -signal.SIGKILL
+    assert not (killed / "backbone.keras").exists()
+    assert _epochs(killed) == ["1", "2"]
+    assert f"epochs 2 to {EPOCHS}" in _finish(_start(killed))
+    assert f"epochs 0 to {EPOCHS}" in _finish(first)
+    for ours, theirs in zip(_weights(killed), _weights(whole), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert _epochs(killed) == _epochs(whole) == [str(i + 1) for i in range(EPOCHS)]
 
 
 def test_run_that_has_ended_says_so_and_keeps_its_backbone(tmp_path, monkeypatch, capsys):
@@ -50,32 +96,3 @@ def test_run_that_has_ended_says_so_and_keeps_its_backbone(tmp_path, monkeypatch
     train.train(config, folder)
     assert "all 2 epochs are trained" in capsys.readouterr().out
     assert folder.backbone.read_text() == "trained"
-
-
-def _weights(run_dir: pathlib.Path) -> list[np.ndarray]:
-    import tfcq
-
-    return tfcq.load(run_dir / "backbone.keras").get_weights()
-
-
-def _epochs(run_dir: pathlib.Path) -> list[str]:
-    return [line.split(",")[0] for line in (run_dir / "history.csv").read_text().splitlines()[1:]]
-
-
-def test_killed_run_ends_with_bit_identical_weights(tmp_path):
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    first, second = _start(whole), _start(killed)
-    deadline = time.monotonic() + 300
-    # Killed once a first epoch is saved, while a later one is being trained.
-    while not list((killed / "checkpoints").glob("ckpt-1.index")):
-        assert second.poll() is None and time.monotonic() < deadline
-        time.sleep(0.005)
-    second.send_signal(signal.SIGKILL)
-    second.wait()
-    assert not (killed / "backbone.keras").exists()
-    assert 1 <= len(_epochs(killed)) < EPOCHS
-    _finish(_start(killed))
-    _finish(first)
-    for ours, theirs in zip(_weights(killed), _weights(whole), strict=True):
-        np.testing.assert_array_equal(ours, theirs)
-    assert _epochs(killed) == _epochs(whole) == [str(i + 1) for i in range(EPOCHS)]

@@ -10,9 +10,17 @@ import numpy as np
 import tensorflow as tf
 
 from tfcq.backbones.cifar_resnet import cifar_resnet
+from tfcq.backbones.input_normalization import with_normalized_input
 from tfcq.backbones.keras_models import application, backbone_from_file
 from tfcq.backbones.mobilenet_v2 import mobilenet_v2
-from tfcq.backbones.names import APPLICATION, FILE, cifar_depth, settings_of
+from tfcq.backbones.names import (
+    APPLICATION,
+    FILE,
+    NORMALIZATION,
+    cifar_depth,
+    normalization,
+    settings_of,
+)
 from tfcq.backbones.resnet import resnet
 from tfcq.backbones.vision_transformer import vision_transformer
 from tfcq.config import Config, crop_area
@@ -25,6 +33,7 @@ from tfcq.nn.policies import Policy
 from tfcq.nn.quantizable import QuantizableModel, load
 from tfcq.pretraining.pretrainer import Pretrainer
 from tfcq.pretraining.recipes import recipe_named
+from tfcq.protocol_presets import LabelledTraining
 from tfcq.run_folder import RunFolder
 from tfcq.settings import OptimizationSettings
 from tfcq.training.distribution import synchronize_batch_norm
@@ -43,8 +52,15 @@ def backbone(config: Config, shape: tuple[int, int, int]) -> keras.Model:
     Raises:
         UserError: when it cannot be built, or a file cannot be read or does not fit the images.
     """
+    model = _backbone(config, shape)
+    numbers = normalization(config.network.input_mean, config.network.input_std)
+    return with_normalized_input(model, *numbers) if numbers else model
+
+
+def _backbone(config: Config, shape: tuple[int, int, int]) -> keras.Model:
     network = config.network
-    given = {name: getattr(network, name) for name in settings_of(network.backbone)}
+    own = settings_of(network.backbone) - NORMALIZATION
+    given = {name: getattr(network, name) for name in own}
     given = {name: value for name, value in given.items() if value is not None}
     kind, _, rest = network.backbone.partition(":")
     depth = cifar_depth(network.backbone)
@@ -235,13 +251,18 @@ def optimizer(settings: OptimizationSettings, steps: int) -> keras.optimizers.Op
     )
 
 
-def training(settings: OptimizationSettings) -> Training:
+def training(settings: LabelledTraining) -> Training:
     """Returns how a classifier is trained.
 
     Args:
-        settings: epochs, batch size, optimizer and learning rate.
+        settings: epochs, batch size, optimizer, learning rate and start.
     """
-    return Training(settings.epochs, settings.batch_size, lambda steps: optimizer(settings, steps))
+    return Training(
+        settings.epochs,
+        settings.batch_size,
+        lambda steps: optimizer(settings, steps),
+        settings.classifier_start,
+    )
 
 
 def trained_backbone(folder: RunFolder, policy: str | Policy | None = None) -> QuantizableModel:

@@ -10,7 +10,7 @@ import types
 import typing
 from typing import Any
 
-from tfcq.backbones.names import check_backbone_name
+from tfcq.backbones.names import check_backbone_name, normalization, settings_of, standard_start
 from tfcq.data.names import check_dataset_name
 from tfcq.errors import UserError, unknown_choice
 from tfcq.nn.policies import parse_bits_by_layer
@@ -62,10 +62,22 @@ class Config:
                     raise unknown_choice(field.name, value, choices)
         check_dataset_name(self.data.dataset)
         check_backbone_name(self.network.backbone)
+        self._record_start()
         self._check_method()
         self._check_optimization()
         crop_area(self.views.crop_area)
+        normalization(self.network.input_mean, self.network.input_std)
         self._check_numbers()
+
+    def _record_start(self) -> None:
+        """Puts in how the network starts where that was left to its stem, as config.json has it."""
+        network = self.network
+        start = {
+            name: value
+            for name, value in standard_start(network.stem).items()
+            if name in settings_of(network.backbone) and getattr(network, name) is None
+        }
+        object.__setattr__(self, "network", dataclasses.replace(network, **start))
 
     def _check_method(self) -> None:
         method = self.method

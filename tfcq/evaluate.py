@@ -69,7 +69,7 @@ def evaluate(config: EvaluationConfig) -> list[pathlib.Path]:
     subject = open_subject(config)
     measurement.check_kept(config, subject)
     split, data = evaluation_data.labelled_images(
-        subject.data, subject.model, config.data.test_images
+        subject.data, subject.model, config.data.test_images, config.data.test_crop
     )
     calibration = evaluation_data.calibration_images(
         data.train_images, chosen.calibration_images, chosen.calibration_seed
@@ -80,6 +80,7 @@ def evaluate(config: EvaluationConfig) -> list[pathlib.Path]:
         "quantization": subject.quantization(),
         "train_images": len(data.train_images),
         "test_images": len(data.test_images),
+        "test_crop": data.test_crop,
         "data_fingerprint": data_fingerprint(data),
         "versions": build.versions(),
     }
@@ -87,7 +88,9 @@ def evaluate(config: EvaluationConfig) -> list[pathlib.Path]:
         protocol: {
             "protocol": protocol,
             **about,
-            "settings": _settings(config, protocol, task.augmentation),
+            "settings": _settings(
+                config, protocol, subject.augmentation(config, data.train_images, protocol)
+            ),
         }
         for protocol in config.protocols()
     }
@@ -137,9 +140,14 @@ def _settings(
     }
     if protocol in PRESETS:
         used |= dataclasses.asdict(config.optimization(protocol))
+        # Crops stand in the augmentation, where there is one.
+        used.pop("crop_area")
+        if "classifier_start" not in USED_BY[protocol]:
+            used.pop("classifier_start")
         preset = config.training.preset or next(iter(PRESETS[protocol]))
         used["preset"] = preset
-    if protocol in ("finetune", "semi", "qat") or config.measurement.features == "augmented":
+    augmented = protocol == "linear" and config.measurement.features == "augmented"
+    if protocol in ("finetune", "semi", "qat") or augmented:
         used["augmentation"] = dataclasses.asdict(augmentation)
     return used
 

@@ -9,7 +9,7 @@ from absl import logging
 
 from tfcq.config import CALIBRATION_IMAGES
 from tfcq.data.image_stream import Images, ImageStream, as_array, labels_of
-from tfcq.data.pipeline import labelled_arrays
+from tfcq.data.pipeline import central_crop, labelled_arrays
 from tfcq.data.sources import Split, open_source, view_size
 from tfcq.errors import UserError
 from tfcq.evaluation.accuracy import LabelledImages
@@ -23,7 +23,10 @@ HELD_BYTES = 4 * 10**9
 
 
 def labelled_images(
-    data: DataSettings, model: keras.Model, test_images: int | None = None
+    data: DataSettings,
+    model: keras.Model,
+    test_images: int | None = None,
+    test_crop: float | None = None,
 ) -> tuple[Split, LabelledImages]:
     """Returns the labelled training images, as a split and as arrays, and the test images.
 
@@ -33,6 +36,8 @@ def labelled_images(
         data: the data set; its image size, or else the model's, decides that of the images.
         model: takes the images.
         test_images: how many test images; None for all.
+        test_crop: share of the shorter side that plain images keep; None for all of images that
+            are no larger than the model's, 0.875 of larger ones.
 
     Raises:
         UserError: when the data set has no labels or no test split, a class has fewer than two
@@ -70,8 +75,12 @@ def labelled_images(
             train.size + test.size,
             taken_bytes / 1e9,
         )
-    read = labelled_arrays if held else _streamed
-    labelled = LabelledImages(*read(train, size), *read(test, size), len(train.class_names))
+    # Both as the test images ask for, or training and test features would not belong together.
+    crop = central_crop(test, size, test_crop)
+    read = _held if held else _streamed
+    labelled = LabelledImages(
+        *read(train, size, crop), *read(test, size, crop), len(train.class_names), crop
+    )
     check_labels(labelled.train_images, labelled.train_labels, labelled.classes)
     check_labels(labelled.test_images, labelled.test_labels, labelled.classes)
     counts = np.bincount(labelled.train_labels, minlength=labelled.classes)
@@ -91,8 +100,12 @@ def _memory_bytes() -> float:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def _streamed(split: Split, size: int) -> tuple[ImageStream, np.ndarray]:
-    return ImageStream(split, size), labels_of(split)
+def _held(split: Split, size: int, crop: float) -> tuple[np.ndarray, np.ndarray]:
+    return labelled_arrays(split, size, test_crop=crop)
+
+
+def _streamed(split: Split, size: int, crop: float) -> tuple[ImageStream, np.ndarray]:
+    return ImageStream(split, size, crop), labels_of(split)
 
 
 def first_images(flag: str, images: Images, count: int | None, usual: int | None = None) -> Images:

@@ -7,6 +7,7 @@ import dataclasses
 import math
 
 from tfcq.backbones.names import APPLICATION
+from tfcq.config import crop_area
 from tfcq.errors import UserError, unknown_choice
 from tfcq.evaluation_settings import (
     GROUPS,
@@ -94,13 +95,14 @@ def _check(config: EvaluationConfig, values: dict[str, object]) -> None:
     decay = values["weight_decay"]
     if decay is not None and not 0 <= decay < math.inf:
         raise UserError(f"--weight_decay={decay} cannot be used; allowed: 0 and above, finite.")
-    measurement = config.measurement
-    share = measurement.label_share
-    if share is not None and not 0 < share <= 1:
-        raise UserError(f"--label_share={share} cannot be used; allowed: above 0 to 1.")
+    for name in ("label_share", "test_crop"):
+        share = values[name]
+        if share is not None and not 0 < share <= 1:
+            raise UserError(f"--{name}={share} cannot be used; allowed: above 0 to 1.")
     for name in ("seed", "calibration_seed"):
         if values[name] is not None and not 0 <= values[name] < 2**32:
             raise UserError(f"--{name}={values[name]} cannot be used; allowed: 0 to {2**32 - 1}.")
+    crop_area(config.training.crop_area)
     if subject.layer_bits is not None:
         parse_bits_by_layer(subject.layer_bits)
     for name in ("layer_bits", "per_tensor"):
@@ -111,7 +113,7 @@ def _check(config: EvaluationConfig, values: dict[str, object]) -> None:
     for protocol in config.protocols():
         if protocol in PRESETS:
             _check_milestones(protocol, config.optimization(protocol))
-    if "semi" in config.protocols() and share is None:
+    if "semi" in config.protocols() and config.measurement.label_share is None:
         raise UserError("--label_share is missing; semi needs it, such as --label_share=0.1.")
 
 
@@ -146,6 +148,12 @@ def _check_used(config: EvaluationConfig, given: set[str]) -> None:
     for name in sorted(given & known - used):
         raise UserError(f"--{name} has no effect here: {names} does not use it; leave it out.")
     _check_steps(config, given)
+    augmented = config.measurement.features == "augmented"
+    if "crop_area" in given and not augmented and set(protocols) <= {"linear", "knn", "classifier"}:
+        raise UserError(
+            "--crop_area has no effect here: --features=cached crops no image; allowed with "
+            "--features=augmented."
+        )
     own_scales = QAT_QUANTIZERS[config.measurement.quantizer][1] != "minmax"
     calibration = sorted(given & set(_CALIBRATION))
     if set(protocols) == {"qat"} and own_scales and calibration:

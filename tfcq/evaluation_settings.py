@@ -8,8 +8,8 @@ import dataclasses
 from tfcq.config import CALIBRATION_IMAGES
 from tfcq.errors import UserError, unknown_choice
 from tfcq.nn.policies import POLICIES, ROUNDINGS
-from tfcq.protocol_presets import PRESETS
-from tfcq.settings import LEARNING_RATE_SCHEDULES, OPTIMIZERS, OptimizationSettings, setting
+from tfcq.protocol_presets import CLASSIFIER_STARTS, PRESETS, LabelledTraining
+from tfcq.settings import LEARNING_RATE_SCHEDULES, OPTIMIZERS, setting
 
 PROTOCOLS = ("linear", "knn", "finetune", "semi", "qat", "classifier")
 ALL_BITS = "fp,8w8a,6w6a,5w5a,4w4a,3w3a,2w8a,2w4a"
@@ -71,6 +71,11 @@ class EvaluationDataSettings:
         None, "train on the first so many images; default the run's, or all"
     )
     test_images: int | None = setting(None, "test on the first so many images; default all")
+    test_crop: float | None = setting(
+        None,
+        "share of the shorter side that the central crop of plain images keeps, such as 0.875, 224 "
+        "of 256 pixels; default that for images larger than the network's, else 1",
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,9 +165,20 @@ class ProtocolTrainingSettings:
     )
     milestones: str | None = setting(None, "when 'step' lowers the rate, such as 30epochs")
     weight_decay: float | None = setting(None, "l2 penalty (SGD, LARS) or decoupled decay (AdamW)")
+    crop_area: str | None = setting(
+        None, "area of a crop of an augmented image as a share, such as 0.08-1"
+    )
+    classifier_start: str | None = setting(
+        None,
+        "linear, finetune, semi: zeros, uniform within 1 / sqrt(width) as PyTorch's layers, or "
+        "normal of deviation 0.01",
+        CLASSIFIER_STARTS,
+    )
 
 
 _TRAINING = tuple(field.name for field in dataclasses.fields(ProtocolTrainingSettings))
+# Of a classifier that was trained before.
+_FURTHER_TRAINING = tuple(name for name in _TRAINING if name != "classifier_start")
 _STEPS = tuple(field.name for field in dataclasses.fields(PostTrainingSettings))
 # What each protocol makes use of; the rest is used by all.
 USED_BY: dict[str, tuple[str, ...]] = {
@@ -178,7 +194,7 @@ USED_BY: dict[str, tuple[str, ...]] = {
         *_STEPS,
     ),
     "semi": ("label_share", "from_scratch", "curve_images", "keep_classifiers", "seed", *_TRAINING),
-    "qat": ("quantizer", "start", "curve_images", "keep_classifiers", "seed", *_TRAINING),
+    "qat": ("quantizer", "start", "curve_images", "keep_classifiers", "seed", *_FURTHER_TRAINING),
     "classifier": _STEPS,
 }
 
@@ -214,7 +230,7 @@ class EvaluationConfig:
         rounding = self.post_training.rounding
         return None if rounding in LEARNED_ROUNDINGS else rounding
 
-    def optimization(self, protocol: str) -> OptimizationSettings:
+    def optimization(self, protocol: str) -> LabelledTraining:
         """Returns how a protocol trains: what was given, then its preset's.
 
         Args:

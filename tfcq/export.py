@@ -112,7 +112,9 @@ def export(config: EvaluationConfig) -> float:
 
     chosen, bits = config.calibration, parse_bit_width(EVALUATED)
     subject = open_subject(config)
-    _, data = evaluation_data.labelled_images(subject.data, subject.model, config.data.test_images)
+    _, data = evaluation_data.labelled_images(
+        subject.data, subject.model, config.data.test_images, config.data.test_crop
+    )
     calibration = evaluation_data.calibration_images(
         data.train_images, chosen.calibration_images, chosen.calibration_seed
     )
@@ -184,6 +186,7 @@ def export(config: EvaluationConfig) -> float:
         "milliseconds_per_image": milliseconds,
         "train_images": len(data.train_images),
         "test_images": len(images),
+        "test_crop": data.test_crop,
         "data_fingerprint": data_fingerprint(data),
         "versions": {**build.versions(), "ai_edge_litert": runtime_version()},
     }

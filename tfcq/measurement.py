@@ -67,6 +67,10 @@ def measure(
     for name in config.protocols():
         if name in shared:
             continue
+        augmentation = subject.augmentation(config, task.data.train_images, name)
+        task, frozen = (
+            dataclasses.replace(one, augmentation=augmentation) for one in (task, frozen)
+        )
         training = build.training(config.optimization(name)) if name in PRESETS else None
         keep = functools.partial(_keep, config, subject, name)
         if name == "classifier":
@@ -127,7 +131,6 @@ def task_of(
         )
     if "classifier" in config.protocols():
         subject.check_classifier(data.classes)
-    size, channels = data.train_images.shape[1], data.train_images.shape[3]
     plan = post_training_plan(config)
     check_plan(subject.model, plan)
     if "finetune" in config.protocols():
@@ -145,8 +148,8 @@ def task_of(
         backbone=subject.model,
         split=split,
         data=data,
-        image_size=size,
-        augmentation=subject.augmentation(size, channels),
+        image_size=data.train_images.shape[1],
+        augmentation=subject.augmentation(config, data.train_images),
         bit_widths=parse_bit_widths(config.measurement.bits),
         calibrator=lambda model: calibrator(model, calibration, plan),
         seed=config.measurement.seed,

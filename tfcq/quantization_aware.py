@@ -13,7 +13,6 @@ from tfcq.evaluation.task import Task, Training
 from tfcq.evaluation_settings import QAT_QUANTIZERS, STARTS, EvaluationConfig
 from tfcq.nn.float_model import requantizable
 from tfcq.nn.quantizable import QuantizableModel, load
-from tfcq.settings import OptimizationSettings
 from tfcq.subject import Subject
 
 
@@ -42,7 +41,12 @@ def qat(
         if config.measurement.start == "linear":
             return protocols.linear_classifier(task)
         if config.measurement.start == "finetune":
-            return protocols.finetuned_classifier(task, build.training(_start_settings(config)))
+            own = _start_config(config)
+            crops = subject.augmentation(own, task.data.train_images, "finetune")
+            return protocols.finetuned_classifier(
+                dataclasses.replace(task, augmentation=crops),
+                build.training(own.optimization("finetune")),
+            )
         return load(config.measurement.start)
 
     return protocols.qat(task, training, start, lambda model: requantizable(model, policy), keep)
@@ -60,7 +64,7 @@ def check_start(config: EvaluationConfig, subject: Subject, data: LabelledImages
         UserError: saying what does not fit.
     """
     start, images = config.measurement.start, len(data.train_images)
-    batch_size = _start_settings(config).batch_size
+    batch_size = _start_config(config).optimization("finetune").batch_size
     if start == "finetune" and batch_size > images:
         raise UserError(
             f"--start=finetune fine-tunes with batches of {batch_size}, and there are {images} "
@@ -98,8 +102,7 @@ def _shapes(model: keras.Model) -> Iterator[tuple[str, tuple[int, ...] | None]]:
             yield layer.name, tuple(layer.kernel.shape)
 
 
-def _start_settings(config: EvaluationConfig) -> OptimizationSettings:
+def _start_config(config: EvaluationConfig) -> EvaluationConfig:
     """Returns how a start is fine-tuned: as its own protocol is, but for a batch size given."""
     given = {"batch_size": config.training.batch_size}
-    own = dataclasses.replace(config, training=type(config.training)(**given))
-    return own.optimization("finetune")
+    return dataclasses.replace(config, training=type(config.training)(**given))

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from tfcq.reporting.sections import Embeddings
     from tfcq.reporting.summary import Group
 
-TSNE_BITS = "fp,4w4a,2w4a"
-TSNE_IMAGES = 1000
+# SSQL, Fig. 4.
+TSNE_BITS = "fp,4w4a,2w8a,2w4a"
+TSNE_IMAGES = 5000
 TSNE_SEED = 0
 
 

@@ -6,7 +6,7 @@ Needs no TensorFlow.
 import dataclasses
 from typing import Any
 
-from tfcq.backbones.names import BACKBONE_HELP
+from tfcq.backbones.names import BACKBONE_HELP, KERNEL_INITIALIZERS
 from tfcq.nn.policies import (
     ACTIVATION_QUANTIZER_NAMES,
     POLICIES,
@@ -16,6 +16,7 @@ from tfcq.nn.policies import (
 from tfcq.pretraining.framework_settings import (
     FRAMEWORK_SETTINGS,
     MOMENTUM_SCHEDULES,
+    PROJECTION_NORMS,
     REGRESSION_LOSSES,
     TARGET_UPDATES,
 )
@@ -84,6 +85,18 @@ class NetworkSettings:
     shortcut: str | None = setting(
         None, "where a CIFAR ResNet changes size: pad with zeros, or project", SHORTCUTS
     )
+    kernel_initializer: str | None = setting(
+        None,
+        "how convolutions start; default normal_fan_out with --stem=imagenet",
+        KERNEL_INITIALIZERS,
+    )
+    zero_init_residual: bool | None = setting(
+        None, "start residual branches at zero; default with --stem=imagenet alone"
+    )
+    input_mean: str | None = setting(
+        None, "mean of each channel of images in [0, 1], such as 0.485,0.456,0.406; default none"
+    )
+    input_std: str | None = setting(None, "standard deviation of each channel, beside --input_mean")
     patch_size: int | None = setting(None, "height and width of a transformer's patch in pixels")
     frozen_patch_projection: bool = setting(False, "leave a transformer's patch layer random")
     policy: str | None = setting(
@@ -122,6 +135,12 @@ class MethodSettings:
     )
     projection_width: int | None = setting(None, "width of the embedding; default the paper's")
     projection_hidden: int | None = setting(None, "width of the projector's hidden layers")
+    projection_layers: int | None = setting(
+        None, "dense layers of BYOL's and SimCLR's projector; default the papers' 2"
+    )
+    projection_norm: str | None = setting(
+        None, "batch norm at the end of BYOL's and SimCLR's projector", PROJECTION_NORMS
+    )
     predictor_width: int | None = setting(None, "width of the predictor's hidden layer")
     temperature: float | None = setting(None, "temperature of a contrastive loss")
     queue_size: int | None = setting(None, "keys in MoCo v2's queue")
@@ -164,7 +183,7 @@ class OptimizationSettings:
         1e-4, "l2 penalty in the gradient (SGD, LARS) or decoupled decay (AdamW)"
     )
     exclude: str | None = setting(
-        None, "patterns of variables without weight decay, such as bias,gamma,beta"
+        None, "patterns of variables without weight decay, such as bias,gamma,beta, or none"
     )
 
     def length(self) -> Duration:
@@ -179,6 +198,8 @@ class OptimizationSettings:
 
     def excluded(self) -> tuple[str, ...] | None:
         """Returns the patterns of variables that are not decayed; None for the optimizer's own."""
+        if self.exclude == "none":
+            return ()
         return None if self.exclude is None else tuple(self.exclude.split(","))
 
 

@@ -4,15 +4,21 @@ import dataclasses
 import pathlib
 from typing import TYPE_CHECKING, Any
 
-from tfcq.config import Config
+from tfcq.config import Config, crop_area
 from tfcq.errors import UserError
 from tfcq.evaluation_settings import EvaluationConfig
 from tfcq.nn.policies import Policy
+from tfcq.protocol_presets import PRESETS
 from tfcq.settings import DataSettings
 
 if TYPE_CHECKING:
     from tfcq.data.augmentation import Augmentation
+    from tfcq.data.image_stream import Images
     from tfcq.nn.quantizable import QuantizableModel
+
+# Up to so many pixels a side a preset's crop is not taken: no source has such images, and 0.08 of
+# an 8x8 one is a patch of two pixels a side.
+_SMALL_IMAGE = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,22 +135,33 @@ class Subject:
                 "already; say where they go with --policy, such as --policy=paper."
             )
 
-    def augmentation(self, size: int, channels: int) -> "Augmentation":
+    def augmentation(
+        self, config: EvaluationConfig, images: "Images", protocol: str | None = None
+    ) -> "Augmentation":
         """Returns how supervised training augments: crops and flips, colours as they are.
 
-        Crops and flips are those of the run, or else the standard of the image size.
+        Crops are those given, or the preset's on images above 16 pixels; flips, and crops where
+        there is no such, are those of the run, or else the standard of the image size.
 
         Args:
-            size: height and width of the images, in pixels.
-            channels: channels of the images.
+            config: the settings.
+            images: float [count, height, width, channels], or a stream.
+            protocol: the protocol; None for one that has no preset.
         """
         from tfcq import build
         from tfcq.data.augmentation import augmentation_for
 
+        size, channels = images.shape[1], images.shape[3]
         chosen = augmentation_for(size, channels)
         if self.views is not None:
             chosen = build.augmentation(self.views, (size, size, channels))
-        return dataclasses.replace(chosen, jitter_probability=0.0, grayscale=0.0, blur=0.0)
+        asked = config.training.crop_area
+        if protocol in PRESETS and size > _SMALL_IMAGE:
+            asked = config.optimization(protocol).crop_area
+        area = crop_area(asked) or chosen.crop_area
+        return dataclasses.replace(
+            chosen, crop_area=area, jitter_probability=0.0, grayscale=0.0, blur=0.0
+        )
 
     def check_classifier(self, classes: int) -> None:
         """Refuses a model that does not give a logit for every class.

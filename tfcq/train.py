@@ -95,6 +95,8 @@ def train(config: Config, folder: RunFolder) -> None:
         print(f"{folder.path}: all {epochs} epochs are trained. Backbone: {folder.backbone}")
         return
     print(f"{folder.path}: {split.size} images, {steps} steps an epoch, epochs {done} to {epochs}")
+    if config.network.zero_init_residual:
+        print("Residual branches start at zero; --zero_init_residual=false starts them at work.")
     print("The first step builds the graph, which takes about as long as some steps.", flush=True)
     callbacks = [
         HistoryFile(folder.history, done),

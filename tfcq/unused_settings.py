@@ -40,6 +40,8 @@ def check_used(config: Config, given: set[str]) -> None:
         (name, f"backbone {network.backbone!r} does not use it")
         for name in sorted(BACKBONE_SETTINGS - settings_of(network.backbone))
     ]
+    if config.method.projection_layers == 1:
+        unused += [("projection_hidden", "a projector of one layer has no hidden one")]
     if config.execution.strategy == "single":
         unused += [("batch_norm", "--strategy=single has one replica")]
     if optimization.duration is not None:
@@ -52,6 +54,8 @@ def check_used(config: Config, given: set[str]) -> None:
         unused += [("nesterov", "--momentum is 0")]
     if optimization.weight_decay == 0 and optimization.optimizer != "lars":
         unused += [("exclude", "--weight_decay is 0")]
+    if optimization.exclude == "none" and optimization.optimizer != "lars":
+        unused += [("exclude", f"{optimization.optimizer} leaves no variable out by itself")]
     if config.views.jitter_probability == 0:
         unused += [
             (name, "--jitter_probability is 0")

@@ -57,6 +57,19 @@ def test_images_of_any_size_odd_ones_too(shortcut):
         assert model(tf.ones([2, size, size, 1])).shape == (2, 4)
 
 
+def test_start_is_pytorchs_unless_said():
+    keras.utils.set_random_seed(0)
+    plain = cifar_resnet(8, width=8)
+    other = cifar_resnet(8, width=8, kernel_initializer="normal_fan_out", zero_init_residual=True)
+    for model, least, at_zero in ((plain, 0, set()), (other, 1, {1, 2, 3})):
+        norms = [x for x in model.layers if isinstance(x, keras.layers.BatchNormalization)]
+        zero = {x.name for x in norms if not np.any(x.gamma.numpy())}
+        assert zero == {f"stage{i}_block1_conv2_norm" for i in at_zero}
+        kernel = np.abs(model.get_layer("stage2_block1_conv2").kernel.numpy())
+        assert (kernel.max() > 3 * np.sqrt(2 / 144)) == bool(least)
+        assert (kernel.max() <= 1 / np.sqrt(144)) != bool(least)
+
+
 def test_identity_shortcut_is_every_second_pixel_between_channels_of_zeros():
     model = cifar_resnet(8, 3, (5, 6, 1))
     layers = [model.get_layer(f"stage2_block1_shortcut_{part}") for part in ("pool", "pad")]

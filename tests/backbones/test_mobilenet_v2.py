@@ -122,6 +122,19 @@ def test_initial_kernels_are_uniform_within_one_over_root_of_what_an_output_read
     assert kernels[1].shape == kernels[2].shape and np.all(kernels[1] != kernels[2])
 
 
+def test_kernels_with_the_imagenet_stem_are_normal_of_variance_two_over_fan_out():
+    keras.utils.set_random_seed(0)
+    model = mobilenet_v2("imagenet", width=16)
+    # (kernel^2 * channels of the output); torchvision counts those of a depthwise one so too.
+    fans = {"stem": 9 * 16, "stage4_block2_expand": 192, "stage4_block2_depthwise": 9 * 192}
+    for name, fan in fans.items():
+        kernel = model.get_layer(name).kernel.numpy()
+        np.testing.assert_allclose(kernel.std(), np.sqrt(2 / fan), rtol=0.1)
+        assert np.abs(kernel).max() > 2.5 * np.sqrt(2 / fan)
+    norms = [x for x in model.layers if isinstance(x, keras.layers.BatchNormalization)]
+    assert all(np.all(x.gamma.numpy() == 1) for x in norms)
+
+
 @pytest.mark.parametrize(("width", "nearest"), [(1, 8), (20, 16), (45, 48), (0, 8), (-8, 8)])
 def test_other_widths_name_the_nearest(width, nearest):
     with pytest.raises(

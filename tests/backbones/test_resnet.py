@@ -80,6 +80,49 @@ def test_initial_kernels_are_uniform_within_one_over_root_fan_in():
     np.testing.assert_allclose(kernel.std(), bound / np.sqrt(3), rtol=0.05)
 
 
+@pytest.mark.parametrize("depth", [18, 50])
+def test_kernels_with_the_imagenet_stem_are_normal_of_variance_two_over_fan_out(depth):
+    keras.utils.set_random_seed(0)
+    model = resnet(depth, "imagenet", width=16, blocks=(1, 1))
+    kernels = [x.kernel.numpy() for x in model.layers if isinstance(x, keras.layers.Conv2D)]
+    for kernel in kernels:
+        height, width, _, outputs = kernel.shape
+        whitened = kernel * np.sqrt(height * width * outputs / 2)
+        assert abs(whitened.std() - 1) < 6 / np.sqrt(2 * whitened.size)
+        assert abs(whitened.mean()) < 5 / np.sqrt(whitened.size)
+    # A normal, which no bound holds: a uniform of this variance ends at sqrt(3).
+    assert np.max(np.abs(whitened)) > 3
+
+
+def norms_at_zero(model):
+    norms = (x for x in model.layers if isinstance(x, keras.layers.BatchNormalization))
+    return {x.name for x in norms if not np.any(x.gamma.numpy())}
+
+
+@pytest.mark.parametrize(("depth", "last"), [(18, "conv2"), (50, "conv3")])
+def test_residual_branches_start_at_zero_with_the_imagenet_stem_alone_unless_said(depth, last):
+    small = {"width": 2, "input_shape": (32, 32, 1), "blocks": (1, 2)}
+    of_the_branches = {f"stage{s}_block{b}_{last}_norm" for s, b in ((1, 1), (2, 1), (2, 2))}
+    assert norms_at_zero(resnet(depth, "imagenet", **small)) == of_the_branches
+    assert norms_at_zero(resnet(depth, "cifar", **small)) == set()
+    assert norms_at_zero(resnet(depth, "cifar", zero_init_residual=True, **small)) == (
+        of_the_branches
+    )
+    assert norms_at_zero(resnet(depth, "imagenet", zero_init_residual=False, **small)) == set()
+
+
+def test_start_of_kernels_is_free_of_the_stem():
+    small = {"width": 4, "input_shape": (32, 32, 1), "blocks": (1,)}
+    name = "stage1_block1_conv2"
+    by_hand = {"uniform_fan_in": 1 / 6, "normal_fan_out": np.sqrt(2 / 36)}
+    for stem in ("cifar", "imagenet"):
+        keras.utils.set_random_seed(0)
+        uniform = resnet(18, stem, kernel_initializer="uniform_fan_in", **small).get_layer(name)
+        normal = resnet(18, stem, kernel_initializer="normal_fan_out", **small).get_layer(name)
+        assert np.abs(uniform.kernel).max() <= by_hand["uniform_fan_in"]
+        assert np.abs(normal.kernel).max() > 2 * by_hand["normal_fan_out"]
+
+
 def test_bad_arguments_name_what_is_allowed():
     with pytest.raises(UserError, match="depth 20; allowed: 18, 34, 50"):
         resnet(20)
@@ -87,3 +130,5 @@ def test_bad_arguments_name_what_is_allowed():
         resnet(18, "imagnet")
     with pytest.raises(UserError, match="Width 0 cannot be used"):
         resnet(18, width=0)
+    with pytest.raises(UserError, match="Did you mean 'normal_fan_out'"):
+        resnet(18, kernel_initializer="normal_fanout")

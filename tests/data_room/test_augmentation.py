@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfcq.data import resampling
 from tfcq.data.augmentation import DRAWS, Augmentation, augmentation_for
 from tfcq.errors import UserError
 
@@ -40,13 +39,10 @@ def test_identity_draws_give_identical_images(channels):
     np.testing.assert_array_equal(views, images)
 
 
-def test_flip_mirrors_exactly_the_images_whose_draw_is_below_its_probability():
-    images, draws = images_of(6, 8, 8, 3), draws_of(6)
-    draws[:, DRAWS.index("flip")] = [0.0, 0.49, 0.5, 0.9, 0.2, 0.7]
-    views = dataclasses.replace(NOTHING, flip=0.5).augment(images, draws, 8)
-    expected = images.copy()
-    expected[[0, 1, 4]] = images[[0, 1, 4], :, ::-1]
-    np.testing.assert_array_equal(views, expected)
+def test_flip_mirrors_left_to_right():
+    images = images_of(2, 8, 8, 3)
+    views = dataclasses.replace(NOTHING, flip=0.5).augment(images, draws_of(2, flip=0.1), 8)
+    np.testing.assert_array_equal(views, images[:, :, ::-1])
 
 
 @pytest.mark.parametrize("name", ["brightness", "contrast", "saturation"])
@@ -75,10 +71,30 @@ def test_hue_matches_tensorflow_image_by_image():
         np.testing.assert_allclose(view, expected, atol=1e-5)
 
 
-def test_images_whose_jitter_draw_is_not_below_the_probability_keep_their_colours():
-    images = images_of(3, 6, 6, 3)
-    jitter = dataclasses.replace(NOTHING, jitter_probability=0.8)
-    np.testing.assert_array_equal(jitter.augment(images, draws_of(3, jitter=0.8), 6), images)
+@pytest.mark.parametrize("step", ["flip", "jitter", "grayscale", "blur"])
+def test_exactly_the_images_whose_draw_is_below_its_probability_have_a_step(step):
+    setting = {"jitter": "jitter_probability"}.get(step, step)
+    images, draws = images_of(4, 40, 40, 3), draws_of(4)
+    draws[:, DRAWS.index(step)] = [0.0, 0.29, 0.3, 0.9]
+    views = dataclasses.replace(NOTHING, **{setting: 0.3}).augment(images, draws, 40)
+    assert [np.array_equal(*pair) for pair in zip(views, images, strict=True)] == [
+        False, False, True, True,
+    ]  # fmt: skip
+
+
+def test_steps_are_crop_brightness_contrast_saturation_hue_grey_and_blur_in_this_order():
+    images, draws = images_of(3, 50, 44, 3), draws_of(3, jitter=0.0, blur=0.0)
+    # Of images without colour hardly any order would show.
+    draws[:, DRAWS.index("grayscale")] = [0.9, 0.1, 0.9]
+    settings = dataclasses.asdict(Augmentation(brightness=0.8, contrast=0.8))
+    crop = {name: settings[name] for name in ("crop_area", "crop_aspect", "flip")}
+    views = dataclasses.replace(NOTHING, **crop).augment(images, draws, 40)
+    no_jitter = dict.fromkeys(("brightness", "contrast", "saturation", "hue"), 0.0)
+    for name in (*no_jitter, "grayscale", "blur"):
+        only = no_jitter | {"jitter_probability": 1.0, name: settings[name]}
+        views = dataclasses.replace(NOTHING, **only).augment(views, draws, 40)
+    found = Augmentation(**settings).augment(images, draws, 40)
+    np.testing.assert_allclose(found, views, atol=1e-5)
 
 
 def test_grayscale_gives_equal_channels_of_the_luma():
@@ -91,7 +107,9 @@ def test_grayscale_gives_equal_channels_of_the_luma():
 
 @pytest.mark.parametrize("size", [4, 12, 31])
 def test_crops_equal_resizing_each_slice_on_its_own(size):
-    images, draws = images_of(16, 20, 14, 3), draws_of(16)
+    images, draws = images_of(32, 20, 14, 3), draws_of(32)
+    # Just under 1 is the last place, not one beyond it.
+    draws[16:, 2:4] = np.nextafter(np.float32(1), 0)
     crops = dataclasses.replace(NOTHING, crop_area=(0.2, 1.0), crop_aspect=(3 / 4, 4 / 3))
     views = crops.augment(images, draws, size)
     for image, draw, view in zip(images, draws, views, strict=True):
@@ -99,21 +117,23 @@ def test_crops_equal_resizing_each_slice_on_its_own(size):
         aspect = math.exp(math.log(3 / 4) + draw[1] * (math.log(4 / 3) - math.log(3 / 4)))
         height = min(round(math.sqrt(area / aspect)), 20)
         width = min(round(math.sqrt(area * aspect)), 14)
-        top, left = int(draw[2] * (21 - height)), int(draw[3] * (15 - width))
+        top, left = int(float(draw[2]) * (21 - height)), int(float(draw[3]) * (15 - width))
         piece = image[top : top + height, left : left + width]
         expected = tf.image.resize(piece, [size, size], antialias=True)
         np.testing.assert_allclose(view, expected, atol=5e-6)
 
 
-def test_blur_matches_a_direct_sum_with_mirrored_borders():
-    images, sigma, radius = images_of(3, 10, 10, 3), np.float32([0.1, 1.0, 2.0]), 2
-    blurred = resampling.gaussian_blur(tf.constant(images), tf.constant(sigma), radius)
-    for image, width, result in zip(images, sigma, blurred, strict=True):
-        kernel = np.exp(-0.5 * (np.arange(-radius, radius + 1) / width) ** 2)
+@pytest.mark.parametrize(("size", "radius"), [(12, 1), (45, 2)])
+def test_blur_matches_a_direct_sum_with_mirrored_borders(size, radius):
+    images, draws = images_of(3, size, size, 3), draws_of(3, blur=0.0)
+    blurred = dataclasses.replace(NOTHING, blur=0.5).augment(images, draws, size)
+    sigmas = 0.1 + 1.9 * draws[:, DRAWS.index("blur_sigma")]
+    for image, sigma, result in zip(images, sigmas, blurred, strict=True):
+        kernel = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
         kernel = np.outer(kernel, kernel) / kernel.sum() ** 2
         padded = np.pad(image, [(radius, radius), (radius, radius), (0, 0)], "reflect")
         expected = sum(
-            kernel[i, j] * padded[i : i + 10, j : j + 10] for i in range(5) for j in range(5)
+            kernel[i, j] * padded[i : i + size, j : j + size] for i, j in np.ndindex(kernel.shape)
         )
         np.testing.assert_allclose(result, expected, atol=1e-6)
 
@@ -135,10 +155,21 @@ def test_a_view_does_not_depend_on_its_batch():
     np.testing.assert_allclose(recipe.augment(images, draws, 16), np.stack(alone), atol=1e-6)
 
 
-def test_recipes_blur_large_images_only():
-    assert augmentation_for(64, 3).blur == 0
-    assert augmentation_for(65, 3).blur == 0.5
-    assert augmentation_for(28, 1) == Augmentation(saturation=0, hue=0, grayscale=0, blur=0)
+def test_standard_views_are_those_of_the_papers():
+    # MoCo v2's code and Chen and He 2021, Sec. 3, 4 and Appendix D.
+    imagenet = {
+        "crop_area": (0.2, 1), "crop_aspect": (3 / 4, 4 / 3), "flip": 0.5,
+        "jitter_probability": 0.8, "brightness": 0.4, "contrast": 0.4, "saturation": 0.4,
+        "hue": 0.1, "grayscale": 0.2, "blur": 0.5, "blur_sigma": (0.1, 2),
+    }  # fmt: skip
+    grey = {"saturation": 0, "hue": 0, "grayscale": 0}
+    tiny = {"crop_area": (0.4, 1)}
+    for size, channels, changes in (
+        (224, 3, {}), (65, 3, {}), (64, 3, {"blur": 0}), (32, 3, {"blur": 0}),
+        (28, 1, {"blur": 0, **grey}), (17, 3, {"blur": 0}), (16, 3, {"blur": 0, **tiny}),
+        (8, 1, {"blur": 0, **grey, **tiny}),
+    ):  # fmt: skip
+        assert dataclasses.asdict(augmentation_for(size, channels)) == {**imagenet, **changes}
 
 
 def test_colour_steps_on_grey_scale_images_are_refused():

@@ -53,3 +53,10 @@ def test_chosen_images_and_labels_are_those_of_the_array(split, stream, arrays):
     chosen = np.array([0, 3, 4, 69])
     np.testing.assert_array_equal(as_array(picked(stream, chosen)), picked(images, chosen))
     np.testing.assert_array_equal(labels_of(split), labels)
+
+
+def test_stream_cuts_images_as_the_array_does(split):
+    stream, (images, _) = ImageStream(split, SIZE, 0.5), labelled_arrays(split, SIZE, test_crop=0.5)
+    np.testing.assert_array_equal(as_array(stream), images)
+    np.testing.assert_array_equal(as_array(stream[:3]), images[:3])
+    np.testing.assert_array_equal(as_array(picked(stream, np.array([1, 5]))), images[[1, 5]])

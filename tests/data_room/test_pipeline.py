@@ -9,6 +9,7 @@ import tensorflow as tf
 from tfcq.data import pipeline
 from tfcq.data.augmentation import Augmentation, augmentation_for
 from tfcq.data.sources import Split, open_source
+from tfcq.data.user_images import two_views
 from tfcq.errors import UserError
 
 PLAIN = Augmentation(
@@ -44,6 +45,18 @@ def varying(size: int) -> Split:
     return Split("train", size, (None, None, 1), None, records, decode, 100)
 
 
+class Draws:
+    """Stands in for an augmentation: a view shows the draws it is made from, and its image."""
+
+    draws_per_view = 3
+
+    def check_channels(self, channels):
+        pass
+
+    def augment(self, images, draws, size):
+        return tf.concat([draws, 255 * images[:, 0, 0]], axis=1)
+
+
 def values_of(batches: tf.data.Dataset) -> list[list[int]]:
     return [
         [round(float(v) * 255) for v in first[:, 0, 0, 0]]
@@ -67,55 +80,86 @@ def test_each_epoch_is_another_permutation(make, block, monkeypatch):
     first, second = sum(batches[:4], []), sum(batches[4:], [])
     assert sorted(first) == sorted(second) == list(range(24))
     assert len({tuple(first), tuple(second), tuple(range(24))}) == 3
+    if block == 10:
+        assert [v % 10 for v in first[:10]] != [v % 10 for v in first[10:20]]
 
 
 @pytest.mark.parametrize("make", [numbered, varying])
 def test_starting_at_a_later_epoch_equals_the_uninterrupted_stream(make):
-    recipe = augmentation_for(8, 1)
     split, setting = make(22), {"image_size": 8, "batch_size": 5, "seed": 7}
-    whole = list(pipeline.view_batches(split, recipe, **setting, epochs=3))
-    resumed = pipeline.view_batches(split, recipe, **setting, first_epoch=2, epochs=1)
-    endless = pipeline.view_batches(split, recipe, **setting, first_epoch=1).take(8)
+    whole = list(pipeline.view_batches(split, Draws(), **setting, epochs=3))
+    resumed = pipeline.view_batches(split, Draws(), **setting, first_epoch=2, epochs=1)
+    endless = pipeline.view_batches(split, Draws(), **setting, first_epoch=1).take(8)
     assert len(whole) == 3 * pipeline.steps_per_epoch(split, 5) == 12
     assert_equal_streams(resumed, whole[8:])
     assert_equal_streams(endless, whole[4:])
 
 
-def test_the_stream_does_not_depend_on_the_global_seed_or_on_caching(monkeypatch):
-    def stream():
-        recipe = augmentation_for(4, 1)
-        return list(pipeline.view_batches(numbered(20), recipe, 4, 5, seed=1, epochs=1))
+def test_the_stream_does_not_depend_on_the_global_seed():
+    streams = []
+    for seed in (1, 2):
+        tf.random.set_seed(seed)
+        stream = pipeline.view_batches(numbered(20), Draws(), 4, 5, seed=1, epochs=1)
+        streams.append(list(stream))
+    assert_equal_streams(*streams)
 
-    tf.random.set_seed(1)
-    first = stream()
-    tf.random.set_seed(2)
+
+def orders_and_draws(split, batch_size):
+    """Returns the images by (seed, epoch), and the draws by (seed, epoch, image, view)."""
+    orders, draws = {}, {}
+    for seed in (0, 1):
+        steps = pipeline.steps_per_epoch(split, batch_size)
+        batches = pipeline.view_batches(split, Draws(), 4, batch_size, seed, epochs=3, labels=True)
+        for number, (one, two, labels) in enumerate(batches.as_numpy_iterator()):
+            epoch = seed, number // steps
+            for view, rows in ((1, one), (2, two)):
+                # Both views show the image that the label is of.
+                np.testing.assert_allclose(rows[:, 3], labels, atol=1e-3)
+                draws |= {(*epoch, i, view): row[:3] for i, row in zip(labels, rows, strict=True)}
+            orders.setdefault(epoch, []).extend(labels.tolist())
+    return orders, draws
+
+
+@pytest.mark.parametrize("make", [numbered, varying])
+def test_every_seed_epoch_image_and_view_has_uniform_draws_of_its_own(make, monkeypatch):
+    split = make(43)
+    orders, draws = orders_and_draws(split, 10)
+    assert len({tuple(order) for order in orders.values()}) == 6
+    # Those left over are others in each epoch.
+    assert all(len(set(order)) == 40 for order in orders.values())
+    assert set(sum(orders.values(), [])) == set(range(43))
+    assert len(draws) == 2 * 3 * 40 * 2
+    values = np.stack(list(draws.values()))
+    assert len(np.unique(values)) > 0.99 * values.size
+    assert values.min() >= 0 and values.max() < 1
+    for column in values.T:
+        assert abs(column.mean() - 1 / 2) < 5 / np.sqrt(12 * len(column))
+        assert abs(column.var() - 1 / 12) < 5 / np.sqrt(180 * len(column))
+    # Where an image stands in the epoch, and how it was read, make no difference.
     monkeypatch.setattr(pipeline, "CACHE_BYTES", 0)
-    assert_equal_streams(stream(), first)
+    monkeypatch.setattr(pipeline, "SHUFFLE_BYTES", 10 * split.record_bytes)
+    in_blocks, again = orders_and_draws(split, 43)
+    assert all(in_blocks[epoch] != order for epoch, order in orders.items())
+    assert all(np.array_equal(again[key], draws[key]) for key in draws)
 
 
-def test_views_differ_from_each_other_and_between_seeds_and_epochs():
-    split, recipe = open_source("digits").split("train").first(64), augmentation_for(8, 1)
-
-    def batches(seed):
-        found = pipeline.view_batches(split, recipe, 8, 64, seed, epochs=2)
-        return [view.numpy() for pair in found for view in pair]
-
-    views = batches(0) + batches(1)
-    assert all(view.shape == (64, 8, 8, 1) and view.dtype == np.float32 for view in views)
-    assert len({view.tobytes() for view in views}) == 8
-
-
-def test_both_views_show_the_same_image():
-    for first, second in pipeline.view_batches(numbered(20), PLAIN, 4, 10, 0, epochs=1):
-        np.testing.assert_array_equal(first, second)
+def test_views_of_a_users_images_are_those_of_the_pipeline():
+    split = open_source("digits").split("train").first(20)
+    images = split.records.map(lambda record: record["image"])
+    expected = pipeline.view_batches(split, augmentation_for(8, 1), 8, 6, seed=3, first_epoch=2)
+    found = two_views(images, 6, seed=3, first_epoch=2)
+    assert found.cardinality() == tf.data.INFINITE_CARDINALITY
+    assert_equal_streams(found.take(4), expected.take(4))
+    named = images.map(lambda image: {"id": 1, "image": image})
+    chosen = two_views(named, 6, 8, PLAIN, views=(1, 0)).take(4)
+    assert all(np.array_equal(view, plain) for view, plain in chosen)
 
 
 @pytest.mark.parametrize("make", [numbered, varying])
 def test_view_0_is_the_image_as_evaluation_sees_it(make):
-    split, recipe = make(6), augmentation_for(4, 1)
-    views = (1, 2, 0)
-    found = list(pipeline.view_batches(split, recipe, 4, 6, 0, epochs=1, views=views))
-    pair = list(pipeline.view_batches(split, recipe, 4, 6, 0, epochs=1))
+    split = make(6)
+    found = list(pipeline.view_batches(split, Draws(), 4, 6, 0, epochs=1, views=(1, 2, 0)))
+    pair = list(pipeline.view_batches(split, Draws(), 4, 6, 0, epochs=1))
     (first, second, plain), (images, _) = found[0], pipeline.labelled_arrays(split, 4)
     assert_equal_streams([(first, second)], pair)
     order = np.lexsort(plain.numpy().reshape(6, -1).T)
@@ -141,16 +185,67 @@ def test_labelled_batches_keep_order_values_and_remainder():
     np.testing.assert_array_equal(images[:, 0, 0, 0], np.arange(7, dtype=np.float32) / 255)
 
 
-def test_labelled_images_of_other_sizes_are_cut_to_their_centre_and_resized():
-    image = np.random.default_rng(0).integers(0, 256, (6, 10, 3), np.uint8)
-    split = dataclasses.replace(
-        numbered(1),
-        image_shape=(6, 10, 3),
-        records=tf.data.Dataset.from_tensors({"index": 0, "image": image, "label": 5}),
-    )
-    images, _ = pipeline.labelled_arrays(split, 3)
-    expected = tf.image.resize(image[:, 2:8] / np.float32(255), [3, 3], antialias=True)
+def one_image(height, width):
+    """Returns an image uint8 [height, width, 3], and a split that holds it alone."""
+    image = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    records = tf.data.Dataset.from_tensors({"index": 0, "image": image, "label": 5})
+    return image, dataclasses.replace(numbered(1), image_shape=image.shape, records=records)
+
+
+def resized_naively(image, height, width):
+    """Returns each pixel as the mean of those under a triangle around its centre."""
+
+    def weights(length, size):
+        scale, rows = length / size, []
+        for place in range(size):
+            away = [abs(pixel + 0.5 - (place + 0.5) * scale) for pixel in range(length)]
+            row = np.array([max(0, 1 - distance / max(scale, 1)) for distance in away])
+            rows.append(row / sum(row))
+        return np.array(rows)
+
+    rows, columns = weights(image.shape[0], height), weights(image.shape[1], width)
+    return np.einsum("ay,bx,yxc->abc", rows, columns, image / 255)
+
+
+@pytest.mark.parametrize(
+    ("shape", "size", "asked", "resized", "corner"),
+    [
+        # 7 / 0.875 is 8; 15 * 8 / 12 is 10; 3 columns too many are 2 and 1, as halves go to even.
+        ((12, 15), 7, None, (8, 10), (0, 2)),
+        # A wish holds for images of any size: 8 / 0.7 is 11.4.
+        ((8, 8), 8, 0.7, (11, 11), (2, 2)),
+        ((6, 10), 3, 1.0, (3, 5), (0, 1)),
+        # Images that are smaller than the network's are seen whole.
+        ((5, 5), 8, None, (8, 8), (0, 0)),
+    ],
+)
+def test_plain_images_are_resized_by_the_shorter_side_and_cut_to_the_centre(
+    shape, size, asked, resized, corner
+):
+    image, split = one_image(*shape)
+    images, _ = pipeline.labelled_arrays(split, size, test_crop=asked)
+    top, left = corner
+    expected = resized_naively(image, *resized)[top : top + size, left : left + size]
     np.testing.assert_allclose(images[0], expected, atol=1e-6)
+    # Where the data set's sizes vary, as if each were of its own: larger ones here.
+    varying = dataclasses.replace(split, image_shape=(None, None, 3))
+    share = pipeline.central_crop(split, size, asked)
+    again, _ = pipeline.labelled_arrays(varying, size, test_crop=share)
+    np.testing.assert_allclose(again[0], images[0], atol=1e-6)
+
+
+def test_usual_crop_is_that_of_imagenet_and_none_for_images_no_larger_than_the_networks():
+    _, split = one_image(8, 12)
+    assert [pipeline.central_crop(split, size) for size in (7, 8, 9)] == [0.875, 1.0, 1.0]
+    varying = dataclasses.replace(split, image_shape=(None, None, 3))
+    assert pipeline.central_crop(varying, 224) == 0.875 == 224 / 256
+    assert pipeline.central_crop(varying, 224, 0.9) == 0.9
+
+
+def test_images_of_the_networks_size_stay_as_they_are_to_the_last_bit():
+    image, split = one_image(8, 8)
+    images, _ = pipeline.labelled_arrays(split, 8)
+    np.testing.assert_array_equal(images[0], image.astype(np.float32) / np.float32(255))
 
 
 def test_limits_beyond_the_split_are_refused():

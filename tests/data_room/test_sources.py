@@ -5,6 +5,8 @@ import pathlib
 import numpy as np
 import pytest
 import tensorflow as tf
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
 
 from tfcq.data import pipeline
 from tfcq.data.names import check_dataset_name
@@ -28,15 +30,19 @@ def pets(tmp_path):
     return tmp_path
 
 
-def test_digits_have_a_fixed_stratified_split():
-    source = open_source("digits")
-    train, test = source.split("train"), source.split("test")
-    assert (train.size, test.size, train.image_shape) == (1437, 360, (8, 8, 1))
-    images, labels = pipeline.labelled_arrays(test, 8)
-    assert np.bincount(labels).tolist() == [36, 36, 35, 37, 36, 37, 36, 36, 35, 36]
-    assert set(np.unique(np.round(images * 255))) <= set(np.round(np.arange(17) * 255 / 16))
-    again, _ = pipeline.labelled_arrays(open_source("digits").split("test"), 8)
-    np.testing.assert_array_equal(again, images)
+def test_digits_are_scikit_learns_in_a_fixed_stratified_split():
+    scans, source = load_digits(), open_source("digits")
+    # 0 to 16, times 255 / 16, rounded to whole pixels with halves up.
+    pixels = (scans.images.astype(int) * 510 + 16) // 32
+    parts = train_test_split(
+        pixels, scans.target, test_size=360, random_state=0, stratify=scans.target
+    )
+    for name, images, labels in (("train", parts[0], parts[2]), ("test", parts[1], parts[3])):
+        split = source.split(name)
+        assert (split.size, split.image_shape) == (len(labels), (8, 8, 1))
+        found = pipeline.labelled_arrays(split, 8)
+        np.testing.assert_array_equal(found[0][..., 0], np.float32(images) / 255)
+        np.testing.assert_array_equal(found[1], labels)
 
 
 def test_a_split_that_does_not_exist_is_refused():

@@ -140,12 +140,13 @@ def classifier(run, tmp_path_factory):
 
 def test_classifier_is_exported_whole_and_compared_by_its_own_logits(classifier, tmp_path):
     given = {"model": classifier, "dataset": "digits", "output_dir": tmp_path / "out"}
-    assert export.main(command(classifier=True, test_images=360, **given)) == 0
+    assert export.main(command(classifier=True, test_images=360, test_crop=0.75, **given)) == 0
     figures = json.loads((tmp_path / "out" / "int8.json").read_text())
     assert (figures["compared"], figures["policy"]) == ("logits", "int8")
+    assert figures["test_crop"] == 0.75
     lite = LiteModel((tmp_path / "out" / "int8.tflite").read_bytes())
     source = open_source("digits", None, False, False).split("test")
-    images, labels = labelled_arrays(source, 8)
+    images, labels = labelled_arrays(source, 8, test_crop=0.75)
     logits = lite(images)
     assert logits.shape == (360, 10)
     assert figures["top1"]["int8"] == np.mean(logits.argmax(axis=1) == labels)

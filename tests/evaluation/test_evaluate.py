@@ -10,8 +10,10 @@ import pytest
 from tfcq import evaluate, evaluation_data, measurement
 from tfcq.backbones.resnet import resnet
 from tfcq.config import Config, MethodSettings
+from tfcq.data.augmentation import Augmentation
 from tfcq.data.sources import open_source
 from tfcq.errors import UserError
+from tfcq.evaluation import protocols as evaluate_protocols
 from tfcq.evaluation.classifier import with_classifier
 from tfcq.evaluation.records import add_record
 from tfcq.nn.float_model import requantizable
@@ -45,6 +47,7 @@ def test_files_and_table_are_written(run, tmp_path, capsys):
     assert sorted(path.name for path in run.evaluation.iterdir()) == ["knn.json", "knn.png"]
     found = json.loads((run.evaluation / "knn.json").read_text())
     assert (found["dataset"], found["protocol"], found["policy"]) == ("digits", "knn", "as trained")
+    assert found["test_crop"] == 1.0
     assert [entry["bits"] for entry in found["results"]] == ["fp", "4w8a"]
     assert all(0 < entry["top1"] <= entry["top5"] <= 1 for entry in found["results"])
     printed = capsys.readouterr().out
@@ -77,6 +80,35 @@ def test_protocols_asked_for_together_agree_with_each_alone(run, tmp_path):
     linear = read(run, "linear")
     evaluate.main(command(run_dir=str(run.path), protocol="linear", bits="4w8a"))
     assert read(run, "linear") == linear
+
+
+def test_backbone_is_scored_on_another_data_set(run, tmp_path, monkeypatch):
+    random = np.random.default_rng(0)
+    for split, count in (("train", 4), ("test", 2)):
+        for level, name in ((40, "dark"), (200, "bright")):
+            (tmp_path / split / name).mkdir(parents=True)
+            for index in range(count):
+                pixels = level + random.integers(-30, 30, (8, 8, 1))
+                keras.utils.save_img(tmp_path / split / name / f"{index}.png", pixels, scale=False)
+    dataset = f"folder:{tmp_path}"
+    batches, used = evaluate_protocols.view_batches, []
+
+    def seen(split, augmentation, *others, **named):
+        used.append(augmentation)
+        return batches(split, augmentation, *others, **named)
+
+    monkeypatch.setattr(evaluate_protocols, "view_batches", seen)
+    evaluate.main(
+        command(run_dir=str(run.path), protocol="finetune", bits="fp", dataset=dataset, epochs=1,
+                batch_size=4, learning_rate_schedule="cosine", crop_area="0.7-1", test_crop=0.75)
+    )  # fmt: skip
+    found = read(run, "finetune")
+    settings = found["settings"]
+    assert used == [Augmentation(**settings["augmentation"])]
+    assert (used[0].crop_area, settings["classifier_start"]) == ((0.7, 1.0), "uniform")
+    assert "crop_area" not in settings and found["test_crop"] == 0.75
+    assert (found["dataset"], found["train_images"], found["test_images"]) == (dataset, 8, 4)
+    assert found["settings"]["epochs"] == 1 and len(found["results"][0]["curve"]) == 1
 
 
 def test_damaged_results_are_told_of_before_anything_is_computed(run, tmp_path, monkeypatch):
@@ -271,6 +303,7 @@ def test_images_of_any_size_are_streamed_from_a_folder(run, tmp_path, monkeypatc
         evaluate.main(command(**options))
         found.append(read(run, "knn"))
     assert found[0] == found[1] and found[0]["test_images"] == 6
+    assert found[0]["test_crop"] == 0.875
 
 
 def test_saved_classifier_is_scored_by_its_own_logits(tmp_path):

@@ -1,5 +1,7 @@
 """Drawn bits are a pure function of (seed, step)."""
 
+import functools
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -93,6 +95,20 @@ def test_same_draw_in_a_graph():
 
 def test_seed_may_be_any_int64():
     assert drawn(BitSchedule(seed=2**40), 2).shape == (2, 1, 2)
+
+
+def test_noise_and_shuffling_have_seeds_of_their_own_at_every_step():
+    seeds = [
+        tuple(of(tf.constant(step, tf.int64)).numpy().tolist())
+        for schedule in (BitSchedule(), BitSchedule(seed=1))
+        for of in (
+            schedule.rounding_seed,
+            functools.partial(schedule.rounding_seed, targets=True),
+            schedule.shuffling_seed,
+        )
+        for step in range(10)
+    ]
+    assert len(set(seeds)) == 2 * 3 * 10
 
 
 def test_bad_arguments_name_the_nearest():

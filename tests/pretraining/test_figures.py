@@ -42,6 +42,39 @@ def test_spread_is_one_on_a_sphere_and_zero_when_collapsed():
     np.testing.assert_allclose(feature_std_ratio(tf.ones([5, 4])), 0, atol=1e-6)
 
 
+def cosines(one, other):
+    return [a @ b / np.linalg.norm(a) / np.linalg.norm(b) for a, b in zip(one, other, strict=True)]
+
+
+def test_figures_are_means_over_the_steps_of_what_the_trained_network_made():
+    recipe, random = recipe_named("ssql"), np.random.default_rng(2)
+    figures, steps = StepFigures(recipe.passes, recipe), []
+    for bits in ([2, 8], [5, 4]):
+        # Spread and angles of their own for every pass.
+        made = {p: random.normal(k, 1 + k, (6, 4)) for k, p in enumerate(recipe.passes)}
+        loss = random.normal()
+        figures.update(
+            tf.constant(loss, tf.float32),
+            {p: tf.constant(z, tf.float32) for p, z in made.items()},
+            tf.constant([bits]),
+        )
+        steps.append(
+            {
+                "loss": loss,
+                "feature_std_ratio": feature_std_ratio(tf.constant(made[Pass(1, FLOAT_PASS)])),
+                "cosine_float_quantized": np.mean(
+                    [cosines(made[Pass(v, FLOAT_PASS)], made[Pass(v, "q")]) for v in (1, 2)]
+                ),
+                "weight_bits": bits[0],
+                "activation_bits": bits[1],
+            }
+        )
+    found = {m.name: float(m.result()) for m in figures.metrics}
+    assert found.keys() == steps[0].keys()
+    for name, value in found.items():
+        np.testing.assert_allclose(value, np.mean([s[name] for s in steps]), rtol=1e-5)
+
+
 def test_correlation_is_averaged_over_both_views_and_refused_without_them():
     recipe = recipe_named("ssql")
     passes = recipe.passes

@@ -17,8 +17,10 @@ from tfcq.pretraining.framework_settings import FRAMEWORK_SETTINGS
 from tfcq.pretraining.frameworks import FRAMEWORKS
 from tfcq.pretraining.moco import mocov2, mocov3
 from tfcq.pretraining.momentum import MomentumNetwork
+from tfcq.pretraining.passes import make_passes
 from tfcq.pretraining.pretrainer import Pretrainer
 from tfcq.pretraining.recipes import RECIPES, Pass
+from tfcq.pretraining.replicas import shuffled
 from tfcq.pretraining.simclr import simclr
 
 SMALL = {
@@ -95,6 +97,75 @@ def test_one_directional_simclr_pairs_contrast_with_detached_targets_alone():
     assert to_targets is None and np.any(to_anchors != 0)
 
 
+def unit_rows(x):
+    return [[value / math.hypot(*row) for value in row] for row in np.asarray(x).tolist()]
+
+
+def naive_contrast(anchors, candidates, positives, temperature, excluded):
+    """Mean over anchors of -log(exp(a . c+ / T) / sum of exp(a . c / T)), loop by loop."""
+    total = 0.0
+    for i, anchor in enumerate(anchors):
+        likely = [
+            math.exp(sum(a * c for a, c in zip(anchor, candidate, strict=True)) / temperature)
+            for candidate in candidates
+        ]
+        rest = sum(likely) - (likely[i] if excluded else 0)
+        total -= math.log(likely[positives[i]] / rest)
+    return total / len(anchors)
+
+
+def naive_nt_xent(one, other, temperature):
+    views, count = unit_rows(one) + unit_rows(other), len(one)
+    positives = [(i + count) % (2 * count) for i in range(2 * count)]
+    return naive_contrast(views, views, positives, temperature, excluded=True)
+
+
+@pytest.mark.parametrize("reading", ["ssql", "quantized_both_aux"])
+def test_readings_of_ssql_nce_equal_a_naive_double_loop(reading):
+    model = pretrainer("simclr", reading, temperature=0.3)
+    names = ("v1@fp", "v2@fp", "v1@q", "v2@q")
+    passes = {Pass(int(n[1]), n[3:]): rows(seed) for seed, n in enumerate(names)}
+    f1, f2, q1, q2 = passes.values()
+    with tf.GradientTape() as tape:
+        tape.watch([f1, f2, q1, q2])
+        loss = model.recipe_loss(passes, passes)
+    between_floats = naive_nt_xent(f1, f2, 0.3)
+    if reading == "ssql":
+        one, other = (
+            naive_contrast(unit_rows(q), unit_rows(f), range(len(f)), 0.3, excluded=False)
+            for q, f in ((q1, f2), (q2, f1))
+        )
+        expected = (2 * between_floats + one + other) / 4
+    else:
+        # The SSQL authors' public loss: 2N - 1 candidates, all of the same kind of pass.
+        expected = (between_floats + naive_nt_xent(q1, q2, 0.3)) / 2
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)
+    # No gradient flows from the quantized pairs into the float passes, whichever the reading.
+    with tf.GradientTape() as tape_of_floats:
+        tape_of_floats.watch([f1, f2])
+        floats = losses.nt_xent(f1, f2, 0.3) / 2
+    for found, alone in zip(
+        tape.gradient(loss, [f1, f2]), tape_of_floats.gradient(floats, [f1, f2]), strict=True
+    ):
+        np.testing.assert_allclose(found, alone, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("framework", ["byol", "simclr"])
+@pytest.mark.parametrize("norm", ["none", "fixed", "affine"])
+def test_depth_and_end_of_a_projector_are_settings(framework, norm):
+    model = pretrainer(framework, projection_layers=3, projection_norm=norm)
+    found = model.framework.projector.layers[1:]
+    denses = [layer for layer in found if isinstance(layer, layers.Dense)]
+    assert [layer.units for layer in denses] == [8, 8, 6]
+    assert [layer.use_bias for layer in denses] == [False, False, norm == "none"]
+    norms = [layer for layer in found if isinstance(layer, layers.BatchNormalization)]
+    ends = [[True] * 2, [True] * 2] + {"none": [], "fixed": [[False] * 2], "affine": [[True] * 2]}[
+        norm
+    ]
+    assert [[layer.scale, layer.center] for layer in norms] == ends
+    assert (found[-1] is norms[-1]) == (norm != "none")
+
+
 def test_mocov3_is_twice_the_temperature_times_info_nce():
     framework = mocov3(4, 6, 8, 4, 0.99, temperature=0.3)
     a, b = rows(0), rows(1)
@@ -135,27 +206,6 @@ def pairs_of(model):
     return model.momentum_network.pairs(model.backbone, model.framework.projector)
 
 
-def weights_of(model):
-    return [own.numpy() for own, _ in pairs_of(model)]
-
-
-@pytest.mark.parametrize("framework", MOVING)
-@pytest.mark.parametrize("order", ["after_step", "before_targets"])
-def test_momentum_network_follows_in_the_order_asked_for(framework, order):
-    model = pretrainer(
-        framework, target_momentum=0.75, target_update=order, target_momentum_schedule="constant"
-    )
-    for _, online in pairs_of(model):
-        online.assign(online * 1.5)
-    own = weights_of(model)
-    online_before = [online.numpy() for _, online in pairs_of(model)]
-    model.fit(synthetic_batches(steps=1), verbose=0)
-    online_after = [online.numpy() for _, online in pairs_of(model)]
-    followed = online_after if order == "after_step" else online_before
-    for found, before, online in zip(weights_of(model), own, followed, strict=True):
-        np.testing.assert_allclose(found, 0.75 * before + 0.25 * online, rtol=1e-5, atol=1e-6)
-
-
 def test_momentum_rises_to_one_along_a_cosine():
     model = pretrainer("byol")
     network = MomentumNetwork(model.backbone, model.framework.projector, 0.9, "cosine")
@@ -180,16 +230,19 @@ def test_momentum_network_starts_equal_and_is_not_trained(framework):
 
 @pytest.mark.parametrize("framework", MOVING)
 def test_targets_are_what_the_momentum_network_makes_of_the_pass(framework):
-    model = pretrainer(framework, recipe="cq_a")
+    model = pretrainer(framework, recipe="quantized_both")
+    images, bits = dict(zip((1, 2), next(iter(synthetic_batches())), strict=True)), [[2, 4]]
+    embeddings, _ = model.embed(images, tf.constant(bits))
+    targets = model.momentum_targets(images, tf.constant(bits))
+    assert list(map(str, targets)) == ["v1@q", "v2@q"] == list(map(str, embeddings))
+    # The networks are equal still, backbone and projector, at this precision too.
+    for one in targets:
+        np.testing.assert_array_equal(targets[one], embeddings[one])
     for own, _ in pairs_of(model):
-        own.assign(own * 1.5)
-    one, two = next(iter(synthetic_batches()))
-    bits = tf.constant([[4, 4], [8, 8]])
-    targets = model.momentum_targets({1: one, 2: two}, bits, training=False)
-    embeddings, _ = model.embed({1: one, 2: two}, bits, training=False)
-    assert list(map(str, targets)) == ["v1@q1", "v2@q2"] == list(map(str, embeddings))
-    for one_pass in targets:
-        assert np.any(np.abs(targets[one_pass] - embeddings[one_pass]) > 1e-4)
+        own.assign(own * 1.5 + 0.1)
+    moved = model.momentum_targets(images, tf.constant(bits))
+    for one in targets:
+        assert np.any(np.abs(moved[one] - embeddings[one]) > 1e-4)
 
 
 def test_recipe_decides_which_network_makes_a_pass():
@@ -200,12 +253,12 @@ def test_recipe_decides_which_network_makes_a_pass():
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
-@pytest.mark.parametrize("recipe", ["float", "ssql", "cq_c", "cq_quant", "pact"])
+@pytest.mark.parametrize("recipe", ["ssql", "cq_c", "cq_quant", "pact"])
 def test_every_framework_trains_with_recipes_of_both_papers(framework, recipe):
     model = pretrainer(framework, recipe)
     before = [v.numpy() for v in model.trainable_variables]
-    history = model.fit(synthetic_batches(recipe), verbose=0).history
-    assert np.isfinite(history["loss"]).all()
+    figures = model.train_step(next(iter(synthetic_batches(recipe, steps=1))))
+    assert np.isfinite(figures["loss"])
     for variable, old in zip(model.trainable_variables, before, strict=True):
         # PACT's clipping has a gradient only where something is clipped.
         assert np.any(variable.numpy() != old) or "clipping" in variable.path, variable.path
@@ -242,6 +295,70 @@ def test_contrastive_quant_leaves_the_projector_in_float():
         assert len(quantized) == kernels
 
 
+def layers_of(network):
+    """Returns the layers of a head in short."""
+    short = []
+    for layer in network.layers[1:]:
+        if isinstance(layer, layers.Dense):
+            short.append(f"{layer.units}{'+bias' if layer.use_bias else ''}")
+        elif isinstance(layer, layers.BatchNormalization):
+            assert layer.scale == layer.center and (layer.momentum, layer.epsilon) == (0.9, 1e-5)
+            short.append("norm" if layer.scale else "plain_norm")
+        elif isinstance(layer, layers.ReLU):
+            short.append("relu")
+    return " ".join(short)
+
+
+# Projector and predictor, 6 the embedding, 8 the projector's hidden width, 4 the predictor's.
+HEADS = {
+    # SimSiam, Sec. 3.
+    "simsiam": ("6 norm relu 6 norm relu 6 plain_norm", "4 norm relu 6+bias"),
+    # SimCLR, Sec. 2.1, with the batch norm of its code.
+    "simclr": ("8 norm relu 6+bias", None),
+    # BYOL, Sec. 3.3.
+    "byol": ("8 norm relu 6+bias", "4 norm relu 6+bias"),
+    # MoCo v2, Sec. 2: no batch norm.
+    "mocov2": ("8+bias relu 6+bias", None),
+    # MoCo v3, Sec. 3 and Algorithm 1.
+    "mocov3": ("8 norm relu 8 norm relu 6 plain_norm", "4 norm relu 6 plain_norm"),
+}
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_heads_are_those_of_the_papers(framework):
+    built = pretrainer(framework, "float").framework
+    projector, predictor = HEADS[framework]
+    assert layers_of(built.projector) == projector
+    assert (built.predictor and layers_of(built.predictor)) == predictor
+
+
+def test_settings_are_those_of_the_papers():
+    # SimSiam, Sec. 3; SimCLR, Sec. 4.2 and Appendix B; BYOL, Sec. 3.3; MoCo, Sec. 3.3, and MoCo v2,
+    # Table 1; MoCo v3, Sec. 4.
+    papers = {
+        "simsiam": {"projection_width": 2048, "predictor_width": 512},
+        "simclr": {"projection_width": 128, "projection_hidden": 2048, "temperature": 0.5},
+        "byol": {
+            "projection_width": 256, "projection_hidden": 4096, "predictor_width": 4096,
+            "target_momentum": 0.996, "target_momentum_schedule": "cosine",
+            "regression_loss": "normalized_mse", "target_update": "after_step",
+        },
+        "mocov2": {
+            "projection_width": 128, "projection_hidden": 2048, "temperature": 0.2,
+            "queue_size": 65536, "target_momentum": 0.999, "target_momentum_schedule": "constant",
+            "target_update": "after_step",
+        },
+        "mocov3": {
+            "projection_width": 256, "projection_hidden": 4096, "predictor_width": 4096,
+            "temperature": 0.2, "target_momentum": 0.99, "target_momentum_schedule": "cosine",
+            "target_update": "after_step",
+        },
+    }  # fmt: skip
+    assert FRAMEWORK_SETTINGS.keys() == papers.keys()
+    for framework, settings in papers.items():
+        assert FRAMEWORK_SETTINGS[framework].items() >= settings.items()
+
+
 def test_settings_of_another_framework_are_refused():
     with pytest.raises(UserError, match="Unknown setting of framework 'simsiam' 'temperature'"):
         Pretrainer(backbone(), "simsiam", temperature=0.1)
@@ -261,6 +378,40 @@ def test_heads_of_the_user_make_a_framework():
     wrong = multi_layer_perceptron(5, (4,), last_norm=False, name="predictor")
     with pytest.raises(UserError, match="Predictor returns shape"):
         Mine(projector, wrong)
+
+
+def test_shuffled_images_come_back_as_targets_of_their_own(monkeypatch):
+    one, two = next(iter(synthetic_batches()))
+    bits, seeds = tf.zeros([0, 2], tf.int32), []
+    plain, shuffling = (
+        pretrainer("mocov3", "float", shuffle_keys=shuffle) for shuffle in (False, True)
+    )
+    monkeypatch.setattr(
+        "tfcq.pretraining.pretrainer.shuffled",
+        lambda rows, seed: seeds.append(seed.numpy().tolist()) or shuffled(rows, seed),
+    )
+    for _ in range(2):
+        expected, found = (
+            model.momentum_targets({1: one, 2: two}, bits) for model in (plain, shuffling)
+        )
+        for name, targets in expected.items():
+            np.testing.assert_allclose(found[name], targets, rtol=1e-4, atol=1e-5)
+        shuffling.step.assign_add(1)
+    # Each view of each step; on one replica the order makes no difference but to that.
+    assert len(seeds) == 4 and seeds[0] == seeds[1] != seeds[2]
+
+
+def test_both_networks_have_rounding_noise_of_their_own_at_every_step(monkeypatch):
+    model, seeds = pretrainer("byol", "cq_a"), []
+
+    def noted(project, passes, views, bits, rounding_seed):
+        seeds.append(tuple(rounding_seed.numpy().tolist()))
+        return make_passes(project, passes, views, bits, rounding_seed)
+
+    monkeypatch.setattr("tfcq.pretraining.pretrainer.make_passes", noted)
+    for batch in synthetic_batches("cq_a"):
+        model.train_step(batch)
+    assert len(set(seeds)) == len(seeds) == 4
 
 
 def test_shuffling_is_refused_without_a_momentum_network():

@@ -71,6 +71,15 @@ def test_known_recipes_are_the_papers():
     assert RECIPES["float"].pairs == (Pair(V1, V2), Pair(V2, V1))
     assert RECIPES["ssql"].pairs == (Pair(V1, V2), Pair(V2, V1), Pair(Q1, V2), Pair(Q2, V1))
     assert RECIPES["ssql_no_aux"].pairs == (Pair(Q1, V2), Pair(Q2, V1))
+    # SSQL, Table 8: prediction and target of each row, without and with the auxiliary loss.
+    table8 = {
+        "quantized_target": (Pair(V1, Q2), Pair(V2, Q1)),
+        "quantized_both": (Pair(Q1, Q2), Pair(Q2, Q1)),
+    }
+    for name, pairs in table8.items():
+        assert RECIPES[name].pairs == pairs
+        assert RECIPES[f"{name}_aux"].pairs == (*RECIPES["float"].pairs, *pairs)
+    assert RECIPES["pact"].pairs == table8["quantized_both"]
     for name, recipe in RECIPES.items():
         assert recipe.name == name
         assert recipe_named(name) is recipe

@@ -36,5 +36,5 @@ def test_shuffled_images_cross_replicas_and_their_keys_come_back(run):
 def test_momentum_network_follows_on_every_replica_and_takes_over_learned_scales(run):
     found = run["momentum"]
     assert np.isfinite(found["loss"])
-    assert found["moved"] and found["scales_copied"]
+    assert found["from_followed"] < 1e-6 and found["scales_copied"]
     assert found["between_replicas"] == 0

@@ -16,18 +16,17 @@ from tests.reference_networks import (
 from tfcq.nn.heads import multi_layer_perceptron
 from tfcq.pretraining.byol import BYOL
 from tfcq.pretraining.pretrainer import Pretrainer
-from tfcq.pretraining.recipes import Pass
 
 TOLERANCE = 1e-9
 # The momentum encoder makes two float passes; every other batch norm sees four passes.
 PASSES = {"online": 4, "target": 2}
 
 
-def simsiam():
-    return Pretrainer(reference_backbone(), projection_width=32, predictor_width=16)
+def simsiam(**bits):
+    return Pretrainer(reference_backbone(), projection_width=32, predictor_width=16, **bits)
 
 
-def byol():
+def byol(**bits):
     projector = multi_layer_perceptron(32, (16, 16, 32), last_norm=True, name="projector")
     predictor = multi_layer_perceptron(32, (16, 32), last_norm=False, name="predictor")
     framework = BYOL(
@@ -37,7 +36,7 @@ def byol():
         target_momentum=MOMENTUM,
         target_update="before_targets",
     )
-    return Pretrainer(reference_backbone(), framework)
+    return Pretrainer(reference_backbone(), framework, **bits)
 
 
 # Graph optimization once broke parity, so one case runs as a graph; tracing others is slow.
@@ -59,19 +58,16 @@ def step(request, reference, floatx):
     framework, bits, in_graph = request.param
     vectors = reference(f"ssql_{framework}_{bits}")
     with floatx("float64"):
-        pretrainer = {"simsiam": simsiam, "byol": byol}[framework]()
+        drawn = {name: str(vectors[name]) for name in ("weight_bits", "activation_bits")}
+        pretrainer = {"simsiam": simsiam, "byol": byol}[framework](**drawn)
         variables = variables_of(pretrainer)
         set_state(variables, vectors)
         yield vectors, variables, *run_step(pretrainer, vectors, in_graph)
 
 
 def test_step_matches_authors_code(step):
-    vectors, variables, predictions, targets, loss, gradients = step
+    vectors, variables, loss, gradients = step
     assert distance(loss, vectors["loss"]) < TOLERANCE
-    for view in (1, 2):
-        assert distance(targets[Pass(view, "fp")], vectors[f"z{view}"]) < TOLERANCE
-        assert distance(predictions[Pass(view, "fp")], vectors[f"p{view}"]) < TOLERANCE
-        assert distance(predictions[Pass(view, "q")], vectors[f"p{view}_q"]) < TOLERANCE
     compared = [key for key in vectors if key.startswith("grad/")]
     assert len(compared) == len(gradients)
     for key in compared:

@@ -120,6 +120,11 @@ def test_command_takes_runs_before_and_behind_flags(tmp_path, capsys):
     assert str(tmp_path / "out" / "report.html") in capsys.readouterr().out
 
 
+def test_features_are_drawn_at_the_bit_widths_and_on_as_many_images_as_in_fig_4_of_ssql():
+    values = command("run").values
+    assert (values["tsne_bits"], values["tsne_images"]) == ("fp,4w4a,2w8a,2w4a", 5000)
+
+
 @pytest.mark.parametrize(
     ("runs", "values", "text"),
     [((), {"output": "o"}, "No run is named"),

@@ -9,9 +9,10 @@ from tfcq.errors import UserError
 from tfcq.training.distribution import check_batch_size, strategy_named, synchronize_batch_norm
 
 
-def test_single_is_the_default_strategy():
+def test_single_is_the_default_strategy_and_mirrored_another():
     assert strategy_named("single") is tf.distribute.get_strategy()
     assert strategy_named("single").num_replicas_in_sync == 1
+    assert isinstance(strategy_named("mirrored"), tf.distribute.MirroredStrategy)
 
 
 def test_unknown_strategy_names_the_nearest():

@@ -1,5 +1,8 @@
 """The narrow ResNets of depth 6n + 2 for small images (He et al., 2016, Sec. 4.2)."""
 
+import functools
+from collections.abc import Callable
+
 import keras
 from keras import layers
 
@@ -15,6 +18,8 @@ def cifar_resnet(
     width: int = 16,
     input_shape: tuple[int | None, int | None, int] = (32, 32, 3),
     shortcut: str = "identity",
+    kernel_initializer: str = "uniform_fan_in",
+    zero_init_residual: bool = False,
     name: str | None = None,
 ) -> keras.Model:
     """Returns a ResNet of depth 6n + 2 without classifier: images to globally pooled features.
@@ -32,6 +37,9 @@ def cifar_resnet(
         width: channels of the first stage; 16 in the paper.
         input_shape: height, width and channels of the images; height and width may be None.
         shortcut: `"identity"` (option A) or `"projection"` (option B).
+        kernel_initializer: how convolutions start, see `conv_norm`.
+        zero_init_residual: whether the last batch norm of each residual branch starts at zero, so
+            that every block starts as its shortcut.
         name: name of the model; `cifar_resnet<depth>` by default.
 
     Returns:
@@ -39,8 +47,8 @@ def cifar_resnet(
         [batch, width * 4].
 
     Raises:
-        UserError: on a depth that is not 6n + 2, an unknown shortcut, or a width that is not
-            positive.
+        UserError: on a depth that is not 6n + 2, an unknown shortcut or initializer, or a width
+            that is not positive.
     """
     count = max(1, round((depth - 2) / (2 * _STAGES)))
     if depth != 2 * _STAGES * count + 2:
@@ -53,27 +61,35 @@ def cifar_resnet(
     if width < 1:
         raise UserError(f"Width {width} cannot be used; allowed: 1 and above. The nearest is 1.")
     inputs = keras.Input(input_shape, name="images")
-    x = conv_norm(inputs, width, 3, 1, "stem")
+    conv = functools.partial(conv_norm, kernel_initializer=kernel_initializer)
+    x = conv(inputs, width, 3, 1, "stem")
     x = layers.ReLU(name="stem_relu")(x)
     for stage in range(_STAGES):
         for block in range(count):
             stride = 2 if stage > 0 and block == 0 else 1
-            x = _block(x, width * 2**stage, stride, shortcut, f"stage{stage + 1}_block{block + 1}")
+            channels, prefix = width * 2**stage, f"stage{stage + 1}_block{block + 1}"
+            x = _block(x, channels, stride, shortcut, conv, zero_init_residual, prefix)
     features = layers.GlobalAveragePooling2D(name="features")(x)
     return keras.Model(inputs, features, name=name or f"cifar_resnet{depth}")
 
 
 def _block(
-    x: keras.KerasTensor, channels: int, stride: int, shortcut: str, name: str
+    x: keras.KerasTensor,
+    channels: int,
+    stride: int,
+    shortcut: str,
+    conv: Callable[..., keras.KerasTensor],
+    zero: bool,
+    name: str,
 ) -> keras.KerasTensor:
     beside = x
     if stride != 1 and shortcut == "identity":
         beside = _subsampled(x, channels, stride, f"{name}_shortcut")
     elif stride != 1:
-        beside = conv_norm(x, channels, 1, stride, f"{name}_shortcut")
-    x = conv_norm(x, channels, 3, stride, f"{name}_conv1")
+        beside = conv(x, channels, 1, stride, f"{name}_shortcut")
+    x = conv(x, channels, 3, stride, f"{name}_conv1")
     x = layers.ReLU(name=f"{name}_relu1")(x)
-    x = conv_norm(x, channels, 3, 1, f"{name}_conv2")
+    x = conv(x, channels, 3, 1, f"{name}_conv2", zero_norm=zero)
     x = layers.Add(name=f"{name}_add")([x, beside])
     return layers.ReLU(name=f"{name}_relu")(x)
 

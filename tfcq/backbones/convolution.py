@@ -1,13 +1,23 @@
 """A convolution and its batch norm, as every convolutional backbone here has them."""
 
+import math
+
 import keras
 from keras import layers
 
+from tfcq.backbones.names import KERNEL_INITIALIZERS
+from tfcq.errors import unknown_choice
 from tfcq.nn.initializers import uniform_fan_in
 
 
 def conv_norm(
-    x: keras.KerasTensor, channels: int, kernel: int, stride: int, name: str
+    x: keras.KerasTensor,
+    channels: int,
+    kernel: int,
+    stride: int,
+    name: str,
+    kernel_initializer: str = "uniform_fan_in",
+    zero_norm: bool = False,
 ) -> keras.KerasTensor:
     """Returns a convolution without bias, and a batch norm behind it.
 
@@ -20,9 +30,15 @@ def conv_norm(
         kernel: height and width of the kernel, odd.
         stride: step of the kernel along height and width.
         name: name of the convolution; `<name>_pad` and `<name>_norm` are beside it.
+        kernel_initializer: `"uniform_fan_in"`, in +-1/sqrt(inputs * kernel^2), or
+            `"normal_fan_out"`, of variance 2 / (channels * kernel^2) (He et al., 2015, Eq. 14).
+        zero_norm: whether the batch norm's scale starts at 0 instead of 1.
 
     Returns:
         Float [batch, ceil(height / stride), ceil(width / stride), channels].
+
+    Raises:
+        UserError: on an unknown initializer.
     """
     x, padding = _padded(x, kernel, stride, name)
     x = layers.Conv2D(
@@ -31,36 +47,54 @@ def conv_norm(
         stride,
         padding=padding,
         use_bias=False,
-        kernel_initializer=uniform_fan_in(),
+        kernel_initializer=(
+            _normal_fan_out(channels, kernel)
+            if _is_normal(kernel_initializer)
+            else uniform_fan_in()
+        ),
         name=name,
     )(x)
-    return _norm(x, name)
+    return _norm(x, name, zero_norm)
 
 
-def depthwise_norm(x: keras.KerasTensor, kernel: int, stride: int, name: str) -> keras.KerasTensor:
+def depthwise_norm(
+    x: keras.KerasTensor,
+    kernel: int,
+    stride: int,
+    name: str,
+    kernel_initializer: str = "uniform_fan_in",
+) -> keras.KerasTensor:
     """Returns a depthwise convolution without bias, and a batch norm behind it.
 
-    Padding and initial weights are those of `conv_norm`.
+    Padding is that of `conv_norm`.
 
     Args:
         x: float [batch, height, width, channels].
         kernel: height and width of the kernel, odd.
         stride: step of the kernel along height and width.
         name: name of the convolution; `<name>_pad` and `<name>_norm` are beside it.
+        kernel_initializer: as for `conv_norm`, with one input and, as torchvision counts, all
+            channels as outputs.
 
     Returns:
         Float [batch, ceil(height / stride), ceil(width / stride), channels].
+
+    Raises:
+        UserError: on an unknown initializer.
     """
     x, padding = _padded(x, kernel, stride, name)
-    # Uniform in +-1/sqrt(inputs) too: `uniform_fan_in` would count all channels as inputs, of
-    # which an output of this layer reads one.
+    # `uniform_fan_in` would count all channels as inputs, of which an output reads one.
     bound = 1 / kernel
     x = layers.DepthwiseConv2D(
         kernel,
         stride,
         padding=padding,
         use_bias=False,
-        depthwise_initializer=keras.initializers.RandomUniform(-bound, bound),
+        depthwise_initializer=(
+            _normal_fan_out(x.shape[-1], kernel)
+            if _is_normal(kernel_initializer)
+            else keras.initializers.RandomUniform(-bound, bound)
+        ),
         name=name,
     )(x)
     return _norm(x, name)
@@ -75,5 +109,20 @@ def _padded(
     return x, "same"
 
 
-def _norm(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
-    return layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"{name}_norm")(x)
+def _is_normal(kernel_initializer: str) -> bool:
+    if kernel_initializer not in KERNEL_INITIALIZERS:
+        raise unknown_choice("kernel initializer", kernel_initializer, KERNEL_INITIALIZERS)
+    return kernel_initializer == "normal_fan_out"
+
+
+def _normal_fan_out(channels: int, kernel: int) -> keras.initializers.Initializer:
+    return keras.initializers.RandomNormal(stddev=math.sqrt(2 / (channels * kernel**2)))
+
+
+def _norm(x: keras.KerasTensor, name: str, zero: bool = False) -> keras.KerasTensor:
+    return layers.BatchNormalization(
+        momentum=0.9,
+        epsilon=1e-5,
+        gamma_initializer="zeros" if zero else "ones",
+        name=f"{name}_norm",
+    )(x)

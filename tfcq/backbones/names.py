@@ -1,17 +1,23 @@
 """Which names a backbone can have and which settings each kind takes. Needs no TensorFlow."""
 
+import math
 import re
+from typing import Any
 
 from tfcq.errors import UserError, unknown_choice
 
 APPLICATION, FILE = "applications", "file"
+KERNEL_INITIALIZERS = ("uniform_fan_in", "normal_fan_out")
+_RESIDUAL = {"kernel_initializer", "zero_init_residual"}
+# Of a layer in front of any network of ours.
+NORMALIZATION = {"input_mean", "input_std"}
 _SETTINGS = {
-    "resnet18": {"stem", "width"},
-    "resnet34": {"stem", "width"},
-    "resnet50": {"stem", "width"},
-    "mobilenet_v2": {"stem", "width"},
-    "vit_tiny": {"width", "patch_size", "frozen_patch_projection"},
-    "vit_small": {"width", "patch_size", "frozen_patch_projection"},
+    "resnet18": {"stem", "width", *_RESIDUAL, *NORMALIZATION},
+    "resnet34": {"stem", "width", *_RESIDUAL, *NORMALIZATION},
+    "resnet50": {"stem", "width", *_RESIDUAL, *NORMALIZATION},
+    "mobilenet_v2": {"stem", "width", "kernel_initializer", *NORMALIZATION},
+    "vit_tiny": {"width", "patch_size", "frozen_patch_projection", *NORMALIZATION},
+    "vit_small": {"width", "patch_size", "frozen_patch_projection", *NORMALIZATION},
 }
 _CIFAR_RESNET = "cifar_resnet"
 BACKBONE_SETTINGS = frozenset().union(*_SETTINGS.values(), {"shortcut"})
@@ -68,5 +74,50 @@ def settings_of(name: str) -> set[str]:
         name: name of a backbone.
     """
     if cifar_depth(name) is not None:
-        return {"width", "shortcut"}
+        return {"width", "shortcut", *_RESIDUAL, *NORMALIZATION}
     return _SETTINGS.get(name, set())
+
+
+def standard_start(stem: str | None) -> dict[str, Any]:
+    """Returns how the sources start a network of convolutions, by setting.
+
+    PyTorch's own start where images are small; torchvision's with the stem for large ones, and the
+    last batch norm of a residual branch at zero, as SSQL's authors and SimSiam have it.
+
+    Args:
+        stem: `"cifar"` or `"imagenet"`; None for a network that has one stem, that of small images.
+    """
+    large = stem == "imagenet"
+    initializer = "normal_fan_out" if large else "uniform_fan_in"
+    return {"kernel_initializer": initializer, "zero_init_residual": large}
+
+
+def normalization(
+    mean: str | None, deviation: str | None
+) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """Reads mean and standard deviation of channels, such as `0.485,0.456,0.406`.
+
+    Args:
+        mean: the setting `input_mean`.
+        deviation: the setting `input_std`.
+
+    Returns:
+        The numbers of both; None where neither is given.
+
+    Raises:
+        UserError: on one without the other, another form, or a deviation that is not positive.
+    """
+    if (mean is None) != (deviation is None):
+        raise UserError(f"--input_mean={mean} with --input_std={deviation}; allowed: both or none.")
+    if mean is None:
+        return None
+    numbers = []
+    for name, text, least in (("input_mean", mean, -math.inf), ("input_std", deviation, 0)):
+        try:
+            numbers.append(tuple(float(part) for part in text.split(",")))
+        except ValueError:
+            numbers.append((math.nan,))
+        if not all(least < value < math.inf for value in numbers[-1]):
+            allowed = "numbers above zero" if least == 0 else "finite numbers"
+            raise UserError(f"--{name}={text}; allowed: {allowed}, such as 0.5 or 0.2,0.3,0.2.")
+    return tuple(numbers)

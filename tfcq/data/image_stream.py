@@ -21,14 +21,16 @@ class ImageStream:
 
     Args:
         split: the images.
-        image_size: height and width that they are cut and resized to, in pixels.
+        image_size: height and width that they are resized and cut to, in pixels.
+        test_crop: as for `labelled_batches`.
     """
 
     dtype = np.dtype(np.float32)
 
-    def __init__(self, split: Split, image_size: int) -> None:
+    def __init__(self, split: Split, image_size: int, test_crop: float | None = None) -> None:
         self._split = split
         self._size = image_size
+        self._crop = test_crop
         self.shape = (split.size, image_size, image_size, split.image_shape[2])
 
     def __len__(self) -> int:
@@ -42,7 +44,7 @@ class ImageStream:
         if not isinstance(chosen, slice) or chosen.start or chosen.step not in (None, 1):
             raise TypeError(f"A stream of images was asked for [{chosen}]; allowed: [:count].")
         count = len(range(*chosen.indices(len(self))))
-        return self if count == len(self) else ImageStream(self._split.first(count), self._size)
+        return self if count == len(self) else self._of(self._split.first(count))
 
     def batches(self, batch_size: int) -> Iterator[np.ndarray]:
         """Yields images in order, float32 [batch, height, width, channels] in [0, 1].
@@ -50,7 +52,7 @@ class ImageStream:
         Args:
             batch_size: images per batch; the last may be smaller.
         """
-        for images, _ in labelled_batches(self._split, self._size, batch_size):
+        for images, _ in labelled_batches(self._split, self._size, batch_size, self._crop):
             yield images.numpy()
 
     def picked(self, indices: np.ndarray) -> "ImageStream":
@@ -59,7 +61,10 @@ class ImageStream:
         Args:
             indices: their places, int [count], ascending, each once.
         """
-        return ImageStream(self._split.subset(indices.tolist()), self._size)
+        return self._of(self._split.subset(indices.tolist()))
+
+    def _of(self, split: Split) -> "ImageStream":
+        return ImageStream(split, self._size, self._crop)
 
 
 Images = np.ndarray | ImageStream

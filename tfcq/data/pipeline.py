@@ -5,6 +5,8 @@ Randomness is addressed, not drawn: the order of an epoch is a function of (seed
 yields exactly what one that started at epoch 0 yields from epoch k on.
 """
 
+import math
+
 import numpy as np
 import tensorflow as tf
 from absl import logging
@@ -15,6 +17,8 @@ from tfcq.errors import UserError
 
 # Splits whose decoded images fit are decoded once and kept.
 CACHE_BYTES = 10**9
+# What evaluation sees of larger images: 224 of 256 pixels, as in SimCLR's and SimSiam's code.
+CENTRAL_CROP = 0.875
 # Memory for the undecoded records that are shuffled together.
 SHUFFLE_BYTES = 5 * 10**8
 # The same generator on every device, so that a run can be repeated on another one.
@@ -79,11 +83,12 @@ def view_batches(
     augmentation.check_channels(channels)
     fixed = height is not None and width is not None
     cached = fixed and split.size * height * width * channels <= CACHE_BYTES
+    central = central_crop(split, image_size)
     blocks = _blocks(split, cached)
 
     def view_of(number: int, images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
         if number == 0:
-            return _fit(images, image_size)
+            return _fit(images, image_size, central)
         return augmentation.augment(images, draws[:, number - 1], image_size)
 
     def views_of(images: tf.Tensor, draws: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, ...]:
@@ -118,15 +123,38 @@ def view_batches(
     return batches.prefetch(tf.data.AUTOTUNE)
 
 
-def labelled_batches(split: Split, image_size: int, batch_size: int) -> tf.data.Dataset:
+def central_crop(split: Split, image_size: int, asked: float | None = None) -> float:
+    """Returns the share of the shorter side that evaluation sees of images.
+
+    Without a wish: all of images that are no larger than the network's, 0.875 of larger ones and
+    where sizes vary.
+
+    Args:
+        split: the images.
+        image_size: height and width that the network takes, in pixels.
+        asked: the share asked for, above 0 to 1; None for the usual one.
+    """
+    if asked is not None:
+        return asked
+    height, width, _ = split.image_shape
+    known = height is not None and width is not None
+    return 1.0 if known and min(height, width) <= image_size else CENTRAL_CROP
+
+
+def labelled_batches(
+    split: Split, image_size: int, batch_size: int, test_crop: float | None = None
+) -> tf.data.Dataset:
     """Yields plain images and labels in index order; the last batch may be smaller.
 
-    Images of another size are cut to their central square and resized (bilinear, antialiased).
+    As with torchvision's `Resize` and `CenterCrop`, the shorter side is resized (bilinear,
+    antialiased) to `image_size / test_crop` pixels, such as 256, and the central square of
+    `image_size` pixels, such as 224, is cut out. Images of that size already stay as they are.
 
     Args:
         split: the images.
         image_size: height and width of the result, in pixels.
         batch_size: images per batch; may exceed the number of images.
+        test_crop: share of the shorter side that is kept; None as for `central_crop`.
 
     Returns:
         Data set of (images float32 [B, image_size, image_size, C] in [0, 1], labels int64 [B]);
@@ -137,18 +165,19 @@ def labelled_batches(split: Split, image_size: int, batch_size: int) -> tf.data.
     """
     _check_at_least("image_size", image_size, 1)
     _check_at_least("batch_size", batch_size, 1)
+    crop = central_crop(split, image_size, test_crop)
 
     def prepare(record: Record) -> tuple[tf.Tensor, tf.Tensor]:
         record = split.decode(record)
         image = tf.ensure_shape(record["image"], split.image_shape)
-        return _fit(_as_float(image), image_size), record["label"]
+        return _fit(_as_float(image), image_size, crop), record["label"]
 
     batches = split.records.map(prepare, tf.data.AUTOTUNE).batch(batch_size)
     return batches.prefetch(tf.data.AUTOTUNE)
 
 
 def labelled_arrays(
-    split: Split, image_size: int, limit: int | None = None
+    split: Split, image_size: int, limit: int | None = None, test_crop: float | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns what `labelled_batches` yields as two arrays.
 
@@ -156,6 +185,7 @@ def labelled_arrays(
         split: the images.
         image_size: height and width of the result, in pixels.
         limit: use the first `limit` images only; None for all.
+        test_crop: as for `labelled_batches`.
 
     Returns:
         images float32 [N, image_size, image_size, C] in [0, 1]; labels int64 [N].
@@ -165,7 +195,7 @@ def labelled_arrays(
     """
     if limit is not None:
         split = split.first(limit)
-    batches = labelled_batches(split, image_size, 256).as_numpy_iterator()
+    batches = labelled_batches(split, image_size, 256, test_crop).as_numpy_iterator()
     images, labels = zip(*batches, strict=True)
     return np.concatenate(images), np.concatenate(labels)
 
@@ -211,20 +241,21 @@ def _as_float(images: tf.Tensor) -> tf.Tensor:
     return tf.cast(images, tf.float32) / 255.0
 
 
-def _fit(image: tf.Tensor, size: int) -> tf.Tensor:
-    """Cuts an image, or a batch of one shape, to its central square and resizes it."""
+def _fit(image: tf.Tensor, size: int, crop: float) -> tf.Tensor:
+    """Resizes an image, or a batch of one shape, and cuts out its centre."""
     height, width, channels = image.shape[-3:]
-    if (height, width) == (size, size):
+    if (height, width) == (size, size) and crop == 1:
         return image
-    height, width = tf.shape(image)[-3], tf.shape(image)[-2]
-    side = tf.minimum(height, width)
-    square = tf.image.crop_to_bounding_box(
-        image, (height - side) // 2, (width - side) // 2, side, side
-    )
-    resized = tf.image.resize(square, [size, size], antialias=True)
+    # Whole pixels, and half ones to the even neighbour, as torchvision rounds them.
+    shorter = math.floor(size / crop + 1e-6)
+    sides = tf.shape(image)[-3:-1]
+    sides = shorter * sides // tf.reduce_min(sides)
+    resized = tf.image.resize(image, sides, antialias=True)
+    top, left = tf.unstack(tf.cast(tf.round((sides - size) / 2), tf.int32))
+    centre = tf.image.crop_to_bounding_box(resized, top, left, size, size)
     # Weights of a pixel add up to 1 only to within rounding.
-    resized = tf.clip_by_value(resized, 0.0, 1.0)
-    return tf.ensure_shape(resized, [*image.shape[:-3], size, size, channels])
+    centre = tf.clip_by_value(centre, 0.0, 1.0)
+    return tf.ensure_shape(centre, [*image.shape[:-3], size, size, channels])
 
 
 def _check_at_least(name: str, value: int, least: int) -> None:

@@ -34,7 +34,8 @@ def fold(model: keras.Model, kernel_of: KernelOf = float_kernel) -> keras.Model:
         kernel' = kernel * factor    bias' = beta + (bias - mean) * factor
         factor = gamma / sqrt(variance + epsilon), per output channel
 
-    Other batch norms stay.
+    Other batch norms stay. A `Normalization` of channels becomes a depthwise convolution of one
+    pixel, since runtimes have no integer operation for it.
 
     Args:
         model: a functional model with one input, quantizable or not.
@@ -47,6 +48,8 @@ def fold(model: keras.Model, kernel_of: KernelOf = float_kernel) -> keras.Model:
     dropped = set(norms.values())
 
     def clone_layer(layer: Any) -> Any:
+        if _normalizes_channels(layer):
+            return keras.layers.DepthwiseConv2D(1, dtype="float32", name=layer.name)
         config = layer.get_config()
         if isinstance(layer, keras.layers.Layer):
             config["dtype"] = "float32"
@@ -94,6 +97,15 @@ def _graph(model: keras.Model) -> dict[str, Node]:
     return read_graph(config)
 
 
+def _normalizes_channels(layer: Any) -> bool:
+    """Whether a layer of images subtracts and divides by one number for each channel."""
+    return (
+        isinstance(layer, keras.layers.Normalization)
+        and not layer.invert
+        and tuple(layer.mean.shape) == (1, 1, 1, layer.output.shape[-1])
+    )
+
+
 def _has_kernel(layer: Any) -> bool:
     return type(layer) in QUANTIZED_COUNTERPARTS or type(layer) in FLOAT_COUNTERPARTS
 
@@ -131,6 +143,10 @@ def _weights(
     layer: keras.layers.Layer, norm: keras.layers.Layer | None, kernel_of: KernelOf
 ) -> list[np.ndarray]:
     """Returns the weights of the plain layer, folded in float64."""
+    if _normalizes_channels(layer):
+        mean, variance = (np.asarray(v, np.float64).ravel() for v in (layer.mean, layer.variance))
+        factor = 1 / np.maximum(np.sqrt(variance), keras.config.epsilon())
+        return [factor.reshape(1, 1, -1, 1), -mean * factor]
     if not _has_kernel(layer):
         return layer.get_weights()
     kernel = np.asarray(kernel_of(layer), np.float64)

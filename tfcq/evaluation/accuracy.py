@@ -18,6 +18,7 @@ class LabelledImages:
         test_images: float [count, height, width, channels], an array or a stream.
         test_labels: int [count].
         classes: number of classes.
+        test_crop: share of the shorter side that both kinds of images were cut to.
     """
 
     train_images: Images
@@ -25,6 +26,7 @@ class LabelledImages:
     test_images: Images
     test_labels: np.ndarray
     classes: int
+    test_crop: float = 1.0
 
 
 @dataclasses.dataclass(frozen=True)

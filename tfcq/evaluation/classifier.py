@@ -51,23 +51,46 @@ def with_classifier(
     backbone: QuantizableModel,
     classes: int,
     moments: tuple[np.ndarray, np.ndarray] | None = None,
+    start: str = "zeros",
+    seed: int = 0,
 ) -> QuantizableModel:
     """Returns a model from images to logits: a backbone, which it shares, and a float classifier.
-
-    The classifier starts at zero, so that the first logits say nothing.
 
     Args:
         backbone: quantizable model from images to features [batch, width].
         classes: number of classes.
         moments: mean and variance of the features, each float [width], by which they are
             standardized first; None to leave them as they are.
+        start: what the classifier starts at, see `classifier_at`.
+        seed: seed of a random start.
     """
     features = backbone.outputs[0]
     if moments is not None:
         mean, variance = moments
         features = layers.Normalization(mean=mean, variance=variance, name="standardized")(features)
-    logits = layers.Dense(classes, kernel_initializer="zeros", name=CLASSIFIER)(features)
+    classifier = layers.Dense(classes, kernel_initializer="zeros", name=CLASSIFIER)
+    logits = classifier(features)
+    classifier.set_weights(classifier_at(start, features.shape[-1], classes, seed))
     return QuantizableModel(backbone.inputs[0], logits, name="classifier_model")
+
+
+def classifier_at(start: str, width: int, classes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns kernel, float [width, classes], and bias, float [classes], of a new classifier.
+
+    Args:
+        start: `zeros`, so that the first logits say nothing; `uniform`, both within
+            1 / sqrt(width), as PyTorch starts a linear layer and SSQL's code its classifier; or
+            `normal`, a kernel of deviation 0.01, as in SimSiam's and SimCLR's code.
+        width: number of features.
+        classes: number of classes.
+        seed: seed of the draw.
+    """
+    draw = np.random.default_rng(seed)
+    if start == "uniform":
+        bound = 1 / np.sqrt(width)
+        return draw.uniform(-bound, bound, (width, classes)), draw.uniform(-bound, bound, classes)
+    deviation = 0.01 if start == "normal" else 0.0
+    return draw.normal(0, 1, (width, classes)) * deviation, np.zeros(classes)
 
 
 def policy_beside_classifier(model: keras.Model, policy: Policy) -> Policy:

@@ -169,7 +169,8 @@ def linear_cached(task: Task, training: Training, standardized: bool) -> Scorer:
         inputs = keras.Input(train.shape[1:])
         identity = QuantizableModel(inputs, inputs)
         scaling = _moments(train) if standardized else None
-        head = with_classifier(identity, task.data.classes, scaling)
+        start = training.classifier_start
+        head = with_classifier(identity, task.data.classes, scaling, start, task.seed)
         # A seed of its own for the order: Keras's would depend on what ran before.
         # Places are shuffled, not features, of which large data sets have many.
         features, labels = tf.convert_to_tensor(train), tf.convert_to_tensor(task.data.train_labels)
@@ -205,7 +206,8 @@ def linear_augmented(task: Task, training: Training, standardized: bool) -> Iter
         moments = None
         if standardized:
             moments = _moments(FeatureExtractor(backbone)(task.data.train_images, bits))
-        network = with_classifier(backbone, task.data.classes, moments)
+        start = training.classifier_start
+        network = with_classifier(backbone, task.data.classes, moments, start, task.seed)
         logits = FeatureExtractor(network)
         batches = _augmented(task, task.split, training.batch_size)
         yield _fit(
@@ -226,7 +228,8 @@ def _finetuned(
     # A start of its own for every training, whatever was trained before it.
     keras.utils.set_random_seed(task.seed)
     backbone = copy_of(task.backbone, weights=not from_scratch)
-    network = with_classifier(backbone, task.data.classes)
+    start = training.classifier_start
+    network = with_classifier(backbone, task.data.classes, None, start, task.seed)
     return network, _fit_network(task, training, network, bits, split)
 
 

@@ -25,11 +25,13 @@ class Training:
         epochs: passes over the images.
         batch_size: images per step.
         optimizer: makes an optimizer for a number of steps per epoch.
+        classifier_start: what the classifier starts at, see `classifier_at`.
     """
 
     epochs: int
     batch_size: int
     optimizer: Callable[[int], keras.optimizers.Optimizer]
+    classifier_start: str = "zeros"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,16 +13,18 @@ def multi_layer_perceptron(
     last_norm: bool,
     name: str,
     hidden_norm: bool = True,
+    last_affine: bool = False,
 ) -> keras.Model:
     """Returns dense layers, each but the last followed by batch norm and ReLU.
 
     Args:
         inputs: width of the input.
         widths: width of each dense layer.
-        last_norm: whether the last layer too has a batch norm, then without scale, offset and
-            bias (SimSiam, Sec. 3); without one it has a bias.
+        last_norm: whether the last layer too has a batch norm, and no bias; without one it has a
+            bias.
         name: name of the model.
         hidden_norm: whether the other layers have a batch norm; without one they have a bias.
+        last_affine: whether the last batch norm has scale and offset; SimSiam's has not (Sec. 3).
 
     Returns:
         A functional model from float [batch, inputs] to float [batch, widths[-1]].
@@ -46,8 +48,8 @@ def multi_layer_perceptron(
             x = layers.BatchNormalization(
                 momentum=0.9,
                 epsilon=1e-5,
-                center=not last,
-                scale=not last,
+                center=not last or last_affine,
+                scale=not last or last_affine,
                 name=f"{name}_norm{index}",
             )(x)
         if not last:

@@ -9,7 +9,7 @@ from tfcq.pretraining.schedule_names import BIT_SCHEDULES
 from tfcq.quantization.bitwidths import parse_bit_choices
 
 # Keep the draws of a step independent of each other.
-_WEIGHTS, _ACTIVATIONS, _ROUNDING, _SHUFFLING = 1, 2, 3, 4
+_WEIGHTS, _ACTIVATIONS, _ROUNDING, _SHUFFLING, _TARGETS_ROUNDING = 1, 2, 3, 4, 5
 
 
 class BitSchedule:
@@ -71,13 +71,14 @@ class BitSchedule:
         activations = self._draw(step, count, period, self.activation_choices, _ACTIVATIONS)
         return tf.stack([weights, activations], axis=1)
 
-    def rounding_seed(self, step: tf.Tensor) -> tf.Tensor:
+    def rounding_seed(self, step: tf.Tensor, targets: bool = False) -> tf.Tensor:
         """Returns the seed of a step's stochastic rounding, of shape (2,).
 
         Args:
             step: int64 tensor of shape (), the step, from 0.
+            targets: whether of the momentum network, whose noise is its own.
         """
-        return self._seed(step, _ROUNDING)
+        return self._seed(step, _TARGETS_ROUNDING if targets else _ROUNDING)
 
     def shuffling_seed(self, step: tf.Tensor) -> tf.Tensor:
         """Returns the seed of a step's shuffling over replicas, of shape (2,).

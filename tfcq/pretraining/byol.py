@@ -5,7 +5,7 @@ import tensorflow as tf
 from tfcq import losses
 from tfcq.errors import unknown_choice
 from tfcq.nn.heads import multi_layer_perceptron
-from tfcq.pretraining.framework import Framework
+from tfcq.pretraining.framework import Framework, projector
 
 REGRESSIONS = {
     "normalized_mse": losses.normalized_mse,
@@ -14,7 +14,7 @@ REGRESSIONS = {
 
 
 class BYOL(Framework):
-    """Projector and predictor of two layers; targets come from the momentum network.
+    """Projector and two-layer predictor; targets come from the momentum network.
 
     Args:
         *args: as for `Framework`.
@@ -51,22 +51,27 @@ def byol(
     projection_hidden: int,
     predictor_width: int,
     target_momentum: float,
+    projection_layers: int = 2,
+    projection_norm: str = "none",
     **kwargs,
 ) -> BYOL:
-    """Returns BYOL with the heads of its paper (Sec. 3.3).
+    """Returns BYOL with heads as in its paper (Sec. 3.3), which has two layers in both.
 
     Args:
         features: width of the backbone's features.
         projection_width: width of the embedding.
-        projection_hidden: width of the projector's hidden layer.
+        projection_hidden: width of the projector's hidden layers.
         predictor_width: width of the predictor's hidden layer.
         target_momentum: share of itself that the target network keeps in an update.
+        projection_layers: dense layers of the projector; the SSQL authors' has 3.
+        projection_norm: what follows its last layer, see `projector`; `"fixed"` in the SSQL
+            authors' quantized one.
         **kwargs: as for `BYOL`.
     """
-    projector = multi_layer_perceptron(
-        features, (projection_hidden, projection_width), last_norm=False, name="projector"
-    )
     predictor = multi_layer_perceptron(
         projection_width, (predictor_width, projection_width), last_norm=False, name="predictor"
     )
-    return BYOL(projector, predictor, target_momentum=target_momentum, **kwargs)
+    head = projector(
+        features, projection_layers, projection_hidden, projection_width, projection_norm
+    )
+    return BYOL(head, predictor, target_momentum=target_momentum, **kwargs)

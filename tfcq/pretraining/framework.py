@@ -4,6 +4,7 @@ import keras
 import tensorflow as tf
 
 from tfcq.errors import UserError
+from tfcq.nn.heads import multi_layer_perceptron
 from tfcq.nn.policies import WEIGHTS_8_BIT, Policy
 from tfcq.nn.quantizable import quantizable
 from tfcq.pretraining.framework_settings import check_settings
@@ -104,3 +105,33 @@ class Framework(keras.layers.Layer):
         Args:
             targets: float tensors [batch, width], the target embeddings of the step.
         """
+
+
+def projector(
+    features: int,
+    projection_layers: int,
+    projection_hidden: int,
+    projection_width: int,
+    projection_norm: str,
+) -> keras.Model:
+    """Returns a projector whose depth and end are settings.
+
+    Args:
+        features: width of the backbone's features.
+        projection_layers: dense layers, 1 and above.
+        projection_hidden: width of all layers but the last.
+        projection_width: width of the last.
+        projection_norm: what follows the last layer: `"none"`, a batch norm `"fixed"` at mean 0
+            and deviation 1, or an `"affine"` one, with scale and offset.
+
+    Raises:
+        UserError: on an unknown end, or a number that is not positive.
+    """
+    check_settings({"projection_layers": projection_layers, "projection_norm": projection_norm})
+    return multi_layer_perceptron(
+        features,
+        (projection_hidden,) * (projection_layers - 1) + (projection_width,),
+        last_norm=projection_norm != "none",
+        last_affine=projection_norm == "affine",
+        name="projector",
+    )

@@ -7,7 +7,10 @@ from tfcq.errors import UserError, unknown_choice
 MOMENTUM_SCHEDULES = ("constant", "cosine")
 TARGET_UPDATES = ("after_step", "before_targets")
 REGRESSION_LOSSES = ("normalized_mse", "negative_cosine")
+PROJECTION_NORMS = ("none", "fixed", "affine")
 
+# Of frameworks whose public codes differ in the projector's depth and end.
+_PROJECTOR = {"projection_layers": 2, "projection_norm": "none"}
 # Of frameworks whose targets come from a slowly moving copy of the network.
 _MOMENTUM = {"target_momentum_schedule": "constant", "target_update": "after_step"}
 
@@ -15,11 +18,17 @@ FRAMEWORK_SETTINGS: dict[str, dict[str, Any]] = {
     # Chen and He 2021, Sec. 3.
     "simsiam": {"projection_width": 2048, "predictor_width": 512},
     # Chen et al. 2020, Sec. 4.2 and Appendix B.
-    "simclr": {"projection_width": 128, "projection_hidden": 2048, "temperature": 0.5},
+    "simclr": {
+        "projection_width": 128,
+        "projection_hidden": 2048,
+        **_PROJECTOR,
+        "temperature": 0.5,
+    },
     # Grill et al. 2020, Sec. 3.3.
     "byol": {
         "projection_width": 256,
         "projection_hidden": 4096,
+        **_PROJECTOR,
         "predictor_width": 4096,
         "regression_loss": "normalized_mse",
         "target_momentum": 0.996,
@@ -51,6 +60,7 @@ _CHOICES = {
     "target_momentum_schedule": MOMENTUM_SCHEDULES,
     "target_update": TARGET_UPDATES,
     "regression_loss": REGRESSION_LOSSES,
+    "projection_norm": PROJECTION_NORMS,
 }
 
 

@@ -277,7 +277,8 @@ class Pretrainer(keras.Model):
             features = self.backbone(images, precision=precision, training=training)
             return self.framework.project(features, precision, training)
 
-        embeddings = self._passes(project, self.online_passes, views, bits)
+        noise = self.bit_schedule.rounding_seed(self.step.value)
+        embeddings = self._passes(project, self.online_passes, views, bits, noise)
         predicting = {pair.prediction for pair in self.recipe.pairs}
         predictions = {
             one: self.framework.predict(embeddings[one], training)
@@ -298,6 +299,7 @@ class Pretrainer(keras.Model):
         """
 
         seed = self.bit_schedule.shuffling_seed(self.step.value)
+        noise = self.bit_schedule.rounding_seed(self.step.value, targets=True)
 
         def project(images: tf.Tensor, precision: Any) -> tf.Tensor:
             if self.shuffle_keys:
@@ -305,7 +307,7 @@ class Pretrainer(keras.Model):
             targets = self.momentum_network.project(images, precision, training)
             return unshuffled(targets, seed) if self.shuffle_keys else targets
 
-        return self._passes(project, self.target_passes, views, bits)
+        return self._passes(project, self.target_passes, views, bits, noise)
 
     def _passes(
         self,
@@ -313,10 +315,10 @@ class Pretrainer(keras.Model):
         passes: tuple[Pass, ...],
         views: dict[int, tf.Tensor],
         bits: tf.Tensor,
+        noise: tf.Tensor,
     ) -> dict[Pass, tf.Tensor]:
         bits_of = dict(zip(self.recipe.draws, tf.unstack(bits), strict=True))
-        seed = self.bit_schedule.rounding_seed(self.step.value)
-        return make_passes(project, passes, views, bits_of, seed)
+        return make_passes(project, passes, views, bits_of, noise)
 
     def recipe_loss(
         self, predictions: dict[Pass, tf.Tensor], targets: dict[Pass, tf.Tensor]

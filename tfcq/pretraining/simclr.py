@@ -3,13 +3,12 @@
 import tensorflow as tf
 
 from tfcq import losses
-from tfcq.nn.heads import multi_layer_perceptron
-from tfcq.pretraining.framework import Framework
+from tfcq.pretraining.framework import Framework, projector
 from tfcq.pretraining.replicas import first_row, gathered
 
 
 class SimCLR(Framework):
-    """Two-layer projector and NT-Xent over the views of the global batch.
+    """Projector and NT-Xent over the views of the global batch.
 
     Args:
         *args: as for `Framework`.
@@ -27,8 +26,12 @@ class SimCLR(Framework):
         """Returns one direction's share of the contrastive loss, of shape ().
 
         A mutual pair is NT-Xent: the mean of its two directions is SimCLR's Eq. 1 over the 2N
-        views, and gradients flow into both. A pair of one direction is SSQL-NCE's: predictions
-        contrast with the detached targets alone.
+        views, each among 2N - 1 candidates, and gradients flow into both. In a pair of one
+        direction predictions contrast with the N detached targets alone.
+
+        SSQL-NCE has no formula in its paper. Recipe `ssql` is our reading, Eq. 7 with these pairs;
+        the SSQL authors' public loss is `quantized_both_aux`, the mean of NT-Xent between the
+        float and between the quantized passes of the two views.
 
         Args:
             predictions: float tensor [batch, width], the anchors.
@@ -47,16 +50,25 @@ class SimCLR(Framework):
         )
 
 
-def simclr(features: int, projection_width: int, projection_hidden: int, **kwargs) -> SimCLR:
-    """Returns SimCLR with the projector of its paper (Sec. 4.2).
+def simclr(
+    features: int,
+    projection_width: int,
+    projection_hidden: int,
+    projection_layers: int = 2,
+    projection_norm: str = "none",
+    **kwargs,
+) -> SimCLR:
+    """Returns SimCLR with a projector as in its paper (Sec. 4.2), which has two layers.
 
     Args:
         features: width of the backbone's features.
         projection_width: width of the embedding.
-        projection_hidden: width of the hidden layer; that of the features in the paper.
+        projection_hidden: width of the hidden layers; that of the features in the paper.
+        projection_layers: dense layers; 3 in the public code of Jiang et al., 2020.
+        projection_norm: what follows the last layer, see `projector`; `"affine"` in that code.
         **kwargs: as for `SimCLR`.
     """
-    projector = multi_layer_perceptron(
-        features, (projection_hidden, projection_width), last_norm=False, name="projector"
+    head = projector(
+        features, projection_layers, projection_hidden, projection_width, projection_norm
     )
-    return SimCLR(projector, **kwargs)
+    return SimCLR(head, **kwargs)

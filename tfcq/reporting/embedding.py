@@ -1,4 +1,4 @@
-"""t-SNE of features at several bit-widths as a picture (SSQL, Figs. 2 and 4)."""
+"""Pictures of features at several bit-widths by t-SNE (SSQL, Fig. 4; Contrastive Quant, Fig. 2)."""
 
 import dataclasses
 from collections.abc import Sequence

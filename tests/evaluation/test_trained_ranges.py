@@ -1,0 +1,163 @@
+"""A network that was trained quantized is scored, saved and exported with ranges that it knows."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+
+import tfcq
+from tfcq import evaluate, export
+from tfcq.backbones.resnet import resnet
+from tfcq.config import Config
+from tfcq.data.sources import open_source
+from tfcq.deployment.runtime import LiteModel
+from tfcq.errors import UserError
+from tfcq.nn.activation_ranges import activation_layers, is_trained_quantized, trained_bits
+from tfcq.nn.float_model import requantizable
+from tfcq.nn.quantizable import load, quantizable
+from tfcq.quantization.bitwidths import parse_bit_width
+from tfcq.quantization.precision import Observe, Precision
+from tfcq.run_folder import RunFolder
+from tfcq.settings import DataSettings
+
+# Two batches, so that ranges are unions.
+CALIBRATION, TESTED = 300, 100
+FEW = "3w4a"
+
+
+def command(of, **values):
+    arguments = [f"--{name}={value}" for name, value in values.items()]
+    return of.flag_set().parse(["--verbosity=1", *arguments])
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A small network, trained on digits at few bits and at 8w8a, and kept."""
+    keras.utils.set_random_seed(0)
+    folder = RunFolder(tmp_path_factory.mktemp("run") / "digits")
+    folder.begin(Config(data=DataSettings(train_images=400)))
+    quantizable(resnet(18, "cifar", 8, (8, 8, 1), blocks=(1,)), "int8").save(folder.backbone)
+    evaluate.main(
+        command(evaluate, run_dir=folder.path, protocol="semi", label_share=1,
+                bits=f"{FEW},8w8a", epochs=5, batch_size=20, curve_images=1,
+                calibration_images=CALIBRATION, test_images=TESTED, keep_classifiers=True)
+    )  # fmt: skip
+    return folder
+
+
+@pytest.fixture(scope="module")
+def images():
+    records = open_source("digits").split("train").first(400).records.as_numpy_iterator()
+    return np.stack([record["image"] for record in records]).astype(np.float32) / 255
+
+
+@pytest.fixture(scope="module")
+def test_images():
+    records = open_source("digits").split("test").first(TESTED).records.as_numpy_iterator()
+    return np.stack([record["image"] for record in records]).astype(np.float32) / 255
+
+
+def kept_file(run, bits):
+    return run.evaluation / f"semi_100_{bits}.keras"
+
+
+def held(model):
+    return {n: (float(q.minimum), float(q.maximum)) for n, q in activation_layers(model)}
+
+
+def seen(model, batches, precision):
+    """Returns each quantizer's least and greatest input, pass by pass."""
+    shown = {}
+    for batch in batches:
+        watch = Observe(lambda layer, x: shown.setdefault(layer.name, []).extend([x.numpy()]))
+        model(batch, precision=precision(watch))
+    return {
+        name: (float(min(x.min() for x in xs)), float(max(x.max() for x in xs)))
+        for name, xs in shown.items()
+    }
+
+
+def results(file):
+    return {entry["bits"]: entry for entry in json.loads(file.read_text())["results"]}
+
+
+def scores(entry):
+    return entry["top1"], entry["top5"], entry["mean_per_class"]
+
+
+def test_kept_ranges_are_those_of_the_quantized_pass_over_the_training_images(run, images):
+    model = load(kept_file(run, FEW))
+    batches = images[:256], images[256:CALIBRATION]
+    quantized = seen(model, batches, lambda watch: Precision(3, 4, "tensor", watch=watch))
+    ours = held(model)
+    for name, ends in quantized.items():
+        assert ours[name] == pytest.approx(ends, rel=1e-5, abs=1e-6)
+    assert trained_bits(model) == parse_bit_width(FEW)
+    # Or else this test would not tell the two passes apart.
+    floats = seen(model, batches, lambda watch: watch)
+    assert max(abs(floats[n][1] - quantized[n][1]) for n in floats) > 0.05
+
+
+def test_saved_network_scores_as_it_did_behind_its_training(run, tmp_path):
+    trained = results(run.evaluation / "semi_100.json")
+    assert {entry["ranges"] for entry in trained.values()} == {"quantized pass"}
+    values = {"model": kept_file(run, FEW), "dataset": "digits", "protocol": "classifier",
+              "output_dir": tmp_path, "test_images": TESTED}  # fmt: skip
+    evaluate.main(command(evaluate, bits=f"8w8a,{FEW}", **values))
+    again = results(tmp_path / "classifier.json")
+    assert scores(again[FEW]) == scores(trained[FEW])
+    assert trained[FEW]["top1"] > 0.15
+    assert again[FEW]["ranges"] == "of its training"
+    assert again["8w8a"]["ranges"] == "quantized pass"
+    evaluate.main(command(evaluate, bits=FEW, calibration_pass="float", **values))
+    floats = results(tmp_path / "classifier.json")[FEW]
+    assert floats["ranges"] == "float pass"
+
+
+def test_int8_file_computes_what_the_pass_of_training_did(run, test_images, tmp_path):
+    file = kept_file(run, "8w8a")
+    export.main(
+        command(export, model=file, dataset="digits", output_dir=tmp_path, classifier=True,
+                test_images=TESTED, min_agreement=0)
+    )  # fmt: skip
+    figures = json.loads((tmp_path / "int8.json").read_text())
+    assert figures["ranges"].startswith("of its training")
+    trained = load(file)(test_images, precision=Precision(8, 8, "tensor")).numpy()
+    deployed = LiteModel((tmp_path / "int8.tflite").read_bytes())(test_images)
+    assert np.mean(deployed.argmax(axis=1) == trained.argmax(axis=1)) > 0.9
+
+
+@pytest.mark.parametrize(
+    ("framework", "recipe", "quantized"),
+    [
+        ("simsiam", "float", False),
+        ("simsiam", "ssql", False),
+        ("simsiam", "cq_a", True),
+        # The trained network of BYOL has no float pass under this recipe: its target network has.
+        ("byol", "ssql_no_aux", True),
+        ("simsiam", "ssql_no_aux", False),
+    ],
+)
+def test_networks_without_float_passes_are_calibrated_quantized(framework, recipe, quantized):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((8, 8, 1))
+    x = keras.layers.Conv2D(2, 3, activation="relu")(inputs)
+    backbone = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(x))
+    encoder = tfcq.Pretrainer(backbone, framework=framework, recipe=recipe).backbone
+    assert is_trained_quantized(encoder) is quantized
+    assert is_trained_quantized(requantizable(encoder, "uniform")) is quantized
+    images = np.random.default_rng(0).random((4, 8, 8, 1), np.float32)
+    if quantized:
+        with pytest.raises(UserError, match="trained in quantized passes.*bits='4w8a'"):
+            tfcq.calibrate(encoder, images)
+        tfcq.calibrate(encoder, images, bits="4w8a")
+        assert trained_bits(encoder) == parse_bit_width("4w8a")
+    else:
+        tfcq.calibrate(encoder, images)
+        assert not is_trained_quantized(encoder)
+
+
+def test_ranges_that_are_being_recorded_cannot_be_used():
+    with pytest.raises(UserError, match="watch=Observe with ranges='recorded'"):
+        Precision(4, 4, watch=Observe(lambda layer, x: None))

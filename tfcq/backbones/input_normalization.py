@@ -1,0 +1,60 @@
+"""Images by mean and deviation of each channel, as the first layer of a network."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+from tfcq.errors import UserError
+from tfcq.nn.copied_weights import copy_weights
+
+NAME = "input_normalization"
+
+
+def with_normalized_input(
+    model: keras.Model, mean: Sequence[float], deviation: Sequence[float]
+) -> keras.Model:
+    """Returns a copy of a model, weights included, that takes images in [0, 1] and first makes
+    (image - mean) / deviation of them.
+
+    As a layer it is part of what is saved, evaluated and converted. No policy quantizes what
+    stands before the first kernel, so the normalized image stays in float like the image.
+
+    Args:
+        model: a functional model of layers, with one input of images.
+        mean: mean of each channel, or one of all.
+        deviation: standard deviation of each channel, or one of all; positive.
+
+    Raises:
+        UserError: when there are neither one nor as many numbers as channels.
+    """
+    channels = model.input_shape[-1]
+    for name, values in (("input_mean", mean), ("input_std", deviation)):
+        if len(values) not in (1, channels):
+            raise UserError(
+                f"{name} has {len(values)} numbers, the images {channels} channels; allowed: 1 or "
+                f"{channels} numbers."
+            )
+    inputs = keras.Input(model.input_shape[1:], name=model.inputs[0].name)
+    means, variances = (
+        [float(value) for value in values] * (channels // len(values))
+        for values in (mean, [value**2 for value in deviation])
+    )
+    normalized = keras.layers.Normalization(mean=means, variance=variances, name=NAME)(inputs)
+
+    def call_layer(layer: Any, *args: Any, **kwargs: Any) -> Any:
+        args, kwargs = keras.tree.map_structure(
+            lambda value: normalized if value is inputs else value, (args, kwargs)
+        )
+        return layer(*args, **kwargs)
+
+    copy = keras.models.clone_model(
+        model,
+        input_tensors=keras.tree.map_structure(lambda _: inputs, model.input),
+        clone_function=lambda layer: type(layer).from_config(layer.get_config()),
+        call_function=call_layer,
+        recursive=False,
+    )
+    copy = keras.Model(inputs, copy.output, name=model.name)
+    copy_weights(model, copy)
+    return copy
