@@ -87,9 +87,11 @@ def needed_beside(protocol, name):
     """Returns the flags without which one has no effect."""
     if name == "crop_area":
         return {"features": "augmented"} if protocol == "linear" else {}
-    return {
-        "milestones": {"learning_rate_schedule": "step"}, "rounding_iterations": {"rounding": "block"},
-    }.get(name, {})  # fmt: skip
+    needed = {
+        "milestones": {"learning_rate_schedule": "step"},
+        "rounding_iterations": {"rounding": "block"},
+    }
+    return needed.get(name, {})
 
 
 def test_flag_is_used_by_its_protocols_and_refused_by_others():
