@@ -127,8 +127,9 @@ def test_values_are_those_that_the_papers_print(name):
         assert (found, training.epochs) == (printed, 400)
         assert method.projection_width == 2048
     elif method.framework == "simsiam":
-        # Sec. 4.1, for ImageNet as SimSiam's own.
-        assert (training.batch_size, training.epochs) == (256, 100)
+        # Sec. 4.1, for ImageNet as SimSiam's own; Table 6 has longer runs too.
+        epochs = 200 if name.endswith("_200ep.cfg") else 100
+        assert (training.batch_size, training.epochs) == (256, epochs)
         assert (training.learning_rate, training.weight_decay) == (0.05, 1e-4)
     if quantized and not name.startswith("flags/ssql/table8_"):
         assert (method.weight_bits, method.activation_bits) == ("2-8", "4-8")
