@@ -67,6 +67,21 @@ def test_contrastive_quant_is_linear_to_the_nearest_at_the_bits_of_the_pass(mode
     assert place(graph, policy) == place(graph, UNIFORM)
 
 
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("paper", {}),  # SSQL's authors: the gradient also flows through the scale.
+        ("int8", {"narrow_range": True}),
+        ("uniform", {"detach_scale": True}),
+        ("weights_8_bit", {"bits": 8}),
+    ],
+)
+def test_policies_differ_from_the_default_weight_quantizer_in_what_they_name(model, name, settings):
+    found = quantizable(model, name).get_layer("dense").weight_quantizer
+    assert type(found) is MinMaxWeightQuantizer
+    assert found.get_config() == MinMaxWeightQuantizer(**settings).get_config()
+
+
 @pytest.mark.parametrize("rounding", ROUNDINGS)
 def test_rounding_is_the_policys_for_weights_and_activations(model, rounding):
     mixed = Policy("mixed", activation_quantizer="linear", rounding=rounding)

@@ -51,14 +51,16 @@ def output_of(model, name, images, precision):
 
 
 def test_norms_have_the_statistics_of_the_quantized_pass_one_after_the_other(model, images):
-    reestimate_batch_norm(model, images, BITS, batch_size=7)
+    # So few that mean square and sample variance differ.
+    images = images[:5]
+    reestimate_batch_norm(model, images, BITS, batch_size=2)
     for name in ("first_norm", "second_norm"):
         norm = layer_named(model, name)
         normalized = output_of(model, name, images, PASS)
         np.testing.assert_allclose(normalized.mean((0, 1, 2)), norm.beta, atol=1e-4)
         variance = np.asarray(norm.moving_variance, np.float64)
         share = np.abs(norm.gamma) * np.sqrt(variance / (variance + norm.epsilon))
-        np.testing.assert_allclose(normalized.std((0, 1, 2)), share, rtol=1e-3)
+        np.testing.assert_allclose(normalized.std((0, 1, 2)), share, rtol=3e-4)
 
 
 @pytest.mark.parametrize("use_bias", [False, True])

@@ -27,8 +27,8 @@ from tfcq.quantization.stored_scale import stored_scale
 
 QUICK = RoundingSettings(iterations=150, batch_size=16, learning_rate=0.03)
 # Few bits of activations too, without which it would not show that inputs are quantized ones.
-BITS = BitWidth(2, 3)
-PASS = Precision(2, 3)
+BITS = BitWidth(2, 4)
+PASS = Precision(2, 4)
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def test_units_are_layers_or_blocks(learned):
 def test_no_unit_is_worse_than_the_nearest_and_some_are_better(learned):
     _, _, _, found = learned
     assert all(entry.learned <= entry.nearest for entry in found)
-    assert np.mean([entry.learned / entry.nearest for entry in found]) < 0.8
+    assert np.mean([entry.learned / entry.nearest for entry in found]) < 0.85
 
 
 def test_every_weight_lies_on_a_level_beside_its_float_value(learned):
@@ -132,7 +132,7 @@ def levels_learned(**settings):
     copy = with_stored_scales(model, 4)
     layer = next(kernel_layers(copy))
     stored_scale(layer).assign([[1.0]])
-    settings = {"iterations": 120, "batch_size": 1, "learning_rate": 0.05, **settings}
+    settings = {"iterations": 600, "batch_size": 1, "learning_rate": 0.03, **settings}
     learn_rounding(copy, model, vectors, BitWidth(4, 8), settings=RoundingSettings(**settings))
     return layer.kernel.numpy().ravel()
 
@@ -140,12 +140,12 @@ def levels_learned(**settings):
 def test_all_images_are_learned_from_and_the_regularizer_waits_for_the_warm_up():
     _, vectors, kernel = pairs_of_inputs()
     nearest = np.round(kernel.ravel())
-    free = levels_learned(regularization=0.0)
     # One weight of each pair goes the other way, so that every image is met better.
-    errors = [np.abs(vectors @ levels - vectors @ kernel.ravel()) for levels in (free, nearest)]
-    assert np.all(errors[0] < errors[1])
-    np.testing.assert_array_equal(levels_learned(regularization=1e3, warm_up=0.999), free)
-    np.testing.assert_array_equal(levels_learned(regularization=1e3, warm_up=0.0), nearest)
+    learned = levels_learned()
+    errors = [np.abs(vectors @ levels - vectors @ kernel.ravel()) for levels in (learned, nearest)]
+    assert np.all(errors[0] < 0.5 * errors[1])
+    # The soft rounding starts at the float weights: nothing but the regularizer moves them.
+    np.testing.assert_array_equal(levels_learned(warm_up=0.999), nearest)
 
 
 def test_learning_starts_from_the_papers_settings():
