@@ -91,6 +91,50 @@ def test_name_of_a_file_is_its_table_data_and_network(name):
         assert config.method.precision_set == (match["bits"] or "6-16")
 
 
+# SSQL, Table 10: batch size, rate, weight decay, temperature, size of the queue, momentum.
+TABLE_10 = {
+    "simsiam": (512, 0.05, 5e-4, None, None, None),
+    "mocov2": (256, 0.03, 1e-4, 0.2, 4096, 0.999),
+    "simclr": (512, 0.5, 1e-4, 0.5, None, None),
+    "byol": (512, 0.5, 5e-4, None, None, 0.99),
+    "ssql": (256, 0.05, 1e-4, None, None, None),
+}
+
+
+@pytest.mark.parametrize("name", PAPER_FILES)
+def test_values_are_those_that_the_papers_print(name):
+    config = CONFIGS[name]
+    method, training = config.method, config.optimization
+    cifar, own = config.data.dataset.startswith("cifar"), name.startswith("flags/ssql/")
+    assert training.learning_rate_schedule == "cosine"
+    if not own:
+        # Contrastive Quant, Appendix A.
+        assert (training.batch_size, training.epochs) == (512, 1000 if cifar else 100)
+        assert (cifar, training.learning_rate) in ((True, training.learning_rate), (False, 0.6))
+        assert training.optimizer == "lars" or cifar
+        return
+    if method.framework == "mocov3":
+        # Appendix B.3 names MoCo v3's own code.
+        return
+    assert (training.optimizer, training.momentum) == ("sgd", 0.9)
+    quantized = method.framework == "simsiam" and method.recipe not in ("float", "pact")
+    printed = TABLE_10["ssql" if quantized else method.framework]
+    if cifar:
+        found = (
+            training.batch_size, training.learning_rate, training.weight_decay,
+            method.temperature, method.queue_size, method.target_momentum,
+        )  # fmt: skip
+        assert (found, training.epochs) == (printed, 400)
+        assert method.projection_width == 2048
+    elif method.framework == "simsiam":
+        # Sec. 4.1, for ImageNet as SimSiam's own; Table 6 has longer runs too.
+        epochs = 200 if name.endswith("_200ep.cfg") else 100
+        assert (training.batch_size, training.epochs) == (256, epochs)
+        assert (training.learning_rate, training.weight_decay) == (0.05, 1e-4)
+    if quantized and not name.startswith("flags/ssql/table8_"):
+        assert (method.weight_bits, method.activation_bits) == ("2-8", "4-8")
+
+
 def test_the_same_run_has_one_file():
     seen = {}
     for name in PAPER_FILES:

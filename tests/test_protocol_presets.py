@@ -5,8 +5,7 @@ import dataclasses
 import pytest
 
 from tfcq.evaluation_settings import EvaluationConfig, ProtocolTrainingSettings
-from tfcq.protocol_presets import PRESETS
-from tfcq.settings import OptimizationSettings
+from tfcq.protocol_presets import PRESETS, LabelledTraining
 
 COSINE, NO_MILESTONES = "cosine", None
 
@@ -48,14 +47,14 @@ def test_preset_is_what_the_paper_prints(
 
 def test_presets_are_those_with_a_source_and_the_probe_of_standardized_features():
     assert {protocol: list(presets) for protocol, presets in PRESETS.items()} == {
-        "linear": ["standardized", "ssql", "simsiam", "contrastive_quant_cifar",
+        "linear": ["standardized", "ssql", "ssql_transfer", "simsiam", "contrastive_quant_cifar",
                    "contrastive_quant_imagenet"],
         "finetune": ["ssql"],
         "semi": ["contrastive_quant_cifar", "contrastive_quant_imagenet_10",
                  "contrastive_quant_imagenet_1"],
         "qat": ["ssql"],
     }  # fmt: skip
-    assert PRESETS["linear"]["standardized"] == OptimizationSettings(
+    assert PRESETS["linear"]["standardized"] == LabelledTraining(
         epochs=60, batch_size=256, learning_rate=0.1, weight_decay=0.0
     )
 

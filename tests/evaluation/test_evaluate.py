@@ -261,12 +261,6 @@ def test_kept_classifier_scores_what_was_reported(run):
                 train_images=300, test_images=150, bits="fp,4w8a")
     )  # fmt: skip
     assert [entry["top1"] for entry in read(run, "classifier")["results"]] == reported
-    # Under a policy that is named the classifier stays float too.
-    evaluate.main(
-        command(model=file, output_dir=run.evaluation, dataset="digits", protocol="classifier",
-                train_images=300, test_images=150, bits="4w8a", policy="paper")
-    )  # fmt: skip
-    assert read(run, "classifier")["results"][0]["top1"] == reported[1]
     # Quantization-aware training goes on from it: without a change of weights, its own accuracy.
     qat = options | {"protocol": "qat", "start": file, "bits": "fp,4w8a", "learning_rate": 1e-12}
     evaluate.main(command(**qat))

@@ -6,8 +6,8 @@ import keras
 import numpy as np
 import pytest
 
-from tests.evaluation.test_protocols import tiny_task
-from tfcq import evaluate, evaluation_data, measurement, opened_subject, quantization_aware
+from tests.evaluation.test_protocols import NO_AUGMENTATION, tiny_task
+from tfcq import evaluate, evaluation_data, measurement, opened_subject
 from tfcq.backbones.resnet import resnet
 from tfcq.config import Config, config_from_flat
 from tfcq.errors import TrainingStopped, UserError
@@ -17,8 +17,8 @@ from tfcq.evaluation.calibration import calibrate
 from tfcq.evaluation.classifier import CLASSIFIER, copy_of, with_classifier
 from tfcq.evaluation_flags import config_from_flags
 from tfcq.evaluation_settings import GROUPS, USED_BY
-from tfcq.nn.layers import QuantizedConv2D
-from tfcq.nn.quantizable import quantizable, quantizers_of
+from tfcq.nn.layers import QuantizedConv2D, QuantizedDense
+from tfcq.nn.quantizable import quantizable
 from tfcq.protocol_presets import PRESETS
 from tfcq.reporting import plots
 from tfcq.run_folder import RunFolder
@@ -26,6 +26,7 @@ from tfcq.settings import DataSettings
 
 TRAINED = {"linear", "finetune", "semi", "qat"}
 WHOLE = TRAINED - {"linear"}
+WITH_NEW = TRAINED - {"qat"}
 AFTER = {"linear", "knn", "finetune", "classifier"}
 # What each flag is for: another value than the default, and the protocols that use it.
 FLAGS = {
@@ -47,6 +48,8 @@ FLAGS = {
     "learning_rate_schedule": ("constant", TRAINED),
     "milestones": ("7epochs", TRAINED),
     "weight_decay": (0.01, TRAINED),
+    "crop_area": ("0.5-0.9", TRAINED),
+    "classifier_start": ({"linear": "normal", "finetune": "zeros", "semi": "zeros"}, WITH_NEW),
     "equalize": (True, AFTER),
     "mixed_precision": (True, AFTER),
     "weight_scales": ("mse", AFTER),
@@ -54,11 +57,6 @@ FLAGS = {
     "rounding_iterations": (50, AFTER),
     "reestimate_batch_norm": (True, AFTER),
     "correct_biases": (True, AFTER),
-}
-# Flags that need another one, or one that leaves the figures as they are.
-NEEDED = {
-    "milestones": {"learning_rate_schedule": "step"},
-    "rounding_iterations": {"rounding": "block"},
 }
 USES = [(protocol, name) for name, (_, used) in FLAGS.items() for protocol in sorted(used)]
 
@@ -69,7 +67,8 @@ def command_of(**flags):
 
 
 def config_of(**flags):
-    command = command_of(**{"run_dir": "run", **flags})
+    flags = {"run_dir": "run", **flags}
+    command = command_of(**{name: value for name, value in flags.items() if value is not None})
     return config_from_flags(command.values, command.given)
 
 
@@ -79,8 +78,20 @@ def flags_of(protocol, name=None):
     if name is None:
         return flags
     value = FLAGS[name][0]
-    value = value.get(protocol, "ssql") if isinstance(value, dict) else value
-    return flags | NEEDED.get(name, {}) | {name: value}
+    if isinstance(value, dict):
+        value = value.get(protocol, next(iter(value.values())))
+    return flags | needed_beside(protocol, name) | {name: value}
+
+
+def needed_beside(protocol, name):
+    """Returns the flags without which one has no effect."""
+    if name == "crop_area":
+        return {"features": "augmented"} if protocol == "linear" else {}
+    needed = {
+        "milestones": {"learning_rate_schedule": "step"},
+        "rounding_iterations": {"rounding": "block"},
+    }
+    return needed.get(name, {})
 
 
 def test_flag_is_used_by_its_protocols_and_refused_by_others():
@@ -155,15 +166,17 @@ def test_every_flag_that_decides_figures_makes_another_record(evaluated):
     for protocol, name in USES:
         if protocol == "classifier":
             continue
-        before = usual[protocol]
-        if name in NEEDED:
-            needed = {"learning_rate_schedule": "step", "milestones": "3epochs"}
-            needed = needed if name == "milestones" else NEEDED[name]
+        before, needed = usual[protocol], needed_beside(protocol, name)
+        if needed:
+            needed = needed | ({"milestones": "3epochs"} if name == "milestones" else {})
             before = evaluated(**flags_of(protocol), **needed)[1]
         _, after = evaluated(**flags_of(protocol, name))
         alone = name == "preset" and len(PRESETS[protocol]) == 1
         assert (after == before) == (alone or name == "keep_classifiers"), (protocol, name)
-    for flags in ({"calibration": "mse"}, {"calibration_images": 50}, {"calibration_seed": 0}):
+    for flags in (
+        {"calibration": "mse"}, {"calibration_images": 50}, {"calibration_seed": 0},
+        {"calibration_pass": "quantized"},
+    ):  # fmt: skip
         assert evaluated(**flags_of("linear"), **flags)[1] != usual["linear"], flags
 
 
@@ -258,9 +271,9 @@ def called(task, monkeypatch):
 
 
 class StubSubject:
-    """As much of a subject as a protocol asks for."""
+    """As much of a subject as is asked for beside its task."""
 
-    policy = quantization_aware.build.policy(Config())
+    augmentation = staticmethod(lambda config, images, protocol: NO_AUGMENTATION)
 
 
 def test_neighbours_vote_as_asked_for(called):
@@ -309,42 +322,6 @@ def test_protocols_that_train_networks_get_what_was_asked_for(called, task):
             assert asked == [label_share, from_scratch]
 
 
-@pytest.mark.parametrize(
-    ("quantizer", "kinds"),
-    [("lsq", ["LSQWeightQuantizer", "LSQActivationQuantizer"]),
-     ("pact", ["DoReFaWeightQuantizer", "PACTQuantizer"]),
-     ("dorefa", ["DoReFaWeightQuantizer", "DoReFaActivationQuantizer"]),
-     ("minmax", ["MinMaxWeightQuantizer", "MinMaxActivationQuantizer"])],
-)  # fmt: skip
-def test_quantization_aware_training_has_the_quantizers_and_the_start_asked_for(
-    called, monkeypatch, task, quantizer, kinds
-):
-    made = {}
-    monkeypatch.setattr(
-        quantization_aware.protocols, "linear_classifier", lambda task: "a linear probe"
-    )
-    monkeypatch.setattr(
-        quantization_aware.protocols, "finetuned_classifier",
-        lambda task, training: made.update(training=training),
-    )  # fmt: skip
-    flags = {"protocol": "qat", "quantizer": quantizer, "epochs": 41, "learning_rate": 0.3,
-             "batch_size": 32}  # fmt: skip
-    _, training, start, with_quantizers, _ = called(quantization_aware.protocols, "qat", **flags)
-    assert (training.epochs, start()) == (41, "a linear probe")
-    network = with_quantizers(with_classifier(copy_of(task.backbone), 2))
-    assert [
-        type(next(iter(quantizers_of(network, kind).values()))).__name__
-        for kind in ("weight_quantizer", "quantizer")
-    ] == kinds
-    assert isinstance(network.get_layer("conv"), QuantizedConv2D)
-    assert type(network.get_layer(CLASSIFIER)) is keras.layers.Dense
-    # A fine-tuned start is trained as fine-tuning is, but for the batch size.
-    _, _, start, _, _ = called(quantization_aware.protocols, "qat", **flags, start="finetune")
-    start()
-    assert (made["training"].epochs, made["training"].batch_size) == (50, 32)
-    assert float(made["training"].optimizer(10).learning_rate) == pytest.approx(0.001)
-
-
 def test_settings_of_run_and_flags_decide_the_data(tmp_path):
     folder = RunFolder(tmp_path)
     own = {"dataset": "cifar10", "data_dir": "/own", "image_size": 16, "train_images": 100}
@@ -364,13 +341,30 @@ def test_settings_of_run_and_flags_decide_the_data(tmp_path):
     assert data_of(dataset="digits") == DataSettings("digits")
 
 
+@pytest.mark.parametrize(
+    ("policy", "kind"),
+    [("paper", keras.layers.Dense), ("uniform", keras.layers.Dense), ("int8", QuantizedDense)],
+)
+def test_kept_classifier_stays_float_but_where_integer_runtimes_quantize_it(
+    task, tmp_path, policy, kind
+):
+    with_classifier(task.backbone, 2).save(tmp_path / "kept.keras")
+    place = {"model": tmp_path / "kept.keras", "output_dir": tmp_path, "dataset": "digits"}
+    subject = opened_subject.open_subject(
+        config_of(run_dir=None, protocol="classifier", policy=policy, **place)
+    )
+    assert type(subject.model.get_layer(CLASSIFIER)) is kind
+    assert isinstance(subject.model.get_layer("conv"), QuantizedConv2D)
+
+
 def test_supervised_training_leaves_colours_as_they_are(opened):
     views = config_from_flat(
         {"dataset": "cifar10", "crop_area": "0.4-1", "flip": 0.25, "jitter_probability": 0.8,
          "grayscale": 0.2, "blur": 0.5}
     )  # fmt: skip
     subject = dataclasses.replace(opened[0], views=views)
-    found = subject.augmentation(32, 3)
+    images = np.empty((1, 32, 32, 3), np.float32)
+    found = subject.augmentation(config_of(protocol="finetune"), images, "finetune")
     assert (found.jitter_probability, found.grayscale, found.blur) == (0, 0, 0)
     assert found.flip == 0.25
 

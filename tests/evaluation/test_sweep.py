@@ -138,6 +138,15 @@ def test_probe_is_trained_as_in_a_naive_loop(batch_size):
     np.testing.assert_allclose(probe.logits(test), expected, rtol=1e-9)
 
 
+def test_feature_that_varies_by_rounding_alone_carries_nothing():
+    random = np.random.default_rng(0)
+    labels = random.integers(0, 2, 40)
+    features = np.stack([random.normal(size=40) + labels, 3 + 1e-9 * labels], axis=1)
+    probe = fit_linear_probe(features, labels, 2)
+    awake = features + [0, 1]
+    np.testing.assert_array_equal(probe.logits(awake), probe.logits(features))
+
+
 def test_nearest_neighbours_match_a_naive_double_loop():
     random = np.random.default_rng(0)
     known, queries = random.normal(size=(12, 3)), random.normal(size=(4, 3))

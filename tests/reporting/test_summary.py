@@ -55,6 +55,17 @@ def test_runs_that_differ_in_seed_only_are_a_group():
     assert [[run.path for run in group.runs] for group in groups] == [["a0", "a1"], ["b0", "b1"]]
 
 
+def test_figures_belong_to_their_bit_width_whatever_the_order_of_the_evaluation():
+    runs = [
+        run("a0", linear(evaluation({"fp": 0.9, "4w4a": 0.5}))),
+        run("a1", linear(evaluation({"4w4a": 0.4, "2w4a": 0.3, "fp": 0.8})), seed=1),
+    ]
+    (comparison,) = compare(group_runs(runs))
+    assert comparison.bits == ("fp", "4w4a", "2w4a")
+    values = {bits: comparison.values(0, bits) for bits in comparison.bits}
+    assert values == {"fp": [0.9, 0.8], "4w4a": [0.5, 0.4], "2w4a": [0.3]}
+
+
 def test_groups_are_named_by_what_tells_them_apart():
     groups = group_runs([run("a", epochs=5), run("b", epochs=9), run("c", recipe="float")])
     names = ["simsiam, ssql, epochs=5", "simsiam, ssql, epochs=9", "simsiam, float"]
