@@ -34,7 +34,9 @@ def qat(
     """
     policy = subject.policy.with_quantizers(*QAT_QUANTIZERS[config.measurement.quantizer])
     policy = dataclasses.replace(
-        policy, overrides=((protocols.CLASSIFIER, "fp"), *policy.overrides)
+        policy,
+        overrides=((protocols.CLASSIFIER, "fp"), *policy.overrides),
+        rounding=config.quantizer_rounding or policy.rounding,
     )
 
     def start() -> QuantizableModel:

@@ -16,6 +16,7 @@ from tfcq.evaluation.task import Task, Training
 from tfcq.evaluation_settings import (
     QAT_QUANTIZERS,
     EvaluationConfig,
+    PostTrainingSettings,
     ProtocolSettings,
     ProtocolTrainingSettings,
 )
@@ -28,7 +29,10 @@ from tfcq.quantization.quantizers import ACTIVATION_QUANTIZERS, WEIGHT_QUANTIZER
 
 BITS = BitWidth(3, 3)
 # The subject's own network quantizes otherwise than any of QAT.
-SUBJECT = types.SimpleNamespace(policy=PAPER.with_quantizers("linear", "linear"))
+SUBJECT = types.SimpleNamespace(
+    policy=PAPER.with_quantizers("linear", "linear"),
+    augmentation=lambda config, images, protocol: NO_AUGMENTATION,
+)
 
 
 @pytest.fixture(scope="module")
@@ -105,3 +109,17 @@ def test_start_is_finetuned_as_its_own_protocol_is_but_for_the_batch_size(task, 
         list(quantization_aware.qat(config, SUBJECT, few, Training(3, 4, sgd()), lambda *_: None))
         assert (started[-1].epochs, started[-1].batch_size) == (own.epochs, given or own.batch_size)
         assert float(started[-1].optimizer(10).learning_rate) < 7.0
+
+
+@pytest.mark.parametrize(("asked", "rounding"), [(None, "nearest"), ("floor", "floor")])
+def test_rounding_is_that_asked_for_whatever_the_run_was_trained_with(task, asked, rounding):
+    policy = dataclasses.replace(SUBJECT.policy, rounding="stochastic")
+    subject = types.SimpleNamespace(policy=policy)
+    config = EvaluationConfig(
+        measurement=ProtocolSettings(protocol="qat", quantizer="minmax"),
+        post_training=PostTrainingSettings(rounding=asked),
+    )
+    kept = []
+    training = Training(1, 8, sgd(0.0))
+    list(quantization_aware.qat(config, subject, task, training, lambda _, one: kept.append(one)))
+    assert kept[0].get_layer("second").weight_quantizer.rounding == rounding

@@ -5,18 +5,33 @@ import json
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import tfcq
 from tfcq import evaluate, export
 from tfcq.backbones.resnet import resnet
 from tfcq.config import Config
 from tfcq.data.sources import open_source
+from tfcq.deployment.fold import fold
+from tfcq.deployment.ranges import activation_ranges
 from tfcq.deployment.runtime import LiteModel
 from tfcq.errors import UserError
-from tfcq.nn.activation_ranges import activation_layers, is_trained_quantized, trained_bits
+from tfcq.evaluation.calibration import calibrate
+from tfcq.evaluation.classifier import train_classifier, with_classifier
+from tfcq.evaluation.features import FeatureExtractor
+from tfcq.evaluation_flags import config_from_flags
+from tfcq.nn.activation_ranges import (
+    activation_layers,
+    is_trained_quantized,
+    mark_trained,
+    trained_bits,
+)
 from tfcq.nn.float_model import requantizable
-from tfcq.nn.quantizable import load, quantizable
-from tfcq.quantization.bitwidths import parse_bit_width
+from tfcq.nn.policies import Policy
+from tfcq.nn.quantizable import QuantizableModel, load, quantizable, quantizers_of
+from tfcq.opened_subject import open_subject
+from tfcq.post_training.plan import Plan, PostTraining
+from tfcq.quantization.bitwidths import FLOAT, parse_bit_width
 from tfcq.quantization.precision import Observe, Precision
 from tfcq.run_folder import RunFolder
 from tfcq.settings import DataSettings
@@ -156,6 +171,84 @@ def test_networks_without_float_passes_are_calibrated_quantized(framework, recip
     else:
         tfcq.calibrate(encoder, images)
         assert not is_trained_quantized(encoder)
+
+
+def tiny(policy):
+    """A quantizable model of one convolution, trained at FEW bits as far as its ranges know."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((8, 8, 1))
+    x = keras.layers.Conv2D(3, 3, activation="relu")(inputs)
+    model = quantizable(keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(x)), policy)
+    mark_trained(model, quantized=True)
+    return model
+
+
+def test_training_in_float_forgets_that_a_network_was_trained_quantized(images):
+    network = with_classifier(tiny("uniform"), 10)
+    batches = tf.data.Dataset.from_tensors((images[:4], np.arange(4))).repeat()
+    for bits, quantized in ((FLOAT, False), (parse_bit_width(FEW), True)):
+        train_classifier(network, batches, 1, 1, keras.optimizers.SGD(0.1), bits, lambda: 0.0)
+        assert is_trained_quantized(network) is quantized
+
+
+@pytest.mark.parametrize("method", ["minmax", "moving_average"])
+def test_every_method_sees_the_quantized_pass(images, method):
+    bits = parse_bit_width(FEW)
+    model = PostTraining(tiny("uniform"), images[:32], Plan(calibration=method)).at(bits)
+    quantized = seen(
+        model, [images[:32]], lambda watch: Precision(3, 4, "tensor", watch=watch)
+    )  # fmt: skip
+    for name, ends in held(model).items():
+        assert ends == pytest.approx(quantized[name], rel=1e-5, abs=1e-7)
+    assert trained_bits(model) == bits
+
+
+def test_ranges_that_deployment_adds_are_those_of_the_quantized_pass(images):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((8, 8, 1))
+    x = keras.layers.Conv2D(3, 3, activation="relu")(inputs)
+    # Policy `paper` leaves it float: an operand of a sum.
+    operand = keras.layers.Conv2D(3, 3, padding="same", name="operand")(x)
+    x = keras.layers.ReLU()(keras.layers.Add()([x, operand]))
+    outputs = keras.layers.GlobalAveragePooling2D()(x)
+    model = quantizable(keras.Model(inputs, outputs), "paper")
+    mark_trained(model, quantized=True)
+    PostTraining(model, images[:32], Plan()).at(parse_bit_width("8w8a"))
+    layer = QuantizableModel(model.inputs[0], model.get_layer("operand").output)
+    found = activation_ranges(model, fold(model), images[:32])["operand"]
+    expected = layer(images[:32], precision=Precision(8, 8)).numpy()
+    assert found == pytest.approx((expected.min(), expected.max()), rel=1e-6)
+    assert found[1] != pytest.approx(layer(images[:32]).numpy().max(), rel=1e-6)
+
+
+def test_files_from_before_hold_ranges_of_float_passes():
+    (_, layer), *_ = activation_layers(tiny("uniform"))
+    store = {str(place): value for place, value in enumerate([-1.0, 2.0])}
+    layer.load_own_variables(store)
+    assert (float(layer.minimum), float(layer.maximum)) == (-1, 2)
+    assert layer.range_bits.numpy().tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("rounding", ["floor", "stochastic"])
+def test_rounding_asked_for_is_that_of_every_quantizer(run, rounding):
+    values = command(evaluate, run_dir=run.path, rounding=rounding)
+    subject = open_subject(config_from_flags(values.values, values.given))
+    quantizers = [
+        *quantizers_of(subject.model, "weight_quantizer").values(),
+        *quantizers_of(subject.model, "quantizer").values(),
+    ]
+    assert {quantizer.rounding for quantizer in quantizers} == {rounding}
+    assert subject.policy_name == f"as trained, rounding {rounding}"
+
+
+def test_noise_of_an_evaluation_differs_between_batches_and_repeats(images):
+    model = tiny(Policy("noisy", rounding="stochastic"))
+    calibrate(model, images[:32], bits=FEW)
+    features = FeatureExtractor(model, batch_size=1)
+    twice = np.stack([images[0], images[0]])
+    first, second = features(twice, parse_bit_width(FEW))
+    assert np.any(first != second)
+    np.testing.assert_array_equal(features(twice, parse_bit_width(FEW)), [first, second])
 
 
 def test_ranges_that_are_being_recorded_cannot_be_used():

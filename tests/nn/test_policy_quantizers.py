@@ -97,9 +97,9 @@ def test_bits_of_single_layers_come_before_the_policys_own_overrides():
 def test_other_kinds_leave_behind_what_was_said_for_the_old_ones():
     policy = dataclasses.replace(UNIFORM, rounding="stochastic")
     other = policy.with_quantizers("lsq", None)
-    assert (other.rounding, other.detach_scale) == (None, False)
+    assert (other.rounding, other.detach_scale) == ("nearest", False)
     other = policy.with_quantizers(None, "linear")
-    assert (other.rounding, other.detach_scale) == (None, True)
+    assert (other.rounding, other.detach_scale) == ("nearest", True)
     for same in (None, "minmax"):
         assert policy.with_quantizers(same, same) == policy
 

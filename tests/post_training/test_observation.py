@@ -147,7 +147,9 @@ def test_entropy_range_matches_a_naive_search(kind):
         counts[zero] = counts[zero + 1]
     best, least = None, np.inf
     for factor in np.linspace(1, 8 / len(means), 100):
-        low, high = (end * factor for end in observation.ends)
+        # An end beyond which zero lies stays.
+        low, high = observation.ends
+        low, high = low * factor if low < 0 else low, high * factor if high > 0 else high
         kept = [i for i, mean in enumerate(means) if low <= mean <= high]
         if len(kept) < 2:
             continue

@@ -145,8 +145,8 @@ class Policy:
     def with_quantizers(self, weights: str | None, activations: str | None) -> "Policy":
         """Returns the policy with other kinds of quantizers.
 
-        What the policy says about the gradient of scales was meant for its own kind and goes with
-        it.
+        What the policy says about rounding and scales was meant for its own kinds and goes with
+        them.
 
         Args:
             weights: kind of the weight quantizers; None for the policy's own.
@@ -157,6 +157,8 @@ class Policy:
         kinds = {"weight_quantizer": weights, "activation_quantizer": activations}
         if weights != self.weight_quantizer:
             kinds["detach_scale"] = False
+        if (weights, activations) != (self.weight_quantizer, self.activation_quantizer):
+            kinds["rounding"] = "nearest"
         return dataclasses.replace(self, **kinds)
 
 
