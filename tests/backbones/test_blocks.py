@@ -93,12 +93,15 @@ def test_batch_norms_keep_nine_tenths_and_add_a_hundred_thousandth_as_pytorchs(c
     assert not any(layer.use_bias for layer in convolutions)
 
 
-@pytest.mark.parametrize("case", ["basic", "cifar", "inverted"])
-def test_features_are_means_over_the_last_map(case):
-    model = BLOCKS[case][0]()
+@pytest.mark.parametrize("make", [
+    BLOCKS["basic"][0], BLOCKS["cifar"][0], lambda: mobilenet_v2("cifar", 8, (16, 16, 1)),
+])  # fmt: skip
+def test_features_are_means_over_the_last_map(make):
+    model = make()
     maps, features = keras.Model(model.input, [model.layers[-1].input, model.output])(
         np.random.default_rng(0).normal(size=(2, *model.input_shape[1:])).astype(np.float32)
     )
+    assert maps.shape[1] > 1
     np.testing.assert_allclose(features, np.mean(maps, axis=(1, 2)), rtol=1e-5, atol=1e-6)
 
 

@@ -40,7 +40,12 @@ def test_width_multiplier_scales_all_layers_but_the_last_as_the_authors_do():
 
 @pytest.mark.parametrize(
     ("width", "channels", "features"),
-    [(8, [8, 8, 8, 16, 24, 40, 80], 1280), (48, [24, 40, 48, 96, 144, 240, 480], 1920)],
+    [
+        (8, [8, 8, 8, 16, 24, 40, 80], 1280),
+        (48, [24, 40, 48, 96, 144, 240, 480], 1920),
+        # 16 * 88 / 32 is 44: up to 48, though 40 is over 90% of it.
+        (88, [48, 64, 88, 176, 264, 440, 880], 3520),
+    ],
 )
 def test_channels_are_multiples_of_8(width, channels, features):
     model = build(width=width)

@@ -210,9 +210,9 @@ def crop_boxes(
     aspect = tf.exp(_between(draw["aspect"], math.log(low), math.log(high)))
     box_height = tf.clip_by_value(tf.round(tf.sqrt(area / aspect)), 1.0, height)
     box_width = tf.clip_by_value(tf.round(tf.sqrt(area * aspect)), 1.0, width)
-    # A draw just under 1 can round up to the next whole pixel in float32, hence the minimum.
-    top = tf.minimum(tf.floor(draw["top"] * (height - box_height + 1)), height - box_height)
-    left = tf.minimum(tf.floor(draw["left"] * (width - box_width + 1)), width - box_width)
+    # Below 1, a draw times n stays below n in float32 too.
+    top = tf.floor(draw["top"] * (height - box_height + 1))
+    left = tf.floor(draw["left"] * (width - box_width + 1))
     return top, left, box_height, box_width
 
 
