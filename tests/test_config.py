@@ -257,3 +257,16 @@ def test_names_that_settings_know_are_those_of_the_code():
 def test_setting_with_effect_is_taken():
     check_used(Config(), {"weight_bits", "activation_bits", "bit_schedule", "recipe"})
     check_used(config_from_flat({"dataset": "fashion_mnist"}), {"data_dir", "download"})
+
+
+def test_configurations_of_before_say_what_was_done_without_a_setting():
+    network = {"backbone": "resnet18", "stem": "imagenet"}
+    former = config_from_json(json.dumps({"network": network, "method": {"recipe": "cq_c"}}))
+    assert former.network.rounding == "floor"
+    assert former.network.kernel_initializer == "uniform_fan_in"
+    assert former.network.zero_init_residual is False
+    former = config_from_json(json.dumps({"network": network, "method": {"recipe": "ssql"}}))
+    assert former.network.rounding == "nearest"
+    now = config_from_flat({**network, "recipe": "cq_c"})
+    assert config_from_json(now.to_json()) == now
+    assert now.network.rounding == "nearest" and now.network.zero_init_residual

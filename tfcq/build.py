@@ -28,9 +28,11 @@ from tfcq.data.augmentation import Augmentation, augmentation_for
 from tfcq.data.sources import Source, Split, open_source, view_size
 from tfcq.errors import UserError
 from tfcq.evaluation.task import Training
+from tfcq.nn.activation_ranges import is_trained_quantized, mark_trained
 from tfcq.nn.float_model import requantizable
 from tfcq.nn.policies import Policy
 from tfcq.nn.quantizable import QuantizableModel, load
+from tfcq.pretraining.framework_settings import FRAMEWORK_SETTINGS
 from tfcq.pretraining.pretrainer import Pretrainer
 from tfcq.pretraining.recipes import recipe_named
 from tfcq.protocol_presets import LabelledTraining
@@ -275,7 +277,12 @@ def trained_backbone(folder: RunFolder, policy: str | Policy | None = None) -> Q
     Raises:
         UserError: when it cannot be read, or not be quantized so.
     """
-    model = load(folder.backbone)
+    model, method = load(folder.backbone), folder.load().method
+    target_network = "target_momentum" in FRAMEWORK_SETTINGS[method.framework]
+    passes = recipe_named(method.recipe).online_passes(target_network)
+    if not any(one.is_float for one in passes) and not is_trained_quantized(model):
+        # A file of before that was noted.
+        mark_trained(model, quantized=True)
     return model if policy is None else requantizable(model, policy)
 
 

@@ -220,7 +220,18 @@ def config_from_json(text: str) -> Config:
         if not isinstance(group, dict):
             raise UserError(f"Settings {name!r} are {group!r}; allowed: an object.")
         values |= group
-    return config_from_flat(values)
+    return config_from_flat(_with_former_ways(values))
+
+
+def _with_former_ways(values: dict[str, Any]) -> dict[str, Any]:
+    """Returns settings of a run of before with what was done where there was no setting yet."""
+    if "backbone" not in values:
+        return values
+    policy = values.get("policy") or recipe_named(values.get("recipe", "ssql")).policy
+    start = {"kernel_initializer": "uniform_fan_in", "zero_init_residual": False}
+    former = {"rounding": "floor"} if policy == "contrastive_quant" else {}
+    former |= {n: v for n, v in start.items() if n in settings_of(values["backbone"])}
+    return former | values
 
 
 def _check_type(name: str, value: Any, kind: Any) -> None:

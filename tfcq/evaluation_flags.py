@@ -155,6 +155,11 @@ def _check_used(config: EvaluationConfig, given: set[str]) -> None:
             "--features=augmented."
         )
     own_scales = QAT_QUANTIZERS[config.measurement.quantizer][1] != "minmax"
+    if set(protocols) == {"qat"} and own_scales and config.quantizer_rounding is not None:
+        raise UserError(
+            f"--rounding has no effect here: quantizer {config.measurement.quantizer!r} of qat "
+            "rounds to the nearest; allowed with --quantizer=minmax."
+        )
     calibration = sorted(given & set(_CALIBRATION))
     if set(protocols) == {"qat"} and own_scales and calibration:
         raise UserError(

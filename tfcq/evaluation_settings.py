@@ -109,7 +109,7 @@ class PostTrainingSettings:
     rounding: str | None = setting(
         None,
         "how quantizers round, or that of weights is learned: by layer (adaround) or block; "
-        "default as trained",
+        "default as trained, or to the nearest with --policy",
         (*ROUNDINGS, *LEARNED_ROUNDINGS),
     )
     rounding_iterations: int = setting(10_000, "steps of learned rounding for each layer or block")

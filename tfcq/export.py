@@ -178,7 +178,7 @@ def export(config: EvaluationConfig) -> float:
     agreement = comparisons["int8_against_simulation"]["agreement"]
     figures = {
         **about,
-        "ranges": post_training.ranges[bits],
+        "ranges": post_training.chosen(bits).get("ranges"),
         "agreement": agreement,
         **comparisons,
         "top1": top1,
@@ -203,7 +203,8 @@ def _as_trained(config: EvaluationConfig) -> "Subject | None":
     from tfcq.opened_subject import open_subject
 
     own = dataclasses.replace(config.subject, policy=None, layer_bits=None, per_tensor=False)
-    subject = open_subject(dataclasses.replace(config, subject=own))
+    plain = PostTrainingSettings()
+    subject = open_subject(dataclasses.replace(config, subject=own, post_training=plain))
     return subject if subject.has_own_policy else None
 
 

@@ -273,6 +273,8 @@ def _scorer(config: EvaluationConfig, task: Task, protocol: str) -> Scorer | Non
         epochs=settings.epochs,
         batch_size=settings.batch_size,
         learning_rate=settings.learning_rate,
+        # No image is cropped here: the flag is for a protocol beside this one.
+        crop_area=settings.crop_area,
     )
     if not as_probe:
         return protocols.linear_cached(task, build.training(settings), standardized)

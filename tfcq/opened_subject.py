@@ -98,6 +98,9 @@ def _run(config: EvaluationConfig) -> Subject:
     folder = RunFolder(config.subject.run_dir)
     run = folder.load()
     name, rounding = config.subject.policy, config.quantizer_rounding
+    if not name and rounding == build.policy(run).rounding:
+        # As trained: made anew, quantizers would lose what they have learned.
+        rounding = None
     if rounding and not name and run.network.backbone.startswith(f"{FILE}:"):
         raise UserError(
             f"--policy is missing; --rounding={rounding} needs one, since the quantizers of "
@@ -112,7 +115,7 @@ def _run(config: EvaluationConfig) -> Subject:
         results=folder.evaluation,
         title=f"{method.framework}, recipe {method.recipe}",
         name=f"{method.framework}, {method.recipe}",
-        policy_name=_named(name or "as trained", config),
+        policy_name=_named(name or "as trained", config.subject, rounding),
         has_own_policy=name is None and rounding is None,
         views=run,
     )
@@ -127,8 +130,7 @@ def _rounded(policy: Policy, rounding: str | None) -> Policy:
     return policy if rounding is None else dataclasses.replace(policy, rounding=rounding)
 
 
-def _named(policy: str, config: EvaluationConfig) -> str:
-    subject, rounding = config.subject, config.quantizer_rounding
+def _named(policy: str, subject: SubjectSettings, rounding: str | None) -> str:
     parts = (
         policy,
         "per tensor" if subject.per_tensor else None,
@@ -164,7 +166,7 @@ def _model(config: EvaluationConfig) -> Subject:
             f"{subject.model} are its own; such as --policy=paper."
         )
     policy = policy_beside_classifier(model, policy)
-    policy_name = _named("the model's own" if own else policy.name, config)
+    policy_name = _named("the model's own" if own else policy.name, subject, rounding)
     if not isinstance(model, QuantizableModel):
         model = quantizable(model, policy)
     elif not own:

@@ -10,12 +10,14 @@ import tensorflow as tf
 import tfcq
 from tfcq import evaluate, export
 from tfcq.backbones.resnet import resnet
-from tfcq.config import Config
+from tfcq.build import trained_backbone
+from tfcq.config import Config, MethodSettings
 from tfcq.data.sources import open_source
 from tfcq.deployment.fold import fold
 from tfcq.deployment.ranges import activation_ranges
 from tfcq.deployment.runtime import LiteModel
 from tfcq.errors import UserError
+from tfcq.evaluation import protocols
 from tfcq.evaluation.calibration import calibrate
 from tfcq.evaluation.classifier import train_classifier, with_classifier
 from tfcq.evaluation.features import FeatureExtractor
@@ -226,7 +228,68 @@ def test_files_from_before_hold_ranges_of_float_passes():
     store = {str(place): value for place, value in enumerate([-1.0, 2.0])}
     layer.load_own_variables(store)
     assert (float(layer.minimum), float(layer.maximum)) == (-1, 2)
-    assert layer.range_bits.numpy().tolist() == [0, 0]
+    assert layer.range_bits.numpy().tolist() == [0, 0] and int(layer.trained_quantized) == 0
+
+
+def test_calibration_says_nothing_of_the_training(images):
+    """How a network was trained and whose ranges it holds are two things."""
+    model = tiny("uniform")
+    calibrate(model, images[:32], bits="fp")
+    assert is_trained_quantized(model) and trained_bits(model) is None
+    mark_trained(model, quantized=False)
+    calibrate(model, images[:32], bits=FEW)
+    assert not is_trained_quantized(model) and trained_bits(model) is None
+    calibrate(model, images[:32])
+
+
+def test_equalized_networks_stay_trained_quantized(images):
+    bits = parse_bit_width(FEW)
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((8, 8, 1))
+    x = keras.layers.Conv2D(3, 3, activation="relu")(inputs)
+    x = keras.layers.Conv2D(2, 3)(x)
+    model = quantizable(keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(x)), "uniform")
+    mark_trained(model, quantized=True)
+    found = PostTraining(model, images[:32], Plan(equalize=True))
+    found.at(bits)
+    assert found.chosen(bits) == {"ranges": "quantized pass"}
+
+
+def test_networks_without_ranges_tell_of_none(images):
+    bits = parse_bit_width(FEW)
+    policy = Policy("mine", weight_quantizer="dorefa", activation_quantizer="dorefa")
+    found = PostTraining(tiny(policy), images[:32], Plan())
+    found.at(bits)
+    assert found.chosen(bits) == {}
+
+
+def test_backbones_of_before_are_marked_by_their_recipe(tmp_path):
+    for recipe, quantized in (("cq_a", True), ("ssql", False)):
+        folder = RunFolder(tmp_path / recipe)
+        folder.begin(Config(method=MethodSettings(recipe=recipe)))
+        model = tiny("uniform")
+        mark_trained(model, quantized=False)
+        model.save(folder.backbone)
+        assert is_trained_quantized(trained_backbone(folder)) is quantized
+        assert is_trained_quantized(trained_backbone(folder, "paper")) is quantized
+
+
+def test_crops_of_another_protocol_leave_the_linear_probe_as_it_is(run, monkeypatch):
+    def another(*arguments):
+        raise AssertionError("trained otherwise")
+
+    monkeypatch.setattr(protocols, "linear_cached", another)
+    evaluate.main(
+        command(evaluate, run_dir=run.path, protocol="linear,finetune", crop_area="0.5-1",
+                bits="fp", epochs=1, learning_rate_schedule="cosine", train_images=100,
+                batch_size=50, test_images=TESTED)
+    )  # fmt: skip
+
+
+def test_rounding_as_trained_leaves_the_quantizers_of_a_run(run):
+    values = command(evaluate, run_dir=run.path, rounding="nearest")
+    subject = open_subject(config_from_flags(values.values, values.given))
+    assert subject.has_own_policy and subject.policy_name == "as trained"
 
 
 @pytest.mark.parametrize("rounding", ["floor", "stochastic"])

@@ -312,7 +312,7 @@ def test_mixed_precision_keeps_learned_scales_in_float32(kinds, dtype_policy):
     y = model(IMAGES, precision=Precision(4, 4))
     assert y.dtype == tf.float16
     assert np.all(np.isfinite(y))
-    assert {v.dtype for v in model.variables if v.name != "range_bits"} == {"float32"}
+    assert {v.dtype for v in model.variables if not v.dtype.startswith("int")} == {"float32"}
 
 
 @pytest.mark.parametrize("kinds", LEARNED)
@@ -320,4 +320,4 @@ def test_float64_model_learns_in_float64(kinds, float64):
     model = converted(*kinds)
     y = model(tf.cast(IMAGES, tf.float64), precision=Precision(4, 4))
     assert y.dtype == tf.float64
-    assert {v.dtype for v in model.variables if v.name != "range_bits"} == {"float64"}
+    assert {v.dtype for v in model.variables if not v.dtype.startswith("int")} == {"float64"}

@@ -6,8 +6,9 @@ How these grids differ from the 8w8a simulation, because the runtime forces it:
   allows -127..127. The scale is kept and level -128 becomes -127, which concerns one weight, the
   largest, of the channels where that one is negative.
 - Activations: zero must be representable, so a range that excludes it is widened to it.
-- Every stored tensor is quantized, also those that a policy leaves in float: images, operands of
-  residual sums, pooled features. Sums round once more when they rescale their operands.
+- Every stored tensor is quantized, also those that a policy leaves in float: images, normalized
+  images, operands of residual sums, pooled features. Sums round once more when they rescale their
+  operands.
 - Rounding is to the nearest, whatever the activation quantizer says, and 8 bits are used where a
   layer is fixed at other bits; weights of fewer bits land within half an int8 step of their grid.
 - Biases are int32 at the product of the scales of input and weights.

@@ -43,7 +43,7 @@ class Accuracy:
             epoch.
         ranges: whose activation ranges were used: those of a `"float pass"` over the calibration
             images, of a `"quantized pass"` at this bit-width, or those `"of its training"` that the
-            network was saved with; None where quantizers have no range.
+            network was saved with (and of which pass any others); None where quantizers have none.
         weight_bits: bits of each layer's weights, where post-training chose them.
     """
 

@@ -25,7 +25,7 @@ from tfcq.files import write_text
 from tfcq.quantization.bitwidths import parse_bit_width
 
 # Set by each evaluation's own calibration.
-_RANGES = ("minimum", "maximum", "range_bits")
+_RANGES = ("minimum", "maximum", "range_bits", "trained_quantized")
 _READ_TOGETHER = 256
 _RESULTS, _EARLIER = "results", "earlier"
 

@@ -12,9 +12,8 @@ from tfcq.quantization.ops import NOT_FINITE
 from tfcq.quantization.precision import Observe, Precision, RecordRanges, check_pass
 from tfcq.quantization.quantizers import MinMaxActivationQuantizer
 
-# What `range_bits` holds beside the bits of a quantized pass.
+# What `range_bits` holds where no quantized pass recorded.
 FLOAT_PASS = (0, 0)
-DRAWN_BITS = (-1, -1)
 
 
 @keras.saving.register_keras_serializable("tfcq")
@@ -24,8 +23,8 @@ class ActivationQuantizer(keras.layers.Layer):
     The range is kept in two variables, `minimum` and `maximum` (float32, or float64 in a
     float64 model), which start as the empty range. `range_bits` (int32 [2]) says whose range it
     is: the weight and activation bits of the quantized passes that recorded it, zeros for float
-    passes, or -1 where training quantized each tensor over its own range and nothing was recorded
-    since. It is recorded for every kind of quantizer, since deployment reads it; only kinds that
+    passes. `trained_quantized` (int32) is 1 where training quantized tensors over their own range.
+    The range is recorded for every kind of quantizer, since deployment reads it; only kinds that
     take a range need it in quantized passes. A kind that learns a scale adds a trainable weight,
     `step_size` or `clipping`.
 
@@ -50,17 +49,9 @@ class ActivationQuantizer(keras.layers.Layer):
         self.minimum = self._end_of_range("minimum", np.inf)
         self.maximum = self._end_of_range("maximum", -np.inf)
         self.learned_scale = self.quantizer.build(self, input_shape)
-        # Last, since files of before it have none.
-        self.range_bits = keras.Variable(
-            initializer="zeros",
-            shape=(2,),
-            dtype="int32",
-            trainable=False,
-            autocast=False,
-            synchronization="on_read",
-            aggregation="only_first_replica",
-            name="range_bits",
-        )
+        # Last, since files of before have neither.
+        self.range_bits = self._whole_number("range_bits", (2,))
+        self.trained_quantized = self._whole_number("trained_quantized", ())
 
     def _end_of_range(self, name: str, empty: float) -> keras.Variable:
         # Each replica keeps the range of its own passes, as it keeps its batch statistics.
@@ -72,6 +63,18 @@ class ActivationQuantizer(keras.layers.Layer):
             autocast=False,
             synchronization="on_read",
             aggregation="mean",
+            name=name,
+        )
+
+    def _whole_number(self, name: str, shape: tuple[int, ...]) -> keras.Variable:
+        return keras.Variable(
+            initializer="zeros",
+            shape=shape,
+            dtype="int32",
+            trainable=False,
+            autocast=False,
+            synchronization="on_read",
+            aggregation="only_first_replica",
             name=name,
         )
 
@@ -146,13 +149,14 @@ class ActivationQuantizer(keras.layers.Layer):
         self.range_bits.assign(tf.stack(bits))
 
     def load_own_variables(self, store: dict[str, Any]) -> None:
-        """Reads all weights, as Keras asks for; ranges of files without `range_bits` are float.
+        """Reads all weights, as Keras asks for; files that do not say whose ranges have float ones.
 
         Args:
             store: what they are read from.
         """
         values = {place: store[place] for place in store.keys()}  # noqa: SIM118 - not a dictionary
-        values.setdefault(str(len(self.weights) - 1), np.array(FLOAT_PASS))
+        for place, value in ((-2, np.array(FLOAT_PASS)), (-1, np.array(0))):
+            values.setdefault(str(len(self.weights) + place), value)
         super().load_own_variables(values)
 
     def get_config(self) -> dict[str, Any]:

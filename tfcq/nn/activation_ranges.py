@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import keras
 
-from tfcq.nn.activation_quantizer import DRAWN_BITS, FLOAT_PASS, ActivationQuantizer
+from tfcq.nn.activation_quantizer import FLOAT_PASS, ActivationQuantizer
 from tfcq.quantization.bitwidths import BitWidth
 
 Ranges = list[tuple[ActivationQuantizer, float, float]]
@@ -35,7 +35,7 @@ def is_trained_quantized(model: keras.Model) -> bool:
     Args:
         model: the model.
     """
-    return any(_bits(layer) != FLOAT_PASS for _, layer in activation_layers(model))
+    return any(int(layer.trained_quantized.numpy()) for _, layer in activation_layers(model))
 
 
 def takes_ranges(model: keras.Model) -> bool:
@@ -55,7 +55,8 @@ def mark_trained(model: keras.Model, quantized: bool) -> None:
         quantized: whether training quantizes each tensor over its own range.
     """
     for _, layer in activation_layers(model):
-        layer.range_bits.assign(DRAWN_BITS if quantized else FLOAT_PASS)
+        layer.range_bits.assign(FLOAT_PASS)
+        layer.trained_quantized.assign(int(quantized))
 
 
 def ranges_at(model: keras.Model, bits: BitWidth) -> Ranges:
@@ -73,12 +74,13 @@ def ranges_at(model: keras.Model, bits: BitWidth) -> Ranges:
 
 
 def trained_bits(model: keras.Model) -> BitWidth | None:
-    """Returns the bit-width whose ranges a model holds; None where they are float or of none.
+    """Returns the bit-width whose ranges a model holds that was trained so; None where it has none.
 
     Args:
         model: the model.
     """
-    known = {_bits(layer) for _, layer in activation_layers(model)} - {FLOAT_PASS, DRAWN_BITS}
+    known = {_bits(layer) for _, layer in activation_layers(model)} - {FLOAT_PASS}
+    known = known if is_trained_quantized(model) else set()
     return BitWidth(*known.pop()) if len(known) == 1 else None
 
 

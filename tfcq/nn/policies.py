@@ -9,9 +9,9 @@ from tfcq.quantization.bitwidths import HIGHEST_BITS, LOWEST_BITS
 DRAWN = "drawn"
 FLOAT = "float"
 Bits = int | str
-# The keys of `WEIGHT_QUANTIZERS` and `ACTIVATION_QUANTIZERS` in `tfcq.quantization.quantizers`.
 # `ops.ROUNDINGS` in `tfcq.quantization`, which needs TensorFlow.
 ROUNDINGS = ("nearest", "floor", "stochastic")
+# The keys of `WEIGHT_QUANTIZERS` and `ACTIVATION_QUANTIZERS` in `tfcq.quantization.quantizers`.
 WEIGHT_QUANTIZER_NAMES = ("minmax", "asymmetric", "linear", "lsq", "dorefa")
 ACTIVATION_QUANTIZER_NAMES = ("minmax", "linear", "lsq", "pact", "dorefa")
 

@@ -16,6 +16,7 @@ from tfcq.nn.activation_ranges import (
     activation_layers,
     is_trained_quantized,
     ranges_at,
+    takes_ranges,
     trained_bits,
 )
 from tfcq.nn.quantizable import QuantizableModel
@@ -248,7 +249,8 @@ class PostTraining:
         Args:
             bits: the bit-width.
         """
-        found = {"ranges": self.ranges.get(bits), "weight_bits": self.weight_bits.get(bits)}
+        ranges = self.ranges.get(bits) if takes_ranges(self.source) else None
+        found = {"ranges": ranges, "weight_bits": self.weight_bits.get(bits)}
         return {name: value for name, value in found.items() if value is not None}
 
     def _take_ranges(self, bits: BitWidth) -> str:

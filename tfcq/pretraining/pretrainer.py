@@ -160,9 +160,7 @@ class Pretrainer(keras.Model):
     @property
     def online_passes(self) -> tuple[Pass, ...]:
         """The passes of the trained network."""
-        if self.momentum_network is None:
-            return self.recipe.passes
-        return in_order({pair.prediction for pair in self.recipe.pairs})
+        return self.recipe.online_passes(self.momentum_network is not None)
 
     @property
     def target_passes(self) -> tuple[Pass, ...]:

@@ -95,6 +95,14 @@ class Recipe:
         """Every pass once: float passes first, since they record the ranges of the others."""
         return in_order({end for pair in self.pairs for end in pair.ends})
 
+    def online_passes(self, target_network: bool) -> tuple[Pass, ...]:
+        """Returns the passes of the trained network, float ones first.
+
+        Args:
+            target_network: whether targets come from a network of their own.
+        """
+        return in_order({p.prediction for p in self.pairs}) if target_network else self.passes
+
     @property
     def draws(self) -> tuple[str, ...]:
         """The names of the precisions that each step draws."""

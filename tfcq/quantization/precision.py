@@ -69,6 +69,8 @@ def check_pass(precision: Any) -> None:
 def noise_seed(place: Any) -> tf.Tensor:
     """Returns the seed of stochastic rounding outside pre-training, int32 of shape (2,).
 
+    It is fixed, so that an evaluation repeats; `--seed` varies other draws.
+
     Args:
         place: number of the batch or step, whose noise is the same whenever it is computed.
     """
