@@ -155,6 +155,16 @@ def test_batch_norm_with_two_readers_ends_the_fused_chain():
     assert set(outputs) == {"norm", "relu", "b"}
 
 
+def test_batch_norm_of_a_convolution_that_another_layer_reads_too_is_not_fused():
+    inputs = keras.Input((4, 4, 1))
+    conv = layers.Conv2D(2, 3, padding="same", name="conv")(inputs)
+    norm = layers.BatchNormalization(name="norm")(conv)
+    x = layers.ReLU(name="relu")(layers.Add(name="add")([norm, conv]))
+    x = layers.GlobalAveragePooling2D()(x)
+    # Fused, it would be a convolution's output that goes into a sum, which `paper` leaves float.
+    assert set(placed(keras.Model(inputs, x), PAPER).outputs) == {"conv", "norm", "relu"}
+
+
 def test_batch_norm_behind_an_activation_is_not_fused_into_the_kernel():
     inputs = keras.Input((8, 8, 3))
     x = layers.Conv2D(3, 3, activation="relu", name="a")(inputs)

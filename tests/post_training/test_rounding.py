@@ -225,6 +225,23 @@ def test_soft_rounding_starts_where_nothing_is_rounded_and_ends_at_the_nearest(m
     np.testing.assert_allclose(rounding.rounded().numpy()[~ties], nearest[~ties], atol=1e-6)
 
 
+def test_soft_rounding_is_a_stretched_sigmoid_that_reaches_both_ends(model):
+    rounding = SoftRounding(next(kernel_layers(with_stored_scales(model, 4, scales="max"))))
+    logits = np.linspace(-4, 4, rounding.logits.numpy().size).reshape(rounding.logits.shape)
+    rounding.logits.assign(logits)
+    expected = np.clip(1.2 / (1 + np.exp(-logits)) - 0.1, 0, 1)
+    assert {expected.min(), expected.max()} == {0, 1}
+    np.testing.assert_allclose(rounding.shares(), expected, atol=1e-6)
+
+
+def test_a_rounding_that_learning_makes_worse_is_not_kept(model, images):
+    hasty = RoundingSettings(iterations=1, batch_size=1, learning_rate=100.0)
+    copy = with_stored_scales(model, 2)
+    found = learn_rounding(copy, model, images, BITS, settings=hasty)
+    assert all(entry.learned <= entry.nearest for entry in found)
+    assert any(entry.learned == entry.nearest for entry in found)
+
+
 def test_the_regularizer_by_hand():
     shares = tf.constant([0.0, 0.25, 0.5, 1.0])
     assert float(undecided(shares, tf.constant(2.0))) == pytest.approx(0.75 + 1)
