@@ -1,0 +1,152 @@
+"""Runs, records, kept classifiers and exports that earlier code wrote go on and score the same.
+
+`tests/vectors/README.md` says how they were made.
+"""
+
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+VECTORS = pathlib.Path(__file__).parent / "vectors"
+UNFINISHED = """
+--dataset=digits --train_images=256 --framework=mocov2 --recipe=ssql --backbone=cifar_resnet8
+--width=4 --projection_width=16 --projection_hidden=16 --queue_size=128 --batch_size=64
+--learning_rate=0.01 --epochs=2 --seed=5 --deterministic --run_dir=unfinished
+"""
+PROBE = """
+import json, numpy as np, tensorflow as tf
+draw = np.random.default_rng(0)
+images, kernel = (draw.normal(size=s).astype("float32") for s in ((16, 8, 8, 12), (3, 3, 12, 16)))
+gradient = tf.raw_ops.Conv2DBackpropFilter(
+    input=images, filter_sizes=kernel.shape, out_backprop=tf.nn.conv2d(images, kernel, 1, "SAME"),
+    strides=[1] * 4, padding="SAME",
+)
+np.save("probe.npy", gradient)
+"""
+
+
+@pytest.fixture
+def earlier(tmp_path):
+    """Returns a copy of the folders, in which commands may write."""
+    return shutil.copytree(VECTORS, tmp_path / "earlier")
+
+
+@pytest.fixture
+def run(earlier, monkeypatch, capsys):
+    """Returns a function that runs a command as its user would, in the folder of the copies."""
+
+    def command(module, *arguments):
+        monkeypatch.chdir(earlier)
+        assert not module.main(module.flag_set().parse([*arguments]))
+        return capsys.readouterr().out
+
+    return command
+
+
+def read(file: pathlib.Path):
+    return json.loads(file.read_text())
+
+
+def assert_same(ours, theirs, place=""):
+    """Figures to 1e-5, since kernels of another CPU round otherwise; all else exactly."""
+    if isinstance(theirs, dict):
+        assert ours.keys() == theirs.keys(), place
+        for name in theirs:
+            assert_same(ours[name], theirs[name], f"{place}/{name}")
+    elif isinstance(theirs, list):
+        assert len(ours) == len(theirs), place
+        for one, other in zip(ours, theirs, strict=True):
+            assert_same(one, other, place)
+    elif isinstance(theirs, float):
+        assert ours == pytest.approx(theirs, abs=1e-5), place
+    else:
+        assert ours == theirs, place
+
+
+def test_unfinished_run_ends_with_the_weights_it_ended_with(earlier):
+    import tfcq
+
+    python = [sys.executable]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(VECTORS.parents[1]),
+        "TF_ENABLE_ONEDNN_OPTS": "0",
+    }
+    program = [*python, "-m", "tfcq.train", *UNFINISHED.split()]
+    probe = [*python, "-c", PROBE]
+    processes = [
+        subprocess.Popen(
+            command, cwd=earlier, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        for command in (program, probe)
+    ]
+    for process in processes:
+        _, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors[-2000:]
+    ended = np.load(VECTORS / "ended.npz")
+    probe = np.load(earlier / "probe.npy")
+    same_machine = np.array_equal(probe, ended["probe"])
+    model = tfcq.load(earlier / "unfinished" / "backbone.keras")
+    for variable in model.weights:
+        ours, theirs = np.asarray(variable), ended[variable.path]
+        if same_machine:
+            np.testing.assert_array_equal(ours, theirs, variable.path)
+        else:
+            np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)
+
+
+def test_evaluation_joins_the_earlier_record_with_the_same_figures(earlier, run):
+    from tfcq import evaluate
+
+    before = {
+        file.name: read(file) for file in (earlier / "finished" / "evaluation").glob("*.json")
+    }
+    run(
+        evaluate,
+        "--run_dir=finished",
+        "--protocol=linear,knn,semi",
+        "--bits=fp,4w4a",
+        "--label_share=0.2",
+        "--epochs=4",
+        "--batch_size=32",
+    )
+    assert len(before) == 3
+    for name, record in before.items():
+        assert_same(read(earlier / "finished" / "evaluation" / name), record, name)
+
+
+def test_kept_classifier_scores_the_same(earlier, run):
+    from tfcq import evaluate
+
+    model = "finished/evaluation/semi_20_4w4a.keras"
+    run(
+        evaluate, f"--model={model}", "--protocol=classifier", "--dataset=digits", "--bits=fp,4w4a",
+        "--output_dir=kept",
+    )  # fmt: skip
+    assert_same(read(earlier / "kept" / "classifier.json"), read(VECTORS / "kept_classifier.json"))
+
+
+def test_export_replaces_the_earlier_one_with_the_same_figures(earlier, run):
+    from tfcq import export
+
+    run(export, "--run_dir=finished")
+    ours, theirs = (
+        read(folder / "finished" / "export" / "int8.json") for folder in (earlier, VECTORS)
+    )
+    for figures in (ours, theirs):
+        figures.pop("milliseconds_per_image")
+    assert_same(ours, theirs)
+
+
+def test_report_tells_the_same(earlier, run):
+    from tfcq import report
+
+    run(report, "finished", "--output=report", "--tsne_bits=")
+    ours, theirs = (earlier / "report" / "report.md", VECTORS / "report.md")
+    assert ours.read_text() == theirs.read_text()
