@@ -8,11 +8,11 @@ import pytest
 from keras import layers
 
 from tfcq import build, evaluation_data
-from tfcq.config import config_from_flat
 from tfcq.data.augmentation import augmentation_for
 from tfcq.errors import UserError
 from tfcq.nn.quantizable import QuantizableModel, quantizable, quantizers_of
 from tfcq.quantization.quantizers import WEIGHT_QUANTIZERS
+from tfcq.settings.training import config_from_flat
 from tfcq.training.optimizers import OPTIMIZERS
 
 SHAPE = (8, 8, 1)

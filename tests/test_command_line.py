@@ -9,10 +9,11 @@ import sys
 import pytest
 
 from tfcq import command_line
-from tfcq.config import Config, config_from_flat, flat
 from tfcq.errors import TrainingStopped, UserError
+from tfcq.settings.fields import flat
+from tfcq.settings.training import Config, config_from_flat
+from tfcq.settings.unused import check_used
 from tfcq.train import flag_set
-from tfcq.unused_settings import check_used
 
 ROOT = pathlib.Path(__file__).parent.parent
 FLAG_FILES = sorted((ROOT / "flags").rglob("*.cfg"))

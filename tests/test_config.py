@@ -6,18 +6,11 @@ import math
 
 import pytest
 
-from tfcq.config import (
-    Config,
-    DataSettings,
-    config_from_flat,
-    config_from_json,
-    crop_area,
-    differences,
-    flat,
-)
 from tfcq.errors import UserError
-from tfcq.pretraining.framework_settings import FRAMEWORK_SETTINGS, REGRESSION_LOSSES
-from tfcq.unused_settings import check_used
+from tfcq.settings.fields import differences, flat
+from tfcq.settings.frameworks import FRAMEWORK_SETTINGS, REGRESSION_LOSSES
+from tfcq.settings.training import Config, DataSettings, config_from_flat, config_from_json
+from tfcq.settings.unused import check_used
 
 
 def error_of(function, *arguments) -> str:

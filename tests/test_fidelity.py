@@ -6,7 +6,7 @@ import re
 import pytest
 
 from tfcq import evaluate, export, report, train
-from tfcq.pretraining.recipes import recipe_named
+from tfcq.settings.recipes import recipe_named
 
 ROOT = pathlib.Path(__file__).parent.parent
 TEXT = (ROOT / "docs/fidelity.md").read_text()
@@ -73,9 +73,13 @@ def test_what_is_named_exists():
 
 def test_files_and_flags_that_are_not_there_would_be_noticed():
     for wrong in (
-        "tfcq/no_such.py", "tfcq/losses.py:no_such", "flags/ssql/table99_*.cfg", "--no_such",
+        "tfcq/no_such.py", "tfcq/pretraining/losses.py:no_such", "flags/ssql/table99_*.cfg", "--no_such",
         "--policy=no_such", "tests/no_such.py",
     ):  # fmt: skip
         assert exists(wrong) is False
-    assert exists("tfcq/losses.py:nt_xent") and exists("--policy=paper") and exists("--xla")
+    assert (
+        exists("tfcq/pretraining/losses.py:nt_xent")
+        and exists("--policy=paper")
+        and exists("--xla")
+    )
     assert exists("paper") is None

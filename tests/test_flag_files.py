@@ -8,13 +8,14 @@ import re
 import numpy as np
 import pytest
 
-from tfcq.backbones.names import cifar_depth
-from tfcq.config import Config, config_from_flat, differences, flat
 from tfcq.errors import UserError
-from tfcq.pretraining.framework_settings import FRAMEWORK_SETTINGS
-from tfcq.pretraining.recipes import RECIPES, recipe_named
+from tfcq.settings.backbones import cifar_depth
+from tfcq.settings.fields import differences, flat
+from tfcq.settings.frameworks import FRAMEWORK_SETTINGS
+from tfcq.settings.recipes import RECIPES, recipe_named
+from tfcq.settings.training import Config, config_from_flat
+from tfcq.settings.unused import check_used
 from tfcq.train import flag_set
-from tfcq.unused_settings import check_used
 
 ROOT = pathlib.Path(__file__).parent.parent
 FILES = {str(path.relative_to(ROOT)): path for path in sorted((ROOT / "flags").rglob("*.cfg"))}

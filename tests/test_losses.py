@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfcq import losses
+from tfcq.pretraining import losses
 
 
 def test_cosine_of_known_angles():

@@ -4,8 +4,8 @@ import dataclasses
 
 import pytest
 
-from tfcq.evaluation_settings import EvaluationConfig, ProtocolTrainingSettings
-from tfcq.protocol_presets import PRESETS, LabelledTraining
+from tfcq.settings.evaluation import EvaluationConfig, ProtocolTrainingSettings
+from tfcq.settings.protocols import PRESETS, LabelledTraining
 
 COSINE, NO_MILESTONES = "cosine", None
 

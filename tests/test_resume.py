@@ -7,8 +7,8 @@ import sys
 
 import numpy as np
 
-from tfcq.config import config_from_flat
-from tfcq.run_folder import RunFolder
+from tfcq.settings.run_folder import RunFolder
+from tfcq.settings.training import config_from_flat
 
 EPOCHS = 4
 # Killed in the third epoch, when two are saved and its second step of four is done.

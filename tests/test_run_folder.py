@@ -2,9 +2,9 @@
 
 import pytest
 
-from tfcq.config import Config, config_from_flat
 from tfcq.errors import UserError
-from tfcq.run_folder import RunFolder, default_run_dir
+from tfcq.settings.run_folder import RunFolder, default_run_dir
+from tfcq.settings.training import Config, config_from_flat
 
 
 @pytest.fixture

@@ -168,7 +168,7 @@ def test_study_of_post_training_scores_test_images_and_calibrates_on_others(tmp_
     from tfcq.evaluation.classifier import CLASSIFIER, with_classifier
     from tfcq.nn.quantizable import quantizable
     from tfcq.post_training.plan import Plan
-    from tfcq.quantization.bitwidths import FLOAT, BitWidth
+    from tfcq.settings.bitwidths import FLOAT, BitWidth
 
     keras.utils.set_random_seed(0)
     inputs = keras.Input((8, 8, 1))

@@ -7,14 +7,14 @@ import tensorflow as tf
 
 import tfcq
 from tfcq import build, train
-from tfcq.config import config_from_flat
 from tfcq.data import pipeline
 from tfcq.data.sources import open_source
-from tfcq.evaluation.calibration import calibrate
 from tfcq.nn.activation_ranges import mark_trained
+from tfcq.nn.calibration import calibrate
 from tfcq.nn.quantizable import quantizable
 from tfcq.pretraining.pretrainer import Pretrainer
-from tfcq.run_folder import RunFolder
+from tfcq.settings.run_folder import RunFolder
+from tfcq.settings.training import config_from_flat
 from tfcq.training import determinism, distribution
 from tfcq.training.checkpoints import RunCheckpoints
 

@@ -8,13 +8,13 @@ __version__ = "0.1.0"
 # Loaded on first use, so that command lines can tell a mistake before TensorFlow's start-up.
 _HOME_OF = {
     "Augmentation": "tfcq.data.augmentation",
-    "BitWidth": "tfcq.quantization.bitwidths",
+    "BitWidth": "tfcq.settings.bitwidths",
     "FeatureExtractor": "tfcq.evaluation.features",
-    "Policy": "tfcq.nn.policies",
+    "Policy": "tfcq.settings.policies",
     "Precision": "tfcq.quantization.precision",
     "Pretrainer": "tfcq.pretraining.pretrainer",
     "RecordRanges": "tfcq.quantization.precision",
-    "calibrate": "tfcq.evaluation.calibration",
+    "calibrate": "tfcq.nn.calibration",
     "int8_tflite": "tfcq.deployment.tflite",
     "load": "tfcq.nn.quantizable",
     "float_model": "tfcq.nn.float_model",

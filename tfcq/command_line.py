@@ -19,6 +19,7 @@ from tfcq.errors import TrainingStopped, UserError
 
 USER_ERROR = 2
 FAILURE = 1
+GENERAL = ("help", "flagfile", "verbosity")
 
 
 @dataclasses.dataclass(frozen=True)

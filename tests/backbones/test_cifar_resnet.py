@@ -8,7 +8,7 @@ import tensorflow as tf
 from tfcq.backbones.cifar_resnet import cifar_resnet
 from tfcq.errors import UserError
 from tfcq.nn.placement import place, read_graph
-from tfcq.nn.policies import UNIFORM
+from tfcq.settings.policies import UNIFORM
 
 
 def parameters(*arguments, **settings):

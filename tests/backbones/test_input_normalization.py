@@ -8,16 +8,16 @@ import tensorflow as tf
 from tfcq import build
 from tfcq.backbones.input_normalization import with_normalized_input
 from tfcq.backbones.resnet import resnet
-from tfcq.config import config_from_flat
 from tfcq.deployment.fold import fold
 from tfcq.deployment.runtime import LiteModel
 from tfcq.deployment.tflite import int8_tflite
 from tfcq.errors import UserError
-from tfcq.evaluation.calibration import calibrate
-from tfcq.nn.policies import POLICIES
+from tfcq.nn.calibration import calibrate
 from tfcq.nn.quantizable import load, quantizable
 from tfcq.quantization.precision import Precision
-from tfcq.unused_settings import check_used
+from tfcq.settings.policies import POLICIES
+from tfcq.settings.training import config_from_flat
+from tfcq.settings.unused import check_used
 
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 W8A8 = Precision(8, 8)

@@ -15,7 +15,7 @@ from tfcq.deployment.fold import fold
 from tfcq.deployment.runtime import LiteModel
 from tfcq.deployment.tflite import int8_tflite
 from tfcq.errors import UserError
-from tfcq.evaluation.calibration import calibrate
+from tfcq.nn.calibration import calibrate
 from tfcq.nn.quantizable import load, quantizable
 from tfcq.quantization.precision import Precision, RecordRanges
 

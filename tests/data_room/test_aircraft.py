@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import tfcq.data.sources
-from tfcq.data import aircraft
+from tfcq.data.importers import aircraft
 from tfcq.errors import UserError
 
 LISTS = {

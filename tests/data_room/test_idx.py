@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from tfcq.data import idx, pipeline, tfds_source
+from tfcq.data import pipeline, tfds_source
+from tfcq.data.importers import idx
 from tfcq.data.sources import open_source
 from tfcq.errors import UserError
 

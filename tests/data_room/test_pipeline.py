@@ -8,7 +8,8 @@ import tensorflow as tf
 
 from tfcq.data import pipeline
 from tfcq.data.augmentation import Augmentation, augmentation_for
-from tfcq.data.sources import Split, open_source
+from tfcq.data.sources import open_source
+from tfcq.data.split import Split
 from tfcq.data.user_images import two_views
 from tfcq.errors import UserError
 

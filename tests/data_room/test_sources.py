@@ -9,9 +9,9 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 from tfcq.data import pipeline
-from tfcq.data.names import check_dataset_name
 from tfcq.data.sources import open_source
 from tfcq.errors import UserError
+from tfcq.settings.datasets import check_dataset_name
 
 
 def write_image(path: pathlib.Path, value: int, shape=(6, 5, 3)) -> None:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from tfcq.backbones.resnet import resnet
-from tfcq.evaluation.calibration import calibrate
+from tfcq.nn.calibration import calibrate
 from tfcq.nn.quantizable import quantizable
 
 

@@ -12,22 +12,22 @@ import pytest
 from tests.deployment.conftest import randomize_norms
 from tfcq import export
 from tfcq.backbones.resnet import resnet
-from tfcq.config import Config
 from tfcq.data.pipeline import labelled_arrays
 from tfcq.data.sources import open_source
 from tfcq.deployment import check
 from tfcq.deployment.runtime import LiteModel
 from tfcq.deployment.tflite import int8_tflite
 from tfcq.errors import UserError
-from tfcq.evaluation.calibration import calibrate
 from tfcq.evaluation.classifier import with_classifier
 from tfcq.evaluation.features import FeatureExtractor
 from tfcq.evaluation.linear import fit_linear_probe
+from tfcq.nn.calibration import calibrate
 from tfcq.nn.float_model import requantizable
 from tfcq.nn.quantizable import load, quantizable
 from tfcq.post_training.plan import Plan, PostTraining
-from tfcq.quantization.bitwidths import parse_bit_width
-from tfcq.run_folder import RunFolder
+from tfcq.settings.bitwidths import parse_bit_width
+from tfcq.settings.run_folder import RunFolder
+from tfcq.settings.training import Config
 
 
 def command(**values):

@@ -13,12 +13,12 @@ from tfcq.deployment.ranges import activation_ranges
 from tfcq.deployment.runtime import LiteModel
 from tfcq.deployment.tflite import float_tflite, int8_tflite
 from tfcq.errors import UserError
-from tfcq.evaluation.calibration import calibrate
 from tfcq.nn.activation_quantizer import ActivationQuantizer
-from tfcq.nn.policies import POLICIES, Policy
+from tfcq.nn.calibration import calibrate
 from tfcq.nn.quantizable import quantizable
 from tfcq.post_training.weights import with_stored_scales
 from tfcq.quantization.precision import Precision
+from tfcq.settings.policies import POLICIES, Policy
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,6 @@ import pytest
 
 from tfcq import evaluate, evaluation_data, measurement
 from tfcq.backbones.resnet import resnet
-from tfcq.config import Config, MethodSettings
 from tfcq.data.augmentation import Augmentation
 from tfcq.data.sources import open_source
 from tfcq.errors import UserError
@@ -17,10 +16,10 @@ from tfcq.evaluation import protocols as evaluate_protocols
 from tfcq.evaluation.classifier import with_classifier
 from tfcq.evaluation.records import add_record
 from tfcq.nn.float_model import requantizable
-from tfcq.nn.policies import PAPER
 from tfcq.nn.quantizable import load, quantizable
-from tfcq.run_folder import RunFolder
-from tfcq.settings import DataSettings
+from tfcq.settings.policies import PAPER
+from tfcq.settings.run_folder import RunFolder
+from tfcq.settings.training import Config, DataSettings, MethodSettings
 
 
 def command(**values):

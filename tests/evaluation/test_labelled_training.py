@@ -5,6 +5,7 @@ import dataclasses
 import keras
 import numpy as np
 import pytest
+from tfcq.evaluation_flags import config_from_flags
 
 from tests.evaluation.test_protocols import NO_AUGMENTATION, brightness, calibrating, split_of
 from tfcq import (
@@ -14,7 +15,6 @@ from tfcq import (
     protocol_presets,
     quantization_aware,
 )
-from tfcq.config import Config
 from tfcq.data.augmentation import augmentation_for
 from tfcq.data.pipeline import labelled_arrays
 from tfcq.data.sources import open_source
@@ -24,10 +24,9 @@ from tfcq.evaluation.accuracy import LabelledImages, accuracy_of
 from tfcq.evaluation.classifier import CLASSIFIER, classifier_at
 from tfcq.evaluation.features import FeatureExtractor
 from tfcq.evaluation.task import Task, Training
-from tfcq.evaluation_flags import config_from_flags
-from tfcq.nn.policies import UNIFORM
-from tfcq.quantization.bitwidths import FLOAT, parse_bit_widths
-from tfcq.settings import DataSettings, ViewSettings
+from tfcq.settings.bitwidths import FLOAT, parse_bit_widths
+from tfcq.settings.policies import UNIFORM
+from tfcq.settings.training import Config, DataSettings, ViewSettings
 from tfcq.subject import Subject
 
 

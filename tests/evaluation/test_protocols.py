@@ -9,23 +9,24 @@ import tensorflow as tf
 
 from tfcq.data.augmentation import Augmentation
 from tfcq.data.pipeline import view_batches
-from tfcq.data.sources import Split
+from tfcq.data.split import Split
 from tfcq.errors import TrainingStopped, UserError
 from tfcq.evaluation import protocols
 from tfcq.evaluation.accuracy import LabelledImages
-from tfcq.evaluation.calibration import Calibrator
-from tfcq.evaluation.classifier import CLASSIFIER, copy_of, with_classifier
+from tfcq.evaluation.classifier import CLASSIFIER, with_classifier
 from tfcq.evaluation.features import FeatureExtractor, QuantizedFeatures
 from tfcq.evaluation.knn import knn_scores
 from tfcq.evaluation.label_subsets import label_subset
 from tfcq.evaluation.linear import fit_linear_probe
 from tfcq.evaluation.sweep import by_scores, sweep
 from tfcq.evaluation.task import Task, Training
+from tfcq.nn.calibration import Calibrator
+from tfcq.nn.cloning import copy_of
 from tfcq.nn.float_model import requantizable
-from tfcq.nn.policies import UNIFORM
 from tfcq.nn.quantizable import QuantizableModel, quantizable
-from tfcq.quantization.bitwidths import FLOAT, parse_bit_widths
 from tfcq.quantization.precision import Precision
+from tfcq.settings.bitwidths import FLOAT, parse_bit_widths
+from tfcq.settings.policies import UNIFORM
 
 NO_AUGMENTATION = Augmentation(
     crop_area=(1.0, 1.0), crop_aspect=(1.0, 1.0), flip=0.0, jitter_probability=0.0, saturation=0.0,

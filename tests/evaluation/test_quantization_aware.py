@@ -13,19 +13,19 @@ from tfcq.evaluation import protocols
 from tfcq.evaluation.accuracy import LabelledImages
 from tfcq.evaluation.classifier import CLASSIFIER
 from tfcq.evaluation.task import Task, Training
-from tfcq.evaluation_settings import (
+from tfcq.nn.quantizable import quantizable, quantizers_of
+from tfcq.quantization.precision import Precision
+from tfcq.quantization.quantizers import ACTIVATION_QUANTIZERS, WEIGHT_QUANTIZERS
+from tfcq.settings.bitwidths import BitWidth
+from tfcq.settings.evaluation import (
     QAT_QUANTIZERS,
     EvaluationConfig,
     PostTrainingSettings,
     ProtocolSettings,
     ProtocolTrainingSettings,
 )
-from tfcq.nn.policies import PAPER
-from tfcq.nn.quantizable import quantizable, quantizers_of
-from tfcq.protocol_presets import PRESETS
-from tfcq.quantization.bitwidths import BitWidth
-from tfcq.quantization.precision import Precision
-from tfcq.quantization.quantizers import ACTIVATION_QUANTIZERS, WEIGHT_QUANTIZERS
+from tfcq.settings.policies import PAPER
+from tfcq.settings.protocols import PRESETS
 
 BITS = BitWidth(3, 3)
 # The subject's own network quantizes otherwise than any of QAT.

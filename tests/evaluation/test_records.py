@@ -9,13 +9,13 @@ import numpy as np
 
 from tfcq.evaluation import records
 from tfcq.evaluation.accuracy import LabelledImages
-from tfcq.evaluation.calibration import calibrate
 from tfcq.evaluation.records import (
     add_record,
     data_fingerprint,
     read_records,
     weights_fingerprint,
 )
+from tfcq.nn.calibration import calibrate
 from tfcq.nn.quantizable import quantizable
 
 

@@ -6,10 +6,10 @@ import numpy as np
 
 from tests.reference_networks import our_key
 from tfcq.backbones.resnet import resnet
-from tfcq.evaluation.calibration import calibrate
 from tfcq.evaluation.features import FeatureExtractor
+from tfcq.nn.calibration import calibrate
 from tfcq.nn.quantizable import quantizable
-from tfcq.quantization.bitwidths import parse_bit_width
+from tfcq.settings.bitwidths import parse_bit_width
 
 TOLERANCE = 1e-12
 # Images of an evaluation do not depend on each other, so that one of the eight suffices.

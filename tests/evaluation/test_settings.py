@@ -5,24 +5,24 @@ import dataclasses
 import keras
 import numpy as np
 import pytest
+from tfcq.evaluation_flags import config_from_flags
 
 from tests.evaluation.test_protocols import NO_AUGMENTATION, tiny_task
 from tfcq import evaluate, evaluation_data, measurement, opened_subject
 from tfcq.backbones.resnet import resnet
-from tfcq.config import Config, config_from_flat
 from tfcq.errors import TrainingStopped, UserError
 from tfcq.evaluation import records
 from tfcq.evaluation.accuracy import Accuracy
-from tfcq.evaluation.calibration import calibrate
-from tfcq.evaluation.classifier import CLASSIFIER, copy_of, with_classifier
-from tfcq.evaluation_flags import config_from_flags
-from tfcq.evaluation_settings import GROUPS, USED_BY
+from tfcq.evaluation.classifier import CLASSIFIER, with_classifier
+from tfcq.nn.calibration import calibrate
+from tfcq.nn.cloning import copy_of
 from tfcq.nn.layers import QuantizedConv2D, QuantizedDense
 from tfcq.nn.quantizable import quantizable
-from tfcq.protocol_presets import PRESETS
 from tfcq.reporting import plots
-from tfcq.run_folder import RunFolder
-from tfcq.settings import DataSettings
+from tfcq.settings.evaluation import GROUPS, USED_BY
+from tfcq.settings.protocols import PRESETS
+from tfcq.settings.run_folder import RunFolder
+from tfcq.settings.training import Config, DataSettings, config_from_flat
 
 TRAINED = {"linear", "finetune", "semi", "qat"}
 WHOLE = TRAINED - {"linear"}

@@ -8,14 +8,14 @@ from sklearn.linear_model import LogisticRegression
 
 from tfcq.errors import UserError
 from tfcq.evaluation.accuracy import Accuracy, LabelledImages, accuracy, accuracy_of
-from tfcq.evaluation.calibration import calibrate
 from tfcq.evaluation.features import FeatureExtractor
 from tfcq.evaluation.knn import knn_scores
 from tfcq.evaluation.linear import fit_linear_probe
 from tfcq.evaluation.sweep import by_scores, sweep
+from tfcq.nn.calibration import calibrate
 from tfcq.nn.quantizable import quantizable
-from tfcq.quantization.bitwidths import parse_bit_widths
 from tfcq.quantization.precision import Precision
+from tfcq.settings.bitwidths import parse_bit_widths
 
 EIGHT = parse_bit_widths("fp,8w8a,6w6a,5w5a,4w4a,3w3a,2w8a,2w4a")
 

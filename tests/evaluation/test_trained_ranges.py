@@ -6,37 +6,36 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tfcq.evaluation_flags import config_from_flags
 
 import tfcq
 from tfcq import evaluate, export
 from tfcq.backbones.resnet import resnet
 from tfcq.build import trained_backbone
-from tfcq.config import Config, MethodSettings
 from tfcq.data.sources import open_source
 from tfcq.deployment.fold import fold
 from tfcq.deployment.ranges import activation_ranges
 from tfcq.deployment.runtime import LiteModel
 from tfcq.errors import UserError
 from tfcq.evaluation import protocols
-from tfcq.evaluation.calibration import calibrate
 from tfcq.evaluation.classifier import train_classifier, with_classifier
 from tfcq.evaluation.features import FeatureExtractor
-from tfcq.evaluation_flags import config_from_flags
 from tfcq.nn.activation_ranges import (
     activation_layers,
     is_trained_quantized,
     mark_trained,
     trained_bits,
 )
+from tfcq.nn.calibration import calibrate
 from tfcq.nn.float_model import requantizable
-from tfcq.nn.policies import Policy
 from tfcq.nn.quantizable import QuantizableModel, load, quantizable, quantizers_of
 from tfcq.opened_subject import open_subject
 from tfcq.post_training.plan import Plan, PostTraining
-from tfcq.quantization.bitwidths import FLOAT, parse_bit_width
 from tfcq.quantization.precision import Observe, Precision
-from tfcq.run_folder import RunFolder
-from tfcq.settings import DataSettings
+from tfcq.settings.bitwidths import FLOAT, parse_bit_width
+from tfcq.settings.policies import Policy
+from tfcq.settings.run_folder import RunFolder
+from tfcq.settings.training import Config, DataSettings, MethodSettings
 
 # Two batches, so that ranges are unions.
 CALIBRATION, TESTED = 300, 100

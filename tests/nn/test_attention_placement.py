@@ -11,9 +11,9 @@ from tfcq.errors import UserError
 from tfcq.nn.attention import AttendedValues, AttentionProbabilities
 from tfcq.nn.layers import QuantizedDense
 from tfcq.nn.placement import place, read_graph
-from tfcq.nn.policies import DRAWN, INT8, PAPER, UNIFORM
 from tfcq.nn.quantizable import QuantizableModel, quantizable
 from tfcq.quantization.precision import Precision
+from tfcq.settings.policies import DRAWN, INT8, PAPER, UNIFORM
 
 SHAPE = (4, 6, 3)
 BLOCKS = (1, 2)

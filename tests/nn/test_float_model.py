@@ -6,11 +6,11 @@ import pytest
 from keras import layers
 
 from tfcq.errors import UserError
-from tfcq.evaluation.calibration import calibrate
+from tfcq.nn.calibration import calibrate
 from tfcq.nn.float_model import float_model, requantizable
-from tfcq.nn.policies import PAPER
 from tfcq.nn.quantizable import quantizable
 from tfcq.quantization.precision import Precision
+from tfcq.settings.policies import PAPER
 
 
 @pytest.fixture

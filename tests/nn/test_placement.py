@@ -9,7 +9,8 @@ from tfcq.errors import UserError
 from tfcq.nn.activation_quantizer import ActivationQuantizer
 from tfcq.nn.layers import QUANTIZED_COUNTERPARTS
 from tfcq.nn.placement import place, read_graph
-from tfcq.nn.policies import (
+from tfcq.nn.quantizable import quantizable
+from tfcq.settings.policies import (
     DRAWN,
     FLOAT,
     PAPER,
@@ -18,7 +19,6 @@ from tfcq.nn.policies import (
     LayerBits,
     parse_layer_bits,
 )
-from tfcq.nn.quantizable import quantizable
 
 QUANTIZED = tuple(QUANTIZED_COUNTERPARTS.values())
 

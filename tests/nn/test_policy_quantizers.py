@@ -9,14 +9,6 @@ from keras import layers
 from tfcq.errors import UserError
 from tfcq.nn.activation_quantizer import ActivationQuantizer
 from tfcq.nn.placement import place, read_graph
-from tfcq.nn.policies import (
-    ACTIVATION_QUANTIZER_NAMES,
-    POLICIES,
-    ROUNDINGS,
-    UNIFORM,
-    WEIGHT_QUANTIZER_NAMES,
-    Policy,
-)
 from tfcq.nn.quantizable import quantizable, quantizers_of
 from tfcq.quantization.quantizers import (
     ACTIVATION_QUANTIZERS,
@@ -27,6 +19,14 @@ from tfcq.quantization.quantizers import (
     LSQWeightQuantizer,
     MinMaxActivationQuantizer,
     MinMaxWeightQuantizer,
+)
+from tfcq.settings.policies import (
+    ACTIVATION_QUANTIZER_NAMES,
+    POLICIES,
+    ROUNDINGS,
+    UNIFORM,
+    WEIGHT_QUANTIZER_NAMES,
+    Policy,
 )
 
 

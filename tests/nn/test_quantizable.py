@@ -9,11 +9,11 @@ from keras import layers
 from tfcq.backbones.resnet import resnet
 from tfcq.deployment.fold import fold
 from tfcq.errors import UserError
-from tfcq.evaluation.classifier import copy_of
 from tfcq.nn.activation_quantizer import ActivationQuantizer
-from tfcq.nn.policies import Policy
+from tfcq.nn.cloning import copy_of
 from tfcq.nn.quantizable import load, quantizable, quantizers_of
 from tfcq.quantization.precision import Precision, RecordRanges
+from tfcq.settings.policies import Policy
 
 SIZE = 16
 

@@ -10,7 +10,6 @@ from keras import layers
 
 from tfcq.nn.activation_quantizer import ActivationQuantizer
 from tfcq.nn.layers import QuantizedConv2D, QuantizedDense, QuantizedDepthwiseConv2D
-from tfcq.nn.policies import ACTIVATION_QUANTIZER_NAMES, WEIGHT_QUANTIZER_NAMES, Policy
 from tfcq.nn.quantizable import quantizable
 from tfcq.quantization.learned_quantizers import (
     LSQActivationQuantizer,
@@ -20,6 +19,7 @@ from tfcq.quantization.learned_quantizers import (
 from tfcq.quantization.ops import ROUNDINGS
 from tfcq.quantization.precision import Precision, RecordRanges
 from tfcq.quantization.quantizers import ACTIVATION_QUANTIZERS, WEIGHT_QUANTIZERS
+from tfcq.settings.policies import ACTIVATION_QUANTIZER_NAMES, WEIGHT_QUANTIZER_NAMES, Policy
 
 KINDS = [
     *((weight, "minmax") for weight in WEIGHT_QUANTIZER_NAMES),

@@ -13,7 +13,7 @@ from tests.post_training.networks import (
 )
 from tfcq.backbones.mobilenet_v2 import mobilenet_v2
 from tfcq.errors import UserError
-from tfcq.evaluation.calibration import calibrate
+from tfcq.nn.calibration import calibrate
 from tfcq.nn.quantizable import quantizable
 from tfcq.post_training.batch_norm import reestimate_batch_norm
 from tfcq.post_training.bias_correction import correct_biases
@@ -21,8 +21,8 @@ from tfcq.post_training.equalization import equalize
 from tfcq.post_training.graph import kernel_layers
 from tfcq.post_training.observation import activation_quantizers
 from tfcq.post_training.weights import with_stored_scales
-from tfcq.quantization.bitwidths import FLOAT, BitWidth
 from tfcq.quantization.precision import Precision
+from tfcq.settings.bitwidths import FLOAT, BitWidth
 
 BITS = BitWidth(3, 3)
 PASS = Precision(3, 3)

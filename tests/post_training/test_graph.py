@@ -9,7 +9,7 @@ from tests.post_training.networks import quantizable_network, small_images
 from tfcq.backbones.resnet import resnet
 from tfcq.backbones.vision_transformer import vision_transformer
 from tfcq.errors import UserError
-from tfcq.evaluation.calibration import calibrate
+from tfcq.nn.calibration import calibrate
 from tfcq.nn.quantizable import quantizable
 from tfcq.post_training.graph import paired_parts, parts_of, run
 from tfcq.quantization.precision import Precision

@@ -7,7 +7,6 @@ import pytest
 
 from tests.post_training.networks import quantizable_network, residual_network, small_images
 from tfcq.errors import UserError
-from tfcq.nn.policies import PAPER, Policy
 from tfcq.nn.quantizable import quantizable
 from tfcq.post_training.graph import kernel_layers
 from tfcq.post_training.mixed_precision import (
@@ -17,6 +16,7 @@ from tfcq.post_training.mixed_precision import (
     scan_sensitivities,
 )
 from tfcq.quantization.precision import Precision
+from tfcq.settings.policies import PAPER, Policy
 
 SIZES = {"stem": 36, "first": 144, "second": 144, "classifier": 12}
 

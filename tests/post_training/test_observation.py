@@ -6,8 +6,7 @@ import tensorflow as tf
 
 from tests.post_training.networks import layer_named, quantizable_network, small_images
 from tfcq.errors import UserError
-from tfcq.evaluation.calibration import calibrate
-from tfcq.nn.policies import PAPER
+from tfcq.nn.calibration import calibrate
 from tfcq.post_training.histogram import Histogram
 from tfcq.post_training.observation import activation_quantizers, calibration_images, observe
 from tfcq.post_training.ranges import (
@@ -19,6 +18,7 @@ from tfcq.post_training.ranges import (
     percentile_range,
 )
 from tfcq.quantization import ops
+from tfcq.settings.policies import PAPER
 
 
 def observation_of(*batches, bins=2048):

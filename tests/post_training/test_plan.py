@@ -6,8 +6,8 @@ import pytest
 
 from tests.post_training.networks import quantizable_network, residual_network, small_images
 from tfcq.errors import UserError
-from tfcq.evaluation.calibration import calibrate
-from tfcq.evaluation.classifier import copy_of
+from tfcq.nn.calibration import calibrate
+from tfcq.nn.cloning import copy_of
 from tfcq.nn.quantizable import QuantizableModel, quantizable
 from tfcq.post_training.batch_norm import reestimate_batch_norm
 from tfcq.post_training.bias_correction import correct_biases
@@ -18,8 +18,8 @@ from tfcq.post_training.observation import observe
 from tfcq.post_training.plan import Plan, PostTraining, check_plan
 from tfcq.post_training.rounding import RoundingSettings, learn_rounding
 from tfcq.post_training.weights import with_stored_scales
-from tfcq.quantization.bitwidths import FLOAT, BitWidth
 from tfcq.quantization.precision import Precision
+from tfcq.settings.bitwidths import FLOAT, BitWidth
 
 BITS = BitWidth(3, 4)
 QUICK = RoundingSettings(iterations=30, batch_size=16, learning_rate=0.03)

@@ -10,7 +10,7 @@ from keras import layers
 
 from tests.post_training.networks import quantizable_network, small_images
 from tfcq.errors import UserError
-from tfcq.evaluation.calibration import calibrate
+from tfcq.nn.calibration import calibrate
 from tfcq.nn.quantizable import QuantizableModel, load, quantizable
 from tfcq.post_training.graph import kernel_layers
 from tfcq.post_training.rounding import (
@@ -21,9 +21,9 @@ from tfcq.post_training.rounding import (
     undecided,
 )
 from tfcq.post_training.weights import with_stored_scales
-from tfcq.quantization.bitwidths import BitWidth
 from tfcq.quantization.precision import Precision
 from tfcq.quantization.stored_scale import stored_scale
+from tfcq.settings.bitwidths import BitWidth
 
 QUICK = RoundingSettings(iterations=150, batch_size=16, learning_rate=0.03)
 # Few bits of activations too, without which it would not show that inputs are quantized ones.

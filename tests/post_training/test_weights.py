@@ -7,14 +7,14 @@ import tensorflow as tf
 
 from tests.post_training.networks import quantizable_network, residual_network, small_images
 from tfcq.errors import UserError
-from tfcq.evaluation.calibration import calibrate
-from tfcq.nn.policies import PAPER, UNIFORM, Policy
+from tfcq.nn.calibration import calibrate
 from tfcq.nn.quantizable import load, quantizable
 from tfcq.post_training.graph import kernel_layers
 from tfcq.post_training.weights import mse_scale, with_stored_scales
 from tfcq.quantization import ops
 from tfcq.quantization.precision import Precision
 from tfcq.quantization.stored_scale import StoredScaleWeightQuantizer, stored_scale
+from tfcq.settings.policies import PAPER, UNIFORM, Policy
 
 
 def error(weights, scale, bits, axes):

@@ -9,12 +9,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfcq import losses
-from tfcq.nn.policies import Policy
+from tfcq.pretraining import losses
 from tfcq.pretraining.moco import mocov2, mocov3
 from tfcq.pretraining.pretrainer import Pretrainer
 from tfcq.pretraining.replicas import shuffled, unshuffled
 from tfcq.pretraining.simclr import simclr
+from tfcq.settings.policies import Policy
 
 ROWS, WIDTH = 4, 3
 

@@ -9,11 +9,11 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from tfcq import losses
-from tfcq.nn.policies import CONTRASTIVE_QUANT
 from tfcq.nn.quantizable import quantizable
+from tfcq.pretraining import losses
 from tfcq.pretraining.pretrainer import Pretrainer
 from tfcq.quantization.precision import Precision
+from tfcq.settings.policies import CONTRASTIVE_QUANT
 
 BITS = (5, 9)
 TEMPERATURE = 0.5

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from tfcq.errors import UserError
 from tfcq.pretraining.figures import StepFigures, error_correlation, feature_std_ratio
-from tfcq.pretraining.recipes import FLOAT_PASS, Pass, recipe_named
+from tfcq.settings.recipes import FLOAT_PASS, Pass, recipe_named
 
 
 def unit(angles):

@@ -8,19 +8,19 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from tfcq import losses
 from tfcq.errors import UserError
 from tfcq.nn.heads import multi_layer_perceptron
+from tfcq.pretraining import losses
 from tfcq.pretraining.byol import byol
 from tfcq.pretraining.framework import Framework
-from tfcq.pretraining.framework_settings import FRAMEWORK_SETTINGS
 from tfcq.pretraining.frameworks import FRAMEWORKS
 from tfcq.pretraining.moco import mocov2, mocov3
 from tfcq.pretraining.momentum import MomentumNetwork
 from tfcq.pretraining.pretrainer import Pretrainer
-from tfcq.pretraining.recipes import RECIPES, Pass
 from tfcq.pretraining.replicas import shuffled
 from tfcq.pretraining.simclr import simclr
+from tfcq.settings.frameworks import FRAMEWORK_SETTINGS
+from tfcq.settings.recipes import RECIPES, Pass
 
 SMALL = {
     "projection_width": 6, "projection_hidden": 8, "predictor_width": 4, "queue_size": 64,

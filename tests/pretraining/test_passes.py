@@ -5,8 +5,8 @@ import tensorflow as tf
 
 from tfcq.pretraining.bit_schedules import BitSchedule
 from tfcq.pretraining.passes import make_passes
-from tfcq.pretraining.recipes import parse_recipe
 from tfcq.quantization.precision import Precision, RecordRanges
+from tfcq.settings.recipes import parse_recipe
 
 VIEWS = {1: "view 1", 2: "view 2"}
 

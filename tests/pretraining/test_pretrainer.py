@@ -6,13 +6,13 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from tfcq import losses
 from tfcq.errors import TrainingStopped, UserError
-from tfcq.nn.policies import LayerBits, Policy
 from tfcq.nn.quantizable import quantizable
+from tfcq.pretraining import losses
 from tfcq.pretraining.bit_schedules import BitSchedule
 from tfcq.pretraining.pretrainer import Pretrainer
-from tfcq.pretraining.recipes import RECIPES, Pass
+from tfcq.settings.policies import LayerBits, Policy
+from tfcq.settings.recipes import RECIPES, Pass
 
 SHAPE = (8, 8, 1)
 BATCH = 16

@@ -3,7 +3,7 @@
 import pytest
 
 from tfcq.errors import UserError
-from tfcq.pretraining.recipes import RECIPES, Pair, Pass, parse_recipe, recipe_named
+from tfcq.settings.recipes import RECIPES, Pair, Pass, parse_recipe, recipe_named
 
 V1, V2 = Pass(1, "fp"), Pass(2, "fp")
 Q1, Q2 = Pass(1, "q"), Pass(2, "q")

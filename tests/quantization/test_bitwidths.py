@@ -3,14 +3,14 @@
 import pytest
 
 from tfcq.errors import UserError
-from tfcq.quantization.bitwidths import (
+from tfcq.quantization.precision import Precision
+from tfcq.settings.bitwidths import (
     FLOAT,
     BitWidth,
     parse_bit_choices,
     parse_bit_width,
     parse_bit_widths,
 )
-from tfcq.quantization.precision import Precision
 
 
 def error_of(parse, text) -> str:

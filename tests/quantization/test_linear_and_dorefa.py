@@ -28,9 +28,7 @@ def with_gradient(quantize, x, upstream):
 
 
 @pytest.mark.parametrize("bits", [2, 5, 8, 16])
-@pytest.mark.parametrize(
-    ("options", "rounded"), [({}, round), ({"rounding": "floor"}, math.floor)]
-)
+@pytest.mark.parametrize(("options", "rounded"), [({}, round), ({"rounding": "floor"}, math.floor)])
 def test_linear_equals_a_naive_loop_and_passes_the_gradient(bits, options, rounded):
     random = np.random.default_rng(bits)
     x, upstream = random.normal(size=60), random.normal(size=60)

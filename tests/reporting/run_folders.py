@@ -5,9 +5,9 @@ import pathlib
 
 import keras
 
-from tfcq.config import Config, config_from_flat
-from tfcq.quantization.bitwidths import BitWidth
-from tfcq.run_folder import RunFolder
+from tfcq.settings.bitwidths import BitWidth
+from tfcq.settings.run_folder import RunFolder
+from tfcq.settings.training import Config, config_from_flat
 
 FIGURES = {"fp": 0.9, "4w4a": 0.8}
 
@@ -48,7 +48,7 @@ def end(folder: RunFolder) -> None:
     import numpy as np
 
     from tfcq.backbones.resnet import resnet
-    from tfcq.evaluation.calibration import calibrate
+    from tfcq.nn.calibration import calibrate
     from tfcq.nn.quantizable import quantizable
 
     keras.utils.set_random_seed(0)

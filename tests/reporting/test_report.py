@@ -9,8 +9,8 @@ from tests.reporting.run_folders import BITS, evaluation, make_run, whole_run
 from tests.reporting.run_folders import evaluate as give_evaluation
 from tfcq import build, evaluation_data, report
 from tfcq.errors import UserError
-from tfcq.evaluation.calibration import calibrate
 from tfcq.evaluation.features import FeatureExtractor
+from tfcq.nn.calibration import calibrate
 from tfcq.reporting import embedding, sections
 
 

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 
 from tests.reporting.run_folders import evaluation
-from tfcq.config import config_from_flat, flat
 from tfcq.reporting.kernels import SavedBackbone
 from tfcq.reporting.page import Items, Picture, Table, Text
 from tfcq.reporting.run_record import RunRecord, read_history
 from tfcq.reporting.sections import Embeddings, report_sections, report_title
 from tfcq.reporting.summary import group_runs
+from tfcq.settings.fields import flat
+from tfcq.settings.training import config_from_flat
 
 EVALUATED = {"a0": (0.90, 0.80), "b0": (0.91, 0.88), "a1": (0.94, 0.82), "b1": (0.93, 0.88)}
 HISTORIES = {

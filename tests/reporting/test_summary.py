@@ -5,11 +5,12 @@ import math
 import pytest
 
 from tests.reporting.run_folders import evaluation
-from tfcq.config import config_from_flat, flat
 from tfcq.reporting.accuracy import accuracy_blocks, cell, detail_blocks, difference_cell
 from tfcq.reporting.page import Table, Text
 from tfcq.reporting.run_record import RunRecord
 from tfcq.reporting.summary import Statistic, compare, group_runs, summarize
+from tfcq.settings.fields import flat
+from tfcq.settings.training import config_from_flat
 
 
 def run(path, evaluations=None, **settings):

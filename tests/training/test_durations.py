@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from tfcq.errors import UserError
-from tfcq.training.durations import Duration, parse_duration
+from tfcq.settings.durations import Duration, parse_duration
 
 
 @pytest.mark.parametrize(
@@ -99,5 +99,5 @@ def test_unknown_unit_names_the_nearest():
 
 
 def test_tensorflow_is_not_loaded():
-    code = "import sys, tfcq.training.durations; sys.exit('tensorflow' in sys.modules)"
+    code = "import sys, tfcq.settings.durations; sys.exit('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -11,8 +11,8 @@ from tfcq.data.augmentation import augmentation_for
 from tfcq.data.digits import DigitsSource
 from tfcq.data.pipeline import view_batches
 from tfcq.errors import UserError
-from tfcq.nn.policies import PAPER
 from tfcq.pretraining.pretrainer import Pretrainer
+from tfcq.settings.policies import PAPER
 from tfcq.training.checkpoints import RunCheckpoints
 from tfcq.training.optimizers import SGD
 from tfcq.training.schedules import learning_rate_schedule

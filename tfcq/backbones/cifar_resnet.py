@@ -8,8 +8,8 @@ from keras import layers
 
 from tfcq.backbones.convolution import conv_norm
 from tfcq.errors import UserError, unknown_choice
+from tfcq.settings.backbones import SHORTCUTS
 
-SHORTCUTS = ("identity", "projection")
 _STAGES = 3
 
 

@@ -5,9 +5,9 @@ import math
 import keras
 from keras import layers
 
-from tfcq.backbones.names import KERNEL_INITIALIZERS
 from tfcq.errors import unknown_choice
 from tfcq.nn.initializers import uniform_fan_in
+from tfcq.settings.backbones import KERNEL_INITIALIZERS
 
 
 def conv_norm(

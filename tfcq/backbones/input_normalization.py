@@ -6,6 +6,7 @@ from typing import Any
 import keras
 
 from tfcq.errors import UserError
+from tfcq.nn.cloning import cloned
 from tfcq.nn.copied_weights import copy_weights
 
 NAME = "input_normalization"
@@ -48,13 +49,6 @@ def with_normalized_input(
         )
         return layer(*args, **kwargs)
 
-    copy = keras.models.clone_model(
-        model,
-        input_tensors=keras.tree.map_structure(lambda _: inputs, model.input),
-        clone_function=lambda layer: type(layer).from_config(layer.get_config()),
-        call_function=call_layer,
-        recursive=False,
-    )
-    copy = keras.Model(inputs, copy.output, name=model.name)
+    copy = cloned(model, call_layer=call_layer, inputs=inputs)
     copy_weights(model, copy)
     return copy

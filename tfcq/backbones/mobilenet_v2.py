@@ -4,8 +4,8 @@ import keras
 from keras import layers
 
 from tfcq.backbones.convolution import conv_norm, depthwise_norm
-from tfcq.backbones.names import standard_start
 from tfcq.errors import UserError, unknown_choice
+from tfcq.settings.backbones import STEMS, standard_start
 
 # Table 2 of the paper: expansion, channels, blocks and first stride of each stage.
 _STAGES = (
@@ -21,7 +21,6 @@ _WIDTH = 32
 _FEATURES = 1280
 # Channels come in multiples of it, as in the authors' models.
 _DIVISOR = 8
-STEMS = ("cifar", "imagenet")
 
 
 def mobilenet_v2(

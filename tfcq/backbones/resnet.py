@@ -7,13 +7,12 @@ import keras
 from keras import layers
 
 from tfcq.backbones.convolution import conv_norm
-from tfcq.backbones.names import standard_start
 from tfcq.errors import UserError, unknown_choice
+from tfcq.settings.backbones import STEMS, standard_start
 
 # Blocks of each stage, and whether they are bottlenecks.
 _DEPTHS = {18: ((2, 2, 2, 2), False), 34: ((3, 4, 6, 3), False), 50: ((3, 4, 6, 3), True)}
 _EXPANSION = 4
-STEMS = ("cifar", "imagenet")
 
 
 def resnet(

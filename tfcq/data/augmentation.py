@@ -12,6 +12,8 @@ import tensorflow as tf
 
 from tfcq.data import colour, resampling
 from tfcq.errors import UserError
+from tfcq.settings.fields import share_range
+from tfcq.settings.training import ViewSettings
 
 # One uniform draw per view and entry. The order is part of what makes a run repeatable.
 DRAWS = (
@@ -184,6 +186,25 @@ def augmentation_for(image_size: int, channels: int) -> Augmentation:
         blur=0.0 if image_size <= 64 else 0.5,
     )
     return recipe.for_channels(channels)
+
+
+def augmentation_from(views: ViewSettings, image_size: int, channels: int) -> Augmentation:
+    """Returns how views are augmented: the standard of the image size, then the settings.
+
+    Args:
+        views: the settings; None stands for the standard.
+        image_size: height and width of the views, in pixels.
+        channels: channels of the images, 1 or 3.
+
+    Raises:
+        UserError: on a value outside its range, or colour jitter on grey-scale images.
+    """
+    given = {k: v for k, v in dataclasses.asdict(views).items() if v is not None}
+    if "crop_area" in given:
+        given["crop_area"] = share_range("crop_area", given["crop_area"])
+    chosen = dataclasses.replace(augmentation_for(image_size, channels), **given)
+    chosen.check_channels(channels)
+    return chosen
 
 
 def crop_boxes(

@@ -3,9 +3,9 @@
 import numpy as np
 import tensorflow as tf
 
-from tfcq.data import names
-from tfcq.data.sources import Split, missing_split
+from tfcq.data.split import Split, missing_split
 from tfcq.errors import UserError
+from tfcq.settings import datasets
 
 _TEST_SIZE = 360
 
@@ -20,7 +20,7 @@ class DigitsSource:
         UserError: scikit-learn is not installed.
     """
 
-    name = names.DIGITS
+    name = datasets.DIGITS
     splits = ("train", "test")
 
     def __init__(self):

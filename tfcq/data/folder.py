@@ -9,9 +9,9 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from tfcq.data import names
-from tfcq.data.sources import Record, Split, missing_split
+from tfcq.data.split import Record, Split, missing_split
 from tfcq.errors import UserError
+from tfcq.settings import datasets
 
 EXTENSIONS = (".jpeg", ".jpg", ".png")
 
@@ -44,8 +44,8 @@ class FolderSource:
     """
 
     def __init__(self, path: str, strict: bool = False):
-        names.check_dataset_name(f"{names.FOLDER_PREFIX}{path}")
-        self.name = f"{names.FOLDER_PREFIX}{path}"
+        datasets.check_dataset_name(f"{datasets.FOLDER_PREFIX}{path}")
+        self.name = f"{datasets.FOLDER_PREFIX}{path}"
         self._strict = strict
         roots = {name: os.path.join(path, name) for name in ("train", "test")}
         roots = {name: root for name, root in roots.items() if os.path.isdir(root)}

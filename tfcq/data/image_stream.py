@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfcq.data.pipeline import labelled_batches
-from tfcq.data.sources import Split
+from tfcq.data.split import Split
 from tfcq.errors import UserError
 
 _DECODED_TOGETHER = 256

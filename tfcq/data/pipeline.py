@@ -12,7 +12,7 @@ import tensorflow as tf
 from absl import logging
 
 from tfcq.data.augmentation import Augmentation
-from tfcq.data.sources import Record, Split
+from tfcq.data.split import Record, Split
 from tfcq.errors import UserError
 
 # Splits whose decoded images fit are decoded once and kept.

@@ -1,114 +1,11 @@
-"""Where images come from: one small protocol, and the function that opens any source by name."""
+"""Opens any source of images by its name, or from settings."""
 
-import dataclasses
-from collections.abc import Callable, Sequence
-from typing import Protocol
-
-import tensorflow as tf
-
-from tfcq.data import names
+from tfcq.data.digits import DigitsSource
+from tfcq.data.folder import FolderSource
+from tfcq.data.split import Source
 from tfcq.errors import UserError
-
-Record = dict[str, tf.Tensor]
-
-
-@dataclasses.dataclass(frozen=True)
-class Split:
-    """One part of a data set, in a fixed order.
-
-    Attributes:
-        name: `"train"` or `"test"`.
-        size: number of images.
-        image_shape: height, width, channels; height and width are None where they vary.
-        class_names: names in the order of the labels, or None where there are no labels.
-        records: yields `{"index": int64 [], "image": ..., "label": int64 []}` in a fixed order,
-            where index counts from 0, label is -1 without labels, and image is whatever is cheap
-            to hold before decoding: uint8 [H, W, C], or a string [] (encoded bytes or a path).
-        decode: turns a record into the same dict with image uint8 [H, W, C].
-        record_bytes: about how much memory an undecoded record takes, in bytes.
-    """
-
-    name: str
-    size: int
-    image_shape: tuple[int | None, int | None, int]
-    class_names: tuple[str, ...] | None
-    records: tf.data.Dataset
-    decode: Callable[[Record], Record]
-    record_bytes: int
-
-    def first(self, count: int) -> "Split":
-        """Returns the split made of the first `count` images.
-
-        Raises:
-            UserError: the split has fewer images, or `count` is not positive.
-        """
-        if not 1 <= count <= self.size:
-            raise UserError(
-                f"{count} images of the {self.name} split were asked for;"
-                f" allowed: 1 to {self.size}."
-            )
-        return dataclasses.replace(self, size=count, records=self.records.take(count))
-
-    def subset(self, indices: Sequence[int]) -> "Split":
-        """Returns the split made of chosen images, in their old order and with their old indices.
-
-        Args:
-            indices: indices of the images, each once.
-
-        Raises:
-            UserError: there is none, one stands twice, or one is not among the images.
-        """
-        chosen = set(indices)
-        if not indices or len(chosen) < len(indices) or not chosen <= set(range(self.size)):
-            raise UserError(
-                f"{len(indices)} indices cannot be a subset; allowed: different ones from 0 to "
-                f"{self.size - 1}."
-            )
-        kept = tf.constant([index in chosen for index in range(self.size)])
-        # What follows the last one need not be read.
-        records = self.records.filter(lambda record: kept[record["index"]]).take(len(indices))
-        records = records.apply(tf.data.experimental.assert_cardinality(len(indices)))
-        return dataclasses.replace(self, size=len(indices), records=records)
-
-
-def view_size(split: Split, image_size: int | None) -> int:
-    """Returns the height and width of a view: the size asked for, or the images' own.
-
-    Args:
-        split: the images.
-        image_size: height and width in pixels; None for the images' own.
-
-    Raises:
-        UserError: no size is asked for and the images have no common square size.
-    """
-    if image_size is not None:
-        return image_size
-    height, width, _ = split.image_shape
-    if height is None or height != width:
-        raise UserError(
-            f"Images have shape {split.image_shape}; allowed without image_size: one square size."
-            " Set image_size, for example to 224."
-        )
-    return height
-
-
-class Source(Protocol):
-    """A data set that can be opened split by split."""
-
-    name: str
-    splits: tuple[str, ...]
-
-    def split(self, name: str) -> Split:
-        """Returns the split `"train"` or `"test"`.
-
-        Raises:
-            UserError: this source has no such split.
-        """
-
-
-def missing_split(source: str, name: str, allowed: tuple[str, ...]) -> UserError:
-    """Returns the error for a split that a source does not have."""
-    return UserError(f"Data set {source!r} has no split {name!r}; allowed: {', '.join(allowed)}.")
+from tfcq.settings import datasets
+from tfcq.settings.training import DataSettings
 
 
 def open_source(
@@ -126,23 +23,31 @@ def open_source(
         UserError: no such data set, a data set that is not prepared, or an argument that the
             data set has no use for.
     """
-    names.check_dataset_name(dataset)
-    is_tfds = dataset != names.DIGITS and not dataset.startswith(names.FOLDER_PREFIX)
+    datasets.check_dataset_name(dataset)
+    is_tfds = dataset != datasets.DIGITS and not dataset.startswith(datasets.FOLDER_PREFIX)
     if not is_tfds and (data_dir is not None or download):
         raise UserError(
             f"Data set {dataset!r} has no use for data_dir={data_dir!r}, download={download};"
             " allowed: these with TensorFlow data sets only."
         )
-    if dataset.startswith(names.FOLDER_PREFIX):
-        from tfcq.data.folder import FolderSource
-
-        return FolderSource(dataset.removeprefix(names.FOLDER_PREFIX), strict)
+    if dataset.startswith(datasets.FOLDER_PREFIX):
+        return FolderSource(dataset.removeprefix(datasets.FOLDER_PREFIX), strict)
     if strict:
         raise UserError(f"strict has no use for data set {dataset!r}; allowed: with folder:PATH.")
-    if dataset == names.DIGITS:
-        from tfcq.data.digits import DigitsSource
-
+    if dataset == datasets.DIGITS:
         return DigitsSource()
     from tfcq.data.tfds_source import TfdsSource
 
     return TfdsSource(dataset, data_dir, download)
+
+
+def source_from(data: DataSettings) -> Source:
+    """Opens the data set of settings.
+
+    Args:
+        data: the settings.
+
+    Raises:
+        UserError: when it is unknown or not prepared.
+    """
+    return open_source(data.dataset, data.data_dir, data.download, data.strict_data)

@@ -7,9 +7,9 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from tfcq.data import names
-from tfcq.data.sources import Record, Split, missing_split
+from tfcq.data.split import Record, Split, missing_split
 from tfcq.errors import UserError
+from tfcq.settings import datasets
 
 try:
     import tensorflow_datasets as tfds
@@ -148,7 +148,7 @@ def _check_known(name: str, data_dir: str | None) -> None:
     known = tfds.list_builders(with_community_datasets=False)
     if base in known or (data_dir and os.path.isdir(os.path.join(data_dir, base))):
         return
-    near = difflib.get_close_matches(base.lower(), [*known, names.DIGITS], n=1, cutoff=0.4)
+    near = difflib.get_close_matches(base.lower(), [*known, datasets.DIGITS], n=1, cutoff=0.4)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     raise UserError(
         f"Unknown data set {name!r}; allowed: digits, folder:PATH, one of the {len(known)} names"

@@ -4,7 +4,7 @@ import tensorflow as tf
 
 from tfcq.data.augmentation import Augmentation, augmentation_for
 from tfcq.data.pipeline import view_batches
-from tfcq.data.sources import Split, view_size
+from tfcq.data.split import Split, view_size
 from tfcq.errors import UserError
 
 

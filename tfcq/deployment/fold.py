@@ -8,6 +8,7 @@ import numpy as np
 
 from tfcq.errors import UserError
 from tfcq.nn.activation_quantizer import ActivationQuantizer
+from tfcq.nn.cloning import cloned, without
 from tfcq.nn.copied_weights import give_weights
 from tfcq.nn.layers import FLOAT_COUNTERPARTS, QUANTIZED_COUNTERPARTS
 from tfcq.nn.placement import Node, read_graph
@@ -58,21 +59,11 @@ def fold(model: keras.Model, kernel_of: KernelOf = float_kernel) -> keras.Model:
         config.pop("weight_quantizer", None)
         return FLOAT_COUNTERPARTS.get(type(layer), type(layer)).from_config(config)
 
-    def call_layer(layer: Any, *args: Any, **kwargs: Any) -> Any:
-        return args[0] if layer.name in dropped else layer(*args, **kwargs)
-
     # A quantizer's layer is dropped like a folded norm: it hands its input on.
     dropped |= {layer.name for layer in model.layers if isinstance(layer, ActivationQuantizer)}
     source = model.inputs[0]
     inputs = keras.Input(batch_shape=source.shape, dtype="float32", name=source.name)
-    clone = keras.models.clone_model(
-        model,
-        input_tensors=keras.tree.map_structure(lambda _: inputs, model.input),
-        clone_function=clone_layer,
-        call_function=call_layer,
-        recursive=False,
-    )
-    plain = keras.Model(inputs, clone.output, name=model.name)
+    plain = cloned(model, clone_layer, without(dropped), inputs=inputs)
     for layer in plain.layers:
         if layer.weights:
             norm = norms.get(layer.name)

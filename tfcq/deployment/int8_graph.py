@@ -23,6 +23,7 @@ import tensorflow as tf
 from tfcq.deployment.fold import float_kernel, fold
 from tfcq.deployment.ranges import Range, activation_ranges
 from tfcq.errors import UserError
+from tfcq.nn.cloning import cloned
 from tfcq.nn.copied_weights import give_weights
 from tfcq.nn.quantizable import quantizers_of
 from tfcq.quantization import ops
@@ -127,12 +128,7 @@ def _with_ranges(plain: keras.Model, ranges: dict[str, Range]) -> keras.Model:
             outputs = _Grid(ranges[layer.name], name=f"{layer.name}_grid")(outputs)
         return outputs
 
-    body = keras.models.clone_model(
-        plain,
-        clone_function=lambda layer: type(layer).from_config(layer.get_config()),
-        call_function=call_layer,
-        recursive=False,
-    )
+    body = cloned(plain, call_layer=call_layer)
     give_weights(body, plain.get_weights())
     source = plain.layers[0]
     images = keras.Input(batch_shape=plain.inputs[0].shape, name=source.name)

@@ -11,7 +11,7 @@ from tfcq.deployment.fold import fold
 from tfcq.deployment.int8_graph import int8_graph
 from tfcq.deployment.runtime import LiteModel
 from tfcq.errors import UserError
-from tfcq.evaluation.calibration import check_float_images, check_quantizable
+from tfcq.nn.calibration import check_float_images, check_quantizable
 
 
 def float_tflite(model: keras.Model) -> bytes:

@@ -5,7 +5,8 @@ import dataclasses
 import numpy as np
 
 from tfcq.data.image_stream import Images
-from tfcq.quantization.bitwidths import BitWidth
+from tfcq.post_training.plan import Quantized
+from tfcq.settings.bitwidths import BitWidth
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +55,14 @@ class Accuracy:
     curve: list[dict[str, float]] | None = None
     ranges: str | None = None
     weight_bits: dict[str, int] | None = None
+
+    def chosen_by(self, quantized: Quantized) -> "Accuracy":
+        """Returns the same with what was chosen after training.
+
+        Args:
+            quantized: the model that it was measured of.
+        """
+        return dataclasses.replace(self, ranges=quantized.ranges, weight_bits=quantized.weight_bits)
 
 
 def accuracy(scores: np.ndarray, labels: np.ndarray, top: int) -> float:

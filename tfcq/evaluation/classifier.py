@@ -11,28 +11,30 @@ from keras import layers
 
 from tfcq.errors import TrainingStopped
 from tfcq.nn.activation_ranges import mark_trained
-from tfcq.nn.copied_weights import give_weights
-from tfcq.nn.policies import INT8, Policy
 from tfcq.nn.quantizable import QuantizableModel
-from tfcq.quantization.bitwidths import BitWidth
 from tfcq.quantization.ops import NOT_FINITE
 from tfcq.quantization.precision import Precision, noise_seed
+from tfcq.settings.bitwidths import BitWidth
+from tfcq.settings.policies import INT8, Policy
 
 CLASSIFIER = "classifier"
 
 
-def copy_of(model: QuantizableModel, weights: bool = True) -> QuantizableModel:
-    """Returns a copy of a quantizable model.
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """How a classifier is trained.
 
     Args:
-        model: the model.
-        weights: whether weights, ranges and learned scales are copied too; otherwise they are
-            initialized anew.
+        epochs: passes over the images.
+        batch_size: images per step.
+        optimizer: makes an optimizer for a number of steps per epoch.
+        classifier_start: what the classifier starts at, see `classifier_at`.
     """
-    copy = QuantizableModel.from_config(model.get_config())
-    if weights:
-        give_weights(copy, model.get_weights())
-    return copy
+
+    epochs: int
+    batch_size: int
+    optimizer: Callable[[int], keras.optimizers.Optimizer]
+    classifier_start: str = "zeros"
 
 
 def unfreeze(model: keras.Model) -> None:

@@ -8,10 +8,10 @@ import tensorflow as tf
 
 from tfcq.data.image_stream import Images, image_batches
 from tfcq.errors import UserError
-from tfcq.evaluation.calibration import check_quantizable
-from tfcq.nn.quantizable import QuantizableModel
-from tfcq.quantization.bitwidths import FLOAT, BitWidth
+from tfcq.nn.calibration import check_quantizable
+from tfcq.post_training.plan import Quantized
 from tfcq.quantization.precision import Precision, noise_seed
+from tfcq.settings.bitwidths import FLOAT, BitWidth
 
 _FLOAT_BITS = 0
 
@@ -85,13 +85,18 @@ class QuantizedFeatures:
     Bit-widths that run the same model share its trace.
 
     Args:
-        quantized: returns the model to run at a bit-width, called once as long as it stays.
+        quantized: gives what is run at a bit-width, such as `PostTraining.at`; called once as long
+            as the bit-width stays.
+
+    Attributes:
+        run: what the last call ran.
     """
 
-    def __init__(self, quantized: Callable[[BitWidth], QuantizableModel]) -> None:
+    def __init__(self, quantized: Callable[[BitWidth], Quantized]) -> None:
         self._quantized = quantized
         self._bits: BitWidth | None = None
         self._extractor: FeatureExtractor | None = None
+        self.run: Quantized | None = None
 
     def __call__(self, images: Images, bits: BitWidth) -> np.ndarray:
         """Returns features, float [count, width].
@@ -104,8 +109,8 @@ class QuantizedFeatures:
             UserError: as `FeatureExtractor` does.
         """
         if bits != self._bits:
-            model = self._quantized(bits)
-            if self._extractor is None or self._extractor.model is not model:
-                self._extractor = FeatureExtractor(model)
+            self.run = self._quantized(bits)
+            if self._extractor is None or self._extractor.model is not self.run.model:
+                self._extractor = FeatureExtractor(self.run.model)
             self._bits = bits
         return self._extractor(images, bits)

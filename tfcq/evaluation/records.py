@@ -9,6 +9,7 @@ Two evaluations that differ in nothing but their bit-widths are one.
 import contextlib
 import fcntl
 import hashlib
+import importlib.metadata
 import json
 import os
 import pathlib
@@ -17,12 +18,13 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from tfcq.data.image_stream import ImageStream
 from tfcq.errors import UserError
 from tfcq.evaluation.accuracy import LabelledImages
 from tfcq.files import write_text
-from tfcq.quantization.bitwidths import parse_bit_width
+from tfcq.settings.bitwidths import parse_bit_width
 
 # Set by each evaluation's own calibration.
 _RANGES = ("minimum", "maximum", "range_bits", "trained_quantized")
@@ -57,6 +59,16 @@ def weights_fingerprint(model: keras.Model) -> str:
             digest.update(repr((weight.path, tuple(weight.shape))).encode())
             digest.update(np.ascontiguousarray(weight.numpy()))
     return digest.hexdigest()[:16]
+
+
+def versions() -> dict[str, str]:
+    """Returns the versions that figures depend on."""
+    return {
+        "tfcq": importlib.metadata.version("tfcq"),
+        "tensorflow": tf.__version__,
+        "keras": keras.__version__,
+        "numpy": np.__version__,
+    }
 
 
 def read_records(file: str | os.PathLike) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ import numpy as np
 
 from tfcq.data.image_stream import Images
 from tfcq.evaluation.accuracy import Accuracy, LabelledImages, accuracy_of
-from tfcq.quantization.bitwidths import BitWidth
+from tfcq.settings.bitwidths import BitWidth
 
 Features = Callable[[Images, BitWidth], np.ndarray]
 # From training and test features at a bit-width to the accuracy.

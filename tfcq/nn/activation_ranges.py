@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import keras
 
 from tfcq.nn.activation_quantizer import FLOAT_PASS, ActivationQuantizer
-from tfcq.quantization.bitwidths import BitWidth
+from tfcq.settings.bitwidths import BitWidth
 
 Ranges = list[tuple[ActivationQuantizer, float, float]]
 

@@ -7,10 +7,11 @@ import keras
 from tfcq.errors import UserError
 from tfcq.nn.activation_quantizer import ActivationQuantizer
 from tfcq.nn.activation_ranges import keep_ranges
+from tfcq.nn.cloning import cloned, without
 from tfcq.nn.copied_weights import copy_weights
 from tfcq.nn.layers import FLOAT_COUNTERPARTS
-from tfcq.nn.policies import Policy
 from tfcq.nn.quantizable import QuantizableModel, quantizable
+from tfcq.settings.policies import Policy
 
 
 def float_model(model: QuantizableModel) -> keras.Model:
@@ -56,11 +57,5 @@ def _convert(model: keras.Model) -> keras.Model:
         config.pop("weight_quantizer", None)
         return FLOAT_COUNTERPARTS.get(type(layer), type(layer)).from_config(config)
 
-    def call_layer(layer: Any, *args: Any, **kwargs: Any) -> Any:
-        return args[0] if layer.name in quantizers else layer(*args, **kwargs)
-
     quantizers = {layer.name for layer in model.layers if isinstance(layer, ActivationQuantizer)}
-    clone = keras.models.clone_model(
-        model, clone_function=clone_layer, call_function=call_layer, recursive=False
-    )
-    return keras.Model(clone.input, clone.output, name=model.name)
+    return cloned(model, clone_layer, without(quantizers))

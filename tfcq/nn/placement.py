@@ -9,7 +9,7 @@ import fnmatch
 from typing import Any
 
 from tfcq.errors import UserError, unknown_choice
-from tfcq.nn.policies import DRAWN, FLOAT, LayerBits, Policy, parse_layer_bits
+from tfcq.settings.policies import DRAWN, FLOAT, LayerBits, Policy, parse_layer_bits
 
 KERNEL_CLASSES = {"Conv2D", "DepthwiseConv2D", "Dense"}
 _NORMALIZATIONS = {"BatchNormalization"}

@@ -12,6 +12,7 @@ import keras
 from tfcq.errors import UserError
 from tfcq.nn import attention  # noqa: F401 - registers its layers for `load`
 from tfcq.nn.activation_quantizer import ActivationQuantizer
+from tfcq.nn.cloning import cloned
 from tfcq.nn.copied_weights import copy_weights
 from tfcq.nn.layers import QUANTIZED_COUNTERPARTS
 from tfcq.nn.placement import (
@@ -22,10 +23,10 @@ from tfcq.nn.placement import (
     place,
     read_graph,
 )
-from tfcq.nn.policies import Policy, parse_layer_bits, policy_named
 from tfcq.nn.precision import accept_precision
 from tfcq.quantization.quantizer import Quantizer
 from tfcq.quantization.quantizers import ACTIVATION_QUANTIZERS, WEIGHT_QUANTIZERS
+from tfcq.settings.policies import Policy, parse_layer_bits, policy_named
 
 
 @keras.saving.register_keras_serializable("tfcq")
@@ -56,7 +57,7 @@ def quantizable(
 
     Args:
         model: a built functional or sequential model; nested ones are converted too.
-        policy: a name in `tfcq.nn.policies.POLICIES`, such as `"paper"`, `"uniform"` or
+        policy: a name in `tfcq.settings.policies.POLICIES`, such as `"paper"`, `"uniform"` or
             `"contrastive_quant"`, or a `tfcq.Policy`.
         overrides: fixed bits by pattern of layer names, for example
             `{"conv1": "8w8a", "top_*": "fp"}`; the first match wins.
@@ -125,10 +126,7 @@ def _convert(model: keras.Model, policy: Policy, reads_images: bool) -> Quantiza
         name = f"{layer.name}_quantizer{count}"
         return ActivationQuantizer(quantizer, name=name, dtype=_dtype_policy(layer))(outputs)
 
-    clone = keras.models.clone_model(
-        model, clone_function=clone_layer, call_function=call_layer, recursive=False
-    )
-    return QuantizableModel(clone.input, clone.output, name=model.name)
+    return cloned(model, clone_layer, call_layer, QuantizableModel)
 
 
 def _weight_quantizer(policy: Policy, bits: int | None) -> Quantizer:

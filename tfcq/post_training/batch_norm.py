@@ -3,12 +3,12 @@
 import keras
 import numpy as np
 
-from tfcq.evaluation.calibration import check_quantizable
+from tfcq.nn.calibration import check_quantizable
 from tfcq.nn.quantizable import QuantizableModel
 from tfcq.post_training.graph import parts_of, run
 from tfcq.post_training.observation import check_images
-from tfcq.quantization.bitwidths import BitWidth
 from tfcq.quantization.precision import Precision
+from tfcq.settings.bitwidths import BitWidth
 
 
 def reestimate_batch_norm(

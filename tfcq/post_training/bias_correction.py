@@ -4,12 +4,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfcq.evaluation.calibration import check_quantizable
+from tfcq.nn.calibration import check_quantizable
 from tfcq.nn.quantizable import QuantizableModel
 from tfcq.post_training.graph import Part, paired_parts, run
 from tfcq.post_training.observation import check_images
-from tfcq.quantization.bitwidths import BitWidth
 from tfcq.quantization.precision import Precision
+from tfcq.settings.bitwidths import BitWidth
 
 
 def correct_biases(

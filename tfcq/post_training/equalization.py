@@ -7,8 +7,8 @@ import numpy as np
 from keras import layers
 
 from tfcq.errors import UserError
-from tfcq.evaluation.calibration import check_quantizable
 from tfcq.nn.activation_quantizer import ActivationQuantizer
+from tfcq.nn.calibration import check_quantizable
 from tfcq.nn.quantizable import QuantizableModel
 from tfcq.post_training.graph import Graph, kernel_layers
 from tfcq.quantization.quantizers import MinMaxWeightQuantizer

@@ -9,12 +9,12 @@ import numpy as np
 import tensorflow as tf
 
 from tfcq.errors import UserError
-from tfcq.evaluation.calibration import check_quantizable
+from tfcq.nn.calibration import check_quantizable
 from tfcq.nn.quantizable import QuantizableModel
 from tfcq.post_training.graph import kernel_layers, run
 from tfcq.post_training.observation import check_images
 from tfcq.post_training.weights import check_weight_quantizer
-from tfcq.quantization.bitwidths import check_bits
+from tfcq.settings.bitwidths import check_bits
 
 Sensitivities = dict[str, dict[int, float]]
 

@@ -8,13 +8,13 @@ import tensorflow as tf
 
 from tfcq.data.image_stream import Images, picked
 from tfcq.errors import UserError, unknown_choice
-from tfcq.evaluation.calibration import check_quantizable
 from tfcq.nn.activation_quantizer import FLOAT_PASS, ActivationQuantizer
+from tfcq.nn.calibration import check_quantizable
 from tfcq.post_training.histogram import Histogram
 from tfcq.post_training.ranges import RANGES, Observation
-from tfcq.quantization.bitwidths import FLOAT, BitWidth, check_bits
 from tfcq.quantization.precision import Observe, Precision, noise_seed
 from tfcq.quantization.quantizers import MinMaxActivationQuantizer
+from tfcq.settings.bitwidths import FLOAT, BitWidth, check_bits
 
 _FEWEST_BINS = 16
 

@@ -3,15 +3,11 @@
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
 
 import keras
 import numpy as np
 
 from tfcq.errors import UserError, unknown_choice
-from tfcq.evaluation.calibration import Calibrator
-from tfcq.evaluation.classifier import copy_of
-from tfcq.evaluation.task import SetRanges
 from tfcq.nn.activation_ranges import (
     activation_layers,
     is_trained_quantized,
@@ -19,6 +15,8 @@ from tfcq.nn.activation_ranges import (
     takes_ranges,
     trained_bits,
 )
+from tfcq.nn.calibration import Calibrator
+from tfcq.nn.cloning import copy_of
 from tfcq.nn.quantizable import QuantizableModel
 from tfcq.post_training.batch_norm import reestimate_batch_norm
 from tfcq.post_training.bias_correction import correct_biases
@@ -33,11 +31,11 @@ from tfcq.post_training.weights import (
     check_weight_quantizer,
     with_stored_scales,
 )
-from tfcq.quantization.bitwidths import FLOAT, BitWidth
+from tfcq.settings.bitwidths import FLOAT, BitWidth
+from tfcq.settings.evaluation import CALIBRATION_PASSES
 
 # What is rounded together, see `learn_rounding`; None where nothing is learned.
 ROUNDINGS: dict[str, str | None] = {"nearest": None, "adaround": "layer", "block": "block"}
-PASSES = ("float", "quantized")
 _SCANNED_IMAGES = 256
 # Images per pass: an average needs many passes, other ranges do not depend on it.
 _AVERAGED_IMAGES, _OBSERVED_IMAGES = 32, 256
@@ -85,8 +83,8 @@ class Plan:
         ):
             if name not in known:
                 raise unknown_choice(what, name, known)
-        if self.calibration_pass not in (None, *PASSES):
-            raise unknown_choice("calibration pass", self.calibration_pass, PASSES)
+        if self.calibration_pass not in (None, *CALIBRATION_PASSES):
+            raise unknown_choice("calibration pass", self.calibration_pass, CALIBRATION_PASSES)
 
     @property
     def changes_weights(self) -> bool:
@@ -136,49 +134,67 @@ def check_plan(model: QuantizableModel, plan: Plan) -> None:
         raise UserError(f"Model {model.name!r} has no pair of layers to equalize.")
 
 
-def calibrator(model: QuantizableModel, images: np.ndarray, plan: Plan) -> Callable[[], SetRanges]:
-    """Returns a function that takes a model as it is then, and returns one that sets its ranges.
-
-    That one tells how: `"float pass"`, or `"quantized pass"` at the bit-width asked for, which is
-    the default of a model that was trained so.
+class Calibration:
+    """Sets the activation ranges of a model, in the pass and by the method of a plan.
 
     Args:
         model: a quantizable model; its quantizers may be of any kind with `"minmax"`.
         images: float array [count, height, width, channels].
-        plan: which pass, and how a range follows from it.
-
-    Raises:
-        UserError: when called, as `observe` does.
+        plan: which pass, and how a range follows from it; the pass is quantized as asked for where
+            it says so, or says nothing of a model that was trained so.
     """
-    method = plan.calibration
-    batch_size = _AVERAGED_IMAGES if method == "moving_average" else _OBSERVED_IMAGES
-    calibrate = Calibrator(model)
 
-    def observed(bits: BitWidth) -> Callable[[int], None]:
+    def __init__(self, model: QuantizableModel, images: np.ndarray, plan: Plan) -> None:
+        self._model, self._images, self._plan = model, images, plan
+        self._calibrate = Calibrator(model)
+        self._set_float_ranges: Callable[[int], None] | None = None
+
+    def observe(self) -> None:
+        """Takes the model's weights as they are from now on.
+
+        Raises:
+            UserError: as `observe` does.
+        """
+        asked = self._plan.calibration_pass
+        quantized = asked == "quantized" or (asked is None and is_trained_quantized(self._model))
+        self._set_float_ranges = None if quantized else self._observed(FLOAT)
+
+    def set_ranges(self, bits: BitWidth) -> str:
+        """Sets the ranges for a bit-width; tells how: `"float pass"` or `"quantized pass"`.
+
+        Args:
+            bits: the bit-width, not float.
+        """
+        if self._set_float_ranges is None:
+            self._observed(bits)(bits.activations)
+            return "quantized pass"
+        self._set_float_ranges(bits.activations)
+        return "float pass"
+
+    def _observed(self, bits: BitWidth) -> Callable[[int], None]:
+        method = self._plan.calibration
         if method == "minmax":
             # The least and the greatest value are the range whatever the levels.
-            calibrate(images, bits)
+            self._calibrate(self._images, bits)
             return lambda activation_bits: None
-        return functools.partial(observe(model, images, batch_size, bits=bits).set_ranges, method)
+        batch_size = _AVERAGED_IMAGES if method == "moving_average" else _OBSERVED_IMAGES
+        observed = observe(self._model, self._images, batch_size, bits=bits)
+        return functools.partial(observed.set_ranges, method)
 
-    def taken() -> SetRanges:
-        quantized = plan.calibration_pass == "quantized"
-        if quantized or (plan.calibration_pass is None and is_trained_quantized(model)):
 
-            def record(bits: BitWidth) -> str:
-                observed(bits)(bits.activations)
-                return "quantized pass"
+@dataclasses.dataclass(frozen=True)
+class Quantized:
+    """A model as it is run at a bit-width.
 
-            return record
-        set_ranges = observed(FLOAT)
+    Args:
+        model: the model.
+        ranges: whose activation ranges it has; None in float, and where quantizers have none.
+        weight_bits: bits of each layer's weights, where they were chosen; else None.
+    """
 
-        def choose(bits: BitWidth) -> str:
-            set_ranges(bits.activations)
-            return "float pass"
-
-        return choose
-
-    return taken
+    model: QuantizableModel
+    ranges: str | None = None
+    weight_bits: dict[str, int] | None = None
 
 
 class PostTraining:
@@ -203,15 +219,12 @@ class PostTraining:
             equalize(self.source)
         bits = trained_bits(self.source) if plan.keep_ranges else None
         self._kept = {} if bits is None else {bits: ranges_at(self.source, bits)}
-        self._set_ranges = calibrator(self.source, images, plan)()
-        # Whose ranges every bit-width that was asked for runs with.
-        self.ranges: dict[BitWidth, str] = {}
-        # The weight bits of each layer, for every bit-width at which they were chosen.
-        self.weight_bits: dict[BitWidth, dict[str, int]] = {}
+        self._calibration = Calibration(self.source, images, plan)
+        self._calibration.observe()
         self._sensitivities: dict[str, dict[int, float]] = {}
         self._reestimated: QuantizableModel | None = None
 
-    def at(self, bits: BitWidth) -> QuantizableModel:
+    def at(self, bits: BitWidth) -> Quantized:
         """Returns the model that is run at a bit-width: a prepared copy, or the model itself.
 
         The model itself is the same object at every bit-width; its ranges are those of the last
@@ -224,14 +237,13 @@ class PostTraining:
             UserError: when no layer's bias can be corrected.
         """
         if bits.is_float:
-            return self.source
-        self.ranges[bits] = self._take_ranges(bits)
+            return Quantized(self.source)
+        found = self._take_ranges(bits)
+        ranges = found if takes_ranges(self.source) else None
         if not self.plan.changes_weights:
-            return self.source
-        weight_bits = bits.weights
-        if self.plan.mixed_precision:
-            weight_bits = self.weight_bits[bits] = self._mixed_bits(bits.weights)
-        copy = with_stored_scales(self.source, weight_bits, self.plan.weight_scales)
+            return Quantized(self.source, ranges)
+        mixed = self._mixed_bits(bits.weights) if self.plan.mixed_precision else None
+        copy = with_stored_scales(self.source, mixed or bits.weights, self.plan.weight_scales)
         unit = ROUNDINGS[self.plan.rounding]
         if unit is not None:
             learn_rounding(copy, self.source, self.images, bits, unit, self.plan.learning)
@@ -241,22 +253,12 @@ class PostTraining:
             corrected = correct_biases(copy, self._reference(), self.images, bits)
             if not corrected:
                 raise UserError(f"Model {copy.name!r} has no bias to correct, and no batch norm.")
-        return copy
-
-    def chosen(self, bits: BitWidth) -> dict[str, Any]:
-        """Returns what was chosen for a bit-width: whose ranges, and mixed weight bits.
-
-        Args:
-            bits: the bit-width.
-        """
-        ranges = self.ranges.get(bits) if takes_ranges(self.source) else None
-        found = {"ranges": ranges, "weight_bits": self.weight_bits.get(bits)}
-        return {name: value for name, value in found.items() if value is not None}
+        return Quantized(copy, ranges, mixed)
 
     def _take_ranges(self, bits: BitWidth) -> str:
         kept, others = self._kept.get(bits, []), ""
         if len(kept) < sum(1 for _ in activation_layers(self.source)):
-            others = self._set_ranges(bits)
+            others = self._calibration.set_ranges(bits)
         for layer, minimum, maximum in kept:
             layer.set_range(minimum, maximum, (bits.weights, bits.activations))
         if not kept:

@@ -8,13 +8,13 @@ import numpy as np
 import tensorflow as tf
 
 from tfcq.errors import UserError, unknown_choice
-from tfcq.evaluation.calibration import check_quantizable
+from tfcq.nn.calibration import check_quantizable
 from tfcq.nn.quantizable import QuantizableModel
 from tfcq.post_training.graph import Part, kernel_layers, paired_parts, run
 from tfcq.post_training.observation import check_images
-from tfcq.quantization.bitwidths import BitWidth
 from tfcq.quantization.precision import Precision
 from tfcq.quantization.stored_scale import stored_scale
+from tfcq.settings.bitwidths import BitWidth
 
 UNITS = ("layer", "block")
 # Ends of the stretched sigmoid (AdaRound, Eq. 23), which cut to 0 and 1 can be reached.

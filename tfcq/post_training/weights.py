@@ -8,15 +8,16 @@ import numpy as np
 import tensorflow as tf
 
 from tfcq.errors import UserError, unknown_choice
-from tfcq.evaluation.calibration import check_quantizable
 from tfcq.nn.activation_quantizer import ActivationQuantizer
+from tfcq.nn.calibration import check_quantizable
+from tfcq.nn.cloning import cloned, without
 from tfcq.nn.copied_weights import copy_weights
 from tfcq.nn.quantizable import QuantizableModel
 from tfcq.post_training.graph import kernel_layers
 from tfcq.quantization import ops
-from tfcq.quantization.bitwidths import check_bits
 from tfcq.quantization.quantizers import MinMaxWeightQuantizer
 from tfcq.quantization.stored_scale import StoredScaleWeightQuantizer, stored_scale
+from tfcq.settings.bitwidths import check_bits
 
 # Shares of the scale that covers the largest magnitude. That one leaves half a step uncovered at
 # the positive end, so that more than all of it can be best at few bits.
@@ -165,12 +166,6 @@ def _clone(
             )
         return type(layer).from_config(config)
 
-    def call_layer(layer: Any, *args: Any, **kwargs: Any) -> Any:
-        return args[0] if layer.name in dropped else layer(*args, **kwargs)
-
     quantizers = {layer.name for layer in model.layers if isinstance(layer, ActivationQuantizer)}
     dropped = set() if activations else quantizers
-    clone = keras.models.clone_model(
-        model, clone_function=clone_layer, call_function=call_layer, recursive=False
-    )
-    return QuantizableModel(clone.input, clone.output, name=model.name)
+    return cloned(model, clone_layer, without(dropped), QuantizableModel)

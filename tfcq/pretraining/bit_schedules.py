@@ -5,8 +5,7 @@ import math
 import tensorflow as tf
 
 from tfcq.errors import UserError, unknown_choice
-from tfcq.pretraining.schedule_names import BIT_SCHEDULES
-from tfcq.quantization.bitwidths import parse_bit_choices
+from tfcq.settings.bitwidths import BIT_SCHEDULES, parse_bit_choices
 
 # Keep the draws of a step independent of each other.
 _WEIGHTS, _ACTIVATIONS, _ROUNDING, _SHUFFLING, _TARGETS_ROUNDING = 1, 2, 3, 4, 5

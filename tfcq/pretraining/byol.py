@@ -2,9 +2,9 @@
 
 import tensorflow as tf
 
-from tfcq import losses
 from tfcq.errors import unknown_choice
 from tfcq.nn.heads import multi_layer_perceptron
+from tfcq.pretraining import losses
 from tfcq.pretraining.framework import Framework, projector
 
 REGRESSIONS = {

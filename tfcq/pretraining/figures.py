@@ -5,9 +5,9 @@ import math
 import keras
 import tensorflow as tf
 
-from tfcq import losses
 from tfcq.errors import UserError
-from tfcq.pretraining.recipes import FLOAT_PASS, Pass, Recipe
+from tfcq.pretraining import losses
+from tfcq.settings.recipes import FLOAT_PASS, Pass, Recipe
 
 
 def feature_std_ratio(embeddings: tf.Tensor) -> tf.Tensor:

@@ -5,10 +5,10 @@ import tensorflow as tf
 
 from tfcq.errors import UserError
 from tfcq.nn.heads import multi_layer_perceptron
-from tfcq.nn.policies import WEIGHTS_8_BIT, Policy
 from tfcq.nn.quantizable import quantizable
-from tfcq.pretraining.framework_settings import check_settings
 from tfcq.quantization.precision import Precision, RecordRanges
+from tfcq.settings.frameworks import check_settings
+from tfcq.settings.policies import WEIGHTS_8_BIT, Policy
 
 
 class Framework(keras.layers.Layer):

@@ -6,13 +6,13 @@ from typing import Any
 import keras
 
 from tfcq.errors import UserError
-from tfcq.nn.policies import Policy
 from tfcq.pretraining.byol import byol
 from tfcq.pretraining.framework import Framework
-from tfcq.pretraining.framework_settings import framework_settings
 from tfcq.pretraining.moco import mocov2, mocov3
 from tfcq.pretraining.simclr import simclr
 from tfcq.pretraining.simsiam import simsiam
+from tfcq.settings.frameworks import framework_settings
+from tfcq.settings.policies import Policy
 
 FRAMEWORKS: dict[str, Callable[..., Framework]] = {
     "simsiam": simsiam,

@@ -3,9 +3,9 @@
 import keras
 import tensorflow as tf
 
-from tfcq import losses
 from tfcq.errors import UserError
 from tfcq.nn.heads import multi_layer_perceptron
+from tfcq.pretraining import losses
 from tfcq.pretraining.framework import Framework
 from tfcq.pretraining.replicas import first_row, gathered
 

@@ -5,7 +5,7 @@ import math
 import keras
 import tensorflow as tf
 
-from tfcq.nn.copied_weights import give_weights
+from tfcq.nn.cloning import copy_of
 from tfcq.nn.quantizable import QuantizableModel
 from tfcq.quantization.learned_quantizers import LEARNED_SCALES
 from tfcq.quantization.precision import Precision, RecordRanges
@@ -38,7 +38,7 @@ class MomentumNetwork(keras.layers.Layer):
         super().__init__(**kwargs)
         self.momentum = momentum
         self.schedule = schedule
-        self.backbone, self.projector = _copy(backbone), _copy(projector)
+        self.backbone, self.projector = copy_of(backbone), copy_of(projector)
         # Not `layer.trainable`: that would have batch norm use its running statistics.
         for variable, _ in self.pairs(backbone, projector):
             variable.trainable = False
@@ -127,10 +127,3 @@ class MomentumNetwork(keras.layers.Layer):
 def _moved(own: tf.Tensor, online: tf.Tensor, momentum: tf.Tensor | float) -> tf.Tensor:
     share = tf.cast(momentum, own.dtype)
     return share * own + (1 - share) * tf.cast(online, own.dtype)
-
-
-def _copy(model: QuantizableModel) -> QuantizableModel:
-    clone = keras.models.clone_model(model)
-    copy = QuantizableModel(clone.input, clone.output, name=model.name)
-    give_weights(copy, model.get_weights())
-    return copy

@@ -7,8 +7,8 @@ from typing import Any
 import tensorflow as tf
 
 from tfcq.errors import UserError
-from tfcq.pretraining.recipes import Pass, Recipe
 from tfcq.quantization.precision import Precision, RecordRanges
+from tfcq.settings.recipes import Pass, Recipe
 
 
 def make_passes(

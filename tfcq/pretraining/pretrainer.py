@@ -8,7 +8,6 @@ import tensorflow as tf
 
 from tfcq.errors import TrainingStopped, UserError, unknown_choice
 from tfcq.nn.activation_ranges import mark_trained
-from tfcq.nn.policies import Policy
 from tfcq.nn.quantizable import QuantizableModel, quantizable
 from tfcq.pretraining.bit_schedules import BitSchedule
 from tfcq.pretraining.figures import StepFigures
@@ -18,12 +17,12 @@ from tfcq.pretraining.momentum import MomentumNetwork
 from tfcq.pretraining.monitoring import RunLength, StopOnFailure, Throughput
 from tfcq.pretraining.passes import make_passes, views_of_batch
 from tfcq.pretraining.quantizer_checks import check_drawn, check_quantizers
-from tfcq.pretraining.recipes import Pass, Recipe, in_order, recipe_named
 from tfcq.pretraining.replicas import shuffled, unshuffled
-from tfcq.pretraining.schedule_names import PERIODIC
 from tfcq.quantization.ops import NOT_FINITE
-
-LOSS_REDUCTIONS = ("mean", "sum")
+from tfcq.settings.bitwidths import PERIODIC
+from tfcq.settings.policies import Policy
+from tfcq.settings.recipes import Pass, Recipe, in_order, recipe_named
+from tfcq.settings.training import LOSS_REDUCTIONS
 
 
 class Pretrainer(keras.Model):
@@ -35,7 +34,7 @@ class Pretrainer(keras.Model):
         backbone: any functional or sequential Keras model from images to features
             [batch, width]; a float model is made quantizable with `policy`.
         framework: `"simsiam"`, `"simclr"`, `"byol"`, `"mocov2"`, `"mocov3"`, or a `Framework`.
-        recipe: a name in `tfcq.pretraining.recipes.RECIPES`, a recipe's text, or a `Recipe`.
+        recipe: a name in `tfcq.settings.recipes.RECIPES`, a recipe's text, or a `Recipe`.
         weight_bits: candidates of the drawn weight bits, `"2-8"`, `"4"` or `"2,4,8"`; the
             recipe's own by default.
         activation_bits: candidates of the drawn activation bits; the recipe's own by default.
@@ -53,7 +52,7 @@ class Pretrainer(keras.Model):
             measured (SSQL, Appendix C.1).
         name: name of the model.
         **settings: settings of a framework given by name, such as `projection_width`; the
-            paper's by default, see `tfcq.pretraining.framework_settings`.
+            paper's by default, see `tfcq.settings.frameworks`.
 
     Raises:
         UserError: on an unknown name or setting, bits that cannot be used, or a backbone whose

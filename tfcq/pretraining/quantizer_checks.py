@@ -1,10 +1,10 @@
 """Whether a backbone's quantizers are those that a recipe and its bits are meant for."""
 
 from tfcq.errors import UserError
-from tfcq.nn.policies import Policy
 from tfcq.nn.quantizable import QuantizableModel, quantizers_of
-from tfcq.pretraining.recipes import Recipe
 from tfcq.quantization.quantizers import WEIGHT_QUANTIZERS
+from tfcq.settings.policies import Policy
+from tfcq.settings.recipes import Recipe
 
 
 def check_drawn(

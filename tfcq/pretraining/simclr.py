@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from tfcq import losses
+from tfcq.pretraining import losses
 from tfcq.pretraining.framework import Framework, projector
 from tfcq.pretraining.replicas import first_row, gathered
 

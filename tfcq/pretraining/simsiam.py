@@ -2,8 +2,8 @@
 
 import tensorflow as tf
 
-from tfcq import losses
 from tfcq.nn.heads import multi_layer_perceptron
+from tfcq.pretraining import losses
 from tfcq.pretraining.framework import Framework
 
 

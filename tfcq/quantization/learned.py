@@ -3,7 +3,6 @@
 import keras
 import tensorflow as tf
 
-from tfcq.quantization.bitwidths import HIGHEST_BITS, LOWEST_BITS
 from tfcq.quantization.ops import (
     NOT_FINITE,
     arithmetic_dtype,
@@ -13,6 +12,7 @@ from tfcq.quantization.ops import (
     smallest_normal,
     sum_to_shape_of,
 )
+from tfcq.settings.bitwidths import HIGHEST_BITS, LOWEST_BITS
 
 INITIAL_CLIPPING = 10.0
 

@@ -9,7 +9,7 @@ from typing import Any
 import tensorflow as tf
 
 from tfcq.errors import UserError, unknown_choice
-from tfcq.quantization.bitwidths import check_bits
+from tfcq.settings.bitwidths import check_bits
 
 RANGE_SOURCES = ("recorded", "tensor")
 

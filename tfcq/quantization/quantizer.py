@@ -16,7 +16,7 @@ from typing import Any, Self
 
 import keras
 
-from tfcq.quantization.bitwidths import check_bits
+from tfcq.settings.bitwidths import check_bits
 
 
 class Quantizer:

@@ -331,7 +331,7 @@ class DoReFaActivationQuantizer(SignedQuantizer):
         return clipped_quantize(inputs, one, self.chosen_bits(bits), self.signed)
 
 
-# Their names stand in `tfcq.nn.policies` too, which needs no TensorFlow.
+# Their names stand in `tfcq.settings.policies` too, which needs no TensorFlow.
 WEIGHT_QUANTIZERS: dict[str, type[Quantizer]] = {
     "minmax": MinMaxWeightQuantizer,
     "asymmetric": AsymmetricWeightQuantizer,

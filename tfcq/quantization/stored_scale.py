@@ -8,9 +8,9 @@ import tensorflow as tf
 
 from tfcq.errors import UserError
 from tfcq.quantization import ops
-from tfcq.quantization.bitwidths import check_bits
 from tfcq.quantization.learned import scale_dtype
 from tfcq.quantization.quantizer import Quantizer
+from tfcq.settings.bitwidths import check_bits
 
 
 @keras.saving.register_keras_serializable("tfcq")

@@ -8,7 +8,7 @@ import zipfile
 from typing import TYPE_CHECKING, Any
 
 from tfcq.errors import UserError
-from tfcq.quantization.bitwidths import HIGHEST_BITS, LOWEST_BITS
+from tfcq.settings.bitwidths import HIGHEST_BITS, LOWEST_BITS
 
 if TYPE_CHECKING:
     import numpy as np

@@ -1,6 +1,8 @@
 """Tables as text that reads well on a terminal and as Markdown."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -28,3 +30,37 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def percent(share: float) -> str:
     """Returns a share of 1 as percent with one decimal, without the sign."""
     return f"{100 * share:.1f}"
+
+
+def export_tables(figures: Mapping[str, Any], files: Mapping[str, os.PathLike]) -> str:
+    """Returns the figures of an export as text: how outputs agree, and what each model takes.
+
+    Args:
+        figures: those of `tfcq.deployment.run.export`.
+        files: the file of each model.
+    """
+    bits = figures["evaluated_bits"]
+    rows = []
+    for name, found in figures.items():
+        if "_against_" in name:
+            title = name.replace("_", " ").replace("simulation", f"{bits} simulation")
+            errors = f"{found['relative_l2']:.4f}", f"{found['largest_error']:.3f}"
+            agreement = percent(found["agreement"])
+            rows.append((title, agreement, f"{found['cosine_mean']:.5f}", *errors))
+    compared = figures["compared"].partition(",")[0]
+    agreements = table(
+        (compared, "same top-1 %", "cosine", "relative error", "largest error"), rows
+    )
+    rows = [
+        (
+            name,
+            size,
+            f"{figures['milliseconds_per_image'][name]:.3f}",
+            percent(figures["top1"][name]),
+            str(files[name]),
+        )
+        for name, size in figures["bytes"].items()
+    ]
+    models = table(("model", "bytes", "ms per image", "top-1 %", "file"), rows)
+    head = f"{figures['dataset']}, {figures['test_images']} test images"
+    return f"{head}, policy {figures['policy']}\n{agreements}\n{models}"

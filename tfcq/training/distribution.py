@@ -4,8 +4,7 @@ import keras
 import tensorflow as tf
 
 from tfcq.errors import UserError, unknown_choice
-
-STRATEGIES = ("single", "mirrored", "tpu")
+from tfcq.settings.training import STRATEGIES
 
 
 def strategy_named(name: str) -> tf.distribute.Strategy:

@@ -1,4 +1,4 @@
-"""Optimizers by name."""
+"""Optimizers by name, and from settings."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,8 +6,11 @@ from typing import Any
 import keras
 
 from tfcq.errors import UserError, unknown_choice
+from tfcq.settings.durations import Duration, parse_duration
+from tfcq.settings.training import OptimizationSettings, total_steps
 from tfcq.training.exclusions import excluded
 from tfcq.training.lars import LARS
+from tfcq.training.schedules import learning_rate_schedule, scaled_learning_rate
 from tfcq.training.sgd import SGD
 
 
@@ -97,3 +100,38 @@ def optimizer_named(
     if kind is AdamW:
         return AdamW(learning_rate, weight_decay, beta_1=float(momentum), exclude=exclude)
     return kind(learning_rate, float(momentum), weight_decay, exclude, nesterov=nesterov)
+
+
+def optimizer_from(settings: OptimizationSettings, steps: int) -> keras.optimizers.Optimizer:
+    """Returns the optimizer of a run with its learning rate.
+
+    Args:
+        settings: the settings.
+        steps: steps per epoch.
+
+    Raises:
+        UserError: on a warm-up or milestone outside the run.
+    """
+
+    def in_steps(duration: Duration) -> int:
+        return duration.steps(steps, settings.batch_size)
+
+    highest = settings.learning_rate
+    if settings.scale_learning_rate:
+        highest = scaled_learning_rate(highest, settings.batch_size)
+    rate = learning_rate_schedule(
+        settings.learning_rate_schedule,
+        highest,
+        total_steps(settings, steps),
+        in_steps(parse_duration(settings.warmup)),
+        tuple(map(in_steps, settings.milestone_durations())),
+        settings.milestone_factor,
+    )
+    return optimizer_named(
+        settings.optimizer,
+        rate,
+        settings.momentum,
+        settings.weight_decay,
+        settings.excluded(),
+        settings.nesterov,
+    )

@@ -1,4 +1,4 @@
-"""Which names a backbone can have and which settings each kind takes. Needs no TensorFlow."""
+"""Which names a backbone can have and which settings each kind takes."""
 
 import math
 import re
@@ -7,6 +7,8 @@ from typing import Any
 from tfcq.errors import UserError, unknown_choice
 
 APPLICATION, FILE = "applications", "file"
+STEMS = ("cifar", "imagenet")
+SHORTCUTS = ("identity", "projection")
 KERNEL_INITIALIZERS = ("uniform_fan_in", "normal_fan_out")
 _RESIDUAL = {"kernel_initializer", "zero_init_residual"}
 # Of a layer in front of any network of ours.

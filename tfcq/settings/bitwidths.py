@@ -1,4 +1,4 @@
-"""Bit-widths as text and as values: `fp`, `4w8a`, `2-8`. Needs no TensorFlow."""
+"""Bit-widths as text and as values: `fp`, `4w8a`, `2-8`."""
 
 import dataclasses
 import re
@@ -7,6 +7,9 @@ from tfcq.errors import UserError
 
 LOWEST_BITS = 2
 HIGHEST_BITS = 16
+# How a step draws bits; those with a period keep to it or repeat with it.
+PERIODIC = ("epoch", "cyclic")
+BIT_SCHEDULES = ("uniform", *PERIODIC, "list", "fixed")
 
 
 @dataclasses.dataclass(frozen=True)

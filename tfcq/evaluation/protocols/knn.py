@@ -3,7 +3,10 @@
 import numpy as np
 
 from tfcq.errors import UserError
-from tfcq.evaluation.linear import check_labels
+from tfcq.evaluation.evaluation import Evaluation
+from tfcq.evaluation.probe import check_labels
+from tfcq.evaluation.protocols import Runner
+from tfcq.evaluation.sweep import Scorer, by_scores
 
 
 def knn_scores(
@@ -53,3 +56,12 @@ def knn_scores(
     scores = np.zeros((len(queries), classes))
     scores[:, classifier.classes_] = classifier.predict_proba(queries)
     return scores
+
+
+def _scorer(evaluation: Evaluation) -> Scorer:
+    measurement = evaluation.config.measurement
+    options = measurement.neighbours, measurement.temperature
+    return by_scores(lambda *features: knn_scores(*features, *options), evaluation.data)
+
+
+knn = Runner(scorer=_scorer)

@@ -1,4 +1,4 @@
-"""The settings of each framework, with the values of its paper. Needs no TensorFlow."""
+"""The settings of each framework, with the values of its paper."""
 
 from typing import Any
 

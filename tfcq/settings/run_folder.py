@@ -3,9 +3,10 @@
 import os
 import pathlib
 
-from tfcq.config import Config, config_from_json, differences
 from tfcq.errors import UserError
 from tfcq.files import write_text
+from tfcq.settings.fields import differences
+from tfcq.settings.training import Config, config_from_json
 
 
 class RunFolder:

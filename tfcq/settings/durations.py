@@ -1,4 +1,4 @@
-"""Durations as text and as steps: `100epochs`, `5000steps`, `1e6examples`. Needs no TensorFlow."""
+"""Durations as text and as steps: `100epochs`, `5000steps`, `1e6examples`."""
 
 import dataclasses
 import difflib

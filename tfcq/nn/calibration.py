@@ -9,8 +9,8 @@ import tensorflow as tf
 from tfcq.errors import UserError
 from tfcq.nn.activation_ranges import is_trained_quantized
 from tfcq.nn.quantizable import QuantizableModel
-from tfcq.quantization.bitwidths import FLOAT, BitWidth, parse_bit_width
 from tfcq.quantization.precision import Precision, RecordRanges, noise_seed
+from tfcq.settings.bitwidths import FLOAT, BitWidth, parse_bit_width
 
 
 class Calibrator:

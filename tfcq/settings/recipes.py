@@ -2,7 +2,7 @@
 
 `v1@q->v2@fp` says: the prediction of view 1 at the drawn precision `q` meets the float target of
 view 2. `v1@q1<->v2@q2` says so in both directions and counts as one pair. View 0 is the image
-without augmentation. Needs no TensorFlow.
+without augmentation.
 """
 
 import dataclasses
@@ -10,7 +10,7 @@ import re
 from typing import Any
 
 from tfcq.errors import UserError, unknown_choice
-from tfcq.nn.policies import ALL_FLOAT, WEIGHTS_8_BIT, Policy, policy_named
+from tfcq.settings.policies import ALL_FLOAT, WEIGHTS_8_BIT, Policy, policy_named
 
 FLOAT_PASS = "fp"
 _PAIR = re.compile(r"(?:([\d.]+)\*)?v([012])@(fp|q\d*)(<?->)v([012])@(fp|q\d*)")

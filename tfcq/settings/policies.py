@@ -1,15 +1,14 @@
-"""Policies: which layers are quantized, and at which bits, as data. Needs no TensorFlow."""
+"""Policies: which layers are quantized, and at which bits, as data."""
 
 import dataclasses
 import re
 
 from tfcq.errors import UserError, unknown_choice
-from tfcq.quantization.bitwidths import HIGHEST_BITS, LOWEST_BITS
+from tfcq.settings.bitwidths import HIGHEST_BITS, LOWEST_BITS
 
 DRAWN = "drawn"
 FLOAT = "float"
 Bits = int | str
-# `ops.ROUNDINGS` in `tfcq.quantization`, which needs TensorFlow.
 ROUNDINGS = ("nearest", "floor", "stochastic")
 # The keys of `WEIGHT_QUANTIZERS` and `ACTIVATION_QUANTIZERS` in `tfcq.quantization.quantizers`.
 WEIGHT_QUANTIZER_NAMES = ("minmax", "asymmetric", "linear", "lsq", "dorefa")

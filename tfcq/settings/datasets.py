@@ -1,4 +1,4 @@
-"""The spelling of data set names; needs no TensorFlow, so mistakes are told at once."""
+"""The spelling of data set names."""
 
 import difflib
 import os

@@ -7,15 +7,15 @@ import keras
 import numpy as np
 from absl import logging
 
-from tfcq.config import CALIBRATION_IMAGES
 from tfcq.data.image_stream import Images, ImageStream, as_array, labels_of
 from tfcq.data.pipeline import central_crop, labelled_arrays
-from tfcq.data.sources import Split, open_source, view_size
+from tfcq.data.sources import source_from
+from tfcq.data.split import Split, view_size
 from tfcq.errors import UserError
 from tfcq.evaluation.accuracy import LabelledImages
-from tfcq.evaluation.linear import check_labels
+from tfcq.evaluation.probe import check_labels
 from tfcq.post_training.observation import calibration_images as drawn_images
-from tfcq.settings import DataSettings
+from tfcq.settings.training import CALIBRATION_IMAGES, DataSettings
 
 # Larger data sets, or such as take more than a quarter of the memory, are decoded anew each time
 # they are read. Figures are the same.
@@ -43,7 +43,7 @@ def labelled_images(
         UserError: when the data set has no labels or no test split, a class has fewer than two
             training images, or the model does not take such images.
     """
-    opened = open_source(data.dataset, data.data_dir, data.download, data.strict_data)
+    opened = source_from(data)
     train, test = opened.split("train"), opened.split("test")
     if data.train_images:
         train = train.first(data.train_images)

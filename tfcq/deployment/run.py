@@ -1,0 +1,170 @@
+"""Exports a subject to int8 and compares it with what was evaluated."""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from tfcq.deployment.check import compare, median_seconds
+from tfcq.deployment.runtime import LiteModel, runtime_version
+from tfcq.deployment.tflite import float_tflite, int8_tflite
+from tfcq.errors import UserError
+from tfcq.evaluation.accuracy import LabelledImages
+from tfcq.evaluation.evaluation import Evaluation, open_evaluation, open_subject
+from tfcq.evaluation.features import FeatureExtractor
+from tfcq.evaluation.probe import fit_linear_probe
+from tfcq.evaluation.records import versions
+from tfcq.evaluation.run import about_data, about_subject
+from tfcq.files import whole_file, write_text
+from tfcq.post_training.plan import Plan, PostTraining, Quantized
+from tfcq.settings.bitwidths import FLOAT, parse_bit_width
+from tfcq.settings.evaluation import DEPLOYED_BITS, EvaluationConfig
+from tfcq.settings.protocols import PostTrainingSettings
+from tfcq.settings.run_folder import RunFolder
+
+FIGURES = "int8.json"
+
+Scores = Callable[[np.ndarray], np.ndarray]
+
+
+def export(config: EvaluationConfig) -> tuple[dict[str, Any], dict[str, pathlib.Path]]:
+    """Writes int8 and float LiteRT models of a subject, and the figures of their comparison.
+
+    Args:
+        config: the settings, at `DEPLOYED_BITS`.
+
+    Returns:
+        The figures, and the files by their name.
+
+    Raises:
+        UserError: when the subject or the data cannot be had, cannot be converted, or the folder
+            holds an export of something else.
+    """
+    evaluation = open_evaluation(config)
+    subject, bits = evaluation.subject, parse_bit_width(DEPLOYED_BITS)
+    if config.scores_logits:
+        subject.check_classifier(evaluation.data.classes)
+        subject.check_logits()
+    about = {
+        **about_subject(evaluation),
+        "evaluated_bits": DEPLOYED_BITS,
+        "compared": "logits" if config.scores_logits else "features, under a linear probe",
+        "post_training": _steps(config),
+    }
+    folder = _folder(config)
+    _check_earlier(folder / FIGURES, about)
+    quantized = evaluation.post_training(subject.model).at(bits)
+    images = evaluation.calibration_images
+    files = {"int8": int8_tflite(quantized.model, images), "float": float_tflite(subject.model)}
+    compared = _compared(evaluation, quantized, files)
+    figures = {
+        **about,
+        "ranges": quantized.ranges,
+        "agreement": compared["int8_against_simulation"]["agreement"],
+        **compared,
+        "bytes": {name: len(content) for name, content in files.items()},
+        **about_data(evaluation),
+        "versions": {**versions(), "ai_edge_litert": runtime_version()},
+    }
+    paths = {name: folder / f"{name}.tflite" for name in files}
+    for name, content in files.items():
+        with whole_file(paths[name]) as temporary:
+            temporary.write_bytes(content)
+    write_text(folder / FIGURES, json.dumps(figures, indent=2) + "\n")
+    return figures, {**paths, "figures": folder / FIGURES}
+
+
+def _compared(
+    evaluation: Evaluation, quantized: Quantized, files: dict[str, bytes]
+) -> dict[str, Any]:
+    """Returns how outputs agree, top-1 of each, and milliseconds per image."""
+    data, bits = evaluation.data, parse_bit_width(DEPLOYED_BITS)
+    images, features = data.test_images, FeatureExtractor(quantized.model)
+    scores = _scores(evaluation, features)
+    lite = {name: LiteModel(content) for name, content in files.items()}
+    outputs = {
+        "int8": lite["int8"](images),
+        "simulation": features(images, bits),
+        "float": FeatureExtractor(evaluation.subject.model)(images, FLOAT),
+    }
+    lite["float"](images[:1])
+    pairs = [("int8", "simulation"), ("int8", "float"), ("simulation", "float")]
+    trained = _as_trained(evaluation)
+    if trained is not None:
+        outputs["simulation_as_trained"] = FeatureExtractor(trained.model)(images, bits)
+        pairs.insert(2, ("int8", "simulation_as_trained"))
+    seconds = median_seconds({name: model.invoke for name, model in lite.items()})
+    classes = {name: scores(found).argmax(axis=1) for name, found in outputs.items()}
+    if len(np.unique(classes["float"])) == 1:
+        print("The float model finds the same class in every image: agreement says little.")
+    return {
+        **{
+            f"{a}_against_{b}": dataclasses.asdict(compare(outputs[a], outputs[b], scores))
+            for a, b in pairs
+        },
+        "top1": {
+            name: float(np.mean(classes[name] == data.test_labels))
+            for name in ("int8", "simulation", "float")
+        },
+        "milliseconds_per_image": {name: 1000 * value for name, value in seconds.items()},
+    }
+
+
+def _scores(evaluation: Evaluation, features: FeatureExtractor) -> Scores:
+    """Returns what gives scores from outputs: a linear probe, unless they are logits."""
+    if evaluation.config.scores_logits:
+        return lambda outputs: outputs
+    data: LabelledImages = evaluation.data
+    train = features(data.train_images, parse_bit_width(DEPLOYED_BITS))
+    return fit_linear_probe(train, data.train_labels, data.classes, seed=evaluation.seed).logits
+
+
+def _as_trained(evaluation: Evaluation) -> Quantized | None:
+    """Returns the subject with quantizers of its own; None where it has none."""
+    config = evaluation.config
+    own = dataclasses.replace(config.subject, policy=None, layer_bits=None, per_tensor=False)
+    subject = open_subject(
+        dataclasses.replace(config, subject=own, post_training=PostTrainingSettings())
+    )
+    if not subject.has_own_policy:
+        return None
+    plain = PostTraining(subject.model, evaluation.calibration_images, Plan())
+    return plain.at(parse_bit_width(DEPLOYED_BITS))
+
+
+def _check_earlier(file: pathlib.Path, about: dict[str, Any]) -> None:
+    """Refuses to replace an export of something else.
+
+    Raises:
+        UserError: showing the first difference.
+    """
+    if not file.exists():
+        return
+    try:
+        earlier = json.loads(file.read_text())
+        changed = [name for name in about if earlier[name] != about[name]]
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{file} cannot be read as an export's figures; move it away.") from None
+    if changed:
+        name = changed[0]
+        raise UserError(
+            f"{file.parent} holds another export ({name}: {earlier[name]!r} -> {about[name]!r}); "
+            "move it away, or give another --output_dir."
+        )
+
+
+def _folder(config: EvaluationConfig) -> pathlib.Path:
+    subject_settings = config.subject
+    if subject_settings.output_dir is not None:
+        return pathlib.Path(subject_settings.output_dir)
+    return RunFolder(subject_settings.run_dir).export
+
+
+def _steps(config: EvaluationConfig) -> dict[str, Any]:
+    """Returns the steps after training that were asked for."""
+    usual = PostTrainingSettings()
+    steps = dataclasses.asdict(config.post_training)
+    return {name: value for name, value in steps.items() if value != getattr(usual, name)}

@@ -1,0 +1,258 @@
+"""An evaluation, resolved once from its settings, its subject and its data."""
+
+import dataclasses
+import pathlib
+
+import numpy as np
+
+from tfcq.data.augmentation import Augmentation
+from tfcq.data.split import Split
+from tfcq.errors import UserError
+from tfcq.evaluation.accuracy import LabelledImages
+from tfcq.evaluation.classifier import Training
+from tfcq.evaluation.data import calibration_images, labelled_images
+from tfcq.evaluation.model_subject import open_model
+from tfcq.evaluation.run_subject import open_run
+from tfcq.evaluation.subject import Subject
+from tfcq.files import whole_file
+from tfcq.nn.quantizable import QuantizableModel
+from tfcq.post_training.plan import Calibration, Plan, PostTraining, check_plan
+from tfcq.post_training.rounding import RoundingSettings
+from tfcq.settings.bitwidths import FLOAT, BitWidth
+from tfcq.settings.evaluation import CalibrationSettings, EvaluationConfig
+from tfcq.settings.fields import share_range
+from tfcq.settings.protocols import LEARNED_ROUNDINGS, Protocol
+from tfcq.settings.run_folder import RunFolder
+from tfcq.training.optimizers import optimizer_from
+
+# Up to so many pixels a side a preset's crop is not taken: no source has such images, and 0.08 of
+# an 8x8 one is a patch of two pixels a side.
+_SMALL_IMAGE = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """What every protocol is given: settings, subject and data, read once.
+
+    Args:
+        config: the settings.
+        subject: what is evaluated; no protocol changes its model.
+        split: the labelled training images.
+        data: the same as arrays or streams, and the test images.
+        calibration_images: float array [count, height, width, channels].
+        plan: the steps after training.
+    """
+
+    config: EvaluationConfig
+    subject: Subject
+    split: Split
+    data: LabelledImages
+    calibration_images: np.ndarray
+    plan: Plan
+
+    @property
+    def backbone(self) -> QuantizableModel:
+        """Quantizable model from images to features, or to logits."""
+        return self.subject.model
+
+    @property
+    def bit_widths(self) -> tuple[BitWidth, ...]:
+        """The bit-widths, in the order of the results."""
+        return self.config.bit_widths
+
+    @property
+    def seed(self) -> int:
+        """Seed of subsets, order and augmentation."""
+        return self.config.measurement.seed
+
+    @property
+    def image_size(self) -> int:
+        """Height and width of the images, in pixels."""
+        return self.data.train_images.shape[1]
+
+    def post_training(self, model: QuantizableModel) -> PostTraining:
+        """Returns a trained model as the plan quantizes it at any bit-width.
+
+        Args:
+            model: the trained model.
+        """
+        return PostTraining(model, self.calibration_images, self.plan)
+
+    def calibration(self, model: QuantizableModel) -> Calibration:
+        """Returns what sets a model's activation ranges.
+
+        Args:
+            model: the model.
+        """
+        return Calibration(model, self.calibration_images, self.plan)
+
+    def training(self, protocol: Protocol) -> Training:
+        """Returns how a protocol trains a classifier.
+
+        Args:
+            protocol: the protocol.
+        """
+        settings = protocol.training(self.config.training)
+        return Training(
+            settings.epochs,
+            settings.batch_size,
+            lambda steps: optimizer_from(settings, steps),
+            settings.classifier_start,
+        )
+
+    def augmentation(self, protocol: Protocol) -> Augmentation:
+        """Returns how a protocol augments labelled images: crops and flips, colours as they are.
+
+        Crops are those given, or the preset's on images above 16 pixels; flips, and crops where
+        there is no such, are those of the run, or else the standard of the image size.
+
+        Args:
+            protocol: the protocol.
+        """
+        size, channels = self.image_size, self.data.train_images.shape[3]
+        standard = self.subject.standard_augmentation(size, channels)
+        asked = self.config.training.crop_area
+        if protocol.presets and size > _SMALL_IMAGE:
+            asked = protocol.training(self.config.training).crop_area
+        area = share_range("crop_area", asked) or standard.crop_area
+        return dataclasses.replace(
+            standard, crop_area=area, jitter_probability=0.0, grayscale=0.0, blur=0.0
+        )
+
+    def stem(self, protocol: Protocol) -> pathlib.Path:
+        """Returns the path of a protocol's files, without suffix.
+
+        Args:
+            protocol: the protocol.
+        """
+        parts = [protocol.name]
+        for name in protocol.stem:
+            value = getattr(self.config.measurement, name)
+            if isinstance(value, bool):
+                parts += [name] if value else []
+            elif value is not None:
+                parts.append(f"{100 * value:g}" if isinstance(value, int | float) else value)
+        return self.subject.results / "_".join(parts)
+
+    def results_file(self, protocol: Protocol) -> pathlib.Path:
+        """Returns the file of a protocol's results.
+
+        Args:
+            protocol: the protocol.
+        """
+        return self.stem(protocol).with_name(f"{self.stem(protocol).name}.json")
+
+    def keep(self, protocol: Protocol, bits: BitWidth, network: QuantizableModel) -> None:
+        """Writes a trained network beside the results, if that was asked for.
+
+        Args:
+            protocol: what trained it.
+            bits: the bit-width that it was trained at.
+            network: the network.
+        """
+        if not self.config.measurement.keep_classifiers:
+            return
+        file = self._kept_file(protocol, bits)
+        with whole_file(file) as temporary:
+            network.save(temporary)
+        print(f"Classifier: {file}", flush=True)
+
+    def check_kept(self) -> None:
+        """Refuses to replace a classifier that an earlier evaluation kept.
+
+        Raises:
+            UserError: naming the file.
+        """
+        if not self.config.measurement.keep_classifiers:
+            return
+        for protocol in (p for p in self.config.protocols if p.trains_network):
+            for bits in (FLOAT,) if protocol.keeps_float else self.bit_widths:
+                file = self._kept_file(protocol, bits)
+                if file.exists():
+                    raise UserError(
+                        f"{file} exists; move it away, or leave out --keep_classifiers."
+                    )
+
+    def check_sizes(self) -> None:
+        """Refuses what was asked for and is larger than the data.
+
+        Raises:
+            UserError: naming the flag.
+        """
+        measurement, train, test = self.config.measurement, "training", "test"
+        asked = [
+            ("batch_size", self.config.training.batch_size, train),
+            ("curve_images", measurement.curve_images, test),
+        ]
+        if measurement.neighbours != type(measurement)().neighbours:
+            asked.append(("neighbours", measurement.neighbours, train))
+        counts = {train: len(self.data.train_images), test: len(self.data.test_images)}
+        for name, value, kind in asked:
+            if value is not None and value > counts[kind]:
+                raise UserError(
+                    f"--{name}={value} with {counts[kind]} {kind} images; allowed: 1 to "
+                    f"{counts[kind]}."
+                )
+
+    def _kept_file(self, protocol: Protocol, bits: BitWidth) -> pathlib.Path:
+        stem = self.stem(protocol)
+        return stem.with_name(f"{stem.name}_{bits}.keras")
+
+
+def open_evaluation(config: EvaluationConfig) -> Evaluation:
+    """Opens the subject and the data of an evaluation, and refuses what does not fit.
+
+    Args:
+        config: the settings.
+
+    Raises:
+        UserError: when the subject or the data cannot be had or do not fit each other.
+    """
+    subject = open_subject(config)
+    split, data = labelled_images(
+        subject.data, subject.model, config.data.test_images, config.data.test_crop
+    )
+    chosen = config.calibration
+    images = calibration_images(
+        data.train_images, chosen.calibration_images, chosen.calibration_seed
+    )
+    plan = plan_of(config)
+    check_plan(subject.model, plan)
+    return Evaluation(config, subject, split, data, images, plan)
+
+
+def open_subject(config: EvaluationConfig) -> Subject:
+    """Returns what an evaluation is about.
+
+    Args:
+        config: the settings.
+
+    Raises:
+        UserError: when it cannot be read, or not be quantized as asked for.
+    """
+    folder = config.subject.run_dir
+    subject = open_model(config) if folder is None else open_run(config, RunFolder(folder))
+    subject.check_weights()
+    return subject
+
+
+def plan_of(config: EvaluationConfig) -> Plan:
+    """Returns the steps after training that an evaluation asks for.
+
+    Args:
+        config: the settings.
+    """
+    steps = dataclasses.asdict(config.post_training)
+    iterations = steps.pop("rounding_iterations")
+    if steps["rounding"] not in LEARNED_ROUNDINGS:
+        # That of the quantizers themselves, see `open_subject`.
+        steps["rounding"] = "nearest"
+    learning = RoundingSettings(iterations=iterations, seed=config.measurement.seed)
+    return Plan(
+        calibration=config.calibration.calibration,
+        calibration_pass=config.calibration.calibration_pass,
+        # Ranges that were asked for in another way than usual are recorded anew.
+        keep_ranges=config.calibration == CalibrationSettings(),
+        learning=learning,
+        **steps,
+    )

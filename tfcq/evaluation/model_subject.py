@@ -1,0 +1,94 @@
+"""A model of the user's, or of keras.applications, as what is evaluated."""
+
+import dataclasses
+import pathlib
+
+import keras
+
+from tfcq.backbones.keras_models import application
+from tfcq.errors import UserError
+from tfcq.evaluation.classifier import CLASSIFIER, policy_beside_classifier
+from tfcq.evaluation.subject import Subject, chosen_data, chosen_policy, policy_in_words
+from tfcq.nn.float_model import requantizable
+from tfcq.nn.quantizable import QuantizableModel, load, quantizable
+from tfcq.settings.backbones import APPLICATION
+from tfcq.settings.evaluation import EvaluationConfig
+from tfcq.settings.training import DataSettings
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelSubject(Subject):
+    """A model that was no run of ours."""
+
+    @property
+    def saved_quantizers(self) -> bool:
+        """Whether its quantizers come from a file, so that no policy tells of them."""
+        return self.has_own_policy
+
+
+def open_model(config: EvaluationConfig) -> ModelSubject:
+    """Returns a model of the user's, quantized as asked for or with the quantizers it has.
+
+    Args:
+        config: the settings.
+
+    Raises:
+        UserError: when it cannot be read, or not be quantized as asked for.
+    """
+    subject = config.subject
+    data = chosen_data(config.data, DataSettings(dataset=config.data.dataset))
+    kind, _, name = subject.model.partition(":")
+    if kind == APPLICATION:
+        if data.image_size is None:
+            raise UserError(f"--image_size is missing; --model={subject.model} needs it.")
+        shape = (data.image_size, data.image_size, 3)
+        with_logits = subject.weights is not None and config.scores_logits
+        model = application(name, shape, subject.weights, with_logits)
+    else:
+        model = load(subject.model)
+    rounding = config.quantizer_rounding
+    policy = chosen_policy(subject.policy or "paper", subject, rounding)
+    _check_form(model, subject.model, adds_layers=not config.scores_logits)
+    own = isinstance(model, QuantizableModel) and subject.policy is None
+    if own and rounding:
+        raise UserError(
+            f"--policy is missing; --rounding={rounding} needs one, since the quantizers of "
+            f"{subject.model} are its own; such as --policy=paper."
+        )
+    policy = policy_beside_classifier(model, policy)
+    policy_name = policy_in_words("the model's own" if own else policy.name, subject, rounding)
+    if not isinstance(model, QuantizableModel):
+        model = quantizable(model, policy)
+    elif not own:
+        model = requantizable(model, policy)
+    return ModelSubject(
+        model=model,
+        policy=policy,
+        data=data,
+        results=pathlib.Path(subject.output_dir),
+        title=subject.model,
+        name=subject.model if subject.weights is None else f"{subject.model}, {subject.weights}",
+        policy_name=policy_name,
+        has_own_policy=own,
+    )
+
+
+def _check_form(model: keras.Model, name: str, adds_layers: bool) -> None:
+    """Refuses a model that does not turn one image into one vector, or cannot take a classifier."""
+    shapes = [len(model.inputs), len(model.outputs)]
+    if shapes != [1, 1]:
+        raise UserError(
+            f"{name} has {shapes[0]} inputs and {shapes[1]} outputs; allowed: one of each."
+        )
+    taken, given = model.inputs[0].shape, model.outputs[0].shape
+    if len(taken) != 4 or len(given) != 2 or given[-1] is None:
+        raise UserError(
+            f"{name} turns shape {tuple(taken)} into {tuple(given)}; allowed: [batch, height, "
+            "width, channels] into [batch, width]. Add keras.layers.GlobalAveragePooling2D()."
+        )
+    for reserved in (CLASSIFIER, "standardized"):
+        if adds_layers and any(layer.name == reserved for layer in model.layers):
+            raise UserError(
+                f"{name} has a layer named {reserved!r}, which a linear probe or fine-tuning adds; "
+                "a classifier is scored with --protocol=classifier and exported with --classifier."
+            )

@@ -1,0 +1,215 @@
+"""Runs an evaluation: opens subject and data, measures, and writes what is found at once."""
+
+import dataclasses
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+
+from tfcq.evaluation.accuracy import Accuracy
+from tfcq.evaluation.evaluation import Evaluation, open_evaluation
+from tfcq.evaluation.features import QuantizedFeatures
+from tfcq.evaluation.protocols import runner_of
+from tfcq.evaluation.records import (
+    add_record,
+    data_fingerprint,
+    read_records,
+    versions,
+    weights_fingerprint,
+)
+from tfcq.evaluation.sweep import sweep
+from tfcq.nn.cloning import copy_of
+from tfcq.nn.quantizable import load
+from tfcq.settings.evaluation import EvaluationConfig
+from tfcq.settings.protocols import STARTS, PostTrainingSettings, Protocol
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """What was measured under one protocol.
+
+    Args:
+        file: its results file.
+        title: what was evaluated, in words.
+        record: what the file's newest record says beside the results.
+        results: the accuracy at each bit-width that was asked for now.
+    """
+
+    file: pathlib.Path
+    title: str
+    record: dict[str, Any]
+    results: list[Accuracy]
+
+
+def evaluate(config: EvaluationConfig) -> list[Measured]:
+    """Calibrates, measures, and writes the JSON of each protocol.
+
+    Args:
+        config: the settings.
+
+    Returns:
+        What was measured, by protocol.
+
+    Raises:
+        UserError: when the subject or the data cannot be had or do not fit each other.
+        TrainingStopped: when a protocol's training diverges.
+    """
+    keras.utils.set_random_seed(config.measurement.seed)
+    evaluation = open_evaluation(config)
+    evaluation.check_kept()
+    evaluation.check_sizes()
+    for protocol in config.protocols:
+        runner_of(protocol).check(evaluation)
+    shared = _shared_record(evaluation)
+    measured = {
+        protocol.name: Measured(
+            evaluation.results_file(protocol),
+            evaluation.subject.title,
+            {"protocol": protocol.name, **shared, **_own_record(evaluation, protocol)},
+            [],
+        )
+        for protocol in config.protocols
+    }
+    for one in measured.values():
+        # A file that cannot be added to is told of before anything is trained.
+        read_records(one.file)
+    for name, result in measure(evaluation):
+        # At once, so that nothing measured is lost when what follows fails.
+        entry = {k: v for k, v in dataclasses.asdict(result).items() if v is not None}
+        add_record(measured[name].file, {**measured[name].record, "results": [entry]})
+        measured[name].results.append(result)
+        _tell(name, result)
+    return list(measured.values())
+
+
+def measure(evaluation: Evaluation) -> Iterator[tuple[str, Accuracy]]:
+    """Yields protocol and accuracy at each bit-width, as soon as it is known.
+
+    Protocols that share features take turns at every bit-width; others follow one by one.
+
+    Args:
+        evaluation: what is measured.
+
+    Raises:
+        TrainingStopped: when a protocol's training diverges.
+    """
+    frozen = _frozen(evaluation)
+    scorers = {
+        protocol.name: scorer
+        for protocol in evaluation.config.protocols
+        if (scorer := runner_of(protocol).scorer(frozen)) is not None
+    }
+    if scorers:
+        features = QuantizedFeatures(frozen.post_training(copy_of(frozen.backbone)).at)
+        for name, result in sweep(features, frozen.data, frozen.bit_widths, scorers):
+            yield name, result.chosen_by(features.run)
+    for protocol in evaluation.config.protocols:
+        if protocol.name not in scorers:
+            anew = "from_scratch" in protocol.uses and not protocol.trains_network
+            for result in runner_of(protocol).run(frozen if anew else evaluation):
+                yield protocol.name, result
+
+
+def _frozen(evaluation: Evaluation) -> Evaluation:
+    """Returns the evaluation of a backbone that is not trained: a random one if asked for."""
+    if not evaluation.config.measurement.from_scratch:
+        return evaluation
+    keras.utils.set_random_seed(evaluation.seed)
+    anew = copy_of(evaluation.backbone, weights=False)
+    subject = dataclasses.replace(evaluation.subject, model=anew)
+    return dataclasses.replace(evaluation, subject=subject)
+
+
+def _tell(protocol: str, result: Accuracy) -> None:
+    print(f"{protocol:>10} {result.bits:>6}  top-1 {100 * result.top1:.1f}", flush=True)
+    if result.weight_bits:
+        layers = ", ".join(f"{name} {bits}" for name, bits in result.weight_bits.items())
+        print(f"{'':>10} weight bits: {layers}", flush=True)
+
+
+def about_subject(evaluation: Evaluation) -> dict[str, Any]:
+    """Returns what every record of a subject's figures opens with.
+
+    Args:
+        evaluation: what is measured.
+    """
+    config, subject = evaluation.config, evaluation.subject
+    return {
+        "dataset": subject.data.dataset,
+        "subject": subject.name,
+        "weights": weights_fingerprint(subject.model),
+        "policy": subject.policy_name,
+        "calibration": {
+            "method": config.calibration.calibration,
+            "pass": config.calibration.calibration_pass or "as trained",
+            "images": len(evaluation.calibration_images),
+            "seed": config.calibration.calibration_seed,
+        },
+        "seed": config.measurement.seed,
+    }
+
+
+def about_data(evaluation: Evaluation) -> dict[str, Any]:
+    """Returns what every record says of the images.
+
+    Args:
+        evaluation: what is measured.
+    """
+    data = evaluation.data
+    return {
+        "train_images": len(data.train_images),
+        "test_images": len(data.test_images),
+        "test_crop": data.test_crop,
+        "data_fingerprint": data_fingerprint(data),
+    }
+
+
+def _shared_record(evaluation: Evaluation) -> dict[str, Any]:
+    return {
+        **about_subject(evaluation),
+        "quantization": evaluation.subject.quantization(),
+        **about_data(evaluation),
+        "versions": versions(),
+    }
+
+
+def _own_record(evaluation: Evaluation, protocol: Protocol) -> dict[str, Any]:
+    found: dict[str, Any] = {"settings": _settings(evaluation, protocol)}
+    start = evaluation.config.measurement.start
+    if "start" in protocol.uses and start not in STARTS:
+        found |= {"start_file": start, "start_weights": weights_fingerprint(load(start))}
+    return found
+
+
+def _settings(evaluation: Evaluation, protocol: Protocol) -> dict[str, Any]:
+    """Returns the settings that decide a protocol's figures."""
+    config = evaluation.config
+    measured = dataclasses.asdict(config.measurement)
+    used = {name: measured[name] for name in protocol.uses if name in measured}
+    for name in ("seed", "keep_classifiers"):
+        used.pop(name, None)
+    if used.get("start", STARTS[0]) not in STARTS:
+        # Its weights tell which one; its path does not.
+        used["start"] = "kept classifier"
+    if used.get("curve_images", 0) is None:
+        used.pop("curve_images")
+    # What was not asked for is left out, so that records of before a flag came are the same.
+    usual = PostTrainingSettings()
+    used |= {
+        name: value
+        for name, value in dataclasses.asdict(config.post_training).items()
+        if name in protocol.uses and value != getattr(usual, name)
+    }
+    if protocol.presets:
+        used |= dataclasses.asdict(protocol.training(config.training))
+        # Crops stand in the augmentation, where there is one; the preset tells of the others.
+        for name in ("crop_area", "trainer", "standardized"):
+            used.pop(name)
+        if "classifier_start" not in protocol.uses:
+            used.pop("classifier_start")
+        used["preset"] = protocol.preset(config.training.preset)
+    augmented = "features" in protocol.uses and config.measurement.features == "augmented"
+    if protocol.trains_network or augmented:
+        used["augmentation"] = dataclasses.asdict(evaluation.augmentation(protocol))
+    return used

@@ -1,0 +1,101 @@
+"""The backbone of a run as what is evaluated."""
+
+import dataclasses
+
+from tfcq.data.augmentation import Augmentation, augmentation_from
+from tfcq.errors import UserError
+from tfcq.evaluation.subject import (
+    Subject,
+    chosen_data,
+    chosen_policy,
+    policy_in_words,
+    rounded,
+)
+from tfcq.nn.activation_ranges import is_trained_quantized, mark_trained
+from tfcq.nn.float_model import requantizable
+from tfcq.nn.quantizable import QuantizableModel, load
+from tfcq.settings.backbones import FILE
+from tfcq.settings.evaluation import EvaluationConfig
+from tfcq.settings.frameworks import FRAMEWORK_SETTINGS
+from tfcq.settings.policies import Policy
+from tfcq.settings.recipes import recipe_named
+from tfcq.settings.run_folder import RunFolder
+from tfcq.settings.training import Config, ViewSettings, policy
+
+
+@dataclasses.dataclass(frozen=True)
+class RunSubject(Subject):
+    """The backbone of a run.
+
+    Args:
+        views: how the run augmented its views.
+    """
+
+    views: ViewSettings = ViewSettings()
+
+    def standard_augmentation(self, size: int, channels: int) -> Augmentation:
+        """Returns how the run augmented its views.
+
+        Args:
+            size: height and width of the images, in pixels.
+            channels: number of channels.
+        """
+        return augmentation_from(self.views, size, channels)
+
+
+def open_run(config: EvaluationConfig, folder: RunFolder) -> RunSubject:
+    """Returns the backbone of a run, quantized as asked for or the way it was trained.
+
+    Args:
+        config: the settings.
+        folder: the run.
+
+    Raises:
+        UserError: when it cannot be read, or not be quantized as asked for.
+    """
+    run = folder.load()
+    name, rounding = config.subject.policy, config.quantizer_rounding
+    if not name and rounding == policy(run).rounding:
+        # As trained: made anew, quantizers would lose what they have learned.
+        rounding = None
+    if rounding and not name and run.network.backbone.startswith(f"{FILE}:"):
+        raise UserError(
+            f"--policy is missing; --rounding={rounding} needs one, since the quantizers of "
+            f"{run.network.backbone} may be its own; such as --policy=paper."
+        )
+    own = rounded(policy(run), rounding)
+    chosen = chosen_policy(name, config.subject, rounding) if name else own
+    method = run.method
+    return RunSubject(
+        model=trained_backbone(folder, run, chosen if name or rounding else None),
+        policy=chosen,
+        data=chosen_data(config.data, run.data),
+        results=folder.evaluation,
+        title=f"{method.framework}, recipe {method.recipe}",
+        name=f"{method.framework}, {method.recipe}",
+        policy_name=policy_in_words(name or "as trained", config.subject, rounding),
+        has_own_policy=name is None and rounding is None,
+        views=run.views,
+    )
+
+
+def trained_backbone(
+    folder: RunFolder, run: Config, policy: str | Policy | None = None
+) -> QuantizableModel:
+    """Returns the backbone of a run.
+
+    Args:
+        folder: the run.
+        run: its settings.
+        policy: how it is quantized instead of the way it was trained; None for that way.
+
+    Raises:
+        UserError: when it cannot be read, or not be quantized so.
+    """
+    model = load(folder.backbone)
+    target_network = "target_momentum" in FRAMEWORK_SETTINGS[run.method.framework]
+    passes = recipe_named(run.method.recipe).online_passes(target_network)
+    if not any(one.is_float for one in passes) and not is_trained_quantized(model):
+        # A file of before that was noted.
+        mark_trained(model, quantized=True)
+    return model if policy is None else requantizable(model, policy)

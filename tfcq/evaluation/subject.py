@@ -1,0 +1,178 @@
+"""What an evaluation is about: a quantizable model, its data set and where results go."""
+
+import dataclasses
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from tfcq.data.augmentation import Augmentation, augmentation_for
+from tfcq.errors import UserError
+from tfcq.nn.quantizable import QuantizableModel, quantizers_of
+from tfcq.settings.datasets import DIGITS, FOLDER_PREFIX
+from tfcq.settings.evaluation import EvaluationDataSettings, SubjectSettings
+from tfcq.settings.policies import Policy, policy_named
+from tfcq.settings.training import DataSettings
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """What is evaluated, on which data, and where results go.
+
+    Args:
+        model: quantizable model from images to features, or to logits.
+        policy: how it is quantized.
+        data: the data set.
+        results: folder of the results.
+        title: what it is called in pictures.
+        name: what it is called in results.
+        policy_name: what the policy is called in results.
+        has_own_policy: whether the model is quantized the way it was trained or saved.
+    """
+
+    model: QuantizableModel
+    policy: Policy
+    data: DataSettings
+    results: pathlib.Path
+    title: str
+    name: str
+    policy_name: str
+    has_own_policy: bool
+
+    @property
+    def saved_quantizers(self) -> bool:
+        """Whether its quantizers come from a file, so that no policy tells of them."""
+        return False
+
+    def standard_augmentation(self, size: int, channels: int) -> Augmentation:
+        """Returns how its training augmented images, or else the standard of their size.
+
+        Args:
+            size: height and width of the images, in pixels.
+            channels: number of channels.
+        """
+        return augmentation_for(size, channels)
+
+    def quantization(self) -> dict[str, Any]:
+        """Returns what decides how the model is quantized, whatever the policy is called.
+
+        Of a model that was saved quantizable, the quantizer of every layer.
+        """
+        if not self.saved_quantizers:
+            policy = dataclasses.asdict(self.policy)
+            policy.pop("name")
+            return policy
+        return {
+            name: quantizer.get_config() | {"kind": type(quantizer).__name__}
+            for attribute in ("weight_quantizer", "quantizer")
+            for name, quantizer in quantizers_of(self.model, attribute).items()
+        }
+
+    def check_weights(self) -> None:
+        """Refuses NaN and infinity, which ranges and scales alone may hold, until they are set.
+
+        Raises:
+            UserError: naming the weight.
+        """
+        for weight in self.model.weights:
+            values = np.asarray(weight)
+            unset = weight.name in ("minimum", "maximum", "scale")
+            if not unset and values.dtype.kind == "f" and not np.all(np.isfinite(values)):
+                raise UserError(
+                    f"Weight {weight.path!r} of {self.title} holds NaN or infinity; train it again "
+                    "at a lower learning rate."
+                )
+
+    def check_logits(self) -> None:
+        """Refuses a model that ends in a softmax, which integer runtimes compute on other grids.
+
+        Raises:
+            UserError: naming the layer.
+        """
+        last = self.model.layers[-1]
+        while getattr(last, "layers", None):
+            last = last.layers[-1]
+        if type(last).__name__ == "Softmax" or last.get_config().get("activation") == "softmax":
+            raise UserError(
+                f"Layer {last.name!r} of {self.title} ends in softmax; allowed for export: logits. "
+                "Save the model with activation=None there; the classes stay the same."
+            )
+
+    def check_classifier(self, classes: int) -> None:
+        """Refuses a model that does not give a logit for every class.
+
+        Args:
+            classes: number of classes.
+
+        Raises:
+            UserError: when it does not.
+        """
+        shape = self.model.output_shape
+        if len(shape) != 2 or shape[-1] != classes:
+            raise UserError(
+                f"Model {self.title!r} returns shape {shape} and the data have {classes} classes; "
+                "allowed for the protocol 'classifier': a logit for each class."
+            )
+
+
+def chosen_policy(name: str, subject: SubjectSettings, rounding: str | None) -> Policy:
+    """Returns the policy of a name with what was asked for beside it.
+
+    Args:
+        name: name of the policy.
+        subject: what was asked for.
+        rounding: how quantizers round; None for the policy's own way.
+    """
+    policy = policy_named(name).with_layer_bits(subject.layer_bits)
+    if subject.per_tensor:
+        policy = dataclasses.replace(policy, per_channel=False)
+    return rounded(policy, rounding)
+
+
+def rounded(policy: Policy, rounding: str | None) -> Policy:
+    """Returns a policy whose quantizers round another way.
+
+    Args:
+        policy: the policy.
+        rounding: how quantizers round; None for the policy's own way.
+    """
+    return policy if rounding is None else dataclasses.replace(policy, rounding=rounding)
+
+
+def policy_in_words(policy: str, subject: SubjectSettings, rounding: str | None) -> str:
+    """Returns what a policy and what was asked for beside it are called in results.
+
+    Args:
+        policy: the policy in words.
+        subject: what was asked for.
+        rounding: how quantizers round; None for the policy's own way.
+    """
+    parts = (
+        policy,
+        "per tensor" if subject.per_tensor else None,
+        subject.layer_bits,
+        f"rounding {rounding}" if rounding else None,
+    )
+    return ", ".join(part for part in parts if part)
+
+
+def chosen_data(given: EvaluationDataSettings, own: DataSettings) -> DataSettings:
+    """Returns the data set asked for, or the subject's own.
+
+    Args:
+        given: what was asked for.
+        own: the subject's own.
+    """
+    chosen = own
+    if given.dataset is not None and given.dataset != own.dataset:
+        chosen = DataSettings(dataset=given.dataset)
+        prepared = given.dataset != DIGITS and not given.dataset.startswith(FOLDER_PREFIX)
+        if prepared:
+            chosen = dataclasses.replace(chosen, data_dir=own.data_dir)
+    changed = {
+        name: getattr(given, name)
+        for name in ("data_dir", "image_size", "train_images")
+        if getattr(given, name) is not None
+    }
+    changed |= {n: True for n in ("download", "strict_data") if getattr(given, n)}
+    return dataclasses.replace(chosen, **changed)

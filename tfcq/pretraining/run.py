@@ -1,0 +1,178 @@
+"""Runs a pre-training: from the newest checkpoint of a run to its end, and saves the backbone."""
+
+import math
+from collections.abc import Callable
+
+import keras
+import tensorflow as tf
+
+from tfcq.backbones.build import backbone_from
+from tfcq.data.augmentation import augmentation_from
+from tfcq.data.pipeline import labelled_arrays, steps_per_epoch, view_batches
+from tfcq.data.sources import source_from
+from tfcq.data.split import Split, view_size
+from tfcq.errors import UserError
+from tfcq.files import whole_file
+from tfcq.nn.activation_ranges import is_trained_quantized
+from tfcq.nn.calibration import calibrate
+from tfcq.nn.quantizable import QuantizableModel
+from tfcq.pretraining.pretrainer import Pretrainer
+from tfcq.settings.policies import Policy
+from tfcq.settings.run_folder import RunFolder
+from tfcq.settings.training import CALIBRATION_IMAGES, Config, DataSettings, policy, total_steps
+from tfcq.training.checkpoints import RunCheckpoints
+from tfcq.training.determinism import make_deterministic
+from tfcq.training.distribution import (
+    check_batch_size,
+    strategy_named,
+    synchronize_batch_norm,
+)
+from tfcq.training.history import HistoryFile, Progress
+from tfcq.training.optimizers import optimizer_from
+
+
+def train(config: Config, folder: RunFolder) -> None:
+    """Trains from the newest checkpoint of a run to its end and saves the backbone.
+
+    Args:
+        config: the settings.
+        folder: where everything is written.
+
+    Raises:
+        UserError: when the data cannot be had, or the folder holds another run.
+        TrainingStopped: when the loss is NaN or features have collapsed.
+    """
+    keras.utils.set_random_seed(config.execution.seed)
+    if config.execution.deterministic:
+        make_deterministic()
+    split = training_split(config.data)
+    size, channels = view_size(split, config.data.image_size), split.image_shape[2]
+    augmentation = augmentation_from(config.views, size, channels)
+    batch_size, seed = config.optimization.batch_size, config.execution.seed
+    steps = steps_per_epoch(split, batch_size)
+    total = total_steps(config.optimization, steps)
+    strategy = strategy_named(config.execution.strategy)
+    check_batch_size(batch_size, strategy.num_replicas_in_sync)
+    with strategy.scope():
+        pretrainer = pretrainer_from(config, (size, size, channels), steps)
+        folder.begin(config)
+        checkpoints = RunCheckpoints(folder.checkpoints, pretrainer)
+        done = checkpoints.restore()
+    if done == 0 and folder.backbone.exists():
+        raise UserError(
+            f"The run in {folder.path} has ended and its checkpoints are gone; training would "
+            "replace its backbone. Give another --run_dir."
+        )
+    epochs = math.ceil(total / steps)
+    if done >= epochs and folder.backbone.exists():
+        print(f"{folder.path}: all {epochs} epochs are trained. Backbone: {folder.backbone}")
+        return
+    print(f"{folder.path}: {split.size} images, {steps} steps an epoch, epochs {done} to {epochs}")
+    if config.network.zero_init_residual:
+        print("Residual branches start at zero; --zero_init_residual=false starts them at work.")
+    print("The first step builds the graph, which takes about as long as some steps.", flush=True)
+    callbacks = [
+        HistoryFile(folder.history, done),
+        keras.callbacks.TensorBoard(folder.tensorboard, write_graph=False),
+        Progress(total, steps, done),
+        # Last, so that a checkpoint never knows of an epoch that the history does not.
+        checkpoints,
+    ]
+
+    def views_from(epoch: int) -> tf.data.Dataset:
+        return view_batches(
+            split, augmentation, size, batch_size, seed, epoch, views=pretrainer.recipe.views
+        )
+
+    _fit(pretrainer, views_from, steps, total, done, callbacks)
+    if not is_trained_quantized(pretrainer.backbone):
+        images, _ = labelled_arrays(split, size, min(split.size, CALIBRATION_IMAGES))
+        calibrate(pretrainer.backbone, images)
+    with whole_file(folder.backbone) as temporary:
+        pretrainer.backbone.save(temporary)
+    print(f"Backbone: {folder.backbone}")
+
+
+def _fit(
+    pretrainer: Pretrainer,
+    views_from: Callable[[int], tf.data.Dataset],
+    steps: int,
+    total: int,
+    done: int,
+    callbacks: list[keras.callbacks.Callback],
+) -> None:
+    """Trains the epochs that are left, of which the last may be cut short."""
+    whole_epochs, epochs = total // steps, math.ceil(total / steps)
+    for first, last, length in ((done, whole_epochs, steps), (whole_epochs, epochs, total % steps)):
+        first = max(first, done)
+        if first < last:
+            pretrainer.fit(
+                views_from(first),
+                epochs=last,
+                initial_epoch=first,
+                steps_per_epoch=length,
+                verbose=0,
+                callbacks=callbacks,
+            )
+
+
+def training_split(data: DataSettings) -> Split:
+    """Returns the images that pre-training uses.
+
+    Args:
+        data: the settings.
+
+    Raises:
+        UserError: when fewer images are there than asked for.
+    """
+    split = source_from(data).split("train")
+    return split.first(data.train_images) if data.train_images else split
+
+
+def pretrainer_from(config: Config, shape: tuple[int, int, int], steps: int) -> Pretrainer:
+    """Returns the compiled model that pre-trains the run's backbone.
+
+    Args:
+        config: the settings.
+        shape: height, width and channels of a view.
+        steps: steps per epoch.
+
+    Raises:
+        UserError: on settings that do not fit each other or the length of the run.
+    """
+    method = config.method
+    backbone = backbone_from(config.network, shape)
+    model = Pretrainer(
+        backbone,
+        framework=method.framework,
+        recipe=method.recipe,
+        weight_bits=method.weight_bits,
+        activation_bits=method.activation_bits,
+        precision_set=method.precision_set,
+        bit_schedule=method.bit_schedule,
+        policy=_policy_for(config, backbone),
+        seed=config.execution.seed,
+        loss_reduction=method.loss_reduction,
+        error_correlation=config.execution.error_correlation,
+        shuffle_keys=config.execution.batch_norm == "shuffled",
+        **method.framework_settings(),
+    )
+    model.set_run_length(steps, total_steps(config.optimization, steps))
+    if config.execution.batch_norm == "synchronized":
+        for network in model.networks:
+            synchronize_batch_norm(network)
+    model.compile(optimizer_from(config.optimization, steps), jit_compile=config.execution.xla)
+    return model
+
+
+def _policy_for(config: Config, network: keras.Model) -> Policy | None:
+    """Returns how a backbone becomes quantizable; None for one that is so already."""
+    if not isinstance(network, QuantizableModel):
+        return policy(config)
+    for name in ("policy", "layer_bits", "weight_quantizer", "activation_quantizer", "rounding"):
+        if getattr(config.network, name) != getattr(type(config.network)(), name):
+            raise UserError(
+                f"--{name} has no effect here: {config.network.backbone} holds a model that is "
+                "quantizable already, with quantizers of its own; leave it out."
+            )
+    return None

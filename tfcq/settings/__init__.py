@@ -1,0 +1,1 @@
+"""What can be asked for, as data: imports the standard library, errors and files, nothing else."""

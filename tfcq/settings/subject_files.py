@@ -1,0 +1,54 @@
+"""Refuses what an evaluation names and is not there, before TensorFlow's start-up."""
+
+import pathlib
+
+from tfcq.errors import UserError
+from tfcq.settings.backbones import APPLICATION
+from tfcq.settings.datasets import check_dataset_name
+from tfcq.settings.evaluation import EvaluationConfig
+from tfcq.settings.protocols import STARTS
+from tfcq.settings.run_folder import RunFolder
+
+
+def check_files(config: EvaluationConfig) -> None:
+    """Refuses a subject, a start or a data set that is not there.
+
+    Args:
+        config: the settings.
+
+    Raises:
+        UserError: saying what is missing.
+    """
+    subject, start = config.subject, config.measurement.start
+    if config.data.dataset is not None:
+        check_dataset_name(config.data.dataset)
+    if start not in STARTS and not pathlib.Path(start).is_file():
+        raise UserError(
+            f"--start={start} does not exist; allowed: {', '.join(STARTS)}, or a .keras file that "
+            "--keep_classifiers saved."
+        )
+    if subject.output_dir is not None and pathlib.Path(subject.output_dir).is_file():
+        raise UserError(f"--output_dir={subject.output_dir} is a file; allowed: a folder.")
+    if subject.run_dir is not None:
+        RunFolder(subject.run_dir).load()
+        return
+    kind, _, name = subject.model.partition(":")
+    if kind == APPLICATION and name:
+        _check_weights_file(subject.weights)
+        return
+    if not subject.model.endswith(".keras"):
+        raise UserError(
+            f"Unknown model {subject.model!r}; allowed: PATH.keras, or {APPLICATION}:NAME such as "
+            f"{APPLICATION}:MobileNetV2."
+        )
+    if not pathlib.Path(subject.model).is_file():
+        raise UserError(f"{subject.model} does not exist; allowed: a .keras file.")
+
+
+def _check_weights_file(weights: str | None) -> None:
+    if weights in (None, "imagenet"):
+        return
+    if not weights.endswith(".weights.h5"):
+        raise UserError(f"Unknown weights {weights!r}; allowed: imagenet, or PATH.weights.h5.")
+    if not pathlib.Path(weights).is_file():
+        raise UserError(f"{weights} does not exist; allowed: imagenet, or a .weights.h5 file.")

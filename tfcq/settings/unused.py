@@ -1,0 +1,142 @@
+"""Which settings of a run or of an evaluation would change nothing beside the others."""
+
+import dataclasses
+
+from tfcq.errors import UserError
+from tfcq.settings.backbones import BACKBONE_SETTINGS, settings_of
+from tfcq.settings.bitwidths import parse_bit_choices
+from tfcq.settings.evaluation import CalibrationSettings, EvaluationConfig
+from tfcq.settings.protocols import LEARNED_ROUNDINGS, POST_TRAINING, PROTOCOLS, QAT_QUANTIZERS
+from tfcq.settings.recipes import recipe_named
+from tfcq.settings.training import Config, ViewSettings
+
+_CALIBRATION = tuple(field.name for field in dataclasses.fields(CalibrationSettings))
+_QUANTIZED_ONLY = ("weight_bits", "activation_bits", "precision_set", "bit_schedule")
+
+
+def check_used(config: Config, given: set[str]) -> None:
+    """Refuses settings that were given but would change nothing.
+
+    Args:
+        config: the settings.
+        given: names of the settings that the user set.
+
+    Raises:
+        UserError: naming the first of them and what makes it useless.
+    """
+    recipe = recipe_named(config.method.recipe)
+    data = config.data
+    tfds = data.dataset != "digits" and not data.dataset.startswith("folder:")
+    unused = []
+    if not recipe.draws:
+        unused += [(n, f"recipe {config.method.recipe!r} draws no bits") for n in _QUANTIZED_ONLY]
+    bits = recipe.bits(*(getattr(config.method, name) for name in _QUANTIZED_ONLY[:3]))
+    single = all(text is None or len(parse_bit_choices(text)) == 1 for text in bits.values())
+    if single and config.method.bit_schedule != "fixed":
+        unused += [("bit_schedule", "there is one candidate for the bits, as with 'fixed'")]
+    if set(recipe.views) == {0}:
+        names = [field.name for field in dataclasses.fields(ViewSettings)]
+        unused += [(n, f"recipe {config.method.recipe!r} augments no view") for n in names]
+    network, optimization = config.network, config.optimization
+    unused += [
+        (name, f"backbone {network.backbone!r} does not use it")
+        for name in sorted(BACKBONE_SETTINGS - settings_of(network.backbone))
+    ]
+    if config.method.projection_layers == 1:
+        unused += [("projection_hidden", "a projector of one layer has no hidden one")]
+    if config.execution.strategy == "single":
+        unused += [("batch_norm", "--strategy=single has one replica")]
+    if optimization.duration is not None:
+        unused += [("epochs", "--duration says how long the run is")]
+    if optimization.learning_rate_schedule != "step":
+        unused += [("milestone_factor", "the learning rate has no milestones")]
+    if optimization.optimizer == "adamw":
+        unused += [("nesterov", "AdamW has none")]
+    if optimization.momentum == 0:
+        unused += [("nesterov", "--momentum is 0")]
+    if optimization.weight_decay == 0 and optimization.optimizer != "lars":
+        unused += [("exclude", "--weight_decay is 0")]
+    if optimization.exclude == "none" and optimization.optimizer != "lars":
+        unused += [("exclude", f"{optimization.optimizer} leaves no variable out by itself")]
+    if config.views.jitter_probability == 0:
+        unused += [
+            (name, "--jitter_probability is 0")
+            for name in ("brightness", "contrast", "saturation", "hue")
+        ]
+    if not tfds:
+        unused += [
+            (n, f"data set {data.dataset!r} is no TFDS name") for n in ("data_dir", "download")
+        ]
+    if not data.dataset.startswith("folder:"):
+        unused += [("strict_data", f"data set {data.dataset!r} is no folder:PATH")]
+    for name, reason in unused:
+        if name in given:
+            raise UserError(f"--{name} has no effect here: {reason}; leave it out.")
+
+
+def check_used_in_evaluation(config: EvaluationConfig, given: set[str]) -> None:
+    """Refuses settings of an evaluation that were given but would change nothing.
+
+    Args:
+        config: the settings.
+        given: names of the settings that the user set.
+
+    Raises:
+        UserError: naming the first of them and what makes it useless.
+    """
+    used = {name for protocol in config.protocols for name in protocol.uses}
+    if config.quantizer_rounding is not None:
+        used.add("rounding")
+    learned = config.post_training.rounding in LEARNED_ROUNDINGS and config.uses("rounding")
+    if learned or config.measurement.from_scratch:
+        used.add("seed")
+    known = {name for protocol in PROTOCOLS.values() for name in protocol.uses}
+    names = ", ".join(protocol.name for protocol in config.protocols)
+    for name in sorted(given & known - used):
+        raise UserError(f"--{name} has no effect here: {names} does not use it; leave it out.")
+    _check_steps(config, given)
+    trains_network = any(protocol.trains_network for protocol in config.protocols)
+    if "crop_area" in given and not trains_network and config.measurement.features != "augmented":
+        raise UserError(
+            "--crop_area has no effect here: --features=cached crops no image; allowed with "
+            "--features=augmented."
+        )
+    _check_learned_ranges(config, given)
+    if "output_dir" in given and config.subject.model is None:
+        raise UserError("--output_dir has no effect here: a run's results lie in its folder.")
+    if "preset" in given and sum(bool(protocol.presets) for protocol in config.protocols) > 1:
+        raise UserError(f"--preset with several protocols that train: {names}; name one.")
+
+
+def _check_learned_ranges(config: EvaluationConfig, given: set[str]) -> None:
+    """Refuses rounding and calibration where nothing but quantizers with learned scales is run."""
+    quantizer = config.measurement.quantizer
+    placed_anew = all("quantizer" in protocol.uses for protocol in config.protocols)
+    if not placed_anew or QAT_QUANTIZERS[quantizer][1] == "minmax":
+        return
+    if config.quantizer_rounding is not None:
+        raise UserError(
+            f"--rounding has no effect here: quantizer {quantizer!r} of qat rounds to the nearest; "
+            "allowed with --quantizer=minmax."
+        )
+    for name in sorted(given & set(_CALIBRATION)):
+        raise UserError(
+            f"--{name} has no effect here: quantizer {quantizer!r} of qat has no range to "
+            "calibrate; leave it out."
+        )
+
+
+def _check_steps(config: EvaluationConfig, given: set[str]) -> None:
+    """Refuses ranges and steps after training that would change nothing."""
+    steps = sorted(given & {*POST_TRAINING, *_CALIBRATION, "layer_bits", "per_tensor"})
+    if steps and all(bits.is_float for bits in config.bit_widths):
+        raise UserError(
+            f"--{steps[0]} has no effect here: --bits={config.measurement.bits} quantizes nothing; "
+            "allowed with bit-widths such as 4w4a."
+        )
+    rounding = config.post_training.rounding
+    if "rounding_iterations" in given and rounding not in LEARNED_ROUNDINGS:
+        raise UserError(
+            f"--rounding_iterations has no effect here: --rounding={rounding or 'nearest'} learns "
+            "nothing; allowed with --rounding=adaround or block."
+        )
