@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 REFERENCE = pathlib.Path(
-    os.environ.get("TFCQ_REFERENCE_DIR", pathlib.Path(__file__).parent / "data")
+    os.environ.get("TFCQ_REFERENCE_DIR", pathlib.Path(__file__).parent / "reference")
 )
 REPOSITORY = pathlib.Path(__file__).parents[1]
 

@@ -7,9 +7,16 @@ import math
 import pytest
 
 from tfcq.errors import UserError
-from tfcq.settings.fields import differences, flat
+from tfcq.settings.fields import check_fields, differences, flat, setting, share_range
 from tfcq.settings.frameworks import FRAMEWORK_SETTINGS, REGRESSION_LOSSES
-from tfcq.settings.training import Config, DataSettings, config_from_flat, config_from_json
+from tfcq.settings.training import (
+    Config,
+    DataSettings,
+    config_from_flat,
+    config_from_json,
+    policy,
+    total_steps,
+)
 from tfcq.settings.unused import check_used
 
 
@@ -140,17 +147,38 @@ def test_number_out_of_range_is_refused(name, value):
     error_of(config_from_flat, {name: value})
 
 
-def test_crop_area():
-    assert crop_area("0.2-1") == (0.2, 1.0)
-    assert crop_area("1-1") == (1.0, 1.0)
-    assert crop_area(None) is None
+def test_range_of_shares():
+    assert share_range("crop_area", "0.2-1") == (0.2, 1.0)
+    assert share_range("crop_area", "1-1") == (1.0, 1.0)
+    assert share_range("crop_area", None) is None
 
 
 @pytest.mark.parametrize("text", ["", "0.2", "0-1", "0.2-1.1", "a-b", "0.2-0.4-1", "nan-1"])
-def test_bad_crop_area(text):
-    assert error_of(crop_area, text) == (
+def test_bad_range_of_shares(text):
+    assert error_of(share_range, "crop_area", text) == (
         f"--crop_area={text}; allowed: LOW-HIGH within 0 to 1, such as 0.2-1."
     )
+
+
+@pytest.mark.parametrize(
+    ("bounds", "inside", "outside", "words"),
+    [({"at_least": 1}, (1, 2), (0,), "1 and above"), ({"above": 0}, (0.1,), (0, -1), "above 0"),
+     ({"at_least": 0, "at_most": 0.5}, (0, 0.5), (-0.1, 0.6), "0 to 0.5"),
+     ({"at_least": 0, "below": 1}, (0, 0.9), (1,), "0 to below 1"),
+     ({"above": 0, "at_most": 1}, (0.1, 1), (0, 1.1), "above 0 to 1"),
+     ({"above": 0, "below": 1, "why": "or it stops"}, (0.5,), (0, 1),
+      "above 0 to below 1, or it stops")],
+)  # fmt: skip
+def test_bounds_are_checked_and_told_where_a_setting_declares_them(bounds, inside, outside, words):
+    @dataclasses.dataclass(frozen=True)
+    class Group:
+        speed: float | None = setting(None, "how fast", **bounds)
+
+    for value in (None, *inside):
+        check_fields(Group(value))
+    for value in outside:
+        message = f"--speed={value} cannot be used; allowed: {words}."
+        assert error_of(check_fields, Group(value)) == message
 
 
 def test_differences_are_named():
@@ -220,31 +248,47 @@ def test_scales_that_would_never_be_trained_are_refused(kind, recipe):
     config_from_flat({**values, "recipe": "ssql"})
 
 
-def test_names_that_settings_know_are_those_of_the_code():
-    from tfcq import evaluation_settings, opened_subject, settings
-    from tfcq.backbones import cifar_resnet, resnet
-    from tfcq.evaluation import classifier
-    from tfcq.nn import policies
+def test_tables_of_the_code_have_the_names_of_the_settings():
     from tfcq.post_training import plan, ranges, weights
-    from tfcq.pretraining import byol, frameworks, pretrainer
-    from tfcq.quantization import ops
-    from tfcq.training import distribution, optimizers, schedules
+    from tfcq.pretraining import byol, frameworks
+    from tfcq.quantization import quantizers
+    from tfcq.settings import evaluation, policies, protocols, training
+    from tfcq.training import optimizers, schedules
 
-    assert set(settings.STEMS) == set(resnet.STEMS)
-    assert set(settings.SHORTCUTS) == set(cifar_resnet.SHORTCUTS)
-    assert set(settings.LEARNING_RATE_SCHEDULES) == set(schedules.SCHEDULES)
-    assert set(settings.OPTIMIZERS) == set(optimizers.OPTIMIZERS)
-    assert set(settings.STRATEGIES) == set(distribution.STRATEGIES)
-    assert set(settings.LOSS_REDUCTIONS) == set(pretrainer.LOSS_REDUCTIONS)
+    assert set(training.LEARNING_RATE_SCHEDULES) == set(schedules.SCHEDULES)
+    assert set(training.OPTIMIZERS) == set(optimizers.OPTIMIZERS)
     assert set(FRAMEWORK_SETTINGS) == set(frameworks.FRAMEWORKS)
     assert set(REGRESSION_LOSSES) == set(byol.REGRESSIONS)
-    assert set(evaluation_settings.PROTOCOLS) == set(evaluation_settings.USED_BY)
-    assert set(evaluation_settings.CALIBRATIONS) == set(ranges.RANGES)
-    assert set(evaluation_settings.WEIGHT_SCALES) == set(weights.WEIGHT_SCALES)
-    assert {"nearest", *evaluation_settings.LEARNED_ROUNDINGS} == set(plan.ROUNDINGS)
-    assert evaluation_settings.CALIBRATION_PASSES == plan.PASSES
-    assert policies.ROUNDINGS == ops.ROUNDINGS
-    assert opened_subject.CLASSIFIER == classifier.CLASSIFIER
+    assert set(evaluation.CALIBRATIONS) == set(ranges.RANGES)
+    assert set(protocols.WEIGHT_SCALES) == set(weights.WEIGHT_SCALES)
+    assert {"nearest", *protocols.LEARNED_ROUNDINGS} == set(plan.ROUNDINGS)
+    assert set(policies.WEIGHT_QUANTIZER_NAMES) == set(quantizers.WEIGHT_QUANTIZERS)
+    assert set(policies.ACTIVATION_QUANTIZER_NAMES) == set(quantizers.ACTIVATION_QUANTIZERS)
+
+
+def test_length_of_a_run():
+    def steps(**values):
+        return total_steps(config_from_flat(values).optimization, 7)
+
+    assert steps(epochs=3) == 21
+    assert steps(duration="25steps") == 25
+    assert steps(duration="640examples", batch_size=64) == 10
+    assert "is 0 steps" in error_of(
+        total_steps, config_from_flat({"duration": "1examples"}).optimization, 7
+    )
+
+
+def test_policy_is_the_recipes_unless_given():
+    def of(**values):
+        return policy(config_from_flat(values))
+
+    assert of().name == "paper"
+    assert of(recipe="cq_c").weight_quantizer == "linear"
+    assert of(recipe="pact").activation_quantizer == "pact"
+    assert of(recipe="cq_c", layer_bits="stem:8w8a").weight_quantizer == "linear"
+    assert of(recipe="cq_c", policy="uniform").weight_quantizer == "minmax"
+    changed = of(policy="uniform", weight_quantizer="lsq")
+    assert (changed.weight_quantizer, changed.activation_quantizer) == ("lsq", "minmax")
 
 
 def test_setting_with_effect_is_taken():

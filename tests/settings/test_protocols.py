@@ -4,9 +4,9 @@ import dataclasses
 
 import pytest
 
-from tfcq.settings.evaluation import EvaluationConfig, ProtocolTrainingSettings
-from tfcq.settings.protocols import PRESETS, LabelledTraining
+from tfcq.settings.protocols import PROTOCOLS, LabelledTraining, ProtocolTrainingSettings
 
+PRESETS = {name: protocol.presets for name, protocol in PROTOCOLS.items() if protocol.presets}
 COSINE, NO_MILESTONES = "cosine", None
 
 
@@ -55,14 +55,20 @@ def test_presets_are_those_with_a_source_and_the_probe_of_standardized_features(
         "qat": ["ssql"],
     }  # fmt: skip
     assert PRESETS["linear"]["standardized"] == LabelledTraining(
-        epochs=60, batch_size=256, learning_rate=0.1, weight_decay=0.0
+        epochs=60,
+        batch_size=256,
+        learning_rate=0.1,
+        weight_decay=0.0,
+        trainer="probe",
+        standardized=True,
     )
+    others = [p for presets in PRESETS.values() for n, p in presets.items() if n != "standardized"]
+    assert {(preset.trainer, preset.standardized) for preset in others} == {("fit", False)}
 
 
 def test_what_is_given_replaces_its_part_of_the_preset_and_nothing_else():
     def of(protocol="linear", **given):
-        training = ProtocolTrainingSettings(**given)
-        return EvaluationConfig(training=training).optimization(protocol)
+        return PROTOCOLS[protocol].training(ProtocolTrainingSettings(**given))
 
     assert of() == PRESETS["linear"]["standardized"]
     assert of(preset="simsiam") == PRESETS["linear"]["simsiam"]
@@ -75,3 +81,17 @@ def test_what_is_given_replaces_its_part_of_the_preset_and_nothing_else():
         PRESETS["qat"]["ssql"], learning_rate_schedule="cosine", milestones=None, epochs=4
     )
     assert of("qat", learning_rate_schedule="cosine", epochs=4) == changed
+
+
+@pytest.mark.parametrize(
+    ("given", "trainer"),
+    [({}, "probe"), ({"epochs": 3, "batch_size": 8, "learning_rate": 1.0}, "probe"),
+     ({"crop_area": "0.5-1", "weight_decay": 0.0, "optimizer": "sgd"}, "probe"),
+     ({"optimizer": "lars"}, "fit"), ({"learning_rate_schedule": "constant"}, "fit"),
+     ({"weight_decay": 0.1}, "fit"), ({"classifier_start": "normal"}, "fit"),
+     ({"preset": "ssql"}, "fit")],
+)  # fmt: skip
+def test_probe_trains_what_its_arithmetic_knows_and_fit_the_rest(given, trainer):
+    found = PROTOCOLS["linear"].training(ProtocolTrainingSettings(**given))
+    assert found.trainer == trainer
+    assert found.standardized == ("preset" not in given)

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfcq.data.augmentation import DRAWS, Augmentation, augmentation_for
+from tfcq.data.augmentation import DRAWS, Augmentation, augmentation_for, augmentation_from
 from tfcq.errors import UserError
+from tfcq.settings.training import ViewSettings
 
 NOTHING = Augmentation(
     crop_area=(1.0, 1.0),
@@ -200,3 +201,25 @@ def test_settings_out_of_range_are_refused_in_one_line(setting):
 
 def test_settings_read_from_json_lists_compare_equal():
     assert Augmentation(crop_area=[0.2, 1.0]) == Augmentation()
+
+
+def test_every_setting_of_the_views_reaches_them():
+    values = {
+        "crop_area": "0.5-0.75", "flip": 0.0, "jitter_probability": 0.25, "brightness": 0.7,
+        "contrast": 0.6, "saturation": 0.3, "hue": 0.05, "grayscale": 0.4, "blur": 0.75,
+    }  # fmt: skip
+    found = augmentation_from(ViewSettings(**values), 32, 3)
+    assert found == dataclasses.replace(
+        augmentation_for(32, 3), **{**values, "crop_area": (0.5, 0.75)}
+    )
+    assert augmentation_from(ViewSettings(), 8, 1) == augmentation_for(8, 1)
+
+
+def test_views_are_the_standard_of_their_size_but_for_what_is_given():
+    usual = augmentation_for(32, 3)
+    assert augmentation_from(ViewSettings(), 32, 3) == usual
+    values = {"crop_area": "0.5-0.9", "flip": 0.1, "jitter_probability": 0.3, "hue": 0.2,
+              "brightness": 0.1, "contrast": 0.6, "saturation": 0.7, "grayscale": 0.4,
+              "blur": 0.9}  # fmt: skip
+    expected = dataclasses.replace(usual, **{**values, "crop_area": (0.5, 0.9)})
+    assert augmentation_from(ViewSettings(**values), 32, 3) == expected
