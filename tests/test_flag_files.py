@@ -1,6 +1,7 @@
 """Every flag file is a run that can be started, and says which figure of which table it is for."""
 
 import functools
+import json
 import os
 import pathlib
 import re
@@ -165,6 +166,65 @@ def test_digits_have_a_file_for_every_framework_and_every_recipe():
     assert {file for file in FILES if file.startswith("flags/digits/")} == {
         f"flags/digits/{name}.cfg" for name in names
     }
+
+
+TABLE = (ROOT / "docs/flag_files.md").read_text()
+NEEDS = {
+    "digits": "embedded", "fashion_mnist": "Fashion-MNIST", "cifar10": "CIFAR-10",
+    "cifar100": "CIFAR-100", "imagenet2012": "ImageNet",
+}  # fmt: skip
+
+
+def measurements() -> dict[str, tuple[str, list[str], list[float]]]:
+    """Returns page, bits and means of each training that results/ hold, by its settings."""
+    found = {}
+    for path in sorted((ROOT / "results").glob("*.json")):
+        record = json.loads(path.read_text())
+        if not isinstance(record, dict):
+            continue
+        for file, flags in record.get("budget", {}).items():
+            # Of a flag that is given twice the last counts; where data lay changes no figure.
+            last = {flag.split("=")[0]: flag for flag in flags if "--data_dir=" not in flag}
+            page = path.with_suffix(".md") if path.with_suffix(".md").exists() else path
+            mean = record["mean"][pathlib.Path(file).stem]
+            found[config_of(*last.values()).to_json()] = (page.name, record["bits"], mean)
+    return found
+
+
+MEASURED = measurements()
+
+
+def expected_row(name: str) -> str:
+    """Returns the row of a flag file, by its header, its settings and what results/ hold."""
+    title = re.split(r"[.:] python -m", header_and_flags(name)[0])[0]
+    split = re.fullmatch(r"(.*): (SSQL|Contrastive Quant)(?: paper)?(, Tables? .*)", title)
+    what, paper = (split[1], split[2] + split[3]) if split else (title, "")
+    page = MEASURED.get(CONFIGS[name].to_json(), (None,))[0]
+    status = f"[measured](../results/{page})" if page else "checked"
+    needs = NEEDS[CONFIGS[name].data.dataset]
+    file = name.removeprefix("flags/")
+    return f"| [{file}](../{name}) | {what} | {paper} | {needs} | {status} |"
+
+
+def test_every_file_stands_in_the_table_once_as_it_is():
+    rows = [line for line in TABLE.splitlines() if line.startswith("| [")]
+    assert rows == [expected_row(name) for name in sorted(FILES, key=place)]
+    assert sum("[measured]" in row for row in rows) == len(MEASURED)
+
+
+def place(name: str) -> tuple[bool, list]:
+    """Returns a key that puts the two of the commands first and orders tables by number."""
+    parts = [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
+    return name not in NAMED_BY_COMMANDS, parts
+
+
+@pytest.mark.parametrize("name", [n for n in FILES if " gave, " in header_and_flags(n)[0]])
+def test_figures_of_ours_in_a_header_are_those_of_results(name):
+    header, _ = header_and_flags(name)
+    _, bits, means = MEASURED[CONFIGS[name].to_json()]
+    ours = re.search(r"(?:Three seeds gave,.*?2w4a|mean of three seeds): ([\d./ ]+)\.", header)
+    assert ours[1].split(" / ") == [f"{100 * mean:.1f}" for mean in means]
+    assert f" {' / '.join(bits)}:" in header
 
 
 @pytest.mark.parametrize(
