@@ -52,11 +52,11 @@ def exists(quoted):
     if quoted.startswith("--"):
         name, _, value = quoted.removeprefix("--").partition("=")
         flags = [found.flags[name] for found in FLAG_SETS if name in found.flags]
-        if name == "recipe":
+        if name == "recipe" and value:
             return bool(flags) and bool(recipe_named(value.strip("'")).pairs)
         # The help of a flag with a fixed list of values ends in it.
         lists = [re.search(r": ([\w, ]+)$", flag.help) for flag in flags if value]
-        return bool(flags) and all(not m or value in m[1].split(", ") for m in lists)
+        return bool(flags) and (not value or any(not m or value in m[1].split(", ") for m in lists))
     file, _, name = quoted.partition(":")
     if not re.match(r"(tfcq|flags|tests|tools|docs)/", file):
         return None

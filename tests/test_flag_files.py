@@ -1,6 +1,7 @@
 """Every flag file is a run that can be started, and says which figure of which table it is for."""
 
 import functools
+import json
 import os
 import pathlib
 import re
@@ -20,6 +21,8 @@ from tfcq.train import flag_set
 ROOT = pathlib.Path(__file__).parent.parent
 FILES = {str(path.relative_to(ROOT)): path for path in sorted((ROOT / "flags").rglob("*.cfg"))}
 PAPER_FILES = [name for name in FILES if name.startswith(("flags/ssql/", "flags/cq/"))]
+# Two that the commands of README, demo and results name.
+NAMED_BY_COMMANDS = {"flags/ssql.cfg": "simsiam_ssql", "flags/simsiam.cfg": "simsiam_float"}
 DATASETS = {"cifar10": "cifar10", "cifar100": "cifar100", "imagenet": "imagenet2012"}
 BATCH = 4
 # What a step is not taken for again: numbers, views (which have a test of their own), and choices
@@ -53,14 +56,13 @@ CONFIGS = {name: config_of(f"--flagfile={path}") for name, path in FILES.items()
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_file_opens_with_its_command_and_what_came_of_it(name):
+def test_file_opens_with_its_command(name):
     header, lines = header_and_flags(name)
-    commands = re.findall(r"python -m tfcq\.train [^#]*?\.cfg(?: (?:\\ )?--data_dir=DIR)?", header)
-    data = "" if CONFIGS[name].data.dataset == "digits" else " --data_dir=DIR"
-    command = f"python -m tfcq.train --flagfile={name}{data}"
-    assert [text.replace("\\ ", "") for text in commands] == [command]
+    commands = re.findall(r"python -m tfcq\.train((?: \\| --\S+=\S+)+)", header)
+    data = [] if CONFIGS[name].data.dataset == "digits" else ["--data_dir=DIR"]
+    given = [sorted(text.replace("\\", "").split()) for text in commands]
+    assert given == [[*data, f"--flagfile={name}"]]
     assert not header.startswith("python")
-    assert "measured yet." in header or " gave, " in header
     assert lines and all(re.fullmatch(r"--\w+(=\S.*)?", line) for line in lines)
     assert all(len(line) <= 100 for line in FILES[name].read_text().splitlines())
 
@@ -75,12 +77,29 @@ def test_every_line_of_a_file_is_a_setting_that_it_changes_nothing_to_name_once(
     assert config_from_flat(values) == CONFIGS[name]
 
 
+def trained(config: Config) -> str:
+    """Returns `FRAMEWORK_RECIPE`; MoCo v2 predicts keys from one view only."""
+    own = {"v1@fp->v2@fp": "float", "v1@fp->v2@fp, v1@q->v2@fp": "ssql"}
+    method = config.method
+    return f"{method.framework}_{own.get(method.recipe, method.recipe)}"
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_file_is_named_for_what_it_trains(name):
+    folder, stem, is_trained = name.split("/")[1], FILES[name].stem, trained(CONFIGS[name])
+    if name in NAMED_BY_COMMANDS:
+        assert NAMED_BY_COMMANDS[name] == is_trained
+    elif name in PAPER_FILES:
+        assert re.fullmatch(rf"table\w+?_{is_trained}(_\d+-16|_jiang|_200ep|_row_[a-i])?", stem)
+    else:
+        assert (CONFIGS[name].data.dataset, is_trained) == (folder, stem)
+
+
 @pytest.mark.parametrize("name", PAPER_FILES)
-def test_name_of_a_file_is_its_table_data_and_network(name):
+def test_name_of_a_papers_file_is_its_table_data_and_network(name):
     match = re.fullmatch(
         r"flags/(?P<paper>ssql|cq)/table(?P<table>\d+)_(?P<data>cifar100?|imagenet)_"
-        r"(?P<network>resnet\d+|mobilenet_v2|vit_small)_(?P<method>[a-z0-9_]+?)"
-        r"(_(?P<bits>\d+-16))?\.cfg",
+        r"(?P<network>resnet\d+|mobilenet_v2|vit_small)_[a-z0-9_]+?(_(?P<bits>\d+-16))?\.cfg",
         name,
     )
     config, (header, _) = CONFIGS[name], header_and_flags(name)
@@ -143,28 +162,87 @@ def test_the_same_run_has_one_file():
 
 
 def test_digits_have_a_file_for_every_framework_and_every_recipe():
-    digits = {pathlib.Path(n).stem: c for n, c in CONFIGS.items() if n.startswith("flags/digits/")}
-    assert set(digits) == {*FRAMEWORK_SETTINGS, *RECIPES} - {"ssql"}
-    for name, config in digits.items():
-        expected = (name, "ssql") if name in FRAMEWORK_SETTINGS else ("simsiam", name)
-        assert (config.method.framework, config.method.recipe) == expected
-        assert config.data.dataset == "digits"
+    names = {f"{framework}_ssql" for framework in FRAMEWORK_SETTINGS}
+    names |= {f"simsiam_{recipe}" for recipe in RECIPES}
+    assert {file for file in FILES if file.startswith("flags/digits/")} == {
+        f"flags/digits/{name}.cfg" for name in names
+    }
+
+
+TABLE = (ROOT / "docs/flag_files.md").read_text()
+NEEDS = {
+    "digits": "embedded", "fashion_mnist": "Fashion-MNIST", "cifar10": "CIFAR-10",
+    "cifar100": "CIFAR-100", "imagenet2012": "ImageNet",
+}  # fmt: skip
+
+
+def measurements() -> dict[str, tuple[str, list[str], list[float]]]:
+    """Returns page, bits and means of each training that results/ hold, by its settings."""
+    found = {}
+    for path in sorted((ROOT / "results").glob("*.json")):
+        record = json.loads(path.read_text())
+        if not isinstance(record, dict):
+            continue
+        for file, flags in record.get("budget", {}).items():
+            # Of a flag that is given twice the last counts; where data lay changes no figure.
+            last = {flag.split("=")[0]: flag for flag in flags if "--data_dir=" not in flag}
+            page = path.with_suffix(".md") if path.with_suffix(".md").exists() else path
+            mean = record["mean"][pathlib.Path(file).stem]
+            found[config_of(*last.values()).to_json()] = (page.name, record["bits"], mean)
+    return found
+
+
+MEASURED = measurements()
+
+
+def expected_row(name: str) -> str:
+    """Returns the row of a flag file, by its header, its settings and what results/ hold."""
+    title = re.split(r"[.:] python -m", header_and_flags(name)[0])[0]
+    split = re.fullmatch(r"(.*): (SSQL|Contrastive Quant)(?: paper)?(, Tables? .*)", title)
+    what, paper = (split[1], split[2] + split[3]) if split else (title, "")
+    page = MEASURED.get(CONFIGS[name].to_json(), (None,))[0]
+    status = f"[measured](../results/{page})" if page else "checked"
+    needs = NEEDS[CONFIGS[name].data.dataset]
+    file = name.removeprefix("flags/")
+    return f"| [{file}](../{name}) | {what} | {paper} | {needs} | {status} |"
+
+
+def test_every_file_stands_in_the_table_once_as_it_is():
+    rows = [line for line in TABLE.splitlines() if line.startswith("| [")]
+    assert rows == [expected_row(name) for name in sorted(FILES, key=place)]
+    assert sum("[measured]" in row for row in rows) == len(MEASURED)
+
+
+def place(name: str) -> tuple[bool, list]:
+    """Returns a key that puts the two of the commands first and orders tables by number."""
+    parts = [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
+    return name not in NAMED_BY_COMMANDS, parts
+
+
+@pytest.mark.parametrize("name", [n for n in FILES if " gave, " in header_and_flags(n)[0]])
+def test_figures_of_ours_in_a_header_are_those_of_results(name):
+    header, _ = header_and_flags(name)
+    _, bits, means = MEASURED[CONFIGS[name].to_json()]
+    ours = re.search(r"(?:Three seeds gave,.*?2w4a|mean of three seeds): ([\d./ ]+)\.", header)
+    assert ours[1].split(" / ") == [f"{100 * mean:.1f}" for mean in means]
+    assert f" {' / '.join(bits)}:" in header
 
 
 @pytest.mark.parametrize(
     ("name", "flag"),
-    [("flags/ssql/table1_cifar10_resnet18_simsiam.cfg", "--weight_bits=4"),
-     ("flags/ssql/table1_cifar10_resnet18_simclr.cfg", "--predictor_width=512"),
-     ("flags/ssql/table1_cifar10_resnet18_ssql.cfg", "--queue_size=4096"),
-     ("flags/ssql/table13_cifar10_vit_small_mocov3.cfg", "--stem=cifar"),
-     ("flags/cq/table4_cifar100_resnet74_cq_c.cfg", "--stem=cifar"),
-     ("flags/cq/table4_cifar100_resnet74_cq_c.cfg", "--weight_bits=4"),
-     ("flags/digits/cq_quant.cfg", "--crop_area=0.4-1"),
-     ("flags/ssql/table1_cifar10_resnet18_mocov2.cfg", "--projection_layers=3"),
-     ("flags/cq/table4_cifar100_mobilenet_v2_cq_c.cfg", "--zero_init_residual"),
-     ("flags/ssql/table1_cifar10_resnet18_simsiam.cfg", "--exclude=none"),
-     ("flags/ssql/table13_cifar10_vit_small_mocov3.cfg", "--kernel_initializer=normal_fan_out"),
-     ("flags/digits/pact.cfg", "--data_dir=DIR")],
+    [("flags/ssql/table1_cifar10_resnet18_simsiam_float.cfg", "--weight_bits=4"),
+     ("flags/ssql/table1_cifar10_resnet18_simclr_float.cfg", "--predictor_width=512"),
+     ("flags/ssql/table1_cifar10_resnet18_simsiam_ssql.cfg", "--queue_size=4096"),
+     ("flags/ssql/table13_cifar10_vit_small_mocov3_float.cfg", "--stem=cifar"),
+     ("flags/cq/table4_cifar100_resnet74_simclr_cq_c.cfg", "--stem=cifar"),
+     ("flags/cq/table4_cifar100_resnet74_simclr_cq_c.cfg", "--weight_bits=4"),
+     ("flags/digits/simsiam_cq_quant.cfg", "--crop_area=0.4-1"),
+     ("flags/ssql/table1_cifar10_resnet18_mocov2_float.cfg", "--projection_layers=3"),
+     ("flags/cq/table4_cifar100_mobilenet_v2_simclr_cq_c.cfg", "--zero_init_residual"),
+     ("flags/ssql/table1_cifar10_resnet18_simsiam_float.cfg", "--exclude=none"),
+     ("flags/ssql/table13_cifar10_vit_small_mocov3_float.cfg",
+      "--kernel_initializer=normal_fan_out"),
+     ("flags/digits/simsiam_pact.cfg", "--data_dir=DIR")],
 )  # fmt: skip
 def test_flag_that_the_method_does_not_use_is_refused_beside_a_file(name, flag):
     with pytest.raises(UserError, match=flag.removeprefix("--").split("=")[0]):
