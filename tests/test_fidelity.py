@@ -73,8 +73,8 @@ def test_what_is_named_exists():
 
 def test_files_and_flags_that_are_not_there_would_be_noticed():
     for wrong in (
-        "tfcq/no_such.py", "tfcq/pretraining/losses.py:no_such", "flags/ssql/table99_*.cfg", "--no_such",
-        "--policy=no_such", "tests/no_such.py",
+        "tfcq/no_such.py", "tfcq/pretraining/losses.py:no_such", "flags/ssql/table99_*.cfg",
+        "--no_such", "--policy=no_such", "tests/no_such.py",
     ):  # fmt: skip
         assert exists(wrong) is False
     assert (

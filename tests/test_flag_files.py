@@ -292,8 +292,7 @@ def test_a_step_is_taken_for_every_file_or_for_one_that_differs_in_nothing_else(
 @pytest.fixture
 def shallow(monkeypatch):
     """Leaves out blocks like earlier ones; networks of full depth have tests of their own."""
-    from tfcq import build
-    from tfcq.backbones import mobilenet_v2
+    from tfcq.backbones import build, mobilenet_v2
 
     networks = build._BACKBONES
     shorter = {"resnet18": {"blocks": (1,)}, "vit_small": {"depth": 1}}
@@ -306,7 +305,7 @@ def shallow(monkeypatch):
 def test_every_combination_of_the_files_takes_a_step(case, shallow):
     import keras
 
-    from tfcq import build
+    from tfcq.pretraining.run import pretrainer_from
 
     config = tiny(CONFIGS[FIRST_OF[case]])
     assert combination(config) == case
@@ -315,7 +314,7 @@ def test_every_combination_of_the_files_takes_a_step(case, shallow):
     keras.utils.set_random_seed(0)
     # The length is the file's own, since warm-up and momentum are parts of it. Called by itself,
     # the step is eager: tracing it would take longer than taking it.
-    model = build.pretrainer(config, shape, steps=1)
+    model = pretrainer_from(config, shape, steps=1)
     random = np.random.default_rng(0)
     views = [random.random((BATCH, *shape), np.float32) for _ in model.recipe.views]
     figures = model.train_step(tuple(map(keras.ops.convert_to_tensor, views)))
@@ -332,11 +331,13 @@ def full_shape(config: Config) -> tuple[int, int, int]:
 
 
 def test_every_file_has_views_and_a_schedule_of_its_full_size():
-    from tfcq import build
+    from tfcq.data.augmentation import augmentation_from
+    from tfcq.training.optimizers import optimizer_from
 
     for config in CONFIGS.values():
-        assert build.augmentation(config, full_shape(config))
-        assert build.optimizer(config.optimization, steps=10)
+        size, _, channels = full_shape(config)
+        assert augmentation_from(config.views, size, channels)
+        assert optimizer_from(config.optimization, steps=10)
 
 
 NETWORKS = {(c.network.backbone, c.network.width, full_shape(c)): c for c in CONFIGS.values()}
@@ -344,10 +345,10 @@ NETWORKS = {(c.network.backbone, c.network.width, full_shape(c)): c for c in CON
 
 @pytest.mark.parametrize("case", NETWORKS, ids=lambda case: f"{case[0]}-{case[2][0]}")
 def test_network_of_every_file_is_built_in_full_size(case):
-    from tfcq import build
+    from tfcq.backbones.build import backbone_from
 
     _, _, shape = case
-    network = build.backbone(NETWORKS[case], shape)
+    network = backbone_from(NETWORKS[case].network, shape)
     assert network.input_shape == (None, *shape)
     assert len(network.output_shape) == 2
 
@@ -376,16 +377,17 @@ def prepared(tmp_path_factory):
 
 @pytest.mark.parametrize("dataset", DATASETS.values())
 def test_tfds_data_of_the_files_become_views(dataset, prepared):
-    from tfcq import build
+    from tfcq.data.augmentation import augmentation_from
     from tfcq.data.pipeline import view_batches
+    from tfcq.data.split import view_size
+    from tfcq.pretraining.run import training_split
 
     config = next(c for c in CONFIGS.values() if c.data.dataset == dataset)
     config = config_from_flat({**flat(config), "data_dir": prepared})
-    split = build.training_split(config)
-    shape = build.image_shape(config, split)
-    assert shape == ((224, 224, 3) if dataset == "imagenet2012" else (32, 32, 3))
-    one, other = next(
-        iter(view_batches(split, build.augmentation(config, shape), shape[0], BATCH, seed=0))
-    )
-    assert one.shape == other.shape == (BATCH, *shape)
+    split = training_split(config.data)
+    size = view_size(split, config.data.image_size)
+    assert size == (224 if dataset == "imagenet2012" else 32)
+    augmentation = augmentation_from(config.views, size, 3)
+    one, other = next(iter(view_batches(split, augmentation, size, BATCH, seed=0)))
+    assert one.shape == other.shape == (BATCH, size, size, 3)
     assert float(abs(one - other).numpy().max()) > 0

@@ -1,4 +1,4 @@
-"""The list of mistakes fits the code: `tools/mutants` can put in each of them."""
+"""The list of mistakes fits the code: `tools/mutants.py` can put in each of them."""
 
 import pathlib
 import runpy

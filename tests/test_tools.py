@@ -14,10 +14,7 @@ import numpy as np
 import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
-PYTHON_TOOLS = [
-    path.name for path in sorted((ROOT / "tools").iterdir())
-    if path.is_file() and "python" in path.read_text().splitlines()[0]
-]  # fmt: skip
+PYTHON_TOOLS = sorted(path.name for path in (ROOT / "tools").glob("*.py"))
 
 
 @pytest.mark.parametrize("name", PYTHON_TOOLS)
@@ -31,7 +28,7 @@ def test_tool_tells_its_options(name, capsys, monkeypatch):
 
 def test_tool_starts_in_a_process_of_its_own():
     ended = subprocess.run(
-        [sys.executable, ROOT / "tools" / "evidence", "--help"], capture_output=True, text=True,
+        [sys.executable, ROOT / "tools" / "evidence.py", "--help"], capture_output=True, text=True,
         check=False, env={**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"},
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr[-2000:]
@@ -41,8 +38,8 @@ def test_tool_starts_in_a_process_of_its_own():
 def tool(name):
     """Returns a tool as a module; nothing is run."""
     module = types.ModuleType(name)
-    module.__file__ = str(ROOT / "tools" / name)
-    exec(compile((ROOT / "tools" / name).read_text(), name, "exec"), module.__dict__)
+    module.__file__ = str(ROOT / "tools" / f"{name}.py")
+    exec(compile(pathlib.Path(module.__file__).read_text(), name, "exec"), module.__dict__)
     return module
 
 

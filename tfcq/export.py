@@ -45,8 +45,8 @@ def config_of(command: command_line.Command) -> EvaluationConfig:
         UserError: on a value that cannot be used, or a flag that would change nothing.
     """
     values = {k: v for k, v in command.values.items() if k not in {*command_line.GENERAL, *_CHECK}}
-    protocol = CLASSIFIER if command.values["classifier"] else LINEAR
-    config = evaluation_from_flat(values | {"bits": DEPLOYED_BITS, "protocol": protocol.name})
+    scored_as = CLASSIFIER if command.values["classifier"] else LINEAR
+    config = evaluation_from_flat(values | {"bits": DEPLOYED_BITS, "protocol": scored_as.name})
     # Its folder is a run's usual place here, not its only one.
     check_used_in_evaluation(config, command.given - {"output_dir"})
     if config.quantizer_rounding not in (None, "nearest"):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfcq import build
+from tfcq.backbones.build import backbone_from
 from tfcq.backbones.input_normalization import with_normalized_input
 from tfcq.backbones.resnet import resnet
 from tfcq.deployment.fold import fold
@@ -88,13 +88,13 @@ def test_evaluation_saved_file_and_int8_model_contain_it(networks, images, tmp_p
 
 def test_settings_put_it_in_front_of_the_network_of_a_run():
     small = {"width": 2, "input_mean": "0.5,0.4,0.3", "input_std": "0.2"}
-    model = build.backbone(config_from_flat(small), (8, 8, 3))
+    model = backbone_from(config_from_flat(small).network, (8, 8, 3))
     layer = model.layers[1]
     assert isinstance(layer, keras.layers.Normalization)
     np.testing.assert_allclose(np.ravel(layer.mean), [0.5, 0.4, 0.3])
     np.testing.assert_allclose(np.sqrt(np.ravel(layer.variance)), [0.2] * 3, rtol=1e-6)
     with pytest.raises(UserError, match="input_mean has 3 numbers, the images 1 channels"):
-        build.backbone(config_from_flat(small), (8, 8, 1))
+        backbone_from(config_from_flat(small).network, (8, 8, 1))
 
 
 @pytest.mark.parametrize(

@@ -173,7 +173,7 @@ def test_a_known_name_with_other_images_is_refused(synthetic, tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("fashion_mnist", "not prepared in .*--download.*tools/import_idx"),
+        ("fashion_mnist", "not prepared in .*--download.*python -m tfcq.data.importers.idx"),
         ("fashon_mnist", "Unknown data set.*Did you mean 'fashion_mnist'"),
         ("digit", "Did you mean 'digits'"),
     ],

@@ -58,7 +58,7 @@ class TfdsSource:
                 raise UserError(
                     f"Data set {name!r} is not prepared in {str(self._builder.data_dir)!r};"
                     " allowed: --data_dir where it is, --download to fetch it, or of IDX files"
-                    " (MNIST and its kin) tools/import_idx to make it."
+                    " (MNIST and its kin) python -m tfcq.data.importers.idx to make it."
                 )
             _download(self._builder)
         self._image = self._image_feature()

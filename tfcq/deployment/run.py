@@ -16,6 +16,7 @@ from tfcq.evaluation.accuracy import LabelledImages
 from tfcq.evaluation.evaluation import Evaluation, open_evaluation, open_subject
 from tfcq.evaluation.features import FeatureExtractor
 from tfcq.evaluation.probe import fit_linear_probe
+from tfcq.evaluation.protocols.classifier import check_classifier
 from tfcq.evaluation.records import versions
 from tfcq.evaluation.run import about_data, about_subject
 from tfcq.files import whole_file, write_text
@@ -46,7 +47,7 @@ def export(config: EvaluationConfig) -> tuple[dict[str, Any], dict[str, pathlib.
     evaluation = open_evaluation(config)
     subject, bits = evaluation.subject, parse_bit_width(DEPLOYED_BITS)
     if config.scores_logits:
-        subject.check_classifier(evaluation.data.classes)
+        check_classifier(evaluation)
         subject.check_logits()
     about = {
         **about_subject(evaluation),

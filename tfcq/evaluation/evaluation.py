@@ -125,14 +125,7 @@ class Evaluation:
         Args:
             protocol: the protocol.
         """
-        parts = [protocol.name]
-        for name in protocol.stem:
-            value = getattr(self.config.measurement, name)
-            if isinstance(value, bool):
-                parts += [name] if value else []
-            elif value is not None:
-                parts.append(f"{100 * value:g}" if isinstance(value, int | float) else value)
-        return self.subject.results / "_".join(parts)
+        return _stem(self.config, self.subject, protocol)
 
     def results_file(self, protocol: Protocol) -> pathlib.Path:
         """Returns the file of a protocol's results.
@@ -152,26 +145,10 @@ class Evaluation:
         """
         if not self.config.measurement.keep_classifiers:
             return
-        file = self._kept_file(protocol, bits)
+        file = _kept_file(self.config, self.subject, protocol, bits)
         with whole_file(file) as temporary:
             network.save(temporary)
         print(f"Classifier: {file}", flush=True)
-
-    def check_kept(self) -> None:
-        """Refuses to replace a classifier that an earlier evaluation kept.
-
-        Raises:
-            UserError: naming the file.
-        """
-        if not self.config.measurement.keep_classifiers:
-            return
-        for protocol in (p for p in self.config.protocols if p.trains_network):
-            for bits in (FLOAT,) if protocol.keeps_float else self.bit_widths:
-                file = self._kept_file(protocol, bits)
-                if file.exists():
-                    raise UserError(
-                        f"{file} exists; move it away, or leave out --keep_classifiers."
-                    )
 
     def check_sizes(self) -> None:
         """Refuses what was asked for and is larger than the data.
@@ -194,10 +171,6 @@ class Evaluation:
                     f"{counts[kind]}."
                 )
 
-    def _kept_file(self, protocol: Protocol, bits: BitWidth) -> pathlib.Path:
-        stem = self.stem(protocol)
-        return stem.with_name(f"{stem.name}_{bits}.keras")
-
 
 def open_evaluation(config: EvaluationConfig) -> Evaluation:
     """Opens the subject and the data of an evaluation, and refuses what does not fit.
@@ -209,6 +182,7 @@ def open_evaluation(config: EvaluationConfig) -> Evaluation:
         UserError: when the subject or the data cannot be had or do not fit each other.
     """
     subject = open_subject(config)
+    _check_kept(config, subject)
     split, data = labelled_images(
         subject.data, subject.model, config.data.test_images, config.data.test_crop
     )
@@ -256,3 +230,36 @@ def plan_of(config: EvaluationConfig) -> Plan:
         learning=learning,
         **steps,
     )
+
+
+def _stem(config: EvaluationConfig, subject: Subject, protocol: Protocol) -> pathlib.Path:
+    parts = [protocol.name]
+    for name in protocol.stem:
+        value = getattr(config.measurement, name)
+        if isinstance(value, bool):
+            parts += [name] if value else []
+        elif value is not None:
+            parts.append(f"{100 * value:g}" if isinstance(value, int | float) else value)
+    return subject.results / "_".join(parts)
+
+
+def _kept_file(
+    config: EvaluationConfig, subject: Subject, protocol: Protocol, bits: BitWidth
+) -> pathlib.Path:
+    stem = _stem(config, subject, protocol)
+    return stem.with_name(f"{stem.name}_{bits}.keras")
+
+
+def _check_kept(config: EvaluationConfig, subject: Subject) -> None:
+    """Refuses to replace a classifier that an earlier evaluation kept.
+
+    Raises:
+        UserError: naming the file.
+    """
+    if not config.measurement.keep_classifiers:
+        return
+    for protocol in (p for p in config.protocols if p.trains_network):
+        for bits in (FLOAT,) if protocol.keeps_float else config.bit_widths:
+            file = _kept_file(config, subject, protocol, bits)
+            if file.exists():
+                raise UserError(f"{file} exists; move it away, or leave out --keep_classifiers.")

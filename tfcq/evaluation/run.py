@@ -57,7 +57,6 @@ def evaluate(config: EvaluationConfig) -> list[Measured]:
     """
     keras.utils.set_random_seed(config.measurement.seed)
     evaluation = open_evaluation(config)
-    evaluation.check_kept()
     evaluation.check_sizes()
     for protocol in config.protocols:
         runner_of(protocol).check(evaluation)

@@ -98,22 +98,6 @@ class Subject:
                 "Save the model with activation=None there; the classes stay the same."
             )
 
-    def check_classifier(self, classes: int) -> None:
-        """Refuses a model that does not give a logit for every class.
-
-        Args:
-            classes: number of classes.
-
-        Raises:
-            UserError: when it does not.
-        """
-        shape = self.model.output_shape
-        if len(shape) != 2 or shape[-1] != classes:
-            raise UserError(
-                f"Model {self.title!r} returns shape {shape} and the data have {classes} classes; "
-                "allowed for the protocol 'classifier': a logit for each class."
-            )
-
 
 def chosen_policy(name: str, subject: SubjectSettings, rounding: str | None) -> Policy:
     """Returns the policy of a name with what was asked for beside it.

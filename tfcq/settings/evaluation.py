@@ -13,6 +13,7 @@ from tfcq.settings.protocols import (
     FEATURES,
     KEPT,
     LEARNED_ROUNDINGS,
+    LINEAR,
     PROTOCOLS,
     QAT_QUANTIZERS,
     STARTS,
@@ -112,7 +113,7 @@ class ProtocolSettings:
     """How accuracy is measured."""
 
     protocol: str = setting(
-        "linear", f"one of these or a comma-separated list: {', '.join(PROTOCOLS)}"
+        LINEAR.name, f"one of these or a comma-separated list: {', '.join(PROTOCOLS)}"
     )
     bits: str = setting(ALL_BITS, "bit-widths, such as fp,8w8a,2-4w4a")
     neighbours: int = setting(20, f"{used_by('neighbours')}: how many neighbours vote", at_least=1)
@@ -173,6 +174,7 @@ class EvaluationConfig:
     def __post_init__(self) -> None:
         for group in dataclasses.fields(self):
             check_fields(getattr(self, group.name))
+        parse_bit_widths(self.measurement.bits)
         self._check_subject()
         self._check_policy()
         start = self.measurement.start

@@ -2,6 +2,8 @@
 
 Maji et al., "Fine-Grained Visual Classification of Aircraft", 2013: `images_LEVEL_SPLIT.txt` holds
 a line `NUMBER CLASS` for each image of a split; the image is `images/NUMBER.jpg`.
+
+    python -m tfcq.data.importers.aircraft --source=fgvc-aircraft-2013b/data --output=DIR
 """
 
 import contextlib
@@ -9,6 +11,7 @@ import os
 import shutil
 import tempfile
 
+from tfcq import command_line
 from tfcq.errors import UserError, unknown_choice
 
 LEVELS = ("variant", "family", "manufacturer")
@@ -87,3 +90,40 @@ def _link_or_copy(source: str, target: str) -> None:
         os.link(source, target)
         return
     shutil.copy2(source, target)
+
+
+def flag_set() -> command_line.FlagSet:
+    """Returns the importer's flags."""
+    flags = command_line.FlagSet(
+        "Arranges the original files of FGVC-Aircraft as a folder data set, without any download."
+    )
+    flags.add("Data", "source", str, None, "folder 'data' of the archive; required")
+    flags.add("Data", "output", str, None, "folder to make; required")
+    flags.add("Data", "level", str, "variant", f"what a class is: {', '.join(LEVELS)}")
+    return flags
+
+
+def main(command: command_line.Command) -> None:
+    """Reads, checks and writes.
+
+    Args:
+        command: the parsed command line.
+
+    Raises:
+        UserError: when what it reads or writes is not as it should be.
+    """
+    values = command.values
+    for name in ("source", "output"):
+        if values[name] is None:
+            raise UserError(f"--{name} is missing; give a folder.")
+    lists = read_lists(values["source"], values["level"])
+    write_folder(lists, values["output"])
+    for split, classes in lists.items():
+        print(f"{split}: {len(classes)} images, {len(set(classes.values()))} classes")
+    print(f"written to {values['output']}")
+    print("use it with:")
+    print(f"python -m tfcq.evaluate --run_dir=RUN --dataset=folder:{values['output']}")
+
+
+if __name__ == "__main__":
+    command_line.run(flag_set(), main)

@@ -2,6 +2,9 @@
 
 Format: http://yann.lecun.com/exdb/mnist (section "the IDX file format"): two zero bytes, a type
 byte (8: unsigned byte), the number of dimensions, each dimension as a big-endian int32, the data.
+
+    apt-get install dataset-fashion-mnist
+    python -m tfcq.data.importers.idx --data_dir=DIR
 """
 
 import gzip
@@ -11,9 +14,12 @@ import zlib
 from collections.abc import Iterator
 
 import numpy as np
+from absl import logging
 
+from tfcq import command_line
 from tfcq.errors import UserError
 
+SOURCE = "/usr/share/datasets/fashion-mnist"
 _UNSIGNED_BYTE = 8
 _FILES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
@@ -189,3 +195,48 @@ def _replace(new: str, folder: str, temporary: str) -> None:
     if os.path.exists(folder):
         os.rename(folder, os.path.join(temporary, "replaced"))
     os.rename(new, folder)
+
+
+def flag_set() -> command_line.FlagSet:
+    """Returns the importer's flags."""
+    flags = command_line.FlagSet(
+        "Prepares IDX files (MNIST, Fashion-MNIST, ...) as a TensorFlow data set, "
+        "without any download."
+    )
+    flags.add("Data", "source", str, SOURCE, "folder of the four IDX files, plain or .gz")
+    flags.add("Data", "name", str, "fashion_mnist", "name of the data set to write")
+    flags.add("Data", "data_dir", str, None, "folder of prepared data sets; required")
+    flags.add("Data", "overwrite", bool, False, "replace a data set that is there already")
+    return flags
+
+
+def main(command: command_line.Command) -> None:
+    """Reads, checks and writes.
+
+    Args:
+        command: the parsed command line.
+
+    Raises:
+        UserError: when what it reads or writes is not as it should be.
+    """
+    values = command.values
+    if values["data_dir"] is None:
+        raise UserError("--data_dir is missing; give the folder of prepared data sets.")
+    logging.set_verbosity(logging.ERROR)
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    arrays = read_idx_folder(values["source"])
+    command_line.quiet_start_up(values["verbosity"])
+    folder = write_tfds(arrays, values["name"], values["data_dir"], values["overwrite"])
+    for split, (images, _) in arrays.items():
+        count, height, width = images.shape
+        print(f"{split}: {count} images of {height}x{width}")
+    print(f"written to {folder}")
+    print("use it with:")
+    print(
+        f"python -m tfcq.train --flagfile=flags/ssql.cfg"
+        f" --dataset={values['name']} --data_dir={values['data_dir']}"
+    )
+
+
+if __name__ == "__main__":
+    command_line.run(flag_set(), main)

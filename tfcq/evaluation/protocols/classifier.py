@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from tfcq.errors import UserError
 from tfcq.evaluation.accuracy import Accuracy, accuracy_of
 from tfcq.evaluation.evaluation import Evaluation
 from tfcq.evaluation.features import QuantizedFeatures
@@ -23,8 +24,21 @@ def classify(evaluation: Evaluation, network: QuantizableModel) -> Iterator[Accu
         yield found.chosen_by(logits.run)
 
 
-def _check(evaluation: Evaluation) -> None:
-    evaluation.subject.check_classifier(evaluation.data.classes)
+def check_classifier(evaluation: Evaluation) -> None:
+    """Refuses a model that does not give a logit for every class.
+
+    Args:
+        evaluation: what is measured.
+
+    Raises:
+        UserError: when it does not.
+    """
+    shape, classes = evaluation.backbone.output_shape, evaluation.data.classes
+    if len(shape) != 2 or shape[-1] != classes:
+        raise UserError(
+            f"Model {evaluation.subject.title!r} returns shape {shape} and the data have {classes} "
+            "classes; allowed for the protocol 'classifier': a logit for each class."
+        )
 
 
-classifier = Runner(lambda evaluation: classify(evaluation, evaluation.backbone), _check)
+classifier = Runner(lambda evaluation: classify(evaluation, evaluation.backbone), check_classifier)

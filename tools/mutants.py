@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Puts mistakes into a copy of the code, one at a time, and names those that no test notices.
 
-    .venv/bin/python tools/mutants --room=quantization --processes=2
+    .venv/bin/python tools/mutants.py --room=quantization --processes=2
 
 `tests/mutants/ROOM.toml` lists the mistakes: a text that stands once in a file, its replacement,
 and the tests that should fail. A mistake is killed if these tests pass without it and fail with

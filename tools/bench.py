@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures a training step of each recipe relative to `float`, the two in one process.
 
-    .venv/bin/python tools/bench
+    .venv/bin/python tools/bench.py
 
 Beside the ratio stands the least possible one, passes of the recipe over passes of `float`; a pass
 that is trained counts three times one that only makes targets, which has no backward pass. Steps of

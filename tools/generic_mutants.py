@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Draws mistakes by grammar from some rooms and writes them as `tools/mutants` reads them.
+"""Draws mistakes by grammar from some rooms and writes them as `tools/mutants.py` reads them.
 
-    .venv/bin/python tools/generic_mutants --count=40 --seed=0 --output=build/generic
-    .venv/bin/python tools/mutants --folder=build/generic --results=results/mutants_generic.json
+    .venv/bin/python tools/generic_mutants.py --count=40 --seed=0 --output=build/generic
+    .venv/bin/python tools/mutants.py --folder=build/generic --results=results/mutants_generic.json
 
 A comparison, operator, number, condition or statement of the code is changed, each place as likely
 as any other. The tests are all of the room, the first that fails ends it.
@@ -19,7 +19,7 @@ TESTS = {
     "quantization": ["tests/quantization", "tests/nn"],
     "data": ["tests/data"],
     "post_training": ["tests/post_training"],
-    "pretraining": ["tests/pretraining", "tests/test_losses.py"],
+    "pretraining": ["tests/pretraining"],
 }
 OTHER = {
     ast.Lt: "<=", ast.LtE: "<", ast.Gt: ">=", ast.GtE: ">", ast.Eq: "!=", ast.NotEq: "==",

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Trains every framework with the main recipes on the digits, one seed each, and tables accuracy.
 
-    .venv/bin/python tools/digits_grid
+    .venv/bin/python tools/digits_grid.py
 
 All backbones are evaluated under one policy, whatever they were trained with. Runs lie in `--runs`;
 one that has ended is not trained again, one that was cut off goes on. Writes `results/NAME.json`
@@ -17,8 +17,8 @@ import subprocess
 import sys
 
 from tfcq.files import write_text
-from tfcq.settings.recipes import recipe_named
 from tfcq.reporting.tables import percent, table
+from tfcq.settings.recipes import recipe_named
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 HIDDEN, PREDICTOR = "--projection_hidden=256", "--predictor_width=256"
@@ -65,7 +65,7 @@ def main() -> None:
         ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout.strip()
     command = (
-        f"tools/digits_grid --epochs={arguments.epochs} --seed={arguments.seed} "
+        f"tools/digits_grid.py --epochs={arguments.epochs} --seed={arguments.seed} "
         f"--bits={arguments.bits} --policy={arguments.policy}"
     )
     about = {
@@ -81,8 +81,8 @@ def main() -> None:
     lines = [
         "# Digits: frameworks and recipes, top-1 accuracy in percent, linear probe",
         "",
-        f"One seed ({arguments.seed}), {arguments.epochs} epochs; every backbone quantized by policy "
-        f"`{arguments.policy}`.",
+        f"One seed ({arguments.seed}), {arguments.epochs} epochs; every backbone quantized by "
+        f"policy `{arguments.policy}`.",
         "",
         table(("framework, recipe", *bits), rows),
         "",

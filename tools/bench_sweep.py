@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures the features of eight bit-widths relative to eight float passes, in one process.
 
-    .venv/bin/python tools/bench_sweep
+    .venv/bin/python tools/bench_sweep.py
 
 Passes alternate, so that a change of the machine's pace meets both kinds alike. Calibration is part
 of the sweep.
@@ -29,13 +29,13 @@ def main() -> None:
     import tensorflow as tf
 
     from tfcq.backbones.resnet import resnet
-    from tfcq.config import CALIBRATION_IMAGES
-    from tfcq.nn.calibration import Calibrator
     from tfcq.evaluation.features import FeatureExtractor
-    from tfcq.settings.evaluation import ALL_BITS
     from tfcq.files import write_text
+    from tfcq.nn.calibration import Calibrator
     from tfcq.nn.quantizable import quantizable
     from tfcq.settings.bitwidths import FLOAT, parse_bit_widths
+    from tfcq.settings.evaluation import ALL_BITS
+    from tfcq.settings.training import CALIBRATION_IMAGES
 
     size, widths = arguments.image_size, parse_bit_widths(ALL_BITS)
     model = quantizable(resnet(18, width=arguments.width, input_shape=(size, size, 1)))

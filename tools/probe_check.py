@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Compares the linear probe with scikit-learn's LogisticRegression on the same cached features.
 
-    .venv/bin/python tools/probe_check RUN --output=results/probe_fashion_mnist.json
+    .venv/bin/python tools/probe_check.py RUN --output=results/probe_fashion_mnist.json
 
-Both are trained on the standardized features of a run's training images at a bit-width and scored on
-all of its test images.
+Both are trained on the standardized features of a run's training images at a bit-width and scored
+on all of its test images.
 """
 
 import argparse
@@ -42,20 +42,22 @@ def compare(arguments: argparse.Namespace) -> None:
     import numpy as np
     from sklearn.linear_model import LogisticRegression
 
-    from tfcq import build, evaluation_data
     from tfcq.evaluation.accuracy import accuracy
-    from tfcq.nn.calibration import calibrate
+    from tfcq.evaluation.data import calibration_images, labelled_images
     from tfcq.evaluation.features import FeatureExtractor
-    from tfcq.evaluation.linear import fit_linear_probe, moments
+    from tfcq.evaluation.probe import fit_linear_probe, moments
+    from tfcq.evaluation.records import versions
+    from tfcq.evaluation.run_subject import trained_backbone
     from tfcq.files import write_text
+    from tfcq.nn.calibration import calibrate
     from tfcq.settings.bitwidths import parse_bit_widths
     from tfcq.settings.run_folder import RunFolder
 
     folder = RunFolder(arguments.run)
     config = folder.load()
-    backbone = build.trained_backbone(folder)
-    _, data = evaluation_data.labelled_images(config.data, backbone)
-    calibrate(backbone, evaluation_data.calibration_images(data.train_images, None, None))
+    backbone = trained_backbone(folder, config)
+    _, data = labelled_images(config.data, backbone)
+    calibrate(backbone, calibration_images(data.train_images, None, None))
     features, found = FeatureExtractor(backbone), []
     for bits in parse_bit_widths(arguments.bits):
         train, test = features(data.train_images, bits), features(data.test_images, bits)
@@ -82,7 +84,7 @@ def compare(arguments: argparse.Namespace) -> None:
             "test_images": len(data.test_images),
             "commit": commit,
             "machine": f"{os.cpu_count()} CPU cores, {platform.machine()}",
-            "versions": build.versions(),
+            "versions": versions(),
         }
         write_text(arguments.output, json.dumps({**about, "results": found}, indent=2) + "\n")
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Trains every framework with every recipe for 20 steps on the digits and checks what must hold.
 
-    .venv/bin/python tools/combinations --output=results/combinations
+    .venv/bin/python tools/combinations.py --output=results/combinations
 
 Of each combination: the loss is finite and features have not collapsed; the step is traced once;
 and a run cut off after half of the steps and restored from its checkpoint into a new model ends
@@ -32,9 +32,9 @@ def main() -> None:
 
     from tfcq.errors import TrainingStopped, UserError
     from tfcq.files import write_text
+    from tfcq.reporting.tables import table
     from tfcq.settings.frameworks import FRAMEWORK_SETTINGS
     from tfcq.settings.recipes import RECIPES
-    from tfcq.reporting.tables import table
     from tfcq.training.determinism import make_deterministic
 
     make_deterministic()
@@ -112,8 +112,8 @@ def train(framework: str, recipe: str, folder: str | None, epochs: int, seed: in
     from tfcq.data.augmentation import augmentation_for
     from tfcq.data.pipeline import view_batches
     from tfcq.data.sources import open_source
-    from tfcq.settings.frameworks import FRAMEWORK_SETTINGS
     from tfcq.pretraining.pretrainer import Pretrainer
+    from tfcq.settings.frameworks import FRAMEWORK_SETTINGS
     from tfcq.training.checkpoints import RunCheckpoints
 
     traces = []

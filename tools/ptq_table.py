@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Tables top-1 accuracy of a classifier by post-training method and bit-width.
 
-    .venv/bin/python tools/ptq_table --name=ptq_digits --model=classifier.keras --dataset=digits
+    .venv/bin/python tools/ptq_table.py --name=ptq_digits --model=classifier.keras --dataset=digits
 
 The model is quantizable (`tfcq.quantizable(...).save(...)`), from images to logits. Images for
 calibration are drawn from the training split by `--images` and `--seed`, without labels; accuracy
@@ -28,15 +28,15 @@ from tfcq.evaluation.classifier import policy_beside_classifier
 from tfcq.evaluation.features import FeatureExtractor
 from tfcq.files import write_text
 from tfcq.nn.float_model import requantizable
-from tfcq.settings.policies import policy_named
 from tfcq.nn.quantizable import load
 from tfcq.post_training.observation import calibration_images, observe
 from tfcq.post_training.plan import Plan, PostTraining
 from tfcq.post_training.ranges import RANGES
 from tfcq.post_training.rounding import RoundingSettings, learn_rounding
 from tfcq.post_training.weights import with_stored_scales
-from tfcq.settings.bitwidths import FLOAT, BitWidth, parse_bit_widths
 from tfcq.reporting.tables import percent, table
+from tfcq.settings.bitwidths import FLOAT, BitWidth, parse_bit_widths
+from tfcq.settings.policies import policy_named
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 UNITS = {"AdaRound": "layer", "block reconstruction": "block"}
@@ -96,7 +96,8 @@ class Study:
             yield method, accuracy(features, self.test_labels, 1)
         for name, plan in self.plans().items():
             if learned or plan.rounding == "nearest":
-                yield name, self.top1(PostTraining(self.model, self.images, plan).at(bits), bits)
+                quantized = PostTraining(self.model, self.images, plan).at(bits)
+                yield name, self.top1(quantized.model, bits)
 
     def weights_alone(self, weight_bits: int):
         """Yields method and accuracy with float activations."""

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Trains and evaluates flag files over seeds, and writes mean and spread at every bit-width.
 
-    .venv/bin/python tools/evidence --name=digits \\
+    .venv/bin/python tools/evidence.py --name=digits \\
         --flagfiles=flags/simsiam.cfg,flags/ssql.cfg --seeds=0,1,2
 
 Runs lie in `--runs`; one that has ended is not trained again, one that was cut off goes on. Writes
@@ -20,10 +20,10 @@ import subprocess
 import sys
 
 from tfcq.evaluation.records import read_records
-from tfcq.settings.evaluation import PostTrainingSettings
 from tfcq.files import write_text
 from tfcq.reporting.plots import plot_accuracy
 from tfcq.reporting.tables import percent, table
+from tfcq.settings.evaluation import PostTrainingSettings
 
 COMMIT = "commit.txt"
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -117,13 +117,11 @@ def summarize(
     }
     means = {name: [statistics.mean(v) for v in values] for name, values in top1.items()}
     spreads = {name: [spread(v) for v in values] for name, values in top1.items()}
-    commit = ", ".join(
-        dict.fromkeys(run["commit"] for runs in results.values() for run in runs)
-    )
+    commit = ", ".join(dict.fromkeys(run["commit"] for runs in results.values() for run in runs))
     # Where the data lie on this machine tells a reader nothing.
     further = re.sub(r"(--data_dir)=\S+", r"\1=DIR", " ".join(arguments.train_flags))
     command = (
-        f"tools/evidence --name={arguments.name} --flagfiles={arguments.flagfiles} "
+        f"tools/evidence.py --name={arguments.name} --flagfiles={arguments.flagfiles} "
         f"--seeds={arguments.seeds}" + (f" -- {further}" if further else "")
     )
     first = next(iter(results.values()))[0]
