@@ -79,7 +79,8 @@ def show(measured: "Measured") -> None:
     if len(set(ranges.values())) == 1:
         print(f"Activation ranges: {next(iter(ranges.values()))}")
     elif ranges:
-        print(f"Activation ranges: {', '.join(f'{bits} {whose}' for bits, whose in ranges.items())}")
+        each = ", ".join(f"{bits} {whose}" for bits, whose in ranges.items())
+        print(f"Activation ranges: {each}")
     print(f"Results: {measured.file}\nPicture: {picture}")
 
 
