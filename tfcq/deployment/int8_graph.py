@@ -27,7 +27,7 @@ from tfcq.nn.cloning import cloned
 from tfcq.nn.copied_weights import give_weights
 from tfcq.nn.quantizable import quantizers_of
 from tfcq.quantization import ops
-from tfcq.quantization.quantizers import MinMaxActivationQuantizer, MinMaxWeightQuantizer
+from tfcq.quantization.minmax import MinMaxActivationQuantizer, MinMaxWeightQuantizer
 from tfcq.quantization.stored_scale import StoredScaleWeightQuantizer, stored_scale
 
 _BITS = 8

@@ -6,8 +6,8 @@ import keras
 import tensorflow as tf
 
 from tfcq.nn.precision import accept_precision
+from tfcq.quantization.minmax import MinMaxWeightQuantizer
 from tfcq.quantization.precision import Observe, Precision, RecordRanges, check_pass
-from tfcq.quantization.quantizers import MinMaxWeightQuantizer
 
 
 class _QuantizedKernel:
@@ -61,13 +61,12 @@ class _QuantizedKernel:
         Args:
             precision: the pass.
         """
-        kernel = tf.convert_to_tensor(self.kernel)
         return self.weight_quantizer(
-            kernel,
+            tf.convert_to_tensor(self.kernel),
             precision.weight_bits,
             self.kernel_axes,
             precision.seed_for(self, self.weight_quantizer),
-            learned=self.learned_scale,
+            self.learned_scale,
         )
 
     # Keras's convolutions and dense layer save kernel and bias only. Its base class saves all

@@ -24,8 +24,8 @@ from tfcq.nn.placement import (
     read_graph,
 )
 from tfcq.nn.precision import accept_precision
+from tfcq.quantization.kinds import ACTIVATION_QUANTIZERS, WEIGHT_QUANTIZERS
 from tfcq.quantization.quantizer import Quantizer
-from tfcq.quantization.quantizers import ACTIVATION_QUANTIZERS, WEIGHT_QUANTIZERS
 from tfcq.settings.policies import Policy, parse_layer_bits, policy_named
 
 

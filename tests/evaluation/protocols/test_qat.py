@@ -15,7 +15,7 @@ from tfcq.evaluation.classifier import CLASSIFIER
 from tfcq.evaluation.task import Task, Training
 from tfcq.nn.quantizable import quantizable, quantizers_of
 from tfcq.quantization.precision import Precision
-from tfcq.quantization.quantizers import ACTIVATION_QUANTIZERS, WEIGHT_QUANTIZERS
+from tfcq.quantization.kinds import ACTIVATION_QUANTIZERS, WEIGHT_QUANTIZERS
 from tfcq.settings.bitwidths import BitWidth
 from tfcq.settings.evaluation import (
     QAT_QUANTIZERS,
