@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 
 @contextlib.contextmanager
-def whole_file(path: str | pathlib.Path) -> Iterator[pathlib.Path]:
+def whole_file(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     """Gives a path to write to, which takes its final name once the block ends without an error.
 
     Args:
@@ -30,7 +30,7 @@ def whole_file(path: str | pathlib.Path) -> Iterator[pathlib.Path]:
             os.unlink(temporary)
 
 
-def write_text(path: str | pathlib.Path, text: str) -> None:
+def write_text(path: str | os.PathLike, text: str) -> None:
     """Writes a text file, whole or not at all.
 
     Args:

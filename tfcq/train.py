@@ -16,7 +16,7 @@ def flag_set() -> command_line.FlagSet:
     flags.add("General", "run_dir", str, None, "folder of the run; a run there is gone on with")
     flags.add("General", "list_recipes", bool, False, "print the recipes and leave")
     for group in dataclasses.fields(Config):
-        flags.add_settings(group.default.__doc__.rstrip("."), group.default)
+        flags.add_settings((group.default.__doc__ or "").rstrip("."), group.default)
     return flags
 
 

@@ -101,9 +101,11 @@ def test_settings_put_it_in_front_of_the_network_of_a_run():
     ("values", "message"),
     [({"input_mean": "0.5"}, "--input_std=None; allowed: both or none"),
      ({"input_std": "0.5"}, "--input_mean=None with"),
-     ({"input_mean": "0.5", "input_std": "0.2,0"}, "--input_std=0.2,0; allowed: numbers above"),
-     ({"input_mean": "half", "input_std": "1"}, "--input_mean=half; allowed: finite numbers"),
-     ({"input_mean": "inf", "input_std": "1"}, "--input_mean=inf; allowed: finite numbers")],
+     ({"input_mean": "0.5", "input_std": "0.2,0"}, "--input_std=0.2,0; allowed: numbers above 0"),
+     ({"input_mean": "half", "input_std": "1"}, "--input_mean=half; allowed: numbers of pixels, "),
+     ({"input_mean": "inf", "input_std": "1"}, "--input_mean=inf; allowed: numbers of pixels"),
+     ({"input_mean": "127", "input_std": "1"}, "--input_mean=127; allowed: .* lie in 0 to 1"),
+     ({"input_mean": "0.5", "input_std": "30"}, "--input_std=30; allowed: numbers above 0 to 1")],
 )  # fmt: skip
 def test_numbers_that_cannot_be_used_are_told(values, message):
     with pytest.raises(UserError, match=message):

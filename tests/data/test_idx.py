@@ -15,7 +15,6 @@ from tfcq.data.importers import idx
 from tfcq.data.sources import open_source
 from tfcq.errors import UserError
 
-TOOL = pathlib.Path(__file__).parents[2] / "tools" / "import_idx"
 COUNTS = {"train": 12, "t10k": 5}
 
 
@@ -186,7 +185,7 @@ def test_sets_that_are_not_there_are_told_in_one_line(tmp_path, name, message):
 
 def test_the_tool_says_what_it_wrote_and_how_to_use_it(synthetic, tmp_path):
     def run(*flags):
-        command = [sys.executable, str(TOOL), f"--source={synthetic}", *flags]
+        command = [sys.executable, "-m", "tfcq.data.importers.idx", f"--source={synthetic}", *flags]
         return subprocess.run(command, capture_output=True, text=True, check=False)
 
     done = run(f"--data_dir={tmp_path / 'data'}")

@@ -99,7 +99,7 @@ class Augmentation:
         if channels == 3:
             return self
         if channels == 1:
-            return dataclasses.replace(self, **dict.fromkeys(_COLOUR_ONLY, 0.0))
+            return dataclasses.replace(self, saturation=0.0, hue=0.0, grayscale=0.0)
         raise UserError(f"Images with {channels} channels cannot be augmented; allowed: 1 or 3.")
 
     def augment(self, images: tf.Tensor, draws: tf.Tensor, output_size: int) -> tf.Tensor:

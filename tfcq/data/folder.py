@@ -92,12 +92,13 @@ class FolderSource:
             logging.warning("Broken image file %r is skipped (%s).", path, fault)
         if broken:
             logging.warning("%d of %d image files skipped.", len(broken), len(checked))
-        kept = [i for i, shape in enumerate(checked) if not isinstance(shape, str)]
+        shapes = {i: found for i, found in enumerate(checked) if not isinstance(found, str)}
+        kept = list(shapes)
         if not kept:
             raise UserError(f"No image of {self.name!r} can be read; allowed: JPEG or PNG files.")
         # Files are listed class by class; "the first n images" must be a sample of all classes.
         kept = [kept[i] for i in np.random.default_rng(0).permutation(len(kept))]
-        shape = _common_shape([checked[i] for i in kept])
+        shape = _common_shape([shapes[i] for i in kept])
         paths = np.array([listing.paths[i] for i in kept])
         labels = np.array([listing.labels[i] for i in kept], np.int64)
         columns = {"index": np.arange(len(kept)), "image": paths, "label": labels}
@@ -151,7 +152,8 @@ def _list(root: str) -> _Listing:
 
 def _image_files(folder: str) -> tuple[list[str], collections.Counter]:
     """Returns the images in `folder`, and what else is there below its first level, by kind."""
-    images, others = [], collections.Counter()
+    images: list[str] = []
+    others: collections.Counter = collections.Counter()
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
         kind = os.path.splitext(entry.name)[1].lower()
         if entry.is_dir():

@@ -81,8 +81,8 @@ def view_batches(
     _check_at_least("first_epoch", first_epoch, 0)
     height, width, channels = split.image_shape
     augmentation.check_channels(channels)
-    fixed = height is not None and width is not None
-    cached = fixed and split.size * height * width * channels <= CACHE_BYTES
+    pixels = None if height is None or width is None else height * width
+    cached = pixels is not None and split.size * pixels * channels <= CACHE_BYTES
     central = central_crop(split, image_size)
     blocks = _blocks(split, cached)
 
@@ -116,7 +116,7 @@ def view_batches(
 
     numbers = _epoch_numbers(first_epoch, epochs)
     pairs = numbers.flat_map(images_and_draws)
-    if fixed:
+    if pixels is not None:
         batches = pairs.batch(batch_size, drop_remainder=True).map(views_of, tf.data.AUTOTUNE)
     else:
         batches = pairs.map(views_of_one, tf.data.AUTOTUNE).batch(batch_size, drop_remainder=True)
@@ -137,8 +137,9 @@ def central_crop(split: Split, image_size: int, asked: float | None = None) -> f
     if asked is not None:
         return asked
     height, width, _ = split.image_shape
-    known = height is not None and width is not None
-    return 1.0 if known and min(height, width) <= image_size else CENTRAL_CROP
+    if height is None or width is None or min(height, width) > image_size:
+        return CENTRAL_CROP
+    return 1.0
 
 
 def labelled_batches(

@@ -95,7 +95,10 @@ class Source(Protocol):
     """A data set that can be opened split by split."""
 
     name: str
-    splits: tuple[str, ...]
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits that it has."""
 
     def split(self, name: str) -> Split:
         """Returns the split `"train"` or `"test"`.

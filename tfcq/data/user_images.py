@@ -43,10 +43,10 @@ def two_views(
     split = _as_split(images)
     image_size = view_size(split, image_size)
     augmentation = augmentation or augmentation_for(image_size, split.image_shape[2])
-    views = view_batches(
+    batches = view_batches(
         split, augmentation, image_size, batch_size, seed, first_epoch, None, views
     )
-    return views.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
+    return batches.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
 
 
 def _image_of(*element):

@@ -141,7 +141,7 @@ def _weights(
     if not _has_kernel(layer):
         return layer.get_weights()
     kernel = np.asarray(kernel_of(layer), np.float64)
-    bias = 0.0 if layer.bias is None else np.asarray(layer.bias, np.float64)
+    bias = np.zeros(()) if layer.bias is None else np.asarray(layer.bias, np.float64)
     if norm is None:
         return [kernel] if layer.bias is None else [kernel, bias]
     variance = np.asarray(norm.moving_variance, np.float64)

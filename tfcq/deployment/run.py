@@ -161,7 +161,7 @@ def _folder(config: EvaluationConfig) -> pathlib.Path:
     subject_settings = config.subject
     if subject_settings.output_dir is not None:
         return pathlib.Path(subject_settings.output_dir)
-    return RunFolder(subject_settings.run_dir).export
+    return RunFolder(str(subject_settings.run_dir)).export
 
 
 def _steps(config: EvaluationConfig) -> dict[str, Any]:

@@ -78,9 +78,11 @@ def labelled_images(
     # Both as the test images ask for, or training and test features would not belong together.
     crop = central_crop(test, size, test_crop)
     read = _held if held else _streamed
-    labelled = LabelledImages(
-        *read(train, size, crop), *read(test, size, crop), len(train.class_names), crop
+    (images, labels), (held_out, held_out_labels) = (
+        read(split, size, crop) for split in (train, test)
     )
+    classes = len(train.class_names)
+    labelled = LabelledImages(images, labels, held_out, held_out_labels, classes, crop)
     check_labels(labelled.train_images, labelled.train_labels, labelled.classes)
     check_labels(labelled.test_images, labelled.test_labels, labelled.classes)
     counts = np.bincount(labelled.train_labels, minlength=labelled.classes)

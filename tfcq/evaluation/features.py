@@ -89,14 +89,14 @@ class QuantizedFeatures:
             as the bit-width stays.
 
     Attributes:
-        run: what the last call ran.
+        run: what the last call ran; absent before the first.
     """
 
     def __init__(self, quantized: Callable[[BitWidth], Quantized]) -> None:
         self._quantized = quantized
         self._bits: BitWidth | None = None
-        self._extractor: FeatureExtractor | None = None
-        self.run: Quantized | None = None
+        self._extractor: FeatureExtractor
+        self.run: Quantized
 
     def __call__(self, images: Images, bits: BitWidth) -> np.ndarray:
         """Returns features, float [count, width].
@@ -110,7 +110,7 @@ class QuantizedFeatures:
         """
         if bits != self._bits:
             self.run = self._quantized(bits)
-            if self._extractor is None or self._extractor.model is not self.run.model:
+            if self._bits is None or self._extractor.model is not self.run.model:
                 self._extractor = FeatureExtractor(self.run.model)
             self._bits = bits
         return self._extractor(images, bits)

@@ -35,25 +35,25 @@ def open_model(config: EvaluationConfig) -> ModelSubject:
     Raises:
         UserError: when it cannot be read, or not be quantized as asked for.
     """
-    subject = config.subject
-    data = chosen_data(config.data, DataSettings(dataset=config.data.dataset))
-    kind, _, name = subject.model.partition(":")
+    subject, title = config.subject, str(config.subject.model)
+    data = chosen_data(config.data, DataSettings(dataset=str(config.data.dataset)))
+    kind, _, name = title.partition(":")
     if kind == APPLICATION:
         if data.image_size is None:
-            raise UserError(f"--image_size is missing; --model={subject.model} needs it.")
+            raise UserError(f"--image_size is missing; --model={title} needs it.")
         shape = (data.image_size, data.image_size, 3)
         with_logits = subject.weights is not None and config.scores_logits
         model = application(name, shape, subject.weights, with_logits)
     else:
-        model = load(subject.model)
+        model = load(title)
     rounding = config.quantizer_rounding
     policy = chosen_policy(subject.policy or "paper", subject, rounding)
-    _check_form(model, subject.model, adds_layers=not config.scores_logits)
+    _check_form(model, title, adds_layers=not config.scores_logits)
     own = isinstance(model, QuantizableModel) and subject.policy is None
     if own and rounding:
         raise UserError(
             f"--policy is missing; --rounding={rounding} needs one, since the quantizers of "
-            f"{subject.model} are its own; such as --policy=paper."
+            f"{title} are its own; such as --policy=paper."
         )
     policy = policy_beside_classifier(model, policy)
     policy_name = policy_in_words("the model's own" if own else policy.name, subject, rounding)
@@ -65,9 +65,9 @@ def open_model(config: EvaluationConfig) -> ModelSubject:
         model=model,
         policy=policy,
         data=data,
-        results=pathlib.Path(subject.output_dir),
-        title=subject.model,
-        name=subject.model if subject.weights is None else f"{subject.model}, {subject.weights}",
+        results=pathlib.Path(str(subject.output_dir)),
+        title=title,
+        name=title if subject.weights is None else f"{title}, {subject.weights}",
         policy_name=policy_name,
         has_own_policy=own,
     )

@@ -1,6 +1,7 @@
 """The linear probe: a softmax classifier on standardized, frozen features."""
 
 import dataclasses
+from collections.abc import Sized
 
 import numpy as np
 
@@ -111,11 +112,11 @@ def moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return mean.astype(features.dtype), deviation.astype(features.dtype)
 
 
-def check_labels(features: np.ndarray, labels: np.ndarray, classes: int) -> None:
+def check_labels(features: Sized, labels: np.ndarray, classes: int) -> None:
     """Refuses labels that a classifier cannot learn from.
 
     Args:
-        features: float [count, width].
+        features: one for each label, such as float [count, width].
         labels: int [count].
         classes: number of classes.
 

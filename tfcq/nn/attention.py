@@ -27,7 +27,7 @@ class TokenEmbedding(keras.layers.Layer):
         **kwargs: as for `keras.layers.Layer`.
     """
 
-    def build(self, input_shape: tuple[int | None, ...]) -> None:
+    def build(self, input_shape: tuple[int, ...]) -> None:
         """Creates the class token.
 
         Args:
@@ -54,7 +54,7 @@ class TokenEmbedding(keras.layers.Layer):
         first = ops.broadcast_to(first, (ops.shape(patches)[0], 1, width))
         return ops.concatenate([first, patches + positions], axis=1)
 
-    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+    def compute_output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         """Returns the shape of the tokens.
 
         Args:

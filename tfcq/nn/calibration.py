@@ -132,10 +132,11 @@ def _recorder(model: keras.Model) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor |
     def record(images: tf.Tensor, start: tf.Tensor, bits: tf.Tensor | None) -> None:
         for reset in (True, False):
             if (start == 0) == reset:
-                precision = RecordRanges(reset)
+                record_ranges = RecordRanges(reset)
+                precision: Precision | RecordRanges = record_ranges
                 if bits is not None:
                     seed = noise_seed(start)
-                    precision = Precision(bits[0], bits[1], "tensor", seed, watch=precision)
+                    precision = Precision(bits[0], bits[1], "tensor", seed, watch=record_ranges)
                 model(images, precision=precision, training=False)
 
     return record

@@ -24,7 +24,7 @@ def copy_weights(source: keras.Model, target: keras.Model) -> None:
     """
     originals, copies = _layers(source), _layers(target)
     for name in sorted(originals.keys() ^ copies.keys()):
-        layer = originals.get(name) or copies.get(name)
+        layer = originals[name] if name in originals else copies[name]
         if layer.weights and not isinstance(layer, ActivationQuantizer):
             raise UserError(
                 f"Layer {name!r} with weights is in one of {source.name!r} and its copy; allowed: "

@@ -61,19 +61,22 @@ def correct_biases(
     errors = {}
     for part, original in paired_parts(model, reference):
         for layer, plain in zip(part.kernels, original.kernels, strict=True):
-            norms = part.graph.norm_behind(layer.name), original.graph.norm_behind(plain.name)
-            if layer.bias is None and norms[0] is None:
+            norm, plain_norm = (
+                part.graph.norm_behind(layer.name),
+                original.graph.norm_behind(plain.name),
+            )
+            if layer.bias is None and norm is None:
                 continue
             seen = run(part.until(layer.input), inputs, precision, batch_size)
             wanted = run(original.until(plain.input), targets, None, batch_size)
             kernel = layer.quantized_kernel(precision)
-            error = _mean_output(layer, kernel, seen) + _shift(layer, norms[0])
-            expected = _mean_output(plain, plain.kernel, wanted) + _shift(plain, norms[1])
-            error -= _scale(norms[0]) / _scale(norms[1]) * expected
+            error = _mean_output(layer, kernel, seen) + _shift(layer, norm)
+            expected = _mean_output(plain, plain.kernel, wanted) + _shift(plain, plain_norm)
+            error -= _scale(norm) / _scale(plain_norm) * expected
             if layer.bias is not None:
                 layer.bias.assign(np.asarray(layer.bias, np.float64) - error)
-            else:
-                mean = norms[0].moving_mean
+            elif norm is not None:
+                mean = norm.moving_mean
                 mean.assign(np.asarray(mean, np.float64) + error)
             errors[layer.name] = error
         inputs, targets = (

@@ -99,10 +99,11 @@ def _pairs(model: keras.Model) -> Iterator[tuple]:
                     if _reads_channels(reader) and called_once[reader.name]:
                         yield layer, norm, reader
                     break
-                if norm is None and reader is graph.norm_behind(layer.name):
-                    if not reader.scale or reader.axis not in (-1, len(reader.output.shape) - 1):
+                behind = graph.norm_behind(layer.name)
+                if norm is None and behind is not None and behind is reader:
+                    if not behind.scale or behind.axis not in (-1, len(behind.output.shape) - 1):
                         break
-                    norm = reader
+                    norm = behind
                 elif not _commutes(reader):
                     break
                 name = reader.name

@@ -18,7 +18,7 @@ class Histogram:
         bins: the largest number of bins, at least 2.
 
     Attributes:
-        width: width of a bin; None before the first value.
+        width: width of a bin; 0 before the first value.
         first: number k of the first bin.
         counts: float64 [bins in use], how many values each bin holds.
         sums: float64 [bins in use], their sum.
@@ -26,7 +26,7 @@ class Histogram:
 
     def __init__(self, bins: int) -> None:
         self.bins = bins
-        self.width: float | None = None
+        self.width = 0.0
         self.first = 0
         self.counts = np.zeros(0)
         self.sums = np.zeros(0)
@@ -39,7 +39,7 @@ class Histogram:
         """
         values = np.asarray(values, np.float64).ravel()
         lowest, highest = values.min(), values.max()
-        if self.width is None:
+        if not self.width:
             self.width = float(np.finfo(np.float32).tiny)
         else:
             ends = self._edges()

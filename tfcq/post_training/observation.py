@@ -144,9 +144,10 @@ def observe(
             order.append(id(layer))
             tensors.append(tensor)
 
-        precision = Observe(see)
+        watch = Observe(see)
+        precision: Precision | Observe = watch
         if not bits.is_float:
-            precision = Precision(*_pair(bits), "tensor", noise_seed(place), watch=precision)
+            precision = Precision(*bits.pair, "tensor", noise_seed(place), watch=watch)
         model(batch, precision=precision, training=False)
         return tensors
 
@@ -165,7 +166,7 @@ def observe(
 
 
 def _pair(bits: BitWidth) -> tuple[int, int]:
-    return FLOAT_PASS if bits.is_float else (bits.weights, bits.activations)
+    return FLOAT_PASS if bits.is_float else bits.pair
 
 
 def check_images(images: np.ndarray, batch_size: int) -> None:

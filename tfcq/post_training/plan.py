@@ -166,9 +166,9 @@ class Calibration:
             bits: the bit-width, not float.
         """
         if self._set_float_ranges is None:
-            self._observed(bits)(bits.activations)
+            self._observed(bits)(bits.pair[1])
             return "quantized pass"
-        self._set_float_ranges(bits.activations)
+        self._set_float_ranges(bits.pair[1])
         return "float pass"
 
     def _observed(self, bits: BitWidth) -> Callable[[int], None]:
@@ -242,8 +242,9 @@ class PostTraining:
         ranges = found if takes_ranges(self.source) else None
         if not self.plan.changes_weights:
             return Quantized(self.source, ranges)
-        mixed = self._mixed_bits(bits.weights) if self.plan.mixed_precision else None
-        copy = with_stored_scales(self.source, mixed or bits.weights, self.plan.weight_scales)
+        weight_bits, _ = bits.pair
+        mixed = self._mixed_bits(weight_bits) if self.plan.mixed_precision else None
+        copy = with_stored_scales(self.source, mixed or weight_bits, self.plan.weight_scales)
         unit = ROUNDINGS[self.plan.rounding]
         if unit is not None:
             learn_rounding(copy, self.source, self.images, bits, unit, self.plan.learning)

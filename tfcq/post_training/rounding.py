@@ -196,7 +196,7 @@ def learn_rounding(
     for layer in kernel_layers(model):
         stored_scale(layer)
     check_images(images, settings.batch_size)
-    pass_bits = (bits.weights, bits.activations)
+    pass_bits = bits.pair
     size = max(settings.batch_size, 256)
     inputs = targets = images
     done: list[Reconstruction] = []

@@ -17,7 +17,7 @@ class BitSchedule:
     Args:
         weight_bits: candidates as `parse_bit_choices` reads them: `"2-8"`, `"4"` or `"2,4,8"`;
             SSQL uses 2-8 (Sec. 3.2).
-        activation_bits: likewise; SSQL uses 4-8.
+        activation_bits: likewise; SSQL uses 4-8. None of both beside `precision_set` alone.
         kind: `"uniform"` draws each candidate with the same probability, anew each step;
             `"epoch"` draws so once for each period; `"cyclic"` rises from the first candidate to
             the last along a half cosine within each period (Fu et al. 2021, cyclic precision
@@ -35,16 +35,16 @@ class BitSchedule:
 
     def __init__(
         self,
-        weight_bits: str = "2-8",
-        activation_bits: str = "4-8",
+        weight_bits: str | None = "2-8",
+        activation_bits: str | None = "4-8",
         kind: str = "uniform",
         seed: int = 0,
         precision_set: str | None = None,
     ) -> None:
         if kind not in BIT_SCHEDULES:
             raise unknown_choice("bit schedule", kind, BIT_SCHEDULES)
-        self.weight_choices = parse_bit_choices(precision_set or weight_bits)
-        self.activation_choices = parse_bit_choices(precision_set or activation_bits)
+        self.weight_choices = parse_bit_choices(precision_set or weight_bits or "")
+        self.activation_choices = parse_bit_choices(precision_set or activation_bits or "")
         self.same_bits = precision_set is not None
         for choices in (self.weight_choices, self.activation_choices):
             if kind == "fixed" and len(choices) > 1:

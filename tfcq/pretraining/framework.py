@@ -1,5 +1,7 @@
 """What every framework is: a projector, perhaps a predictor, and how two embeddings compare."""
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
@@ -45,7 +47,7 @@ class Framework(keras.layers.Layer):
         **kwargs,
     ) -> None:
         super().__init__(**kwargs)
-        settings = {
+        settings: dict[str, Any] = {
             "target_momentum_schedule": target_momentum_schedule,
             "target_update": target_update,
         }

@@ -32,12 +32,12 @@ def make_passes(
     """
     quantized = any(not one.is_float for one in passes)
     ranges = "recorded" if any(one.is_float for one in passes) else "tensor"
-    drawn = {name: Precision(*tf.unstack(pair), ranges, shared={}) for name, pair in bits.items()}
+    drawn = {name: Precision(pair[0], pair[1], ranges, shared={}) for name, pair in bits.items()}
     embeddings = {}
     for index, one in enumerate(passes):
         recording = RecordRanges(reset=index == 0) if quantized else None
         seed = tf.random.experimental.stateless_fold_in(rounding_seed, index)
-        precision = recording
+        precision: Precision | RecordRanges | None = recording
         if not one.is_float:
             precision = dataclasses.replace(drawn[one.precision], seed=seed)
         embeddings[one] = project(views[one.view], precision)

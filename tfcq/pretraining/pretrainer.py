@@ -82,7 +82,7 @@ class Pretrainer(keras.Model):
             raise unknown_choice("loss reduction", loss_reduction, LOSS_REDUCTIONS)
         self.loss_reduction = loss_reduction
         bits = self.recipe.bits(weight_bits, activation_bits, precision_set)
-        self.bit_schedule = BitSchedule(kind=bit_schedule, seed=seed, **bits)
+        self.bit_schedule = BitSchedule(**bits, kind=bit_schedule, seed=seed)
         self.recipe.check_candidates(
             self.bit_schedule.weight_choices, self.bit_schedule.activation_choices
         )
@@ -224,7 +224,7 @@ class Pretrainer(keras.Model):
         data = args[0] if args else kwargs.get("x")
         is_dataset = isinstance(data, tf.data.Dataset)
         if (
-            is_dataset
+            isinstance(data, tf.data.Dataset)
             and kwargs.get("steps_per_epoch") is None
             and data.cardinality() == tf.data.INFINITE_CARDINALITY
         ):
@@ -298,10 +298,12 @@ class Pretrainer(keras.Model):
         seed = self.bit_schedule.shuffling_seed(self.step.value)
         noise = self.bit_schedule.rounding_seed(self.step.value, targets=True)
 
+        network: Any = self.momentum_network
+
         def project(images: tf.Tensor, precision: Any) -> tf.Tensor:
             if self.shuffle_keys:
                 images = shuffled(images, seed)
-            targets = self.momentum_network.project(images, precision, training)
+            targets = network.project(images, precision, training)
             return unshuffled(targets, seed) if self.shuffle_keys else targets
 
         return self._passes(project, self.target_passes, views, bits, noise)

@@ -2,7 +2,8 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from tfcq.reporting.picture import COLOURS, DASHES, legend_below, new_figure, png
 
@@ -35,7 +36,7 @@ class Curve:
 
 
 def draw_curves(
-    panels: dict[str, Sequence[Curve]], ylabel: str = "", order: Sequence[str] = ()
+    panels: Mapping[str, Sequence[Curve]], ylabel: str = "", order: Sequence[str] = ()
 ) -> bytes:
     """Returns a picture with a panel for each figure and a line for each run, as PNG.
 
@@ -52,7 +53,7 @@ def draw_curves(
     columns = min(_PANELS_PER_ROW, len(panels))
     rows = math.ceil(len(panels) / columns)
     figure = new_figure(max(6, 3.6 * columns), 2.8 * rows + 0.5)
-    named = {}
+    named: dict[str, Any] = {}
     for index, (title, curves) in enumerate(panels.items()):
         axes = figure.add_subplot(rows, columns, index + 1)
         for curve in curves:
@@ -72,7 +73,7 @@ def draw_curves(
         axes.set_title(TITLES.get(title, title), fontsize=10)
         axes.set_xlabel("epoch")
         axes.set_ylabel(ylabel)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.locator_params(axis="x", integer=True)
         axes.grid(alpha=0.3)
     if len(named) > 1:
         legend_below(figure, named, columns)

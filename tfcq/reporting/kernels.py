@@ -68,7 +68,7 @@ def _kernels(group: Any, path: str) -> "dict[str, np.ndarray]":
     own = group["vars"].attrs.get("name") if isinstance(group.get("vars"), h5py.Group) else None
     if own is not None:
         path = f"{path}/{own}".lstrip("/")
-    found = {}
+    found: dict[str, np.ndarray] = {}
     for name, member in group.items():
         if not isinstance(member, h5py.Group):
             continue

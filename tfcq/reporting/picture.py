@@ -1,12 +1,12 @@
 """Figures in one style, as PNG: the only file that imports matplotlib."""
 
 import io
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from tfcq.errors import UserError
 
 if TYPE_CHECKING:
-    from matplotlib.artist import Artist
     from matplotlib.figure import Figure
 
 # Okabe and Ito's colours, told apart by colour-blind readers too; yellow is too pale on white.
@@ -16,7 +16,7 @@ DASHES = ("-", "--", "-.", ":")
 DOTS_PER_INCH = 120
 
 
-def line_style(index: int) -> dict[str, str]:
+def line_style(index: int) -> dict[str, Any]:
     """Returns colour, marker and dashes of a series, so that 28 series all differ.
 
     Args:
@@ -51,7 +51,7 @@ def new_figure(width: float, height: float) -> "Figure":
     return figure
 
 
-def legend_below(figure: "Figure", named: dict[str, "Artist"], columns: int = 3) -> None:
+def legend_below(figure: "Figure", named: Mapping[str, Any], columns: int = 3) -> None:
     """Names the series of a figure under it, where no curve can be hidden.
 
     Args:

@@ -1,7 +1,7 @@
 """Accuracy over bit-widths as a picture."""
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from tfcq.files import whole_file
 from tfcq.reporting.picture import legend_below, line_style, new_figure, png
@@ -9,8 +9,8 @@ from tfcq.reporting.picture import legend_below, line_style, new_figure, png
 
 def draw_accuracy(
     bits: Sequence[str],
-    series: dict[str, Sequence[float]],
-    spreads: dict[str, Sequence[float]] | None = None,
+    series: Mapping[str, Sequence[float]],
+    spreads: Mapping[str, Sequence[float]] | None = None,
     title: str = "",
     order: Sequence[str] = (),
 ) -> bytes:
@@ -52,8 +52,8 @@ def draw_accuracy(
 def plot_accuracy(
     path: str | pathlib.Path,
     bits: Sequence[str],
-    series: dict[str, Sequence[float]],
-    spreads: dict[str, Sequence[float]] | None = None,
+    series: Mapping[str, Sequence[float]],
+    spreads: Mapping[str, Sequence[float]] | None = None,
     title: str = "",
 ) -> None:
     """Writes a picture of top-1 accuracy over bit-widths, one line per series.

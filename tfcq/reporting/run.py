@@ -125,4 +125,4 @@ def _embedding(name: str, folder: RunFolder, bits: Sequence[BitWidth], images: i
     for bit_width in bits:
         points[str(bit_width)] = tsne(features(shown, bit_width), TSNE_SEED)
         print(f"t-SNE of {name} at {bit_width}: {len(shown)} images", flush=True)
-    return Embedding(name, points, data.test_labels[:images], tuple(split.class_names))
+    return Embedding(name, points, data.test_labels[:images], tuple(split.class_names or ()))

@@ -13,6 +13,7 @@ from tfcq.reporting.embedding import Embedding, draw_embeddings
 from tfcq.reporting.kernels import SavedBackbone
 from tfcq.reporting.model_card import model_card
 from tfcq.reporting.page import Block, Heading, Items, Picture, Section, Table, Text
+from tfcq.reporting.run_record import RunRecord
 from tfcq.reporting.summary import Group, compare
 from tfcq.reporting.weights import (
     NORMAL_OUTLIERS,
@@ -214,7 +215,7 @@ def _correlation(groups: Sequence[Group]) -> list[Block]:
             Table(("group", "mean", "least", "greatest"), rows, "Correlation over epochs."),
         ]
     pairs = [
-        tuple(Curve(group.name, run.history["epoch"], run.history[name]) for name in _ERRORS)
+        (_curve(group, run, _ERRORS[0]), _curve(group, run, _ERRORS[1]))
         for group in groups
         for run in group.runs
         if set(_ERRORS) <= set(run.history)
@@ -274,3 +275,7 @@ def report_title(groups: Sequence[Group]) -> str:
         + " against ".join(group.name for group in groups[:3])
         + (f" and {len(groups) - 3} more" if len(groups) > 3 else "")
     )
+
+
+def _curve(group: Group, run: RunRecord, name: str) -> Curve:
+    return Curve(group.name, run.history["epoch"], run.history[name])

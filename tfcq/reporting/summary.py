@@ -212,7 +212,7 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         tree: the dictionaries.
         prefix: what stands before every name.
     """
-    leaves = {}
+    leaves: dict[str, Any] = {}
     for name, value in tree.items():
         if isinstance(value, dict):
             leaves |= flatten(value, f"{prefix}{name}.")

@@ -2,6 +2,7 @@
 
 import math
 import re
+import sys
 from typing import Any
 
 from tfcq.errors import UserError, unknown_choice
@@ -111,15 +112,17 @@ def normalization(
     """
     if (mean is None) != (deviation is None):
         raise UserError(f"--input_mean={mean} with --input_std={deviation}; allowed: both or none.")
-    if mean is None:
+    if mean is None or deviation is None:
         return None
-    numbers = []
-    for name, text, least in (("input_mean", mean, -math.inf), ("input_std", deviation, 0)):
-        try:
-            numbers.append(tuple(float(part) for part in text.split(",")))
-        except ValueError:
-            numbers.append((math.nan,))
-        if not all(least < value < math.inf for value in numbers[-1]):
-            allowed = "numbers above zero" if least == 0 else "finite numbers"
-            raise UserError(f"--{name}={text}; allowed: {allowed}, such as 0.5 or 0.2,0.3,0.2.")
-    return tuple(numbers)
+    means = _numbers("input_mean", mean, 0, "of pixels, which lie in 0 to 1")
+    return means, _numbers("input_std", deviation, sys.float_info.min, "above 0 to 1")
+
+
+def _numbers(name: str, text: str, least: float, allowed: str) -> tuple[float, ...]:
+    try:
+        numbers = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        numbers = (math.nan,)
+    if not all(least <= value <= 1 for value in numbers):
+        raise UserError(f"--{name}={text}; allowed: numbers {allowed}, such as 0.5 or 0.2,0.3,0.2.")
+    return numbers

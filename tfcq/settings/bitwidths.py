@@ -36,6 +36,17 @@ class BitWidth:
         """Whether nothing is quantized."""
         return self.weights is None and self.activations is None
 
+    @property
+    def pair(self) -> tuple[int, int]:
+        """Bits of weights and of activations, of a bit-width that has both.
+
+        Raises:
+            UserError: of a bit-width that leaves one of them in float.
+        """
+        if self.weights is None or self.activations is None:
+            raise UserError(f"Bit-width {self} leaves something in float; allowed: such as 4w4a.")
+        return self.weights, self.activations
+
 
 FLOAT = BitWidth(None, None)
 

@@ -93,9 +93,9 @@ def parse_duration(text: str) -> Duration:
 def _nearest(text: str) -> Duration:
     text = text.replace(",", "").lower()
     match = re.search(_NUMBER, text)
-    amount = float(match[0]) if match else math.inf
-    if not math.isfinite(amount):
+    if match is None or not math.isfinite(float(match[0])):
         return Duration(100)
+    amount = float(match[0])
     rest = text.replace(match[0], "", 1).strip(" -+")
     # An abbreviation such as `ep` is nearer to what it begins than to what shares its letters.
     begun = [unit for unit in UNITS if unit.startswith(rest)]

@@ -122,7 +122,7 @@ def grouped(tree: type, values: dict[str, Any]) -> dict[str, Any]:
     """
     remaining, groups = dict(values), {}
     for group in dataclasses.fields(tree):
-        kind = type(group.default)
+        kind: Any = type(group.default)
         names = {field.name for field in dataclasses.fields(kind)}
         groups[group.name] = kind(**{n: remaining.pop(n) for n in names & set(remaining)})
     if remaining:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from typing import Any
 
 from tfcq.errors import UserError, unknown_choice
 from tfcq.settings.bitwidths import HIGHEST_BITS, LOWEST_BITS
@@ -68,9 +69,9 @@ def parse_layer_bits(text: str) -> LayerBits:
         return LayerBits(FLOAT, FLOAT)
     match = re.fullmatch(r"(?:(\d+)w)?(?:(\d+)a)?", text)
     if text and match:
-        bits = [FLOAT if group is None else int(group) for group in match.groups()]
-        if all(b == FLOAT or LOWEST_BITS <= b <= HIGHEST_BITS for b in bits):
-            return LayerBits(*bits)
+        given = [None if group is None else int(group) for group in match.groups()]
+        if all(b is None or LOWEST_BITS <= b <= HIGHEST_BITS for b in given):
+            return LayerBits(*(FLOAT if b is None else b for b in given))
     raise UserError(
         f"Unknown layer bits {text!r}; allowed: 'fp', '8w8a', '8w' or '8a' with "
         f"{LOWEST_BITS} to {HIGHEST_BITS} bits."
@@ -87,7 +88,7 @@ def parse_bits_by_layer(text: str) -> tuple[tuple[str, str], ...]:
         UserError: on any other form, a pattern that stands twice, and bits that
             `parse_layer_bits` refuses.
     """
-    pairs = []
+    pairs: list[tuple[str, str]] = []
     for part in text.split(","):
         pattern, separator, bits = part.strip().rpartition(":")
         if not (pattern and separator):
@@ -178,7 +179,7 @@ class Policy:
         """
         weights = weights or self.weight_quantizer
         activations = activations or self.activation_quantizer
-        kinds = {"weight_quantizer": weights, "activation_quantizer": activations}
+        kinds: dict[str, Any] = {"weight_quantizer": weights, "activation_quantizer": activations}
         if weights != self.weight_quantizer:
             kinds["detach_scale"] = False
         if (weights, activations) != (self.weight_quantizer, self.activation_quantizer):

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 from tfcq.errors import UserError, unknown_choice
 from tfcq.settings.fields import setting
@@ -179,7 +180,7 @@ _SSQL_LINEAR = LabelledTraining(
     classifier_start="uniform",
 )
 # Contrastive Quant, Appendix A, follows SimCLR, whose code has these crops and this start.
-_SIMCLR = {"crop_area": _WIDE, "classifier_start": "normal"}
+_SIMCLR: dict[str, Any] = {"crop_area": _WIDE, "classifier_start": "normal"}
 _LINEAR = {
     "standardized": LabelledTraining(
         epochs=60,

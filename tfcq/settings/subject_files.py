@@ -32,17 +32,18 @@ def check_files(config: EvaluationConfig) -> None:
     if subject.run_dir is not None:
         RunFolder(subject.run_dir).load()
         return
-    kind, _, name = subject.model.partition(":")
+    model = subject.model or ""
+    kind, _, name = model.partition(":")
     if kind == APPLICATION and name:
         _check_weights_file(subject.weights)
         return
-    if not subject.model.endswith(".keras"):
+    if not model.endswith(".keras"):
         raise UserError(
-            f"Unknown model {subject.model!r}; allowed: PATH.keras, or {APPLICATION}:NAME such as "
+            f"Unknown model {model!r}; allowed: PATH.keras, or {APPLICATION}:NAME such as "
             f"{APPLICATION}:MobileNetV2."
         )
-    if not pathlib.Path(subject.model).is_file():
-        raise UserError(f"{subject.model} does not exist; allowed: a .keras file.")
+    if not pathlib.Path(model).is_file():
+        raise UserError(f"{model} does not exist; allowed: a .keras file.")
 
 
 def _check_weights_file(weights: str | None) -> None:

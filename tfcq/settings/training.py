@@ -292,9 +292,11 @@ class Config:
                     f"--bit_schedule=fixed with {name} {text}; allowed: one number of bits, such "
                     f"as {choices[0]}."
                 )
-        weights = bits["precision_set"] or bits["weight_bits"]
-        activations = bits["precision_set"] or bits["activation_bits"]
-        recipe.check_candidates(parse_bit_choices(weights), parse_bit_choices(activations))
+        weights, activations = (
+            parse_bit_choices(bits["precision_set"] or bits[name] or "")
+            for name in ("weight_bits", "activation_bits")
+        )
+        recipe.check_candidates(weights, activations)
         if self.network.layer_bits is not None:
             parse_bits_by_layer(self.network.layer_bits)
         settings = framework_settings(method.framework, method.framework_settings())
@@ -404,7 +406,7 @@ def config_from_json(text: str) -> Config:
         raise UserError(f"The configuration is not JSON: {error}.") from None
     if not isinstance(tree, dict):
         raise UserError(f"The configuration is a {type(tree).__name__}; allowed: an object.")
-    values = {}
+    values: dict[str, Any] = {}
     for name, group in tree.items():
         if name not in {field.name for field in dataclasses.fields(Config)}:
             groups = [field.name for field in dataclasses.fields(Config)]
@@ -421,6 +423,6 @@ def _with_former_ways(values: dict[str, Any]) -> dict[str, Any]:
         return values
     policy = values.get("policy") or recipe_named(values.get("recipe", "ssql")).policy
     start = {"kernel_initializer": "uniform_fan_in", "zero_init_residual": False}
-    former = {"rounding": "floor"} if policy == "contrastive_quant" else {}
+    former: dict[str, Any] = {"rounding": "floor"} if policy == "contrastive_quant" else {}
     former |= {n: v for n, v in start.items() if n in settings_of(values["backbone"])}
     return former | values

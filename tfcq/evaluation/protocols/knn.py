@@ -61,7 +61,12 @@ def knn_scores(
 def _scorer(evaluation: Evaluation) -> Scorer:
     measurement = evaluation.config.measurement
     options = measurement.neighbours, measurement.temperature
-    return by_scores(lambda *features: knn_scores(*features, *options), evaluation.data)
+    return by_scores(
+        lambda features, labels, queries, classes: knn_scores(
+            features, labels, queries, classes, *options
+        ),
+        evaluation.data,
+    )
 
 
 knn = Runner(scorer=_scorer)

@@ -1,12 +1,13 @@
 """Linear evaluation: a linear classifier on frozen features, or on those of augmented images."""
 
+import functools
 from collections.abc import Iterator
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from tfcq.evaluation.accuracy import Accuracy
+from tfcq.evaluation.accuracy import Accuracy, LabelledImages
 from tfcq.evaluation.classifier import Training, with_classifier
 from tfcq.evaluation.evaluation import Evaluation
 from tfcq.evaluation.features import FeatureExtractor
@@ -79,7 +80,7 @@ def on_augmented_images(
         if standardized:
             scaling = mean_and_variance(FeatureExtractor(backbone)(data.train_images, bits))
         network = with_classifier(backbone, data.classes, scaling, training.classifier_start, seed)
-        logits = FeatureExtractor(network)
+        scores = functools.partial(_first_logits, FeatureExtractor(network), data, bits)
         found = fit(
             evaluation,
             training,
@@ -87,11 +88,17 @@ def on_augmented_images(
             bits,
             bits,
             augmented(evaluation, crops, evaluation.split, training.batch_size),
-            lambda count, logits=logits, bits=bits: logits(data.test_images[:count], bits),
+            scores,
             ranges="recorded",
             frozen=True,
         )
         yield found.chosen_by(quantized)
+
+
+def _first_logits(
+    logits: FeatureExtractor, data: LabelledImages, bits: BitWidth, count: int | None
+) -> np.ndarray:
+    return logits(data.test_images[:count], bits)
 
 
 def probe(evaluation: Evaluation, settings: LabelledTraining) -> Scorer:
