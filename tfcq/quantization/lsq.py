@@ -123,7 +123,7 @@ class _LSQ(Quantizer):
     # Whether levels may be negative.
     signed = True
 
-    def scale_weight(self, shape: tuple[int, ...]) -> dict[str, Any]:
+    def scale_weight(self, shape: tuple[int | None, ...]) -> dict[str, Any]:
         """Returns `step_size`, one row for each number of bits from 2 to 16.
 
         Bits may change from pass to pass, and each number of them needs steps of its own. A row is

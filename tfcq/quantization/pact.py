@@ -83,7 +83,7 @@ class PACTQuantizer(SignedQuantizer):
 
     learns_scale = True
 
-    def scale_weight(self, shape: tuple[int, ...]) -> dict[str, Any]:
+    def scale_weight(self, shape: tuple[int | None, ...]) -> dict[str, Any]:
         """Returns `clipping`.
 
         Args:

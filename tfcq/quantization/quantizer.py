@@ -104,13 +104,15 @@ class Quantizer:
             axes: the axes that one output channel spans; None for activations.
         """
         axes = self._shared_axes(axes)
-        row = () if axes is None else (1 if n in axes else size for n, size in enumerate(shape))
-        weight = self.scale_weight(tuple(row))
+        row: tuple[int | None, ...] = ()
+        if axes is not None:
+            row = tuple(1 if axis in axes else size for axis, size in enumerate(shape))
+        weight = self.scale_weight(row)
         if weight is None:
             return None
         return layer.add_weight(**weight, dtype=scale_dtype(layer), autocast=False)
 
-    def scale_weight(self, shape: tuple[int, ...]) -> dict[str, Any] | None:
+    def scale_weight(self, shape: tuple[int | None, ...]) -> dict[str, Any] | None:
         """Returns the arguments of `keras.layers.Layer.add_weight` for the weight of `build`.
 
         Args:

@@ -36,7 +36,7 @@ class StoredScaleWeightQuantizer(Quantizer):
         self.per_channel = per_channel
         self.narrow_range = narrow_range
 
-    def scale_weight(self, shape: tuple[int, ...]) -> dict[str, Any]:
+    def scale_weight(self, shape: tuple[int | None, ...]) -> dict[str, Any]:
         """Returns `scale`.
 
         Args:
