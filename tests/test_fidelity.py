@@ -78,7 +78,7 @@ def test_files_and_flags_that_are_not_there_would_be_noticed():
     ):  # fmt: skip
         assert exists(wrong) is False
     assert (
-        exists("tfcq/pretraining/losses.py:nt_xent")
+        exists("tfcq/pretraining/losses.py:negative_cosine")
         and exists("--policy=paper")
         and exists("--xla")
     )

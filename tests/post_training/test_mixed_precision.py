@@ -8,11 +8,9 @@ import pytest
 from tests.post_training.networks import quantizable_network, residual_network, small_images
 from tfcq.errors import UserError
 from tfcq.nn.quantizable import quantizable
-from tfcq.post_training.graph import kernel_layers
 from tfcq.post_training.mixed_precision import (
     allocate,
     kernel_sizes,
-    overrides_of,
     scan_sensitivities,
 )
 from tfcq.quantization.precision import Precision
@@ -69,25 +67,12 @@ def test_allocation_skips_a_step_that_gains_nothing_and_one_that_does_not_fit():
     assert allocate(table, sizes, 304) == {"small": 4, "large": 3}
 
 
-def test_the_result_is_overrides_of_a_policy():
-    images, model = small_images(12), quantizable_network()
-    budget = 4 * sum(SIZES.values())
-    overrides = overrides_of(allocate(scan_sensitivities(model, images), SIZES, budget), 6)
-    mixed = quantizable(residual_network(), "uniform", overrides=overrides)
-    bits = {layer.name: layer.weight_quantizer.bits for layer in kernel_layers(mixed)}
-    assert bits == {name: int(text.split("w")[0]) for name, text in overrides.items()}
-    assert overrides_of({"stem[0]": 4}, None) == {"stem[[]0]": "4w"}
-    assert cost(bits, SIZES) <= budget and len(set(bits.values())) > 1
-
-
 def test_budgets_names_and_candidates_that_cannot_be_used_are_refused():
     table, sizes = {"a": {2: 1.0, 4: 0.0}}, {"a": 10}
     with pytest.raises(UserError, match="The nearest is 20"):
         allocate(table, sizes, 19)
     with pytest.raises(UserError, match="Layer 'b' stands in one"):
         allocate(table, {"a": 10, "b": 1}, 100)
-    with pytest.raises(UserError, match="2 to 16"):
-        overrides_of(allocate(table, sizes, 100), 1)
     model = quantizable_network()
     with pytest.raises(UserError, match="each once"):
         scan_sensitivities(model, small_images(2), (4, 4))

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tests.pretraining.nt_xent import nt_xent
 from tfcq.pretraining import losses
 from tfcq.pretraining.moco import mocov2, mocov3
 from tfcq.pretraining.pretrainer import Pretrainer
@@ -127,7 +128,7 @@ def main() -> None:
         queue = mocov2(WIDTH, WIDTH, 3, 0.999, queue_size=12)
     figures = {
         "nt_xent": compared(strategy, contrastive, a, b, True),
-        "nt_xent_whole": on_one_device(lambda a, b: losses.nt_xent(a, b, 0.5), a, b),
+        "nt_xent_whole": on_one_device(lambda a, b: nt_xent(a, b, 0.5), a, b),
         "mocov3": compared(strategy, keys, a, b, False),
         "mocov3_whole": on_one_device(
             lambda a, b: (

@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
+from tests.pretraining.nt_xent import nt_xent
 from tfcq.nn.quantizable import quantizable
 from tfcq.pretraining import losses
 from tfcq.pretraining.pretrainer import Pretrainer
@@ -99,7 +100,7 @@ def test_recipe_on_simclr_is_the_papers_equation(recipe, images):
         return model.framework.project(features, precision)
 
     def by_equation():
-        return terms(recipe, encode, lambda a, b: losses.nt_xent(a, b, TEMPERATURE))
+        return terms(recipe, encode, lambda a, b: nt_xent(a, b, TEMPERATURE))
 
     assert_same(loss_and_gradients(model, by_recipe), loss_and_gradients(model, by_equation))
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tfcq.errors import UserError
-from tfcq.reporting.correlation import correlation, draw_correlation, draw_errors
+from tfcq.reporting.correlation import draw_correlation
 from tfcq.reporting.curves import Curve, draw_curves
 from tfcq.reporting.embedding import Embedding, draw_embeddings, tsne
 from tfcq.reporting.picture import COLOURS, line_style
@@ -45,12 +45,6 @@ def test_curves_are_drawn_over_their_epochs_in_the_colours_of_the_order(figures)
     assert legend_of(figure) == ["b", "a"]
 
 
-def test_correlation_is_pearsons():
-    assert correlation([1, 2, 3], [2, 4, 6]) == pytest.approx(1)
-    assert correlation([1, 2, math.nan, 3, 7], [3, 2, 9, 1, math.nan]) == pytest.approx(-1)
-    assert math.isnan(correlation([1, 1], [1, 2]))
-
-
 def test_correlation_is_drawn_over_epochs_and_counted_over_all_runs_of_a_series(figures):
     curves = [
         Curve("a", [1, 2], [0.1, -0.1]), Curve("b", [1, 2], [0.5, 0.5]), Curve("a", [3], [0.3]),
@@ -67,22 +61,6 @@ def test_correlation_is_drawn_over_epochs_and_counted_over_all_runs_of_a_series(
     (places,) = ([bar.get_x() for bar in bars if bar.get_height()] for bars in right.containers[:1])
     assert np.round(places, 1).tolist() == [-0.1, 0.1, 0.3]
     assert legend_of(figures[0]) == ["a", "b"]
-
-
-def test_errors_are_drawn_over_epochs_and_one_over_the_other(figures):
-    pairs = [
-        (Curve(name, [1, 2], [0.1 + n, 0.2]), Curve(name, [1, 2], [3 + n, 4]))
-        for n, name in enumerate("ab")
-    ]
-    draw_errors(pairs, ["b", "a"])
-    first, second, both = figures[0].axes
-    a, b = COLOURS[1], COLOURS[0]
-    assert lines_of(first) == [([1, 2], [0.1, 0.2], a), ([1, 2], [1.1, 0.2], b)]
-    assert lines_of(second) == [([1, 2], [3, 4], a), ([1, 2], [4, 4], b)]
-    assert lines_of(both) == [([0.1, 0.2], [3, 4], a), ([1.1, 0.2], [4, 4], b)]
-    names = "quantization error", "contrastive error"
-    assert (first.get_ylabel(), second.get_ylabel()) == names
-    assert (both.get_xlabel(), both.get_ylabel()) == names
 
 
 def test_tsne_repeats_itself_and_keeps_far_clusters_apart():

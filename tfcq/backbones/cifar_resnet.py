@@ -49,6 +49,11 @@ def cifar_resnet(
     Raises:
         UserError: on a depth that is not 6n + 2, an unknown shortcut or initializer, or a width
             that is not positive.
+
+    Example:
+
+        >>> tfcq.cifar_resnet(20).output_shape
+        (None, 64)
     """
     count = max(1, round((depth - 2) / (2 * _STAGES)))
     if depth != 2 * _STAGES * count + 2:

@@ -52,6 +52,11 @@ def mobilenet_v2(
     Raises:
         UserError: on an unknown stem or initializer, or a width that is not a positive multiple
             of 8.
+
+    Example:
+
+        >>> tfcq.mobilenet_v2("imagenet", input_shape=(64, 64, 3)).output_shape
+        (None, 1280)
     """
     if stem not in STEMS:
         raise unknown_choice("stem", stem, STEMS)

@@ -48,6 +48,11 @@ def resnet(
 
     Raises:
         UserError: on an unknown depth, stem or initializer, or a width that is not positive.
+
+    Example:
+
+        >>> tfcq.resnet(18, "cifar").output_shape, tfcq.resnet(50, "imagenet", width=8).output_shape
+        ((None, 512), (None, 256))
     """
     if depth not in _DEPTHS:
         raise UserError(f"Unknown ResNet depth {depth}; allowed: {', '.join(map(str, _DEPTHS))}.")

@@ -55,6 +55,12 @@ def vision_transformer(
     Raises:
         UserError: on an unknown size, an image size that is no multiple of the patch size, a width
             that heads or position embeddings do not divide, or a depth that is not positive.
+
+    Example:
+
+        >>> model = tfcq.vision_transformer("tiny", patch_size=4, input_shape=(8, 8, 1), depth=1)
+        >>> model.output_shape
+        (None, 192)
     """
     if size not in _SIZES:
         raise unknown_choice("size of a Vision Transformer", size, _SIZES)

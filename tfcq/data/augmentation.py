@@ -56,6 +56,11 @@ class Augmentation:
 
     Raises:
         UserError: a value is outside its range.
+
+    Example:
+
+        >>> tfcq.Augmentation(crop_area=(0.5, 1.0), blur=0.0).crop_area
+        (0.5, 1.0)
     """
 
     crop_area: tuple[float, float] = (0.2, 1.0)

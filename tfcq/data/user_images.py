@@ -39,6 +39,13 @@ def two_views(
     Raises:
         UserError: when the data set is batched, infinite, of unknown length or not of uint8
             images, or smaller than a batch.
+
+    Example:
+
+        >>> images = np.zeros((6, 8, 8, 1), np.uint8)
+        >>> views = tfcq.two_views(tf.data.Dataset.from_tensor_slices(images), batch_size=3)
+        >>> [tuple(view.shape) for view in next(iter(views))]
+        [(3, 8, 8, 1), (3, 8, 8, 1)]
     """
     split = _as_split(images)
     image_size = view_size(split, image_size)

@@ -43,6 +43,14 @@ def int8_tflite(model: keras.Model, images: np.ndarray) -> bytes:
         UserError: on images outside [0, 1] or of another shape, or a model that is not quantizable,
             cannot be folded, was not calibrated, has no fixed image size or holds an operation that
             would stay in float.
+
+    Example:
+
+        >>> encoder = tfcq.quantizable(tfcq.cifar_resnet(8, width=2, input_shape=(8, 8, 1)), "int8")
+        >>> images = np.linspace(0, 1, 4 * 64, dtype="float32").reshape(4, 8, 8, 1)
+        >>> tfcq.calibrate(encoder, images)
+        >>> tfcq.int8_tflite(encoder, images)[4:8]
+        b'TFL3'
     """
     check_quantizable(model)
     check_float_images(images, model.input_shape)

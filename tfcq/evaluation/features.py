@@ -22,6 +22,14 @@ class FeatureExtractor:
     Args:
         model: a quantizable model with recorded ranges.
         batch_size: images per pass.
+
+    Example:
+
+        >>> encoder = tfcq.quantizable(tfcq.cifar_resnet(8, width=2, input_shape=(8, 8, 1)))
+        >>> images = np.linspace(0, 1, 5 * 64, dtype="float32").reshape(5, 8, 8, 1)
+        >>> tfcq.calibrate(encoder, images)
+        >>> tfcq.FeatureExtractor(encoder)(images, tfcq.BitWidth(4, 8)).shape
+        (5, 8)
     """
 
     def __init__(self, model: keras.Model, batch_size: int = 256) -> None:

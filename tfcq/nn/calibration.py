@@ -77,6 +77,14 @@ def calibrate(
         UserError: when the model is a float one, or was trained in quantized passes and no bits
             are given, there is no image, images are integers or of another shape than the model
             takes, or an image holds NaN or infinity.
+
+    Example:
+
+        >>> encoder = tfcq.quantizable(tfcq.cifar_resnet(8, width=2, input_shape=(8, 8, 1)))
+        >>> images = np.linspace(0, 1, 4 * 64, dtype="float32").reshape(4, 8, 8, 1)
+        >>> tfcq.calibrate(encoder, images)
+        >>> bool(np.isfinite(encoder.get_layer("stem_relu_quantizer").maximum))
+        True
     """
     calibrator = Calibrator(model, batch_size)
     if bits is None and is_trained_quantized(model):

@@ -24,6 +24,13 @@ def float_model(model: QuantizableModel) -> keras.Model:
 
     Raises:
         UserError: when the model is not quantizable.
+
+    Example:
+
+        >>> plain = tfcq.cifar_resnet(8, width=2, input_shape=(8, 8, 1))
+        >>> again = tfcq.float_model(tfcq.quantizable(plain))
+        >>> [layer.name for layer in again.layers] == [layer.name for layer in plain.layers]
+        True
     """
     if not isinstance(model, QuantizableModel):
         raise UserError(f"Model {model.name!r} is a float model already.")
@@ -43,6 +50,12 @@ def requantizable(model: QuantizableModel, policy: str | Policy) -> QuantizableM
 
     Raises:
         UserError: as `tfcq.quantizable` does, and when the model is not quantizable.
+
+    Example:
+
+        >>> encoder = tfcq.quantizable(tfcq.cifar_resnet(8, width=2, input_shape=(8, 8, 1)))
+        >>> tfcq.requantizable(encoder, "uniform").get_layer("stem").weight_quantizer.bits is None
+        True
     """
     converted = quantizable(float_model(model), policy)
     keep_ranges(model, converted)

@@ -66,6 +66,14 @@ def quantizable(
         UserError: on a model that is not built from layers, a layer whose kernel cannot be
             quantized and that no override leaves in float, an override that matches nothing, or a
             setting of the policy that its kind of quantizer does not know.
+
+    Example:
+
+        >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4, activation="relu")])
+        >>> copy = tfcq.quantizable(model, "uniform", overrides={"dense*": "8w4a"})
+        >>> inputs = np.ones((1, 8), "float32")
+        >>> bool(np.all(copy(inputs) == model(inputs)))
+        True
     """
     if isinstance(model, QuantizableModel):
         raise UserError(f"Model {model.name!r} is quantizable already; pass the float model.")
@@ -228,6 +236,13 @@ def load(path: str | os.PathLike) -> keras.Model:
 
     Raises:
         UserError: when it cannot be read.
+
+    Example:
+
+        >>> encoder = tfcq.quantizable(tfcq.cifar_resnet(8, width=2, input_shape=(8, 8, 1)))
+        >>> encoder.save("encoder.keras")
+        >>> tfcq.load("encoder.keras").output_shape
+        (None, 8)
     """
     if not os.path.isfile(path):
         raise UserError(f"{path} does not exist; allowed: a .keras file.")

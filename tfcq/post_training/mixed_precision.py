@@ -1,6 +1,5 @@
 """Bits for each layer: how much each layer minds, and the best use of a size budget."""
 
-import glob
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -122,8 +121,7 @@ def allocate(
         budget_bits: the largest sum over layers of bits times size.
 
     Returns:
-        Bits by layer name, such as `{"stem": 8, "classifier": 4}`: what `with_stored_scales` takes,
-        and, by `overrides_of`, a policy.
+        Bits by layer name, such as `{"stem": 8, "classifier": 4}`: what `with_stored_scales` takes.
 
     Raises:
         UserError: when names differ, a layer has no candidate, bits are outside 2 to 16, or the
@@ -159,24 +157,3 @@ def allocate(
         chosen[name] = bits
         left -= cost
     return chosen
-
-
-def overrides_of(weight_bits: Mapping[str, int], activation_bits: int | None) -> dict[str, str]:
-    """Returns weight bits by layer as overrides for a policy, see `tfcq.quantizable`.
-
-    Args:
-        weight_bits: bits by layer name, from `allocate`.
-        activation_bits: fixed bits of each layer's output; None leaves outputs in float. An
-            override fixes both, so that outputs cannot stay with the pass.
-
-    Returns:
-        Such as `{"stem": "8w8a", "classifier": "4w8a"}`; `"4w"` for float outputs.
-
-    Raises:
-        UserError: when bits are outside 2 to 16.
-    """
-    if activation_bits is not None:
-        check_bits(activation_bits)
-    activations = "" if activation_bits is None else f"{activation_bits}a"
-    # Names are patterns in an override.
-    return {glob.escape(name): f"{bits}w{activations}" for name, bits in weight_bits.items()}

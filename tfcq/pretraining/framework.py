@@ -34,6 +34,16 @@ class Framework(keras.layers.Layer):
 
     Raises:
         UserError: on a setting that cannot be used, or a predictor of another width.
+
+    Example:
+
+        >>> class Closest(tfcq.Framework):
+        ...     def compare(self, prediction, target, mutual):
+        ...         return keras.ops.mean(keras.ops.abs(prediction - target))
+        >>> embeddings = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
+        >>> backbone = tfcq.cifar_resnet(8, width=2, input_shape=(8, 8, 1))
+        >>> tfcq.Pretrainer(backbone, Closest(embeddings)).framework.projector.output_shape
+        (None, 4)
     """
 
     def __init__(

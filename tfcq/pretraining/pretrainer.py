@@ -57,6 +57,17 @@ class Pretrainer(keras.Model):
     Raises:
         UserError: on an unknown name or setting, bits that cannot be used, or a backbone whose
             output is not a vector of features.
+
+    Example:
+
+        >>> backbone = tfcq.cifar_resnet(8, width=2, input_shape=(8, 8, 1))
+        >>> pretrainer = tfcq.Pretrainer(backbone, projection_width=8, predictor_width=4)
+        >>> pretrainer.compile(keras.optimizers.SGD(0.05, momentum=0.9))
+        >>> images = np.random.default_rng(0).integers(0, 256, (8, 8, 8, 1), np.uint8)
+        >>> views = tfcq.two_views(tf.data.Dataset.from_tensor_slices(images), batch_size=4)
+        >>> history = pretrainer.fit(views, epochs=1, steps_per_epoch=2, verbose=0)
+        >>> sorted(history.history)[-1]
+        'weight_bits'
     """
 
     def __init__(

@@ -22,6 +22,14 @@ class RecordRanges:
     Args:
         reset: whether ranges start anew with this pass, or widen what earlier passes recorded.
             What a quantizer sees when it is called again in the same pass always widens.
+
+    Example:
+
+        >>> encoder = tfcq.quantizable(tfcq.cifar_resnet(8, width=2, input_shape=(8, 8, 1)))
+        >>> images = np.linspace(0, 1, 64, dtype="float32").reshape(1, 8, 8, 1)
+        >>> features = encoder(images, precision=tfcq.RecordRanges(reset=True))
+        >>> float(encoder.get_layer("stem_relu_quantizer").minimum)
+        0.0
     """
 
     reset: bool
@@ -96,6 +104,14 @@ class Precision:
     Raises:
         UserError: on an unknown source of ranges, a number of bits outside 2 to 16, or `watch` with
             recorded ranges.
+
+    Example:
+
+        >>> encoder = tfcq.quantizable(tfcq.cifar_resnet(8, width=2, input_shape=(8, 8, 1)))
+        >>> images = np.linspace(0, 1, 64, dtype="float32").reshape(1, 8, 8, 1)
+        >>> tfcq.calibrate(encoder, images)
+        >>> encoder(images, precision=tfcq.Precision(weight_bits=4, activation_bits=8)).shape
+        TensorShape([1, 8])
     """
 
     weight_bits: Any

@@ -7,13 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from tfcq.reporting.accuracy import ABSENT, accuracy_blocks, detail_blocks, learning_curve_blocks
-from tfcq.reporting.correlation import correlation, draw_correlation, draw_errors
+from tfcq.reporting.correlation import draw_correlation
 from tfcq.reporting.curves import TITLES, Curve, draw_curves
 from tfcq.reporting.embedding import Embedding, draw_embeddings
 from tfcq.reporting.kernels import SavedBackbone
 from tfcq.reporting.model_card import model_card
 from tfcq.reporting.page import Block, Heading, Items, Picture, Section, Table, Text
-from tfcq.reporting.run_record import RunRecord
 from tfcq.reporting.summary import Group, compare
 from tfcq.reporting.weights import (
     NORMAL_OUTLIERS,
@@ -24,7 +23,6 @@ from tfcq.reporting.weights import (
 )
 
 _CORRELATION = "error_correlation"
-_ERRORS = ("quantization_error", "contrastive_error")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -214,29 +212,13 @@ def _correlation(groups: Sequence[Group]) -> list[Block]:
             ),
             Table(("group", "mean", "least", "greatest"), rows, "Correlation over epochs."),
         ]
-    pairs = [
-        (_curve(group, run, _ERRORS[0]), _curve(group, run, _ERRORS[1]))
-        for group in groups
-        for run in group.runs
-        if set(_ERRORS) <= set(run.history)
-    ]
-    if pairs:
-        rows = [(q.series, f"{correlation(q.values, c.values):+.3f}") for q, c in pairs]
-        blocks += [
-            Picture(
-                "errors",
-                draw_errors(pairs, [group.name for group in groups]),
-                "Quantization error and contrastive error over epochs, and one over the other.",
-            ),
-            Table(("group", "Pearson"), rows, "Correlation of the two columns over the epochs."),
-        ]
     return blocks or [
         Text("Not measured: the flag `--error_correlation` of tfcq.train measures it.")
     ]
 
 
 def _training(groups: Sequence[Group]) -> list[Block]:
-    shown = ("epoch", _CORRELATION, *_ERRORS)
+    shown = ("epoch", _CORRELATION)
     names = dict.fromkeys(
         name for group in groups for run in group.runs for name in run.history if name not in shown
     )
@@ -275,7 +257,3 @@ def report_title(groups: Sequence[Group]) -> str:
         + " against ".join(group.name for group in groups[:3])
         + (f" and {len(groups) - 3} more" if len(groups) > 3 else "")
     )
-
-
-def _curve(group: Group, run: RunRecord, name: str) -> Curve:
-    return Curve(group.name, run.history["epoch"], run.history[name])

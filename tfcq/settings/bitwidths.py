@@ -19,6 +19,11 @@ class BitWidth:
     Args:
         weights: bits of the weights, 2 to 16, or None for float.
         activations: bits of the activations, 2 to 16, or None for float.
+
+    Example:
+
+        >>> str(tfcq.BitWidth(4, 8)), str(tfcq.BitWidth(None, None))
+        ('4w8a', 'fp')
     """
 
     weights: int | None

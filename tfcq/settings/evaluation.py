@@ -174,7 +174,6 @@ class EvaluationConfig:
     def __post_init__(self) -> None:
         for group in dataclasses.fields(self):
             check_fields(getattr(self, group.name))
-        parse_bit_widths(self.measurement.bits)
         self._check_subject()
         self._check_policy()
         start = self.measurement.start
@@ -189,6 +188,7 @@ class EvaluationConfig:
                     raise UserError(
                         f"--{name} is missing; {protocol.name} needs it, such as --{name}=0.1."
                     )
+        parse_bit_widths(self.measurement.bits)
 
     @functools.cached_property
     def protocols(self) -> tuple[Protocol, ...]:

@@ -56,22 +56,31 @@ def check_fields(settings: Any) -> None:
             continue
         if choices and value not in choices:
             raise unknown_choice(field.name, value, choices)
-        bounds = field.metadata["bounds"]
-        if any(bound is not None for bound in bounds.values()) and not _within(value, **bounds):
-            why = field.metadata["why"]
-            raise UserError(
-                f"--{field.name}={value} cannot be used; allowed: {_in_words(**bounds)}"
-                f"{', ' + why if why else ''}."
-            )
+        _check_number(field, value)
 
 
 def _check_type(name: str, value: Any, kind: Any) -> None:
-    """Refuses a value of another type, and numbers that are not finite."""
+    """Refuses a value of another type."""
     kinds = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
     fits = (type(value) in kinds) or (float in kinds and type(value) is int)
-    if not fits or (isinstance(value, float) and not math.isfinite(value)):
+    if not fits:
         allowed = " or ".join("null" if k is type(None) else k.__name__ for k in kinds)
         raise UserError(f"--{name}={value!r} cannot be used; allowed: a finite {allowed}.")
+
+
+def _check_number(field: dataclasses.Field, value: Any) -> None:
+    """Refuses a number outside the bounds of its field, and one that is not finite."""
+    bounds, why = field.metadata["bounds"], field.metadata["why"]
+    bounded = any(bound is not None for bound in bounds.values())
+    finite = not isinstance(value, float) or math.isfinite(value)
+    if finite and (not bounded or _within(value, **bounds)):
+        return
+    allowed = _in_words(**bounds) if bounded else "a finite float"
+    if bounded and not finite:
+        allowed += ", finite"
+    raise UserError(
+        f"--{field.name}={value} cannot be used; allowed: {allowed}{', ' + why if why else ''}."
+    )
 
 
 def _within(

@@ -127,6 +127,13 @@ class Policy:
 
     Raises:
         UserError: on an unknown kind of quantizer.
+
+    Example:
+
+        >>> mine = tfcq.Policy("mine", weight_quantizer="asymmetric", overrides=(("stem", "8w8a"),))
+        >>> encoder = tfcq.quantizable(tfcq.cifar_resnet(8, width=2, input_shape=(8, 8, 1)), mine)
+        >>> encoder.get_layer("stem").weight_quantizer.bits
+        8
     """
 
     name: str

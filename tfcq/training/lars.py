@@ -61,6 +61,11 @@ class LARS(SGD):
 
     Raises:
         UserError: when `weight_decay` is passed, which would be decoupled from the norms.
+
+    Example:
+
+        >>> tfcq.LARS(4.8, l2=1e-6, exclude=("bias", "gamma", "beta")).exclude
+        ('bias', 'gamma', 'beta')
     """
 
     standard_exclusions = ("bias", "gamma", "beta")
