@@ -10,16 +10,10 @@ from tfcq.errors import UserError
 from tfcq.nn.activation_quantizer import ActivationQuantizer
 from tfcq.nn.placement import place, read_graph
 from tfcq.nn.quantizable import quantizable, quantizers_of
-from tfcq.quantization.quantizers import (
-    ACTIVATION_QUANTIZERS,
-    WEIGHT_QUANTIZERS,
-    LinearActivationQuantizer,
-    LinearWeightQuantizer,
-    LSQActivationQuantizer,
-    LSQWeightQuantizer,
-    MinMaxActivationQuantizer,
-    MinMaxWeightQuantizer,
-)
+from tfcq.quantization.kinds import ACTIVATION_QUANTIZERS, WEIGHT_QUANTIZERS
+from tfcq.quantization.linear import LinearActivationQuantizer, LinearWeightQuantizer
+from tfcq.quantization.lsq import LSQActivationQuantizer, LSQWeightQuantizer
+from tfcq.quantization.minmax import MinMaxActivationQuantizer, MinMaxWeightQuantizer
 from tfcq.settings.policies import (
     ACTIVATION_QUANTIZER_NAMES,
     POLICIES,

@@ -7,8 +7,8 @@ import tensorflow as tf
 
 from tfcq.nn.activation_quantizer import ActivationQuantizer
 from tfcq.nn.layers import QuantizedConv2D, QuantizedDense, QuantizedDepthwiseConv2D
+from tfcq.quantization.minmax import MinMaxActivationQuantizer, MinMaxWeightQuantizer
 from tfcq.quantization.precision import Precision, RecordRanges
-from tfcq.quantization.quantizers import MinMaxActivationQuantizer, MinMaxWeightQuantizer
 
 CONV, DEPTHWISE, DENSE = [0, 1, 2], [0, 1], [0]
 CASES = [

@@ -11,15 +11,16 @@ from keras import layers
 from tfcq.nn.activation_quantizer import ActivationQuantizer
 from tfcq.nn.layers import QuantizedConv2D, QuantizedDense, QuantizedDepthwiseConv2D
 from tfcq.nn.quantizable import quantizable
-from tfcq.quantization.learned_quantizers import (
-    LSQActivationQuantizer,
-    LSQWeightQuantizer,
-    PACTQuantizer,
-)
-from tfcq.quantization.ops import ROUNDINGS
+from tfcq.quantization.kinds import ACTIVATION_QUANTIZERS, WEIGHT_QUANTIZERS
+from tfcq.quantization.lsq import LSQActivationQuantizer, LSQWeightQuantizer
+from tfcq.quantization.pact import PACTQuantizer
 from tfcq.quantization.precision import Precision, RecordRanges
-from tfcq.quantization.quantizers import ACTIVATION_QUANTIZERS, WEIGHT_QUANTIZERS
-from tfcq.settings.policies import ACTIVATION_QUANTIZER_NAMES, WEIGHT_QUANTIZER_NAMES, Policy
+from tfcq.settings.policies import (
+    ACTIVATION_QUANTIZER_NAMES,
+    ROUNDINGS,
+    WEIGHT_QUANTIZER_NAMES,
+    Policy,
+)
 
 KINDS = [
     *((weight, "minmax") for weight in WEIGHT_QUANTIZER_NAMES),

@@ -18,7 +18,7 @@ from tfcq.nn.quantizable import QuantizableModel, quantizable, quantizers_of
 from tfcq.pretraining import run
 from tfcq.pretraining.pretrainer import Pretrainer
 from tfcq.pretraining.run import pretrainer_from
-from tfcq.quantization.quantizers import WEIGHT_QUANTIZERS
+from tfcq.quantization.kinds import WEIGHT_QUANTIZERS
 from tfcq.settings.run_folder import RunFolder
 from tfcq.settings.training import config_from_flat, policy
 from tfcq.training.checkpoints import RunCheckpoints

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfcq.quantization.quantizers import AsymmetricWeightQuantizer
+from tfcq.quantization.minmax import AsymmetricWeightQuantizer
 
 
 def naive(weights, bits):

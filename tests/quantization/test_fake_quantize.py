@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from tfcq.errors import UserError
 from tfcq.quantization import ops
-from tfcq.quantization.quantizers import MinMaxActivationQuantizer, MinMaxWeightQuantizer
+from tfcq.quantization.minmax import MinMaxActivationQuantizer, MinMaxWeightQuantizer
 
 # With scale 0.5, zero point 1 and levels 0..3 the grid is -0.5, 0, 0.5, 1:
 #          below   clipped   tie: 0.5 -> 0   tie: 1.5 -> 2   0.8 -> 1   above
@@ -240,8 +240,7 @@ def gradient_of_range(detach_scale: bool):
     quantizer = MinMaxActivationQuantizer(detach_scale=detach_scale)
     with tf.GradientTape() as tape:
         tape.watch(ends)
-        parameters = quantizer.parameters(2, ends[0], ends[1])
-        y = quantizer(tf.constant([0.3, 5.0], tf.float64), parameters)
+        y = quantizer(tf.constant([0.3, 5.0], tf.float64), 2, ends=(ends[0], ends[1]))
     return tape.gradient(y, ends)
 
 

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfcq.quantization import learned
-from tfcq.quantization.learned_quantizers import (
+from tfcq.quantization.lsq import (
     LSQActivationQuantizer,
     LSQWeightQuantizer,
-    PACTQuantizer,
+    learned_step_quantize,
 )
+from tfcq.quantization.pact import PACTQuantizer, clipped_quantize
 
 
 def built(quantizer, shape=(3, 2), axes=None, dtype=None):
@@ -47,9 +47,7 @@ def test_lsq_equals_a_naive_loop(bits, signed):
     random = np.random.default_rng(bits)
     x, upstream = random.normal(size=40), random.normal(size=40)
     step_size = 2.0 / 2**bits
-    ours = gradients(
-        lambda x, s: learned.learned_step_quantize(x, s, bits, signed), x, step_size, upstream
-    )
+    ours = gradients(lambda x, s: learned_step_quantize(x, s, bits, signed), x, step_size, upstream)
     for received, expected in zip(
         ours, naive_lsq(x, step_size, bits, signed, upstream), strict=True
     ):
@@ -69,9 +67,7 @@ PACT_UPSTREAM = [1.0, 10.0, 100.0, 1e3, 1e4, 1e5, 1e6, 1e7]
     ],
 )
 def test_pact_values_and_gradients_are_those_of_the_formula(signed, y, inside, dclipping):
-    received = gradients(
-        lambda x, a: learned.clipped_quantize(x, a, 2, signed), PACT_X, 2.0, PACT_UPSTREAM
-    )
+    received = gradients(lambda x, a: clipped_quantize(x, a, 2, signed), PACT_X, 2.0, PACT_UPSTREAM)
     expected = y, np.multiply(PACT_UPSTREAM, inside), dclipping
     for ours, theirs in zip(received, expected, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-12)
@@ -79,7 +75,7 @@ def test_pact_values_and_gradients_are_those_of_the_formula(signed, y, inside, d
 
 def test_pact_equals_a_naive_loop():
     x = np.random.default_rng(0).normal(size=50) * 3
-    y, *_ = gradients(lambda x, a: learned.clipped_quantize(x, a, 4, False), x, 2.5, np.ones(50))
+    y, *_ = gradients(lambda x, a: clipped_quantize(x, a, 4, False), x, 2.5, np.ones(50))
     expected = [round(min(max(v, 0.0), 2.5) * 15 / 2.5) * 2.5 / 15 for v in x]
     np.testing.assert_allclose(y, expected, rtol=0, atol=1e-12)
 
@@ -100,7 +96,7 @@ def test_pact_clipping_trained_to_zero_or_below_gives_zeros_and_can_grow_back(cl
     x, clipping = tf.constant([0.0, 0.5, 3.0]), tf.constant(clipping)
     with tf.GradientTape() as tape:
         tape.watch(clipping)
-        y = learned.clipped_quantize(x, clipping, 4, signed)
+        y = clipped_quantize(x, clipping, 4, signed)
     np.testing.assert_allclose(y, [0, 0, 0], atol=1e-37)
     # Where clipping and value are both zero, the upper side and, if signed, the lower one count.
     assert tape.gradient(y, clipping) >= 2

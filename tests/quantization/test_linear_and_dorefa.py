@@ -9,14 +9,9 @@ import tensorflow as tf
 
 from tfcq.errors import UserError
 from tfcq.quantization import ops
-from tfcq.quantization.quantizers import (
-    ACTIVATION_QUANTIZERS,
-    WEIGHT_QUANTIZERS,
-    DoReFaActivationQuantizer,
-    DoReFaWeightQuantizer,
-    LinearActivationQuantizer,
-    LinearWeightQuantizer,
-)
+from tfcq.quantization.dorefa import DoReFaActivationQuantizer, DoReFaWeightQuantizer
+from tfcq.quantization.kinds import ACTIVATION_QUANTIZERS, WEIGHT_QUANTIZERS
+from tfcq.quantization.linear import LinearActivationQuantizer, LinearWeightQuantizer
 
 
 def with_gradient(quantize, x, upstream):
@@ -41,12 +36,14 @@ def test_linear_equals_a_naive_loop_and_passes_the_gradient(bits, options, round
 
 def test_linear_activations_take_the_step_of_a_given_range_and_are_not_clipped():
     quantizer = LinearActivationQuantizer()
-    step = quantizer.parameters(2, tf.constant(-1.0), tf.constant(2.0))
-    assert float(step) == 1.0
-    assert quantizer(tf.constant([-7.5, 0.9, 5.1]), step).numpy().tolist() == [-8.0, 1.0, 5.0]
+    ends = tf.constant(-1.0), tf.constant(2.0)
+    # Their step is 1.
+    y = quantizer(tf.constant([-7.5, 0.9, 5.1]), 2, ends=ends)
+    assert y.numpy().tolist() == [-8.0, 1.0, 5.0]
     x = tf.random.stateless_normal([40], [1, 2])
-    own = quantizer(x, quantizer.parameters(3, tf.reduce_min(x), tf.reduce_max(x)))
-    np.testing.assert_array_equal(own, LinearWeightQuantizer()(x, 3))
+    expected = LinearWeightQuantizer()(x, 3)
+    np.testing.assert_array_equal(quantizer(x, 3, ends=ops.range_of(x)), expected)
+    np.testing.assert_array_equal(quantizer(x, 3), expected)
 
 
 def test_linear_by_hand():

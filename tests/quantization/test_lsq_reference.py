@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from tfcq.nn.activation_quantizer import ActivationQuantizer
 from tfcq.nn.layers import QuantizedConv2D
-from tfcq.quantization.learned_quantizers import LSQActivationQuantizer, LSQWeightQuantizer
+from tfcq.quantization.lsq import LSQActivationQuantizer, LSQWeightQuantizer
 from tfcq.quantization.precision import Precision
 
 TOLERANCE = 1e-9

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from tfcq.quantization import ops
-from tfcq.quantization.quantizers import MinMaxActivationQuantizer, MinMaxWeightQuantizer
+from tfcq.quantization.minmax import MinMaxActivationQuantizer, MinMaxWeightQuantizer
 
 BITS = [2, 4, 8, 16]
 
@@ -28,7 +28,7 @@ def test_all_zero_channel_stays_zero_with_finite_gradient(bits, detach_scale):
 def test_constant_tensor_is_represented_exactly(bits, value):
     x = tf.fill([3, 2], tf.constant(value, tf.float32))
     quantizer = MinMaxActivationQuantizer()
-    y = quantizer(x, quantizer.parameters(bits, tf.reduce_min(x), tf.reduce_max(x)))
+    y = quantizer(x, bits, ends=ops.range_of(x))
     np.testing.assert_array_equal(y, x)
 
 
@@ -37,7 +37,7 @@ def test_values_too_small_to_scale_give_finite_output(value):
     x = tf.constant([[value], [-value / 2]])
     assert np.all(np.isfinite(MinMaxWeightQuantizer()(x, 8, [0])))
     quantizer = MinMaxActivationQuantizer()
-    y = quantizer(x, quantizer.parameters(8, tf.reduce_min(x), tf.reduce_max(x)))
+    y = quantizer(x, 8, ends=ops.range_of(x))
     assert np.all(np.isfinite(y))
 
 
@@ -73,11 +73,11 @@ def test_half_precision_computes_in_float32(dtype):
     np.testing.assert_array_equal(weights, expected)
     quantizer = MinMaxActivationQuantizer()
     # 16 bits are more levels than a half has: in half arithmetic the zero point would overflow.
-    parameters = quantizer.parameters(16, tf.reduce_min(x), tf.reduce_max(x))
-    assert [p.dtype for p in parameters] == [tf.float32] * 3
-    activations = quantizer(x, parameters)
+    ends = tf.reduce_min(x), tf.reduce_max(x)
+    assert [p.dtype for p in quantizer.parameters(16, *ends)] == [tf.float32] * 3
+    activations = quantizer(x, 16, ends=ends)
     assert activations.dtype == dtype
-    np.testing.assert_array_equal(activations, tf.cast(quantizer(exact, parameters), dtype))
+    np.testing.assert_array_equal(activations, tf.cast(quantizer(exact, 16, ends=ends), dtype))
 
 
 def test_float64_follows():

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from tfcq.quantization import ops
-from tfcq.quantization.quantizers import MinMaxActivationQuantizer, MinMaxWeightQuantizer
+from tfcq.quantization.minmax import MinMaxActivationQuantizer, MinMaxWeightQuantizer
 
 TOLERANCE = 1e-9
 CHANNEL_AXES = [0, 1, 2]
@@ -32,9 +32,9 @@ def quantized_activations(x, dy, bits):
     quantizer = MinMaxActivationQuantizer()
     with tf.GradientTape() as tape:
         tape.watch(x)
-        parameters = quantizer.parameters(bits, tf.reduce_min(x), tf.reduce_max(x))
-        y = quantizer(x, parameters)
-    return y, tape.gradient(y, x, dy), *parameters[:2]
+        ends = tf.reduce_min(x), tf.reduce_max(x)
+        y = quantizer(x, bits, ends=ends)
+    return y, tape.gradient(y, x, dy), *quantizer.parameters(bits, *ends)[:2]
 
 
 def assert_matches(ours, theirs):

@@ -251,7 +251,7 @@ def test_scales_that_would_never_be_trained_are_refused(kind, recipe):
 def test_tables_of_the_code_have_the_names_of_the_settings():
     from tfcq.post_training import plan, ranges, weights
     from tfcq.pretraining import byol, frameworks
-    from tfcq.quantization import quantizers
+    from tfcq.quantization import kinds
     from tfcq.settings import evaluation, policies, protocols, training
     from tfcq.training import optimizers, schedules
 
@@ -262,8 +262,8 @@ def test_tables_of_the_code_have_the_names_of_the_settings():
     assert set(evaluation.CALIBRATIONS) == set(ranges.RANGES)
     assert set(protocols.WEIGHT_SCALES) == set(weights.WEIGHT_SCALES)
     assert {"nearest", *protocols.LEARNED_ROUNDINGS} == set(plan.ROUNDINGS)
-    assert set(policies.WEIGHT_QUANTIZER_NAMES) == set(quantizers.WEIGHT_QUANTIZERS)
-    assert set(policies.ACTIVATION_QUANTIZER_NAMES) == set(quantizers.ACTIVATION_QUANTIZERS)
+    assert set(policies.WEIGHT_QUANTIZER_NAMES) == set(kinds.WEIGHT_QUANTIZERS)
+    assert set(policies.ACTIVATION_QUANTIZER_NAMES) == set(kinds.ACTIVATION_QUANTIZERS)
 
 
 def test_length_of_a_run():

@@ -27,7 +27,7 @@ from tfcq.nn.cloning import cloned
 from tfcq.nn.copied_weights import give_weights
 from tfcq.nn.quantizable import quantizers_of
 from tfcq.quantization import ops
-from tfcq.quantization.quantizers import MinMaxActivationQuantizer, MinMaxWeightQuantizer
+from tfcq.quantization.minmax import MinMaxActivationQuantizer, MinMaxWeightQuantizer
 from tfcq.quantization.stored_scale import StoredScaleWeightQuantizer, stored_scale
 
 _BITS = 8
@@ -61,7 +61,7 @@ def _check_quantizers(model: keras.Model) -> None:
                 "cannot reproduce; allowed: 'minmax'. tfcq.requantizable(model, 'int8') makes such "
                 "a model from the same weights (tfcq.export: --policy=int8)."
             )
-        if isinstance(quantizer, StoredScaleWeightQuantizer) and quantizer.bits > _BITS:
+        if isinstance(quantizer, StoredScaleWeightQuantizer) and (quantizer.bits or 0) > _BITS:
             raise UserError(
                 f"Layer {name!r} keeps a scale for {quantizer.bits} bits; allowed in int8: "
                 f"at most {_BITS}."

@@ -7,10 +7,10 @@ import numpy as np
 import tensorflow as tf
 
 from tfcq.nn.precision import accept_precision
-from tfcq.quantization.learned import scale_dtype
-from tfcq.quantization.ops import NOT_FINITE
+from tfcq.quantization.minmax import MinMaxActivationQuantizer
+from tfcq.quantization.ops import NOT_FINITE, range_of
 from tfcq.quantization.precision import Observe, Precision, RecordRanges, check_pass
-from tfcq.quantization.quantizers import MinMaxActivationQuantizer
+from tfcq.quantization.quantizer import scale_dtype
 
 # What `range_bits` holds where no quantized pass recorded.
 FLOAT_PASS = (0, 0)
@@ -94,31 +94,23 @@ class ActivationQuantizer(keras.layers.Layer):
             self._watch(inputs, precision)
             return inputs
         self._watch(inputs, precision.watch, (precision.weight_bits, precision.activation_bits))
-        bits = precision.activation_bits
-        if not self.quantizer.takes_range:
-            seed = precision.seed_for(self, self.quantizer)
-            return self.quantizer(inputs, bits, seed=seed, learned=self.learned_scale)
-        if precision.ranges == "tensor":
-            parameters = self.quantizer.parameters(bits, *self._range_of(inputs))
-        else:
-            parameters = precision.once(self, lambda: self._recorded_parameters(precision))
-        return self.quantizer(inputs, parameters, precision.seed_for(self, self.quantizer))
+        recorded = self.quantizer.takes_range and precision.ranges == "recorded"
+        return self.quantizer(
+            inputs,
+            precision.activation_bits,
+            seed=precision.seed_for(self, self.quantizer),
+            learned=self.learned_scale,
+            ends=precision.once(self, self._recorded_range) if recorded else None,
+        )
 
-    def _recorded_parameters(self, precision: Precision) -> tuple[tf.Tensor, ...]:
+    def _recorded_range(self) -> tuple[tf.Tensor, tf.Tensor]:
         # The empty range is infinite, so this also tells of a range never recorded.
         minimum = tf.debugging.check_numerics(
             self.minimum.value,
             f"Activation quantizer {self.name!r} has no recorded range, or one with {NOT_FINITE}; "
             "call tfcq.calibrate(model, images) before a quantized pass",
         )
-        return self.quantizer.parameters(
-            precision.activation_bits, minimum, tf.convert_to_tensor(self.maximum.value)
-        )
-
-    def _range_of(self, inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        dtype = self.minimum.dtype
-        minimum = tf.cast(tf.reduce_min(inputs), dtype)
-        return minimum, tf.cast(tf.reduce_max(inputs), dtype)
+        return minimum, tf.convert_to_tensor(self.maximum.value)
 
     def _watch(
         self,
@@ -130,7 +122,7 @@ class ActivationQuantizer(keras.layers.Layer):
             watch.see(self, inputs)
         if not isinstance(watch, RecordRanges):
             return
-        minimum, maximum = self._range_of(tf.stop_gradient(inputs))
+        minimum, maximum = range_of(tf.stop_gradient(inputs))
         if not watch.starts(self):
             minimum = tf.minimum(minimum, self.minimum.value)
             maximum = tf.maximum(maximum, self.maximum.value)

@@ -6,11 +6,14 @@ import keras
 import tensorflow as tf
 
 from tfcq.nn.precision import accept_precision
+from tfcq.quantization.minmax import MinMaxWeightQuantizer
 from tfcq.quantization.precision import Observe, Precision, RecordRanges, check_pass
-from tfcq.quantization.quantizers import MinMaxWeightQuantizer
+
+# Stands before the float layer that it completes; checkers take that for anything.
+_BeforeFloatLayer: Any = object
 
 
-class _QuantizedKernel:
+class _QuantizedKernel(_BeforeFloatLayer):
     """What the three layers share: a weight quantizer applied to `kernel` in quantized passes."""
 
     # Axes of the kernel that one output channel spans.
@@ -61,13 +64,12 @@ class _QuantizedKernel:
         Args:
             precision: the pass.
         """
-        kernel = tf.convert_to_tensor(self.kernel)
         return self.weight_quantizer(
-            kernel,
+            tf.convert_to_tensor(self.kernel),
             precision.weight_bits,
             self.kernel_axes,
             precision.seed_for(self, self.weight_quantizer),
-            learned=self.learned_scale,
+            self.learned_scale,
         )
 
     # Keras's convolutions and dense layer save kernel and bias only. Its base class saves all

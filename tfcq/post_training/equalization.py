@@ -11,7 +11,7 @@ from tfcq.nn.activation_quantizer import ActivationQuantizer
 from tfcq.nn.calibration import check_quantizable
 from tfcq.nn.quantizable import QuantizableModel
 from tfcq.post_training.graph import Graph, kernel_layers
-from tfcq.quantization.quantizers import MinMaxWeightQuantizer
+from tfcq.quantization.minmax import MinMaxWeightQuantizer
 
 # Layers f with f(s x) = s f(x) for s > 0 in each channel by itself.
 _HOMOGENEOUS = (

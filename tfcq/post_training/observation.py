@@ -12,8 +12,8 @@ from tfcq.nn.activation_quantizer import FLOAT_PASS, ActivationQuantizer
 from tfcq.nn.calibration import check_quantizable
 from tfcq.post_training.histogram import Histogram
 from tfcq.post_training.ranges import RANGES, Observation
+from tfcq.quantization.minmax import MinMaxActivationQuantizer
 from tfcq.quantization.precision import Observe, Precision, noise_seed
-from tfcq.quantization.quantizers import MinMaxActivationQuantizer
 from tfcq.settings.bitwidths import FLOAT, BitWidth, check_bits
 
 _FEWEST_BINS = 16

@@ -15,7 +15,7 @@ from tfcq.nn.copied_weights import copy_weights
 from tfcq.nn.quantizable import QuantizableModel
 from tfcq.post_training.graph import kernel_layers
 from tfcq.quantization import ops
-from tfcq.quantization.quantizers import MinMaxWeightQuantizer
+from tfcq.quantization.minmax import MinMaxWeightQuantizer
 from tfcq.quantization.stored_scale import StoredScaleWeightQuantizer, stored_scale
 from tfcq.settings.bitwidths import check_bits
 

@@ -7,8 +7,8 @@ import tensorflow as tf
 
 from tfcq.nn.cloning import copy_of
 from tfcq.nn.quantizable import QuantizableModel
-from tfcq.quantization.learned_quantizers import LEARNED_SCALES
 from tfcq.quantization.precision import Precision, RecordRanges
+from tfcq.settings.policies import LEARNED_SCALES
 
 
 class MomentumNetwork(keras.layers.Layer):

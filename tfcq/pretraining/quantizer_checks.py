@@ -2,7 +2,7 @@
 
 from tfcq.errors import UserError
 from tfcq.nn.quantizable import QuantizableModel, quantizers_of
-from tfcq.quantization.quantizers import WEIGHT_QUANTIZERS
+from tfcq.quantization.kinds import WEIGHT_QUANTIZERS
 from tfcq.settings.policies import Policy
 from tfcq.settings.recipes import Recipe
 

@@ -1,5 +1,6 @@
-"""DoReFa-Net's weights: squeezed into [-1, 1], then rounded to evenly spaced values."""
+"""DoReFa-Net: weights squeezed into [-1, 1], activations clipped to [0, 1], both in even steps."""
 
+import keras
 import tensorflow as tf
 
 from tfcq.quantization.ops import (
@@ -10,6 +11,8 @@ from tfcq.quantization.ops import (
     smallest_normal,
     straight_through_round,
 )
+from tfcq.quantization.pact import clipped_quantize
+from tfcq.quantization.quantizer import Quantizer, Request, SignedQuantizer
 
 
 def dorefa_weights(weights: tf.Tensor, bits: tf.Tensor) -> tf.Tensor:
@@ -40,3 +43,44 @@ def dorefa_weights(weights: tf.Tensor, bits: tf.Tensor) -> tf.Tensor:
     # Factors are joined where they are single numbers: each product is a pass over the weights.
     level = straight_through_round(squeezed * (steps / (2 * largest)) + steps / 2)
     return tf.cast(level * (2 / steps) - 1, weights.dtype)
+
+
+@keras.saving.register_keras_serializable("tfcq")
+class DoReFaWeightQuantizer(Quantizer):
+    """DoReFa-Net's weights in [-1, 1] (`dorefa.dorefa_weights`), per tensor.
+
+    Args:
+        bits: fixed bits, or None to take the weight bits of the pass.
+    """
+
+    def quantize(self, tensor: tf.Tensor, request: Request) -> tf.Tensor:
+        """Returns the tensor squeezed and rounded.
+
+        Args:
+            tensor: float tensor.
+            request: how.
+        """
+        return dorefa_weights(tensor, request.bits)
+
+
+@keras.saving.register_keras_serializable("tfcq")
+class DoReFaActivationQuantizer(SignedQuantizer):
+    """DoReFa-Net's activations: clipped to [0, 1] and rounded to 2^bits evenly spaced values.
+
+    The arithmetic is `pact.clipped_quantize` at a clipping of 1. Signed tensors, of which the
+    paper has none, are clipped to [-1, 1] instead of losing their negative half.
+
+    Args:
+        bits: fixed bits, or None to take the activation bits of the pass.
+        signed: whether activations can be negative.
+    """
+
+    def quantize(self, tensor: tf.Tensor, request: Request) -> tf.Tensor:
+        """Returns the tensor clipped and rounded.
+
+        Args:
+            tensor: float tensor.
+            request: how.
+        """
+        one = tf.ones((), arithmetic_dtype(tensor.dtype))
+        return clipped_quantize(tensor, one, request.bits, self.signed)

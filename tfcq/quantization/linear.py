@@ -1,8 +1,16 @@
 """Contrastive Quant's linear quantizer (Eq. 9): multiples of a step, nothing clipped."""
 
+import keras
 import tensorflow as tf
 
-from tfcq.quantization.ops import arithmetic_dtype, integer_levels, scale_of_range, to_integer
+from tfcq.quantization.ops import (
+    checked_rounding,
+    integer_levels,
+    range_of,
+    scale_of_range,
+    to_integer,
+)
+from tfcq.quantization.quantizer import Quantizer, Request
 
 
 def linear_step(minimum: tf.Tensor, maximum: tf.Tensor, bits: tf.Tensor) -> tf.Tensor:
@@ -57,24 +65,53 @@ def round_to_multiples(
     return tf.cast(quantize(tf.cast(x, step.dtype)), x.dtype)
 
 
-def linear_quantize(
-    x: tf.Tensor, bits: tf.Tensor, rounding: str = "nearest", seed: tf.Tensor | None = None
-) -> tf.Tensor:
-    """Rounds a tensor to multiples of the step of its own range (Contrastive Quant, Eq. 9).
+class _Linear(Quantizer):
+    """A tensor as multiples of the step of a range, the given one or its own.
 
     Args:
-        x: float tensor of any shape, weights or activations.
-        bits: int32 tensor of shape ().
-        rounding: as for `round_to_multiples`.
-        seed: as for `round_to_multiples`.
-
-    Returns:
-        A tensor of the shape and dtype of `x`.
+        bits: fixed bits, or None to take those of the pass.
+        rounding: `"nearest"`, `"floor"` (as printed) or `"stochastic"`.
 
     Raises:
-        UserError: on an unknown rounding, or stochastic rounding without a seed.
-        tf.errors.InvalidArgumentError: when `x` holds NaN or infinity.
+        UserError: on an unknown rounding, or bits outside 2 to 16.
     """
-    values = tf.stop_gradient(tf.cast(x, arithmetic_dtype(x.dtype)))
-    step = linear_step(tf.reduce_min(values), tf.reduce_max(values), bits)
-    return round_to_multiples(x, step, rounding, seed)
+
+    def __init__(self, bits: int | None = None, rounding: str = "nearest") -> None:
+        super().__init__(bits)
+        self.rounding = checked_rounding(rounding)
+
+    def quantize(self, tensor: tf.Tensor, request: Request) -> tf.Tensor:
+        """Returns the tensor as multiples of the step.
+
+        Args:
+            tensor: float tensor.
+            request: how.
+        """
+        step = linear_step(*(request.ends or range_of(tensor)), request.bits)
+        return round_to_multiples(tensor, step, self.rounding, request.seed)
+
+
+@keras.saving.register_keras_serializable("tfcq")
+class LinearWeightQuantizer(_Linear):
+    """Weights as multiples of a step from their own range (`linear.round_to_multiples`).
+
+    What Contrastive Quant uses (Eq. 9), per tensor.
+
+    Args:
+        bits: fixed bits, or None to take those of the pass.
+        rounding: `"nearest"`, `"floor"` (as printed) or `"stochastic"`.
+    """
+
+
+@keras.saving.register_keras_serializable("tfcq")
+class LinearActivationQuantizer(_Linear):
+    """Activations as multiples of a step from a given range (`linear.round_to_multiples`).
+
+    What Contrastive Quant uses (Eq. 9). Values beyond a recorded range are not clipped.
+
+    Args:
+        bits: fixed bits, or None to take the activation bits of the pass.
+        rounding: `"nearest"`, `"floor"` (as printed) or `"stochastic"`.
+    """
+
+    takes_range = True

@@ -17,10 +17,10 @@ import numpy as np
 import tensorflow as tf
 
 from tfcq.errors import UserError, unknown_choice
+from tfcq.settings.policies import ROUNDINGS
 
 # Stands in the message of every error about values that cannot be quantized.
 NOT_FINITE = "NaN or infinity"
-ROUNDINGS = ("nearest", "floor", "stochastic")
 
 
 def arithmetic_dtype(dtype: tf.DType) -> tf.DType:
@@ -125,6 +125,20 @@ def fake_quantize(
     return tf.cast(outputs, x.dtype)
 
 
+def checked_rounding(rounding: str) -> str:
+    """Returns a rounding unchanged.
+
+    Args:
+        rounding: its name.
+
+    Raises:
+        UserError: on an unknown one.
+    """
+    if rounding not in ROUNDINGS:
+        raise unknown_choice("rounding", rounding, ROUNDINGS)
+    return rounding
+
+
 def to_integer(ratio: tf.Tensor, rounding: str, seed: tf.Tensor | None) -> tf.Tensor:
     """Returns a tensor rounded to integers; no gradient.
 
@@ -136,9 +150,7 @@ def to_integer(ratio: tf.Tensor, rounding: str, seed: tf.Tensor | None) -> tf.Te
     Raises:
         UserError: on an unknown rounding, or stochastic rounding without a seed.
     """
-    if rounding not in ROUNDINGS:
-        raise unknown_choice("rounding", rounding, ROUNDINGS)
-    if rounding == "nearest":
+    if checked_rounding(rounding) == "nearest":
         return tf.round(ratio)
     if rounding == "floor":
         return tf.floor(ratio)
@@ -264,6 +276,16 @@ def asymmetric_scale(
     _, top = integer_levels(bits, False, dtype)
     scale = scale_of_range(minimum, maximum, top, "an activation range")
     return scale, -straight_through_round(minimum / scale), top
+
+
+def range_of(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns minimum and maximum of a tensor, each of shape (), in the dtype of scales.
+
+    Args:
+        x: float tensor.
+    """
+    dtype = arithmetic_dtype(x.dtype)
+    return tf.cast(tf.reduce_min(x), dtype), tf.cast(tf.reduce_max(x), dtype)
 
 
 def scale_of_range(

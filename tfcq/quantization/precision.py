@@ -95,9 +95,8 @@ class Precision:
         ranges: where activation ranges come from: `"recorded"` by earlier `RecordRanges`
             passes, or `"tensor"`, the minimum and maximum of the tensor itself.
         seed: int32 tensor of shape (2,), needed by stochastic rounding only.
-        shared: a dictionary in which passes of one step keep what depends on weights and recorded
-            ranges alone, so that it is computed once; None to keep nothing. Weights and ranges
-            must not change while it is in use.
+        shared: a dictionary in which passes of one step keep quantized weights and recorded ranges,
+            so that they are made once; None to keep nothing. Neither may change while it is in use.
         watch: what activation quantizers do with their inputs besides: record their ranges or show
             them; None for nothing. Needs `ranges="tensor"`: a range that is being recorded cannot
             be used.

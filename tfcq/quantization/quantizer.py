@@ -1,26 +1,42 @@
-"""The base of the serializable quantizers.
+"""What all quantizers share: one form of call, and the weight that a layer keeps for them.
 
-Activation quantizers over a range (`takes_range`) are given what follows from it:
+    learned = quantizer.build(layer, shape, axes)           # a new weight of the layer, or None
+    quantizer(tensor, bits, axes, seed, learned, ends)      # the tensor as its quantized values
 
-    parameters = quantizer.parameters(bits, minimum, maximum)
-    quantizer(activations, parameters, seed)
-
-All others are used alike:
-
-    learned = quantizer.build(layer, shape, axes)       # a new weight of the layer, or None
-    quantizer(tensor, bits, axes, seed, learned=learned)
+A family is a file: pure functions, and classes whose `quantize` is given a `Request`.
 """
 
+import dataclasses
 import inspect
 from typing import Any, Self
 
 import keras
+import tensorflow as tf
 
 from tfcq.settings.bitwidths import check_bits
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Request:
+    """How one tensor is to be quantized: the call, and what the quantizer itself fixes.
+
+    Args:
+        bits: int or int32 tensor of shape ().
+        axes: the axes that share a scale; None for all (per tensor).
+        seed: int32 tensor of shape (2,), for stochastic rounding.
+        learned: what `Quantizer.build` returned.
+        ends: lower and upper end of a recorded range, each of shape (); None for none.
+    """
+
+    bits: Any
+    axes: list[int] | None
+    seed: tf.Tensor | None
+    learned: keras.Variable | None
+    ends: tuple[tf.Tensor, tf.Tensor] | None
+
+
 class Quantizer:
-    """What all quantizers share: perhaps fixed bits, perhaps a learned weight, a configuration.
+    """The base of all quantizers: perhaps fixed bits, perhaps a learned weight, a configuration.
 
     Args:
         bits: fixed bits, or None to take those of the pass.
@@ -33,11 +49,46 @@ class Quantizer:
     takes_range = False
     # Whether a weight of the layer, trained with the others, decides the scale.
     learns_scale = False
+    # Of kinds whose constructors do not ask.
+    per_channel = False
+    rounding = "nearest"
 
     def __init__(self, bits: int | None = None) -> None:
         if bits is not None:
             check_bits(bits)
         self.bits = bits
+
+    def __call__(
+        self,
+        tensor: tf.Tensor,
+        bits: Any,
+        axes: list[int] | None = None,
+        seed: tf.Tensor | None = None,
+        learned: keras.Variable | None = None,
+        ends: tuple[tf.Tensor, tf.Tensor] | None = None,
+    ) -> tf.Tensor:
+        """Returns a tensor as its quantized values.
+
+        Args:
+            tensor: float tensor, weights or activations.
+            bits: int or int32 tensor of shape (), the bits of the pass.
+            axes: the axes that one output channel spans; None for activations.
+            seed: int32 tensor of shape (2,), needed by stochastic rounding.
+            learned: what `build` returned.
+            ends: lower and upper end of the recorded range, each a float tensor of shape ();
+                None where none was recorded: a kind that `takes_range` then takes the tensor's.
+        """
+        axes = self._shared_axes(axes)
+        return self.quantize(tensor, Request(self.chosen_bits(bits), axes, seed, learned, ends))
+
+    def quantize(self, tensor: tf.Tensor, request: Request) -> tf.Tensor:
+        """Returns a tensor as its quantized values; each family has its own.
+
+        Args:
+            tensor: float tensor.
+            request: how.
+        """
+        raise NotImplementedError
 
     def build(
         self,
@@ -45,19 +96,37 @@ class Quantizer:
         shape: tuple[int | None, ...],
         axes: list[int] | None = None,
     ) -> keras.Variable | None:
-        """Adds what the quantizer learns to a layer; returns it, or None if it learns nothing.
+        """Adds the weight that holds the scale to a layer; returns it, or None if there is none.
 
         Args:
             layer: the layer that calls the quantizer.
             shape: shape of the tensors to quantize.
             axes: the axes that one output channel spans; None for activations.
         """
+        axes = self._shared_axes(axes)
+        row: tuple[int | None, ...] = ()
+        if axes is not None:
+            row = tuple(1 if axis in axes else size for axis, size in enumerate(shape))
+        weight = self.scale_weight(row)
+        if weight is None:
+            return None
+        return layer.add_weight(**weight, dtype=scale_dtype(layer), autocast=False)
+
+    def scale_weight(self, shape: tuple[int | None, ...]) -> dict[str, Any] | None:
+        """Returns the arguments of `keras.layers.Layer.add_weight` for the weight of `build`.
+
+        Args:
+            shape: shape of scales that broadcast against the tensors to quantize.
+        """
         return None
+
+    def _shared_axes(self, axes: list[int] | None) -> list[int] | None:
+        return axes if self.per_channel else None
 
     @property
     def is_stochastic(self) -> bool:
         """Whether it draws noise, and so needs a seed."""
-        return getattr(self, "rounding", None) == "stochastic"
+        return self.rounding == "stochastic"
 
     def chosen_bits(self, bits: Any) -> Any:
         """Returns the fixed bits, or else those of the pass.
@@ -91,3 +160,12 @@ class SignedQuantizer(Quantizer):
     def __init__(self, bits: int | None = None, signed: bool = False) -> None:
         super().__init__(bits)
         self.signed = signed
+
+
+def scale_dtype(layer: keras.layers.Layer) -> str:
+    """Returns the dtype of a layer's ranges and scales: float64 if its weights are, else float32.
+
+    Args:
+        layer: the layer.
+    """
+    return "float64" if layer.variable_dtype == "float64" else "float32"

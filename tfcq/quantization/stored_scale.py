@@ -8,8 +8,7 @@ import tensorflow as tf
 
 from tfcq.errors import UserError
 from tfcq.quantization import ops
-from tfcq.quantization.learned import scale_dtype
-from tfcq.quantization.quantizer import Quantizer
+from tfcq.quantization.quantizer import Quantizer, Request
 from tfcq.settings.bitwidths import check_bits
 
 
@@ -37,26 +36,15 @@ class StoredScaleWeightQuantizer(Quantizer):
         self.per_channel = per_channel
         self.narrow_range = narrow_range
 
-    def build(
-        self, layer: keras.layers.Layer, shape: tuple[int, ...], axes: list[int]
-    ) -> keras.Variable:
-        """Adds `scale` to a layer and returns it; it broadcasts against the weights.
+    def scale_weight(self, shape: tuple[int | None, ...]) -> dict[str, Any]:
+        """Returns `scale`.
 
         Args:
-            layer: the layer that calls the quantizer.
-            shape: shape of the weights.
-            axes: the axes that one output channel spans.
+            shape: its shape.
         """
-        row = tuple(1 if axis in axes else size for axis, size in enumerate(shape))
-        return layer.add_weight(
-            name="scale",
-            shape=row if self.per_channel else (),
-            # Not finite, so that a scale that was never set is told of.
-            initializer=keras.initializers.Constant(np.nan),
-            dtype=scale_dtype(layer),
-            trainable=False,
-            autocast=False,
-        )
+        # Not finite, so that a scale that was never set is told of.
+        unset = keras.initializers.Constant(np.nan)
+        return {"name": "scale", "shape": shape, "initializer": unset, "trainable": False}
 
     def levels(self, dtype: tf.DType) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns the lowest and the highest level, each of shape ().
@@ -66,32 +54,22 @@ class StoredScaleWeightQuantizer(Quantizer):
         """
         return ops.symmetric_levels(self.bits, self.narrow_range, dtype)
 
-    def __call__(
-        self,
-        weights: tf.Tensor,
-        bits: Any,
-        axes: list[int],
-        seed: tf.Tensor | None = None,
-        *,
-        learned: keras.Variable,
-    ) -> tf.Tensor:
-        """Returns the weights as their quantized values.
+    def quantize(self, tensor: tf.Tensor, request: Request) -> tf.Tensor:
+        """Returns the tensor on the grid of the stored scale.
 
         Args:
-            weights: float tensor.
-            bits: not used: the scale is for the quantizer's own.
-            axes: not used: the scale has its shape.
-            seed: not used: rounding is to the nearest.
-            learned: the scale, from `build`.
+            tensor: float tensor.
+            request: how.
 
         Raises:
             tf.errors.InvalidArgumentError: when the scale was never set.
         """
         scale = tf.debugging.check_numerics(
-            tf.convert_to_tensor(learned), f"{ops.NOT_FINITE} in a stored scale, or none was set"
+            tf.convert_to_tensor(request.learned),
+            f"{ops.NOT_FINITE} in a stored scale, or none was set",
         )
-        lowest, highest = self.levels(scale.dtype)
-        return ops.fake_quantize(weights, scale, tf.zeros((), scale.dtype), lowest, highest)
+        zero_point = tf.zeros((), scale.dtype)
+        return ops.fake_quantize(tensor, scale, zero_point, *self.levels(scale.dtype))
 
 
 def stored_scale(layer: keras.layers.Layer) -> keras.Variable:

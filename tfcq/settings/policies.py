@@ -11,9 +11,36 @@ DRAWN = "drawn"
 FLOAT = "float"
 Bits = int | str
 ROUNDINGS = ("nearest", "floor", "stochastic")
-# The keys of `WEIGHT_QUANTIZERS` and `ACTIVATION_QUANTIZERS` in `tfcq.quantization.quantizers`.
-WEIGHT_QUANTIZER_NAMES = ("minmax", "asymmetric", "linear", "lsq", "dorefa")
-ACTIVATION_QUANTIZER_NAMES = ("minmax", "linear", "lsq", "pact", "dorefa")
+
+
+@dataclasses.dataclass(frozen=True)
+class QuantizerKind:
+    """A kind of quantizer, as data; `tfcq.quantization.kinds` has its classes.
+
+    Args:
+        file: its file in `tfcq.quantization`, without `.py`.
+        weights: its class for weights, None where it has none.
+        activations: its class for activations, None where it has none.
+        scale: name of the layer's weight that it learns its scale as, None where it learns none.
+    """
+
+    file: str
+    weights: str | None = None
+    activations: str | None = None
+    scale: str | None = None
+
+
+QUANTIZERS = {
+    "minmax": QuantizerKind("minmax", "MinMaxWeightQuantizer", "MinMaxActivationQuantizer"),
+    "asymmetric": QuantizerKind("minmax", "AsymmetricWeightQuantizer"),
+    "linear": QuantizerKind("linear", "LinearWeightQuantizer", "LinearActivationQuantizer"),
+    "lsq": QuantizerKind("lsq", "LSQWeightQuantizer", "LSQActivationQuantizer", "step_size"),
+    "pact": QuantizerKind("pact", None, "PACTQuantizer", "clipping"),
+    "dorefa": QuantizerKind("dorefa", "DoReFaWeightQuantizer", "DoReFaActivationQuantizer"),
+}
+WEIGHT_QUANTIZER_NAMES = tuple(name for name, kind in QUANTIZERS.items() if kind.weights)
+ACTIVATION_QUANTIZER_NAMES = tuple(name for name, kind in QUANTIZERS.items() if kind.activations)
+LEARNED_SCALES = tuple(kind.scale for kind in QUANTIZERS.values() if kind.scale)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,10 +117,8 @@ class Policy:
         narrow_range: leave out the most negative weight level.
         rounding: `"nearest"`, `"floor"` or `"stochastic"`, of weights and activations.
         detach_scale: hold weight scales constant in the backward pass.
-        weight_quantizer: kind of the weight quantizers: `"minmax"`, `"asymmetric"`, `"linear"`,
-            `"lsq"` or `"dorefa"`.
-        activation_quantizer: kind of the activation quantizers: `"minmax"`, `"linear"`, `"lsq"`,
-            `"pact"` or `"dorefa"`.
+        weight_quantizer: kind of the weight quantizers, a name in `QUANTIZERS`.
+        activation_quantizer: kind of the activation quantizers, a name in `QUANTIZERS`.
         overrides: pairs (pattern of layer names, bits as `parse_layer_bits` reads them); the
             first that matches wins.
 

@@ -30,6 +30,7 @@ from tfcq.settings.frameworks import (
 from tfcq.settings.policies import (
     ACTIVATION_QUANTIZER_NAMES,
     POLICIES,
+    QUANTIZERS,
     ROUNDINGS,
     WEIGHT_QUANTIZER_NAMES,
     Policy,
@@ -46,7 +47,6 @@ BATCH_NORMS = ("local", "synchronized", "shuffled")
 CALIBRATION_IMAGES = 1000
 HIGHEST_SEED = 2**32 - 1
 _BITS = ("weight_bits", "activation_bits", "precision_set")
-_LEARNED = ("lsq", "pact")
 _FRAMEWORK_SETTINGS = tuple(
     dict.fromkeys(name for settings in FRAMEWORK_SETTINGS.values() for name in settings)
 )
@@ -320,7 +320,7 @@ class Config:
         trained = any(not pair.prediction.is_float for pair in recipe.pairs)
         for name in ("weight_quantizer", "activation_quantizer"):
             kind = getattr(self.network, name)
-            if kind in _LEARNED and not trained:
+            if kind and QUANTIZERS[kind].scale and not trained:
                 raise UserError(
                     f"--{name}={kind} with --recipe={self.method.recipe}, which trains no "
                     "quantized pass and so never its scales; allowed: minmax."

@@ -7,12 +7,13 @@ import keras
 import tensorflow as tf
 
 from tfcq.errors import UserError
+from tfcq.settings.policies import LEARNED_SCALES
 from tfcq.training.exclusions import matching
 from tfcq.training.sgd import SGD
 
 # Learned step sizes (LSQ) and clipping levels (PACT) scale their own gradients; a trust ratio
 # would move each of them by the same share at every step, whatever its gradient.
-QUANTIZER_SCALES = ("*step_size", "*clipping")
+QUANTIZER_SCALES = tuple(f"*{name}" for name in LEARNED_SCALES)
 
 
 def trust_ratio(weights: tf.Tensor, gradient: tf.Tensor, coefficient: float) -> tf.Tensor:

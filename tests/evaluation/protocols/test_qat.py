@@ -25,8 +25,8 @@ from tfcq.evaluation.protocols.qat import linear_classifier, trained_further
 from tfcq.nn.cloning import copy_of
 from tfcq.nn.float_model import requantizable
 from tfcq.nn.quantizable import quantizable, quantizers_of
+from tfcq.quantization.kinds import ACTIVATION_QUANTIZERS, WEIGHT_QUANTIZERS
 from tfcq.quantization.precision import Precision
-from tfcq.quantization.quantizers import ACTIVATION_QUANTIZERS, WEIGHT_QUANTIZERS
 from tfcq.settings.bitwidths import BitWidth
 from tfcq.settings.policies import PAPER, UNIFORM
 from tfcq.settings.protocols import PROTOCOLS, QAT_QUANTIZERS
