@@ -4,7 +4,7 @@ import pathlib
 import runpy
 
 ROOT = pathlib.Path(__file__).parent.parent
-TOOL = runpy.run_path(str(ROOT / "tools" / "mutants"))
+TOOL = runpy.run_path(str(ROOT / "tools" / "mutants.py"))
 
 
 def test_every_mistake_stands_once_and_has_its_tests():

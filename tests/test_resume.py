@@ -17,7 +17,8 @@ KILL = f"""
 import os, signal
 from tfcq import command_line, train
 
-def killed(config, folder, trained=train.train):
+def started(*arguments, start=command_line.quiet_start_up):
+    start(*arguments)
     from tfcq.training.history import Progress
 
     step = Progress.on_train_batch_end
@@ -28,9 +29,8 @@ def killed(config, folder, trained=train.train):
             os.kill(os.getpid(), signal.SIGKILL)
 
     Progress.on_train_batch_end = step_or_die
-    trained(config, folder)
 
-train.train = killed
+command_line.quiet_start_up = started
 command_line.run(train.flag_set(), train.main)
 """
 
@@ -85,7 +85,7 @@ def test_killed_run_goes_on_in_the_middle_and_ends_with_bit_identical_weights(tm
 
 
 def test_run_that_has_ended_says_so_and_keeps_its_backbone(tmp_path, monkeypatch, capsys):
-    from tfcq import train
+    from tfcq.pretraining import run
     from tfcq.training.checkpoints import RunCheckpoints
 
     small = {"train_images": 64, "backbone": "cifar_resnet8", "width": 2, "batch_size": 32}
@@ -93,6 +93,6 @@ def test_run_that_has_ended_says_so_and_keeps_its_backbone(tmp_path, monkeypatch
     folder.begin(config)
     folder.backbone.write_text("trained")
     monkeypatch.setattr(RunCheckpoints, "restore", lambda self: 2)
-    train.train(config, folder)
+    run.train(config, folder)
     assert "all 2 epochs are trained" in capsys.readouterr().out
     assert folder.backbone.read_text() == "trained"

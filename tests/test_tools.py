@@ -206,7 +206,8 @@ def test_study_of_post_training_scores_test_images_and_calibrates_on_others(tmp_
         def __init__(self, model, images, plan):
             assert model is study.model and images is study.images
             taken.append(plan)
-            self.at = lambda asked: (len(taken), asked)
+            count = len(taken)
+            self.at = lambda asked: types.SimpleNamespace(model=(count, asked))
 
     monkeypatch.setattr(study.observations, "set_ranges", lambda *a: methods.append(a))
     monkeypatch.setattr(study, "features", lambda images, bits: np.eye(10)[test[1]])

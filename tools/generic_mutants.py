@@ -93,7 +93,8 @@ def entry(file: pathlib.Path, start: int, end: int, new: str, tests: list[str]) 
     line = data[:start].count(b"\n") + 1
     while data.count(data[first:last]) > 1:
         first = data.rfind(b"\n", 0, first - 1) + 1
-    name = f"{file.parent.name}/{file.name}:{line}: {data[start:end].decode()!r} -> {new!r}"
+    column = start - data.rfind(b"\n", 0, start)
+    name = f"{file.parent.name}/{file.name}:{line}:{column}: {data[start:end].decode()!r} -> {new!r}"
     fields = {
         "name": name,
         "file": str(file.relative_to(ROOT)),

@@ -68,6 +68,13 @@ def test_stored_largest_magnitudes_compute_what_the_model_does(policy, narrow):
     )
 
 
+def test_stored_scales_of_least_error_are_those_of_each_kernel_at_its_bits():
+    for layer in kernel_layers(with_stored_scales(quantizable_network(PAPER), 3, scales="mse")):
+        bits = layer.weight_quantizer.bits
+        expected = mse_scale(tf.convert_to_tensor(layer.kernel), bits, layer.kernel_axes)
+        np.testing.assert_array_equal(stored_scale(layer), expected)
+
+
 def test_the_original_stays_and_fixed_bits_are_kept():
     model = quantizable_network(PAPER)
     before = [w.numpy() for w in model.weights]

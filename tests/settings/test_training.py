@@ -287,6 +287,8 @@ def test_policy_is_the_recipes_unless_given():
     assert of(recipe="pact").activation_quantizer == "pact"
     assert of(recipe="cq_c", layer_bits="stem:8w8a").weight_quantizer == "linear"
     assert of(recipe="cq_c", policy="uniform").weight_quantizer == "minmax"
+    roundings = ("nearest", "floor", "stochastic")
+    assert [of(recipe="cq_c", rounding=name).rounding for name in roundings] == [*roundings]
     changed = of(policy="uniform", weight_quantizer="lsq")
     assert (changed.weight_quantizer, changed.activation_quantizer) == ("lsq", "minmax")
 

@@ -136,7 +136,7 @@ class Precision:
                 raise UserError(
                     f"Bits {bits!r} cannot be used; allowed: a whole number, or an int32 tensor."
                 )
-            check_bits(bits)
+            check_bits(None if bits is None else int(bits))
 
     def seed_for(self, owner: Any, quantizer: Any) -> tf.Tensor | None:
         """Returns a seed of a layer's own, of shape (2,), so that no two layers share their noise.
