@@ -94,7 +94,9 @@ def entry(file: pathlib.Path, start: int, end: int, new: str, tests: list[str]) 
     while data.count(data[first:last]) > 1:
         first = data.rfind(b"\n", 0, first - 1) + 1
     column = start - data.rfind(b"\n", 0, start)
-    name = f"{file.parent.name}/{file.name}:{line}:{column}: {data[start:end].decode()!r} -> {new!r}"
+    name = (
+        f"{file.parent.name}/{file.name}:{line}:{column}: {data[start:end].decode()!r} -> {new!r}"
+    )
     fields = {
         "name": name,
         "file": str(file.relative_to(ROOT)),
