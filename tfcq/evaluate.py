@@ -75,6 +75,12 @@ def show(measured: "Measured") -> None:
     ]
     print(f"\n{record['dataset']}, {record['protocol']}, {record['test_images']} test images")
     print(table(("bits", *(result.bits for result in results)), rows))
+    ranges = {result.bits: result.ranges for result in results if result.ranges}
+    if len(set(ranges.values())) == 1:
+        print(f"Activation ranges: {next(iter(ranges.values()))}")
+    elif ranges:
+        each = ", ".join(f"{bits} {whose}" for bits, whose in ranges.items())
+        print(f"Activation ranges: {each}")
     print(f"Results: {measured.file}\nPicture: {picture}")
 
 

@@ -14,17 +14,18 @@ from tfcq import export
 from tfcq.backbones.resnet import resnet
 from tfcq.data.pipeline import labelled_arrays
 from tfcq.data.sources import open_source
-from tfcq.deployment import check
+from tfcq.deployment import run as deployment
 from tfcq.deployment.runtime import LiteModel
 from tfcq.deployment.tflite import int8_tflite
 from tfcq.errors import UserError
 from tfcq.evaluation.classifier import with_classifier
 from tfcq.evaluation.features import FeatureExtractor
-from tfcq.evaluation.linear import fit_linear_probe
+from tfcq.evaluation.probe import fit_linear_probe
 from tfcq.nn.calibration import calibrate
 from tfcq.nn.float_model import requantizable
 from tfcq.nn.quantizable import load, quantizable
 from tfcq.post_training.plan import Plan, PostTraining
+from tfcq.reporting import tables
 from tfcq.settings.bitwidths import parse_bit_width
 from tfcq.settings.run_folder import RunFolder
 from tfcq.settings.training import Config
@@ -53,7 +54,7 @@ def printed(run):
     """Exports the run, and returns what was printed; its models take 2 and 4 milliseconds."""
     seconds = {"int8": 0.002, "float": 0.004}
     with contextlib.redirect_stdout(io.StringIO()) as output, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(check, "median_seconds", lambda models: seconds)
+        patch.setattr(deployment, "median_seconds", lambda models: seconds)
         # How well an untrained network's features survive is not the point here.
         assert export.main(command(run_dir=str(run.path), min_agreement=0.0)) == 0
     return output.getvalue()
@@ -102,7 +103,13 @@ def test_too_little_agreement_is_told_with_exit_code_1_and_the_files_are_written
     run, capsys, monkeypatch
 ):
     written = []
-    monkeypatch.setattr(export, "export", lambda *arguments: written.append(arguments) or 0.98)
+
+    def exported(config):
+        written.append(config)
+        return {"agreement": 0.98}, {"figures": "int8.json"}
+
+    monkeypatch.setattr(deployment, "export", exported)
+    monkeypatch.setattr(tables, "export_tables", lambda figures, files: "")
     assert export.main(command(run_dir=str(run.path), min_agreement=0.99)) == 1
     assert export.main(command(run_dir=str(run.path), min_agreement=0.98)) == 0
     assert len(written) == 2
@@ -200,7 +207,7 @@ def test_steps_after_training_reach_the_exported_model(run, printed, tmp_path):
     train, _ = labelled_arrays(open_source("digits").split("train"), 8)
     plan = Plan(calibration="mse", correct_biases=True)
     model = PostTraining(requantizable(load(run.backbone), "int8"), train[:64], plan)
-    expected = int8_tflite(model.at(parse_bit_width("8w8a")), train[:64])
+    expected = int8_tflite(model.at(parse_bit_width("8w8a")).model, train[:64])
     assert files[1].read_bytes() == expected
 
 

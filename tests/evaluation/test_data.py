@@ -1,10 +1,14 @@
 """The images that an evaluation works on."""
 
+import keras
 import numpy as np
 import pytest
 
+from tfcq.data.pipeline import labelled_arrays
+from tfcq.data.sources import open_source
 from tfcq.errors import UserError
 from tfcq.evaluation import data
+from tfcq.settings.training import DataSettings
 
 
 def test_first_images():
@@ -20,10 +24,35 @@ def test_calibration_images_are_the_first_or_drawn_by_their_seed():
     images = np.arange(20.0)
     np.testing.assert_array_equal(data.calibration_images(images, 3, None), [0, 1, 2])
     assert len(data.calibration_images(images, None, None)) == 20
-    drawn, again, other = (
-        data.calibration_images(images, 5, seed) for seed in (1, 1, 2)
-    )
+    drawn, again, other = (data.calibration_images(images, 5, seed) for seed in (1, 1, 2))
     np.testing.assert_array_equal(drawn, again)
     assert len(set(drawn)) == 5 and set(drawn) != set(other)
     with pytest.raises(UserError, match="--calibration_images=21 with 20 images"):
         data.calibration_images(images, 21, 1)
+
+
+FLAT = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten()])
+
+
+@pytest.mark.parametrize("held", [data.HELD_BYTES, 0])
+def test_every_plain_image_is_cut_as_asked_for(monkeypatch, held):
+    monkeypatch.setattr(data, "HELD_BYTES", held)
+    settings = DataSettings(train_images=100)
+    splits = {"train": open_source("digits").split("train").first(100)}
+    splits["test"] = open_source("digits").split("test").first(30)
+    for asked, recorded in ((None, 1.0), (0.5, 0.5)):
+        split, found = data.labelled_images(settings, FLAT, 30, asked)
+        assert found.test_crop == recorded and split.size == 100
+        for name, images in (("train", found.train_images), ("test", found.test_images)):
+            expected = labelled_arrays(splits[name], 8, test_crop=recorded)[0]
+            np.testing.assert_array_equal(list(images), expected)
+
+
+def test_first_test_images_are_taken_with_their_labels():
+    settings = DataSettings(train_images=400)
+    (_, all_of_them), (_, few) = (
+        data.labelled_images(settings, FLAT, count) for count in (None, 7)
+    )
+    np.testing.assert_array_equal(few.test_images, all_of_them.test_images[:7])
+    np.testing.assert_array_equal(few.test_labels, all_of_them.test_labels[:7])
+    np.testing.assert_array_equal(few.train_images, all_of_them.train_images)

@@ -7,24 +7,22 @@ import keras
 import numpy as np
 import pytest
 
-from tfcq import evaluate, evaluation_data, measurement
+from tests.evaluation.evaluations import command_of as command
+from tfcq import evaluate
 from tfcq.backbones.resnet import resnet
 from tfcq.data.augmentation import Augmentation
 from tfcq.data.sources import open_source
 from tfcq.errors import UserError
-from tfcq.evaluation import protocols as evaluate_protocols
+from tfcq.evaluation import data as evaluation_data
+from tfcq.evaluation import run as evaluation_run
 from tfcq.evaluation.classifier import with_classifier
+from tfcq.evaluation.protocols import fit
 from tfcq.evaluation.records import add_record
 from tfcq.nn.float_model import requantizable
 from tfcq.nn.quantizable import load, quantizable
 from tfcq.settings.policies import PAPER
 from tfcq.settings.run_folder import RunFolder
 from tfcq.settings.training import Config, DataSettings, MethodSettings
-
-
-def command(**values):
-    arguments = [f"--{name}={value}" for name, value in values.items()]
-    return evaluate.flag_set().parse(["--verbosity=1", *arguments])
 
 
 @pytest.fixture(scope="module")
@@ -90,13 +88,13 @@ def test_backbone_is_scored_on_another_data_set(run, tmp_path, monkeypatch):
                 pixels = level + random.integers(-30, 30, (8, 8, 1))
                 keras.utils.save_img(tmp_path / split / name / f"{index}.png", pixels, scale=False)
     dataset = f"folder:{tmp_path}"
-    batches, used = evaluate_protocols.view_batches, []
+    batches, used = fit.view_batches, []
 
     def seen(split, augmentation, *others, **named):
         used.append(augmentation)
         return batches(split, augmentation, *others, **named)
 
-    monkeypatch.setattr(evaluate_protocols, "view_batches", seen)
+    monkeypatch.setattr(fit, "view_batches", seen)
     evaluate.main(
         command(run_dir=str(run.path), protocol="finetune", bits="fp", dataset=dataset, epochs=1,
                 batch_size=4, learning_rate_schedule="cosine", crop_area="0.7-1", test_crop=0.75)
@@ -113,7 +111,7 @@ def test_backbone_is_scored_on_another_data_set(run, tmp_path, monkeypatch):
 def test_damaged_results_are_told_of_before_anything_is_computed(run, tmp_path, monkeypatch):
     run = RunFolder(shutil.copytree(run.path, tmp_path / "run"))
     run.evaluation.mkdir(exist_ok=True)
-    monkeypatch.setattr(measurement, "measure", None)
+    monkeypatch.setattr(evaluation_run, "measure", None)
     for text in ("{", '{"results": [{"top1": 0.5}]}'):
         (run.evaluation / "knn.json").write_text(text)
         with pytest.raises(UserError, match="cannot be read as results"):
@@ -490,6 +488,6 @@ def test_unreadable_files_are_told_in_one_line(run, tmp_path):
     ],
 )
 def test_mistakes_are_told_before_anything_is_computed(values, text, monkeypatch):
-    monkeypatch.setattr(evaluate, "evaluate", None)
+    monkeypatch.setattr(evaluation_run, "evaluate", None)
     with pytest.raises(UserError, match=text):
         evaluate.main(command(**values))

@@ -6,20 +6,21 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from tfcq.evaluation_flags import config_from_flags
 
 import tfcq
+from tests.evaluation.evaluations import config_of
 from tfcq import evaluate, export
 from tfcq.backbones.resnet import resnet
-from tfcq.build import trained_backbone
 from tfcq.data.sources import open_source
 from tfcq.deployment.fold import fold
 from tfcq.deployment.ranges import activation_ranges
 from tfcq.deployment.runtime import LiteModel
 from tfcq.errors import UserError
-from tfcq.evaluation import protocols
 from tfcq.evaluation.classifier import train_classifier, with_classifier
+from tfcq.evaluation.evaluation import open_subject
 from tfcq.evaluation.features import FeatureExtractor
+from tfcq.evaluation.protocols import linear
+from tfcq.evaluation.run_subject import trained_backbone
 from tfcq.nn.activation_ranges import (
     activation_layers,
     is_trained_quantized,
@@ -29,8 +30,7 @@ from tfcq.nn.activation_ranges import (
 from tfcq.nn.calibration import calibrate
 from tfcq.nn.float_model import requantizable
 from tfcq.nn.quantizable import QuantizableModel, load, quantizable, quantizers_of
-from tfcq.opened_subject import open_subject
-from tfcq.post_training.plan import Plan, PostTraining
+from tfcq.post_training.plan import Plan, PostTraining, Quantized
 from tfcq.quantization.precision import Observe, Precision
 from tfcq.settings.bitwidths import FLOAT, parse_bit_width
 from tfcq.settings.policies import Policy
@@ -195,7 +195,7 @@ def test_training_in_float_forgets_that_a_network_was_trained_quantized(images):
 @pytest.mark.parametrize("method", ["minmax", "moving_average"])
 def test_every_method_sees_the_quantized_pass(images, method):
     bits = parse_bit_width(FEW)
-    model = PostTraining(tiny("uniform"), images[:32], Plan(calibration=method)).at(bits)
+    model = PostTraining(tiny("uniform"), images[:32], Plan(calibration=method)).at(bits).model
     quantized = seen(
         model, [images[:32]], lambda watch: Precision(3, 4, "tensor", watch=watch)
     )  # fmt: skip
@@ -249,17 +249,15 @@ def test_equalized_networks_stay_trained_quantized(images):
     x = keras.layers.Conv2D(2, 3)(x)
     model = quantizable(keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(x)), "uniform")
     mark_trained(model, quantized=True)
-    found = PostTraining(model, images[:32], Plan(equalize=True))
-    found.at(bits)
-    assert found.chosen(bits) == {"ranges": "quantized pass"}
+    found = PostTraining(model, images[:32], Plan(equalize=True)).at(bits)
+    assert (found.ranges, found.weight_bits) == ("quantized pass", None)
 
 
 def test_networks_without_ranges_tell_of_none(images):
     bits = parse_bit_width(FEW)
     policy = Policy("mine", weight_quantizer="dorefa", activation_quantizer="dorefa")
-    found = PostTraining(tiny(policy), images[:32], Plan())
-    found.at(bits)
-    assert found.chosen(bits) == {}
+    model = tiny(policy)
+    assert PostTraining(model, images[:32], Plan()).at(bits) == Quantized(model)
 
 
 def test_backbones_of_before_are_marked_by_their_recipe(tmp_path):
@@ -269,15 +267,16 @@ def test_backbones_of_before_are_marked_by_their_recipe(tmp_path):
         model = tiny("uniform")
         mark_trained(model, quantized=False)
         model.save(folder.backbone)
-        assert is_trained_quantized(trained_backbone(folder)) is quantized
-        assert is_trained_quantized(trained_backbone(folder, "paper")) is quantized
+        run = folder.load()
+        assert is_trained_quantized(trained_backbone(folder, run)) is quantized
+        assert is_trained_quantized(trained_backbone(folder, run, "paper")) is quantized
 
 
 def test_crops_of_another_protocol_leave_the_linear_probe_as_it_is(run, monkeypatch):
     def another(*arguments):
         raise AssertionError("trained otherwise")
 
-    monkeypatch.setattr(protocols, "linear_cached", another)
+    monkeypatch.setattr(linear, "on_cached_features", another)
     evaluate.main(
         command(evaluate, run_dir=run.path, protocol="linear,finetune", crop_area="0.5-1",
                 bits="fp", epochs=1, learning_rate_schedule="cosine", train_images=100,
@@ -286,15 +285,13 @@ def test_crops_of_another_protocol_leave_the_linear_probe_as_it_is(run, monkeypa
 
 
 def test_rounding_as_trained_leaves_the_quantizers_of_a_run(run):
-    values = command(evaluate, run_dir=run.path, rounding="nearest")
-    subject = open_subject(config_from_flags(values.values, values.given))
+    subject = open_subject(config_of(run_dir=run.path, rounding="nearest"))
     assert subject.has_own_policy and subject.policy_name == "as trained"
 
 
 @pytest.mark.parametrize("rounding", ["floor", "stochastic"])
 def test_rounding_asked_for_is_that_of_every_quantizer(run, rounding):
-    values = command(evaluate, run_dir=run.path, rounding=rounding)
-    subject = open_subject(config_from_flags(values.values, values.given))
+    subject = open_subject(config_of(run_dir=run.path, rounding=rounding))
     quantizers = [
         *quantizers_of(subject.model, "weight_quantizer").values(),
         *quantizers_of(subject.model, "quantizer").values(),

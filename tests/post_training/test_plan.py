@@ -64,7 +64,7 @@ def steps_on_a_copy(model, change):
 def test_each_step_is_the_function_it_names_and_leaves_the_model_as_it_was(plan, by_hand):
     model, other = quantizable_network(), quantizable_network()
     before = [w.numpy() for w in model.weights if w.name not in ("minimum", "maximum")]
-    found = PostTraining(model, IMAGES, plan).at(BITS)
+    found = PostTraining(model, IMAGES, plan).at(BITS).model
     after = [w.numpy() for w in model.weights if w.name not in ("minimum", "maximum")]
     for one, two in zip(before, after, strict=True):
         np.testing.assert_array_equal(one, two)
@@ -83,14 +83,14 @@ def test_a_plan_of_ranges_alone_runs_the_model_itself(method, batch_size):
     model, other = quantizable_network(), quantizable_network()
     images = small_images(80)
     quantized = PostTraining(model, images, Plan(calibration=method))
-    assert quantized.at(BITS) is model and quantized.at(FLOAT) is model
+    assert quantized.at(BITS).model is model and quantized.at(FLOAT).model is model
     observe(other, images, batch_size).set_ranges(method, BITS.activations)
     np.testing.assert_array_equal(outputs(model), outputs(other))
 
 
 def test_equalization_comes_first_and_ranges_are_those_of_the_equalized_network():
     model, other = quantizable_network(), quantizable_network()
-    found = PostTraining(model, IMAGES, Plan(equalize=True, weight_scales="mse")).at(BITS)
+    found = PostTraining(model, IMAGES, Plan(equalize=True, weight_scales="mse")).at(BITS).model
     equalized = copy_of(other)
     assert equalize(equalized)
     calibrate(equalized, IMAGES)
@@ -104,7 +104,7 @@ def test_steps_follow_each_other_in_the_order_of_the_plan():
         calibration="mse", weight_scales="mse", rounding="block", reestimate_batch_norm=True,
         correct_biases=True, learning=QUICK,
     )  # fmt: skip
-    found = PostTraining(quantizable_network(), IMAGES, plan).at(BITS)
+    found = PostTraining(quantizable_network(), IMAGES, plan).at(BITS).model
     model = quantizable_network()
     observe(model, IMAGES).set_ranges("mse", BITS.activations)
     copy = with_stored_scales(model, BITS.weights, "mse")
@@ -120,19 +120,18 @@ def test_steps_follow_each_other_in_the_order_of_the_plan():
 def test_bit_widths_do_not_depend_on_those_asked_for_before():
     plan = Plan(calibration="mse", weight_scales="mse", mixed_precision=True)
     quantized = PostTraining(quantizable_network(), IMAGES, plan)
-    first = outputs(quantized.at(BITS))
-    outputs(quantized.at(BitWidth(8, 8)))
-    np.testing.assert_array_equal(outputs(quantized.at(BITS)), first)
+    first = outputs(quantized.at(BITS).model)
+    outputs(quantized.at(BitWidth(8, 8)).model)
+    np.testing.assert_array_equal(outputs(quantized.at(BITS).model), first)
 
 
 def test_mixed_bits_do_not_depend_on_the_bits_asked_for_before():
     plan = Plan(mixed_precision=True)
     alone, behind = (PostTraining(quantizable_network(), IMAGES, plan) for _ in range(2))
     six = BitWidth(6, 6)
-    alone.at(six)
     behind.at(BitWidth(16, 16))
-    behind.at(six)
-    assert behind.weight_bits[six] == alone.weight_bits[six]
+    found = behind.at(six).weight_bits
+    assert found is not None and found == alone.at(six).weight_bits
 
 
 def test_steps_that_a_model_does_not_allow_are_told_before_they_are_taken():
@@ -162,8 +161,9 @@ def test_mixed_bits_take_no_more_room_than_uniform_ones_and_fixed_ones_stay(poli
         layer.name: layer.weight_quantizer.chosen_bits(BITS.weights)
         for layer in kernel_layers(model)
     }
-    copy = PostTraining(model, IMAGES, Plan(mixed_precision=True)).at(BITS)
-    mixed = {layer.name: layer.weight_quantizer.bits for layer in kernel_layers(copy)}
+    found = PostTraining(model, IMAGES, Plan(mixed_precision=True)).at(BITS)
+    mixed = {layer.name: layer.weight_quantizer.bits for layer in kernel_layers(found.model)}
+    assert found.weight_bits == mixed
     room = {name: sum(bits[n] * sizes[n] for n in sizes) for name, bits in
             (("uniform", uniform), ("mixed", mixed))}  # fmt: skip
     assert room["mixed"] <= room["uniform"]

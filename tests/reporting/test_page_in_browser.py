@@ -10,7 +10,7 @@ import pytest
 from matplotlib import image
 
 from tests.reporting.run_folders import whole_run
-from tfcq import report
+from tfcq.reporting.run import report
 
 BROWSER = shutil.which("chromium")
 pytestmark = pytest.mark.skipif(
@@ -44,7 +44,7 @@ def requests(log: str) -> set[str]:
 def page(tmp_path_factory):
     folder = tmp_path_factory.mktemp("browser")
     run = whole_run(folder / "run")
-    return report.report([(run, run.load())], folder / "report")
+    return report([(run, run.load())], folder / "report")
 
 
 def test_screenshot_is_not_blank_in_light_and_dark(page, tmp_path):

@@ -7,11 +7,14 @@ import pytest
 
 from tests.reporting.run_folders import BITS, evaluation, make_run, whole_run
 from tests.reporting.run_folders import evaluate as give_evaluation
-from tfcq import build, evaluation_data, report
+from tfcq import report
 from tfcq.errors import UserError
+from tfcq.evaluation import data as evaluation_data
 from tfcq.evaluation.features import FeatureExtractor
+from tfcq.evaluation.run_subject import trained_backbone
 from tfcq.nn.calibration import calibrate
-from tfcq.reporting import embedding, sections
+from tfcq.reporting import run as reporting
+from tfcq.reporting import sections
 
 
 def command(*runs, **values):
@@ -20,7 +23,7 @@ def command(*runs, **values):
 
 
 def reported(*folders, output, **options):
-    page = report.report([(f, f.load_unfinished()) for f in folders], output, **options)
+    page = reporting.report([(f, f.load_unfinished()) for f in folders], output, **options)
     return page.read_text(), (output / "report.md").read_text()
 
 
@@ -59,11 +62,11 @@ def test_snippet_of_the_model_card_runs(whole, tmp_path):
 
 def test_features_are_those_of_the_first_test_images_at_their_bits(whole, tmp_path, monkeypatch):
     drawn = []
-    monkeypatch.setattr(embedding, "tsne", lambda features, seed: (features, seed))
+    monkeypatch.setattr(reporting, "tsne", lambda features, seed: (features, seed))
     monkeypatch.setattr(sections, "draw_embeddings", lambda rows: drawn.extend(rows) or b"")
-    monkeypatch.setattr(report, "CALIBRATION_IMAGES", 50)
+    monkeypatch.setattr(evaluation_data, "CALIBRATION_IMAGES", 50)
     reported(whole, output=tmp_path, tsne_bits=BITS, tsne_images=50)
-    backbone = build.trained_backbone(whole)
+    backbone = trained_backbone(whole, whole.load())
     split, data = evaluation_data.labelled_images(whole.load().data, backbone)
     calibrate(backbone, data.train_images[:50])
     (row,) = drawn
@@ -100,11 +103,11 @@ def test_data_that_cannot_be_had_are_noted_or_an_error_where_asked_for(whole, tm
     other.backbone.write_bytes(whole.backbone.read_bytes())
     runs = [(other, other.load())]
     images.rmdir()
-    report.report(runs, tmp_path / "out", tsne_bits=BITS)
+    reporting.report(runs, tmp_path / "out", tsne_bits=BITS)
     markdown = (tmp_path / "out" / "report.md").read_text()
     assert str(images) in markdown.split("## Features")[1].split("## Weights")[0]
     with pytest.raises(UserError, match=str(images)):
-        report.report(runs, tmp_path / "out2", tsne_bits=BITS, tsne_needed=True)
+        reporting.report(runs, tmp_path / "out2", tsne_bits=BITS, tsne_needed=True)
     assert not (tmp_path / "out2").exists()
 
 

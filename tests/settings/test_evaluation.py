@@ -1,6 +1,7 @@
 """Every flag of an evaluation has its protocols; one that cannot be used is refused."""
 
 import dataclasses
+import math
 
 import pytest
 
@@ -71,6 +72,8 @@ BOUNDS = {
     "0 and above": {"weight_decay": -0.1},
     "above 0 to 1": {"label_share": 0.0, "test_crop": 1.5},
     "0 to 4294967295": {"seed": 2**32, "calibration_seed": -1},
+    "above 0, finite": {"temperature": math.inf, "learning_rate": math.nan},
+    "0 and above, finite": {"weight_decay": math.inf},
 }  # fmt: skip
 
 

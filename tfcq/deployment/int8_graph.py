@@ -61,7 +61,7 @@ def _check_quantizers(model: keras.Model) -> None:
                 "cannot reproduce; allowed: 'minmax'. tfcq.requantizable(model, 'int8') makes such "
                 "a model from the same weights (tfcq.export: --policy=int8)."
             )
-        if isinstance(quantizer, StoredScaleWeightQuantizer) and quantizer.bits > _BITS:
+        if isinstance(quantizer, StoredScaleWeightQuantizer) and (quantizer.bits or 0) > _BITS:
             raise UserError(
                 f"Layer {name!r} keeps a scale for {quantizer.bits} bits; allowed in int8: "
                 f"at most {_BITS}."

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
@@ -65,7 +66,7 @@ def activation_ranges(
     if is_trained_quantized(model):
         norms = folded_norms(model)
         outputs = [model.get_layer(norms.get(name, name)).output for name in others]
-        quantized = QuantizableModel(model.inputs[0], outputs)
+        quantized: Any = QuantizableModel(model.inputs[0], outputs)
         probe = functools.partial(quantized, precision=Precision(8, 8))
     else:
         probe = keras.Model(plain.input, [plain.get_layer(name).output for name in others])

@@ -9,8 +9,11 @@ from tfcq.nn.precision import accept_precision
 from tfcq.quantization.minmax import MinMaxWeightQuantizer
 from tfcq.quantization.precision import Observe, Precision, RecordRanges, check_pass
 
+# Stands before the float layer that it completes; checkers take that for anything.
+_BeforeFloatLayer: Any = object
 
-class _QuantizedKernel:
+
+class _QuantizedKernel(_BeforeFloatLayer):
     """What the three layers share: a weight quantizer applied to `kernel` in quantized passes."""
 
     # Axes of the kernel that one output channel spans.

@@ -105,7 +105,7 @@ def _as_functional(model: keras.Model) -> keras.Model:
 
 
 def _layer_names(model: keras.Model) -> list[str]:
-    names = []
+    names: list[str] = []
     for layer in model.layers:
         names += _layer_names(layer) if isinstance(layer, keras.Model) else [layer.name]
     return names
@@ -218,7 +218,7 @@ def quantizers_of(model: keras.Model, attribute: str) -> dict[str, Quantizer]:
     Returns:
         From the layer's name, behind those of the models around it and slashes, to its quantizer.
     """
-    found = {}
+    found: dict[str, Quantizer] = {}
     for layer in model.layers:
         if isinstance(layer, keras.Model):
             inner = quantizers_of(layer, attribute)

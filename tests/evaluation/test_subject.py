@@ -1,0 +1,28 @@
+"""What is evaluated, and on which data."""
+
+import keras
+
+from tests.evaluation.evaluations import config_of
+from tfcq.evaluation.evaluation import open_subject
+from tfcq.nn.quantizable import quantizable
+from tfcq.settings.run_folder import RunFolder
+from tfcq.settings.training import DataSettings, config_from_flat
+
+
+def test_settings_of_run_and_flags_decide_the_data(tmp_path):
+    folder = RunFolder(tmp_path)
+    own = {"dataset": "cifar10", "data_dir": "/own", "image_size": 16, "train_images": 100}
+    folder.begin(config_from_flat(own))
+    inputs = keras.Input((8, 8, 1))
+    outputs = keras.layers.Dense(2)(keras.layers.Flatten()(inputs))
+    quantizable(keras.Model(inputs, outputs), "paper").save(folder.backbone)
+
+    def data_of(**flags):
+        return open_subject(config_of(run_dir=tmp_path, **flags)).data
+
+    assert data_of() == DataSettings(**own)
+    flags = {"data_dir": "/other", "image_size": 8, "train_images": 7, "download": True}
+    assert data_of(**flags) == DataSettings("cifar10", **flags)
+    # Of another data set nothing but the folder of prepared ones is the same.
+    assert data_of(dataset="cifar100") == DataSettings("cifar100", "/own")
+    assert data_of(dataset="digits") == DataSettings("digits")
