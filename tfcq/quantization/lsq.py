@@ -101,7 +101,7 @@ def step_size_of(step_sizes: keras.Variable, bits: tf.Tensor, initial: tf.Tensor
     """Returns the row of a number of bits; what is not positive in it is first set to `initial`.
 
     Args:
-        step_sizes: weight of shape (15, *row), from `add_step_sizes`.
+        step_sizes: weight of shape (15, *row), from `Quantizer.build`.
         bits: int32 tensor of shape (), 2 to 16.
         initial: float tensor of the shape of a row. Where it is zero, nothing is set yet.
     """
