@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import pathlib
+import re
 import runpy
 import subprocess
 import sys
@@ -232,3 +233,11 @@ def test_study_of_post_training_scores_test_images_and_calibrates_on_others(tmp_
     }  # fmt: skip
     assert [call[4] for call in learned] == ["layer", "block"]
     assert all(call[1] is study.model and call[3].weights == 3 for call in learned)
+
+
+def test_lowest_versions_that_are_tried_are_those_that_are_allowed():
+    allowed = re.findall(r"^    ([\w-]+) >= ([\d.]+)$", (ROOT / "setup.cfg").read_text(), re.M)
+    tried = re.findall(r"^([\w-]+)==([\d.]+)$", (ROOT / "constraints-lowest.txt").read_text(), re.M)
+    assert {name for name, _ in allowed} == {name for name, _ in tried}
+    for name, version in tried:
+        assert version.startswith(dict(allowed)[name])
