@@ -14,7 +14,7 @@ from tfcq.nn.heads import multi_layer_perceptron
 from tfcq.pretraining import losses
 from tfcq.pretraining.byol import byol
 from tfcq.pretraining.framework import Framework
-from tfcq.pretraining.frameworks import FRAMEWORKS
+from tfcq.pretraining.kinds import FRAMEWORKS
 from tfcq.pretraining.moco import mocov2, mocov3
 from tfcq.pretraining.momentum import MomentumNetwork
 from tfcq.pretraining.pretrainer import Pretrainer

@@ -250,14 +250,14 @@ def test_scales_that_would_never_be_trained_are_refused(kind, recipe):
 
 def test_tables_of_the_code_have_the_names_of_the_settings():
     from tfcq.post_training import plan, ranges, weights
-    from tfcq.pretraining import byol, frameworks
+    from tfcq.pretraining import byol
+    from tfcq.pretraining.kinds import FRAMEWORKS
     from tfcq.quantization import kinds
     from tfcq.settings import evaluation, policies, protocols, training
-    from tfcq.training import optimizers, schedules
+    from tfcq.training import optimizers
 
-    assert set(training.LEARNING_RATE_SCHEDULES) == set(schedules.SCHEDULES)
     assert set(training.OPTIMIZERS) == set(optimizers.OPTIMIZERS)
-    assert set(FRAMEWORK_SETTINGS) == set(frameworks.FRAMEWORKS)
+    assert set(FRAMEWORK_SETTINGS) == set(FRAMEWORKS)
     assert set(REGRESSION_LOSSES) == set(byol.REGRESSIONS)
     assert set(evaluation.CALIBRATIONS) == set(ranges.RANGES)
     assert set(protocols.WEIGHT_SCALES) == set(weights.WEIGHT_SCALES)

@@ -24,8 +24,7 @@ def open_source(
             data set has no use for.
     """
     datasets.check_dataset_name(dataset)
-    is_tfds = dataset != datasets.DIGITS and not dataset.startswith(datasets.FOLDER_PREFIX)
-    if not is_tfds and (data_dir is not None or download):
+    if not datasets.is_tfds(dataset) and (data_dir is not None or download):
         raise UserError(
             f"Data set {dataset!r} has no use for data_dir={data_dir!r}, download={download};"
             " allowed: these with TensorFlow data sets only."

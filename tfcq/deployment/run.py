@@ -21,7 +21,7 @@ from tfcq.evaluation.records import versions
 from tfcq.evaluation.run import about_data, about_subject
 from tfcq.files import whole_file, write_text
 from tfcq.post_training.plan import Plan, PostTraining, Quantized
-from tfcq.settings.bitwidths import FLOAT, parse_bit_width
+from tfcq.settings.bitwidths import FLOAT
 from tfcq.settings.evaluation import DEPLOYED_BITS, EvaluationConfig
 from tfcq.settings.protocols import PostTrainingSettings
 from tfcq.settings.run_folder import RunFolder
@@ -45,7 +45,7 @@ def export(config: EvaluationConfig) -> tuple[dict[str, Any], dict[str, pathlib.
             holds an export of something else.
     """
     evaluation = open_evaluation(config)
-    subject, bits = evaluation.subject, parse_bit_width(DEPLOYED_BITS)
+    subject, (bits,) = evaluation.subject, evaluation.bit_widths
     if config.scores_logits:
         check_classifier(evaluation)
         subject.check_logits()
@@ -82,7 +82,7 @@ def _compared(
     evaluation: Evaluation, quantized: Quantized, files: dict[str, bytes]
 ) -> dict[str, Any]:
     """Returns how outputs agree, top-1 of each, and milliseconds per image."""
-    data, bits = evaluation.data, parse_bit_width(DEPLOYED_BITS)
+    data, (bits,) = evaluation.data, evaluation.bit_widths
     images, features = data.test_images, FeatureExtractor(quantized.model)
     scores = _scores(evaluation, features)
     lite = {name: LiteModel(content) for name, content in files.items()}
@@ -119,7 +119,7 @@ def _scores(evaluation: Evaluation, features: FeatureExtractor) -> Scores:
     if evaluation.config.scores_logits:
         return lambda outputs: outputs
     data: LabelledImages = evaluation.data
-    train = features(data.train_images, parse_bit_width(DEPLOYED_BITS))
+    train = features(data.train_images, *evaluation.bit_widths)
     return fit_linear_probe(train, data.train_labels, data.classes, seed=evaluation.seed).logits
 
 
@@ -133,7 +133,7 @@ def _as_trained(evaluation: Evaluation) -> Quantized | None:
     if not subject.has_own_policy:
         return None
     plain = PostTraining(subject.model, evaluation.calibration_images, Plan())
-    return plain.at(parse_bit_width(DEPLOYED_BITS))
+    return plain.at(*evaluation.bit_widths)
 
 
 def _check_earlier(file: pathlib.Path, about: dict[str, Any]) -> None:

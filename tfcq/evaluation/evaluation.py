@@ -239,7 +239,7 @@ def _stem(config: EvaluationConfig, subject: Subject, protocol: Protocol) -> pat
         if isinstance(value, bool):
             parts += [name] if value else []
         elif value is not None:
-            parts.append(f"{100 * value:g}" if isinstance(value, int | float) else value)
+            parts.append(f"{100 * value:g}" if isinstance(value, float) else str(value))
     return subject.results / "_".join(parts)
 
 

@@ -43,7 +43,7 @@ def data_fingerprint(data: LabelledImages) -> str:
         digest.update(repr((array.shape, str(array.dtype))).encode())
         parts = array.batches(_READ_TOGETHER) if isinstance(array, ImageStream) else (array,)
         for part in parts:
-            digest.update(np.ascontiguousarray(part).data)
+            digest.update(np.ascontiguousarray(part))  # type: ignore[arg-type]
     return digest.hexdigest()[:16]
 
 
@@ -57,7 +57,7 @@ def weights_fingerprint(model: keras.Model) -> str:
     for weight in model.weights:
         if weight.name not in _RANGES:
             digest.update(repr((weight.path, tuple(weight.shape))).encode())
-            digest.update(np.ascontiguousarray(weight.numpy()).data)
+            digest.update(np.ascontiguousarray(weight.numpy()))  # type: ignore[arg-type]
     return digest.hexdigest()[:16]
 
 

@@ -74,11 +74,11 @@ def evaluate(config: EvaluationConfig) -> list[Measured]:
         # A file that cannot be added to is told of before anything is trained.
         read_records(one.file)
     for name, result in measure(evaluation):
+        _tell(name, result)
         # At once, so that nothing measured is lost when what follows fails.
         entry = {k: v for k, v in dataclasses.asdict(result).items() if v is not None}
         add_record(measured[name].file, {**measured[name].record, "results": [entry]})
         measured[name].results.append(result)
-        _tell(name, result)
     return list(measured.values())
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from tfcq.data.augmentation import Augmentation, augmentation_for
 from tfcq.errors import UserError
 from tfcq.nn.quantizable import QuantizableModel, quantizers_of
-from tfcq.settings.datasets import DIGITS, FOLDER_PREFIX
+from tfcq.settings.datasets import is_tfds
 from tfcq.settings.evaluation import EvaluationDataSettings, SubjectSettings
 from tfcq.settings.policies import Policy, policy_named
 from tfcq.settings.training import DataSettings
@@ -150,8 +150,7 @@ def chosen_data(given: EvaluationDataSettings, own: DataSettings) -> DataSetting
     chosen = own
     if given.dataset is not None and given.dataset != own.dataset:
         chosen = DataSettings(dataset=given.dataset)
-        prepared = given.dataset != DIGITS and not given.dataset.startswith(FOLDER_PREFIX)
-        if prepared:
+        if is_tfds(given.dataset):
             chosen = dataclasses.replace(chosen, data_dir=own.data_dir)
     changed = {
         name: getattr(given, name)

@@ -12,7 +12,7 @@ from tfcq.nn.quantizable import QuantizableModel, quantizable
 from tfcq.pretraining.bit_schedules import BitSchedule
 from tfcq.pretraining.figures import StepFigures
 from tfcq.pretraining.framework import Framework
-from tfcq.pretraining.frameworks import build_framework
+from tfcq.pretraining.kinds import build_framework
 from tfcq.pretraining.momentum import MomentumNetwork
 from tfcq.pretraining.monitoring import RunLength, StopOnFailure, Throughput
 from tfcq.pretraining.passes import make_passes, views_of_batch

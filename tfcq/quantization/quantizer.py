@@ -13,6 +13,7 @@ from typing import Any, Self
 import keras
 import tensorflow as tf
 
+from tfcq.errors import UserError
 from tfcq.settings.bitwidths import check_bits
 
 
@@ -77,7 +78,19 @@ class Quantizer:
             learned: what `build` returned.
             ends: lower and upper end of the recorded range, each a float tensor of shape ();
                 None where none was recorded: a kind that `takes_range` then takes the tensor's.
+
+        Raises:
+            UserError: without axes where each channel has a scale, or without a learned scale.
         """
+        if self.per_channel and axes is None:
+            raise UserError(
+                f"{type(self).__name__} has a scale for each channel and received no axes; "
+                "allowed: the axes that one output channel spans, such as [0, 1, 2]."
+            )
+        if self.learns_scale and learned is None:
+            raise UserError(
+                f"{type(self).__name__} received no learned scale; allowed: what `build` returned."
+            )
         axes = self._shared_axes(axes)
         return self.quantize(tensor, Request(self.chosen_bits(bits), axes, seed, learned, ends))
 

@@ -29,7 +29,7 @@ def report(
     output: pathlib.Path,
     overwrite: bool = False,
     tsne_bits: Sequence[BitWidth] = (),
-    tsne_images: int = 0,
+    tsne_images: int | None = None,
     tsne_needed: bool = False,
 ) -> pathlib.Path:
     """Reads runs, draws, and writes HTML, Markdown and pictures.
@@ -39,7 +39,7 @@ def report(
         output: folder of the report.
         overwrite: whether an earlier report there is replaced.
         tsne_bits: bit-widths at which features are drawn; none loads neither images nor models.
-        tsne_images: how many test images are drawn at most.
+        tsne_images: how many test images are drawn at most; None for all.
         tsne_needed: whether data that cannot be had are an error instead of a note in the report.
 
     Returns:
@@ -94,7 +94,7 @@ def _bits(config: Config) -> str:
 
 
 def _embeddings(
-    groups: Sequence[Group], bits: Sequence[BitWidth], images: int, needed: bool
+    groups: Sequence[Group], bits: Sequence[BitWidth], images: int | None, needed: bool
 ) -> Embeddings:
     """Returns the features of each group's first ended run in the plane."""
     if not bits:
@@ -114,7 +114,9 @@ def _embeddings(
     return Embeddings(tuple(drawn), tuple(notes))
 
 
-def _embedding(name: str, folder: RunFolder, bits: Sequence[BitWidth], images: int) -> Embedding:
+def _embedding(
+    name: str, folder: RunFolder, bits: Sequence[BitWidth], images: int | None
+) -> Embedding:
     run = folder.load()
     backbone = trained_backbone(folder, run)
     split, data = labelled_images(run.data, backbone)

@@ -13,6 +13,15 @@ _ALLOWED = "digits, folder:PATH or the name of a TensorFlow data set such as fas
 _TFDS_NAME = re.compile(r"[A-Za-z]\w*(/[\w.+-]+)?(:[\w.*-]+)?")
 
 
+def is_tfds(name: str) -> bool:
+    """Whether a data set is one of TensorFlow Datasets, by its spelling.
+
+    Args:
+        name: the data set.
+    """
+    return name != DIGITS and not name.startswith(FOLDER_PREFIX)
+
+
 def check_dataset_name(dataset: str) -> None:
     """Checks what can be known of a data set's name without opening it.
 

@@ -136,7 +136,7 @@ class ProtocolSettings:
         "lsq", f"{used_by('quantizer')}: what is trained", tuple(QAT_QUANTIZERS)
     )
     start: str = setting(
-        "linear",
+        STARTS[0],
         f"{used_by('start')}: the float classifier to start from: {' or '.join(STARTS)}, trained "
         "first, or a PATH.keras that --keep_classifiers saved",
     )
@@ -183,10 +183,11 @@ class EvaluationConfig:
         for protocol in self.protocols:
             if protocol.presets:
                 self._check_milestones(protocol)
-            for name in protocol.needs:
+            for name, example in protocol.needs.items():
                 if getattr(self.measurement, name) is None:
                     raise UserError(
-                        f"--{name} is missing; {protocol.name} needs it, such as --{name}=0.1."
+                        f"--{name} is missing; {protocol.name} needs it, such as "
+                        f"--{name}={example}."
                     )
         parse_bit_widths(self.measurement.bits)
 

@@ -129,13 +129,14 @@ def grouped(tree: type, values: dict[str, Any]) -> dict[str, Any]:
     Raises:
         UserError: on an unknown setting.
     """
-    remaining, groups = dict(values), {}
+    remaining, groups, known = dict(values), {}, []
     for group in dataclasses.fields(tree):
         kind: Any = type(group.default)
         names = {field.name for field in dataclasses.fields(kind)}
+        known += sorted(names)
         groups[group.name] = kind(**{n: remaining.pop(n) for n in names & set(remaining)})
     if remaining:
-        raise unknown_choice("setting", next(iter(remaining)), flat(tree()))
+        raise unknown_choice("setting", next(iter(remaining)), known)
     return groups
 
 

@@ -111,7 +111,7 @@ class Protocol:
             can be kept.
         keeps_float: whether the network it keeps is the float one alone, whatever the bit-widths.
         scores_logits: whether the model's own logits are scored and no classifier is added.
-        needs: settings without which it cannot run.
+        needs: settings without which it cannot run, each with an example.
         stem: settings that stand in the name of its files, in this order.
     """
 
@@ -122,13 +122,8 @@ class Protocol:
     trains_network: bool = False
     keeps_float: bool = False
     scores_logits: bool = False
-    needs: tuple[str, ...] = ()
+    needs: Mapping[str, str] = dataclasses.field(default_factory=dict)
     stem: tuple[str, ...] = ()
-
-    @property
-    def post_training(self) -> bool:
-        """Whether steps after training change its figures."""
-        return set(POST_TRAINING) <= set(self.uses)
 
     def preset(self, name: str | None) -> str:
         """Returns the name of a preset, the default for None.
@@ -299,7 +294,7 @@ PROTOCOLS: dict[str, Protocol] = {
             uses=("label_share", *_NETWORK, *_TRAINING),
             presets=_SEMI,
             trains_network=True,
-            needs=("label_share",),
+            needs={"label_share": "0.1"},
             stem=("label_share", "from_scratch"),
         ),
         Protocol(

@@ -80,9 +80,9 @@ class ViewSettings:
     jitter_probability: float | None = setting(
         None, "probability of any colour jitter", at_least=0, at_most=1
     )
-    brightness: float | None = setting(None, "strength of brightness jitter")
-    contrast: float | None = setting(None, "strength of contrast jitter")
-    saturation: float | None = setting(None, "strength of saturation jitter")
+    brightness: float | None = setting(None, "strength of brightness jitter", at_least=0)
+    contrast: float | None = setting(None, "strength of contrast jitter", at_least=0)
+    saturation: float | None = setting(None, "strength of saturation jitter", at_least=0)
     hue: float | None = setting(
         None, "strength of hue jitter, at most 0.5", at_least=0, at_most=0.5
     )

@@ -5,6 +5,7 @@ import dataclasses
 from tfcq.errors import UserError
 from tfcq.settings.backbones import BACKBONE_SETTINGS, settings_of
 from tfcq.settings.bitwidths import parse_bit_choices
+from tfcq.settings.datasets import FOLDER_PREFIX, is_tfds
 from tfcq.settings.evaluation import CalibrationSettings, EvaluationConfig
 from tfcq.settings.protocols import LEARNED_ROUNDINGS, POST_TRAINING, PROTOCOLS, QAT_QUANTIZERS
 from tfcq.settings.recipes import recipe_named
@@ -26,7 +27,6 @@ def check_used(config: Config, given: set[str]) -> None:
     """
     recipe = recipe_named(config.method.recipe)
     data = config.data
-    tfds = data.dataset != "digits" and not data.dataset.startswith("folder:")
     unused = []
     if not recipe.draws:
         unused += [(n, f"recipe {config.method.recipe!r} draws no bits") for n in _QUANTIZED_ONLY]
@@ -63,11 +63,11 @@ def check_used(config: Config, given: set[str]) -> None:
             (name, "--jitter_probability is 0")
             for name in ("brightness", "contrast", "saturation", "hue")
         ]
-    if not tfds:
+    if not is_tfds(data.dataset):
         unused += [
             (n, f"data set {data.dataset!r} is no TFDS name") for n in ("data_dir", "download")
         ]
-    if not data.dataset.startswith("folder:"):
+    if not data.dataset.startswith(FOLDER_PREFIX):
         unused += [("strict_data", f"data set {data.dataset!r} is no folder:PATH")]
     for name, reason in unused:
         if name in given:

@@ -7,8 +7,8 @@ import keras
 import tensorflow as tf
 
 from tfcq.errors import UserError, unknown_choice
+from tfcq.settings.training import LEARNING_RATE_SCHEDULES
 
-SCHEDULES = ("cosine", "constant", "step")
 REFERENCE_BATCH_SIZE = 256
 
 
@@ -99,8 +99,8 @@ def learning_rate_schedule(
         UserError: on an unknown kind, a warm-up longer than the run, and milestones that the kind
             does not use, that are missing or that lie outside the run.
     """
-    if kind not in SCHEDULES:
-        raise unknown_choice("learning rate schedule", kind, SCHEDULES)
+    if kind not in LEARNING_RATE_SCHEDULES:
+        raise unknown_choice("learning rate schedule", kind, LEARNING_RATE_SCHEDULES)
     if not 0 <= warmup_steps <= steps:
         raise UserError(f"Warm-up of {warmup_steps} steps in {steps}; allowed: 0 to {steps}.")
     if kind == "step":
