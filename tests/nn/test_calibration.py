@@ -1,34 +1,21 @@
 """Calibration records the ranges of its images, and refuses those it cannot use."""
 
-import keras
 import numpy as np
 import pytest
-from sklearn.datasets import load_digits
 
+from tests.small_digits import calibrated_network, few_digits
 from tfcq.errors import UserError
 from tfcq.nn.calibration import calibrate
-from tfcq.nn.quantizable import quantizable
 
 
 @pytest.fixture
 def images():
-    return (load_digits().images[:60, ..., None] / 16).astype(np.float32)
+    return few_digits()
 
 
 @pytest.fixture
 def model(images):
-    keras.utils.set_random_seed(0)
-    network = keras.Sequential(
-        [
-            keras.Input((8, 8, 1)),
-            keras.layers.Conv2D(4, 3, activation="relu"),
-            keras.layers.Conv2D(6, 3, activation="relu"),
-            keras.layers.GlobalAveragePooling2D(),
-        ]
-    )
-    model = quantizable(network, "uniform")
-    calibrate(model, images)
-    return model
+    return calibrated_network(images)
 
 
 def test_calibration_records_the_same_ranges_whatever_the_batch_size(model, images):
