@@ -19,7 +19,8 @@ from tfcq.evaluation.classifier import with_classifier
 from tfcq.evaluation.protocols import fit
 from tfcq.evaluation.records import add_record
 from tfcq.nn.float_model import requantizable
-from tfcq.nn.quantizable import load, quantizable
+from tfcq.nn.loading import load
+from tfcq.nn.quantizable import quantizable
 from tfcq.settings.policies import PAPER
 from tfcq.settings.run_folder import RunFolder
 from tfcq.settings.training import Config, DataSettings, MethodSettings

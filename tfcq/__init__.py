@@ -16,7 +16,7 @@ _HOME_OF = {
     "RecordRanges": "tfcq.quantization.precision",
     "calibrate": "tfcq.nn.calibration",
     "int8_tflite": "tfcq.deployment.tflite",
-    "load": "tfcq.nn.quantizable",
+    "load": "tfcq.nn.loading",
     "float_model": "tfcq.nn.float_model",
     "quantizable": "tfcq.nn.quantizable",
     "requantizable": "tfcq.nn.float_model",
@@ -26,6 +26,7 @@ _HOME_OF = {
     "mobilenet_v2": "tfcq.backbones.mobilenet_v2",
     "resnet": "tfcq.backbones.resnet",
     "vision_transformer": "tfcq.backbones.vision_transformer",
+    "summary": "tfcq.nn.summary",
     "two_views": "tfcq.data.user_images",
 }
 

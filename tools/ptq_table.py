@@ -28,7 +28,7 @@ from tfcq.evaluation.classifier import policy_beside_classifier
 from tfcq.evaluation.features import FeatureExtractor
 from tfcq.files import write_text
 from tfcq.nn.float_model import requantizable
-from tfcq.nn.quantizable import load
+from tfcq.nn.loading import load
 from tfcq.post_training.observation import calibration_images, observe
 from tfcq.post_training.plan import Plan, PostTraining
 from tfcq.post_training.ranges import RANGES

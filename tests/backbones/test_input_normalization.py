@@ -13,7 +13,8 @@ from tfcq.deployment.runtime import LiteModel
 from tfcq.deployment.tflite import int8_tflite
 from tfcq.errors import UserError
 from tfcq.nn.calibration import calibrate
-from tfcq.nn.quantizable import load, quantizable
+from tfcq.nn.loading import load
+from tfcq.nn.quantizable import quantizable
 from tfcq.quantization.precision import Precision
 from tfcq.settings.policies import POLICIES
 from tfcq.settings.training import config_from_flat

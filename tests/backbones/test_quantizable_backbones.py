@@ -16,7 +16,8 @@ from tfcq.deployment.runtime import LiteModel
 from tfcq.deployment.tflite import int8_tflite
 from tfcq.errors import UserError
 from tfcq.nn.calibration import calibrate
-from tfcq.nn.quantizable import load, quantizable
+from tfcq.nn.loading import load
+from tfcq.nn.quantizable import quantizable
 from tfcq.quantization.precision import Precision, RecordRanges
 
 SHAPE = (8, 8, 3)

@@ -13,6 +13,7 @@ from tfcq.deployment.ranges import activation_ranges
 from tfcq.deployment.runtime import LiteModel
 from tfcq.deployment.tflite import float_tflite, int8_tflite
 from tfcq.errors import UserError
+from tfcq.evaluation.features import FeatureExtractor
 from tfcq.nn.activation_quantizer import ActivationQuantizer
 from tfcq.nn.calibration import calibrate
 from tfcq.nn.quantizable import quantizable
@@ -169,7 +170,7 @@ def test_ranges_are_widened_to_zero(ends, widened):
 
 def test_images_that_are_no_pixels_from_0_to_1_are_refused(images):
     model = quantizable(resnet(18, "cifar", 2, images.shape[1:], blocks=(1,)))
-    with pytest.raises(UserError, match="Images from 0 to .* allowed: pixels / 255"):
+    with pytest.raises(UserError, match="Images from 0 to .* takes, from 0 to 1, or others with"):
         int8_tflite(model, 255 * images)
     with pytest.raises(UserError, match="type uint8"):
         int8_tflite(model, (255 * images).astype(np.uint8))
@@ -220,3 +221,109 @@ def test_product_of_two_tensors_is_refused_in_one_line():
     calibrate(model, images)
     with pytest.raises(UserError, match="would stay in float"):
         int8_tflite(model, images)
+
+
+def deployed(network, images, **options):
+    """Returns features of the int8 file and of the 8w8a simulation."""
+    model = quantizable(network, "int8")
+    calibrate(model, images, **options)
+    lite = LiteModel(int8_tflite(model, images, **options))
+    ours = model(images, precision=Precision(8, 8))
+    return lite, keras.tree.map_structure(np.asarray, ours)
+
+
+def convolutions(inputs, count=2, **settings):
+    for _ in range(count):
+        inputs = keras.layers.Conv2D(6, 3, activation="relu", **settings)(inputs)
+    return inputs
+
+
+def assert_close(found, expected):
+    assert np.linalg.norm(found - expected) < 0.02 * np.linalg.norm(expected)
+
+
+@pytest.fixture(scope="module")
+def pixels():
+    return np.random.default_rng(0).integers(0, 256, (16, 12, 12, 3)).astype(np.uint8)
+
+
+def test_operations_on_tensors_go_all_the_way_to_the_file(pixels):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((12, 12, 3))
+    x = convolutions((inputs - 0.5) * 2)[:, ::2]
+    x = keras.layers.Dense(5)(keras.ops.mean(x, axis=(1, 2)))
+    lite, ours = deployed(keras.Model(inputs, x), (pixels / 255).astype(np.float32))
+    assert_close(lite((pixels / 255).astype(np.float32)), ours)
+
+
+@pytest.mark.parametrize("kind", [list, dict])
+def test_several_outputs_are_compared_one_by_one(pixels, kind):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((12, 12, 3))
+    x = keras.layers.GlobalAveragePooling2D()(convolutions(inputs))
+    outputs = [keras.layers.Dense(count)(x) for count in (5, 3, 4)]
+    model = keras.Model(inputs, outputs if kind is list else dict(zip("abc", outputs, strict=True)))
+    images = (pixels / 255).astype(np.float32)
+    lite, ours = deployed(model, images)
+    for found, expected in zip(lite(images), keras.tree.flatten(ours), strict=True):
+        assert_close(found, expected)
+    features = FeatureExtractor(quantizable(model))(images)
+    keras.tree.assert_same_structure(features, model(images))
+
+
+FIRST = {
+    "0-255": lambda: [keras.layers.Rescaling(1 / 255)],
+    "0-255 to -1": lambda: [keras.layers.Rescaling(1 / 127.5, -1)],
+    "0-1": lambda: [keras.layers.Rescaling(2.0, -1.0)],
+    "told": list,
+}
+
+
+@pytest.mark.parametrize("name", FIRST)
+def test_the_file_takes_bytes_whatever_pixels_the_model_takes(pixels, name):
+    keras.utils.set_random_seed(0)
+    inputs = x = keras.Input((12, 12, 3))
+    for layer in FIRST[name]():
+        x = layer(x)
+    model = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(convolutions(x)))
+    own = pixels if name != "0-1" else pixels / 255
+    options = {"input_range": "0-255"} if name == "told" else {}
+    lite, ours = deployed(model, own.astype(np.float32), **options)
+    (taken,) = [tensor for tensor in lite.tensors if tensor.dtype == np.uint8]
+    np.testing.assert_allclose(taken.scales, [1 / 255], rtol=1e-6)
+    assert_close(lite((pixels / 255).astype(np.float32)), ours)
+
+
+@pytest.mark.parametrize("dtype", ["mixed_float16", "mixed_bfloat16", "float64"])
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_any_dtype_policy_of_the_process_gives_the_same_file(pixels, dtype, when):
+    def build():
+        inputs = keras.Input((12, 12, 3), dtype="float32")
+        model = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(convolutions(inputs)))
+        rng = np.random.default_rng(0)
+        model.set_weights([rng.normal(0, 0.2, weight.shape) for weight in model.weights])
+        return model
+
+    images = (pixels / 255).astype(np.float32)
+    plain, _ = deployed(build(), images)
+    model = build() if when == "before" else None
+    keras.config.set_dtype_policy(dtype)
+    try:
+        lite, _ = deployed(model or build(), images)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert_close(lite(images), plain(images))
+
+
+def test_layers_may_have_the_names_of_grids_and_lora_is_merged(pixels):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((12, 12, 3), name="images")
+    x = keras.layers.Conv2D(4, 3, activation="relu", name="conv")(inputs)
+    x = keras.layers.Conv2D(4, 3, activation="relu", name="conv_grid")(x)
+    x = keras.layers.GlobalAveragePooling2D(name="images_grid")(x)
+    logits = keras.layers.Dense(3, lora_rank=1, name="logits")
+    model = keras.Model(inputs, logits(x))
+    logits.lora_kernel_b.assign(np.ones((1, 3)))
+    images = (pixels / 255).astype(np.float32)
+    lite, ours = deployed(model, images)
+    assert_close(lite(images), ours)

@@ -23,7 +23,8 @@ from tfcq.evaluation.features import FeatureExtractor
 from tfcq.evaluation.probe import fit_linear_probe
 from tfcq.nn.calibration import calibrate
 from tfcq.nn.float_model import requantizable
-from tfcq.nn.quantizable import load, quantizable
+from tfcq.nn.loading import load
+from tfcq.nn.quantizable import quantizable
 from tfcq.post_training.plan import Plan, PostTraining
 from tfcq.reporting import tables
 from tfcq.settings.bitwidths import parse_bit_width

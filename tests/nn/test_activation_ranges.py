@@ -29,7 +29,8 @@ from tfcq.nn.activation_ranges import (
 )
 from tfcq.nn.calibration import calibrate
 from tfcq.nn.float_model import requantizable
-from tfcq.nn.quantizable import QuantizableModel, load, quantizable, quantizers_of
+from tfcq.nn.loading import load
+from tfcq.nn.quantizable import QuantizableModel, quantizable, quantizers_of
 from tfcq.post_training.plan import Plan, PostTraining, Quantized
 from tfcq.quantization.precision import Observe, Precision
 from tfcq.settings.bitwidths import FLOAT, parse_bit_width

@@ -6,7 +6,12 @@ import pytest
 import tensorflow as tf
 
 from tfcq.nn.activation_quantizer import ActivationQuantizer
-from tfcq.nn.layers import QuantizedConv2D, QuantizedDense, QuantizedDepthwiseConv2D
+from tfcq.nn.layers import (
+    FLOAT_COUNTERPARTS,
+    QuantizedConv2D,
+    QuantizedDense,
+    QuantizedDepthwiseConv2D,
+)
 from tfcq.quantization.minmax import MinMaxActivationQuantizer, MinMaxWeightQuantizer
 from tfcq.quantization.precision import Precision, RecordRanges
 
@@ -29,7 +34,7 @@ CASES = [
 
 def float_twin(layer):
     """Returns the Keras layer that a quantized one derives from, with the same weights."""
-    kind = type(layer).__mro__[2]
+    kind = FLOAT_COUNTERPARTS[type(layer)]
     config = layer.get_config()
     del config["weight_quantizer"]
     twin = kind.from_config(config)

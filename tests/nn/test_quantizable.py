@@ -10,8 +10,9 @@ from tfcq.backbones.resnet import resnet
 from tfcq.deployment.fold import fold
 from tfcq.errors import UserError
 from tfcq.nn.activation_quantizer import ActivationQuantizer
+from tfcq.nn.calibration import calibrate
 from tfcq.nn.cloning import copy_of
-from tfcq.nn.quantizable import load, quantizable, quantizers_of
+from tfcq.nn.quantizable import quantizable, quantizers_of
 from tfcq.quantization.precision import Precision, RecordRanges
 from tfcq.settings.policies import Policy
 
@@ -231,8 +232,9 @@ def test_float_pass_holds_no_quantization_operation():
 
 
 def with_layer(layer, shape=(SIZE, 3)):
+    """The layer and one whose kernel is quantized."""
     inputs = keras.Input(shape)
-    return keras.Model(inputs, layer(inputs))
+    return keras.Model(inputs, layers.Dense(2, name="known")(layer(inputs)))
 
 
 @pytest.mark.parametrize("trainable", [True, False])
@@ -248,7 +250,9 @@ def test_layer_with_an_unknown_kernel_is_refused_with_the_way_out(trainable):
     )
     copy = quantizable(model, overrides={"odd": "fp"})
     images = images_for(model)
-    np.testing.assert_array_equal(copy(images, precision=Precision(8, 8)), model(images))
+    low = copy.get_layer("odd")(images)
+    np.testing.assert_array_equal(low, model.get_layer("odd")(images))
+    assert np.any(copy(images, precision=Precision(2, 8)) != model(images))
 
 
 def test_subclass_of_a_known_layer_is_refused_since_its_call_is_unknown():
@@ -358,17 +362,6 @@ def test_what_is_no_pass_is_not_taken_for_a_float_one():
         model(np.zeros((1, 4), np.float32), precision="4w4a")
 
 
-def test_files_that_are_missing_or_cut_off_are_told_apart(tmp_path):
-    inputs = keras.Input((4,))
-    keras.Model(inputs, layers.Dense(2)(inputs)).save(tmp_path / "whole.keras")
-    content = (tmp_path / "whole.keras").read_bytes()
-    (tmp_path / "cut.keras").write_bytes(content[: len(content) // 2])
-    with pytest.raises(UserError, match="cut.keras cannot be read .*: it is not whole"):
-        load(tmp_path / "cut.keras")
-    with pytest.raises(UserError, match="other.keras does not exist"):
-        load(tmp_path / "other.keras")
-
-
 def test_unrecorded_ranges_are_told_by_the_name_of_the_quantizer():
     model = quantizable(sequential(), "uniform")
     with pytest.raises(
@@ -395,3 +388,97 @@ def test_structure_of_inputs_and_outputs_is_kept(kind):
         keras.tree.flatten(received), keras.tree.flatten(expected), strict=True
     ):
         np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_kernel_inside_any_layer_is_found_whatever_its_class_is_called():
+    wrapped = layers.SpectralNormalization(layers.Conv2D(2, 3), name="spectral")
+    with pytest.raises(UserError, match="'spectral' .SpectralNormalization. holds a kernel"):
+        quantizable(with_layer(wrapped, (8, 8, 3)))
+
+
+def test_the_stem_is_what_reads_the_images_even_where_it_stays_in_float():
+    inputs = keras.Input((8, 8, 3))
+    x = layers.SeparableConv2D(4, 3, activation="relu", name="stem")(inputs)
+    x = layers.Conv2D(4, 3, name="second")(x)
+    model = quantizable(keras.Model(inputs, x), "paper", overrides={"stem": "fp"})
+    assert model.get_layer("second").weight_quantizer.bits is None
+
+
+def test_a_model_with_nothing_to_quantize_is_refused():
+    inputs = keras.Input((8, 8, 3))
+    with pytest.raises(UserError, match="'empty' holds nothing to quantize.*Conv2D"):
+        quantizable(keras.Model(inputs, layers.ReLU()(inputs), name="empty"))
+    with pytest.raises(UserError, match="holds nothing to quantize"):
+        quantizable(with_layer(layers.ReLU()), overrides={"*": "fp"})
+
+
+def test_a_layer_without_weights_has_a_range_of_its_own_at_each_place():
+    """A dropout shared around a pool once made a search without end."""
+    relu, dropout = layers.ReLU(name="relu"), layers.Dropout(0.5, name="dropout")
+    inputs = keras.Input((8, 8, 3))
+    x = dropout(relu(layers.Conv2D(4, 3)(inputs)))
+    x = dropout(layers.MaxPooling2D()(x))
+    x = layers.Dense(2)(layers.Flatten()(relu(layers.Conv2D(4, 3)(x))))
+    model = keras.Model(inputs, x)
+    images = images_for(model, 16)
+    copy = quantizable(model, "uniform")
+    np.testing.assert_array_equal(copy(images), model(images))
+    calibrate(copy, images)
+    convolutions = [layer.name for layer in model.layers if isinstance(layer, layers.Conv2D)]
+    for conv, name in zip(convolutions, ("relu_quantizer", "relu_1_quantizer"), strict=True):
+        before = keras.Model(copy.inputs, copy.get_layer(conv).output)(images)
+        assert float(copy.get_layer(name).maximum) == float(np.max(before))
+
+
+def test_a_sequential_built_by_a_call_takes_batches_of_any_size():
+    model = keras.Sequential([layers.Conv2D(2, 3), layers.GlobalAveragePooling2D()])
+    images = np.random.default_rng(0).random((5, 8, 8, 3), np.float32)
+    model(images[:2])
+    copy = quantizable(model)
+    np.testing.assert_array_equal(copy(images), model(images))
+    assert copy.input_shape == (None, 8, 8, 3)
+
+
+def test_the_original_is_not_touched():
+    """Its layers are still called once each, so that `layer.output` is known."""
+    relu = layers.ReLU(name="relu")
+    inputs = keras.Input((8, 8, 3))
+    x = relu(layers.Conv2D(2, 3, name="conv")(relu(layers.Conv2D(2, 3)(inputs))))
+    model = keras.Model(inputs, x)
+    quantizable(model)
+    assert model.get_layer("conv").output.shape == (None, 4, 4, 2)
+
+
+@pytest.mark.parametrize("taken", ["relu_quantizer", "conv_quantizer"])
+def test_a_layer_may_have_the_name_of_a_quantizer(taken):
+    inputs = keras.Input((8, 8, 3))
+    x = layers.ReLU(name="relu")(layers.Conv2D(2, 3, name="conv")(inputs))
+    x = layers.Conv2D(2, 3, name=taken)(x)
+    model = keras.Model(inputs, x)
+    images = images_for(model)
+    np.testing.assert_array_equal(quantizable(model, "uniform")(images), model(images))
+
+
+@pytest.mark.parametrize(
+    ("layer", "said"),
+    [
+        (lambda: layers.Lambda(lambda x: 2 * x, name="odd"), "'odd' .Lambda.*keras.ops"),
+        (lambda: layers.Dense(3, name="odd"), "'odd' was quantized by Keras's quantize.'int8'."),
+    ],
+    ids=["Lambda", "int8"],
+)
+def test_what_cannot_be_copied_or_is_quantized_already_is_named(layer, said):
+    model = with_layer(layer(), (3,))
+    if "int8" in said:
+        model.quantize("int8")
+    with pytest.raises(UserError, match=said):
+        quantizable(model)
+
+
+def test_a_model_of_keras_2_is_told_apart():
+    class Functional:
+        name = "old"
+
+    Functional.__module__ = "tf_keras.src.engine.functional"
+    with pytest.raises(UserError, match="'old' was made by tf_keras .Keras 2."):
+        quantizable(Functional())

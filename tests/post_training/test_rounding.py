@@ -11,7 +11,8 @@ from keras import layers
 from tests.post_training.networks import quantizable_network, small_images
 from tfcq.errors import UserError
 from tfcq.nn.calibration import calibrate
-from tfcq.nn.quantizable import QuantizableModel, load, quantizable
+from tfcq.nn.loading import load
+from tfcq.nn.quantizable import QuantizableModel, quantizable
 from tfcq.post_training.graph import kernel_layers
 from tfcq.post_training.rounding import (
     RoundingSettings,

@@ -8,7 +8,8 @@ import tensorflow as tf
 from tests.post_training.networks import quantizable_network, residual_network, small_images
 from tfcq.errors import UserError
 from tfcq.nn.calibration import calibrate
-from tfcq.nn.quantizable import load, quantizable
+from tfcq.nn.loading import load
+from tfcq.nn.quantizable import quantizable
 from tfcq.post_training.graph import kernel_layers
 from tfcq.post_training.weights import mse_scale, with_stored_scales
 from tfcq.quantization import ops

@@ -7,7 +7,7 @@ from matplotlib.colors import to_hex
 
 from tests.reporting.run_folders import end, make_run
 from tfcq.errors import UserError
-from tfcq.nn.quantizable import load
+from tfcq.nn.loading import load
 from tfcq.reporting.kernels import read_backbone
 from tfcq.reporting.picture import COLOURS
 from tfcq.reporting.weights import (

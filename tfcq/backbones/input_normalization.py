@@ -1,13 +1,11 @@
 """Images by mean and deviation of each channel, as the first layer of a network."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import keras
 
 from tfcq.errors import UserError
-from tfcq.nn.cloning import cloned
-from tfcq.nn.copied_weights import copy_weights
+from tfcq.nn.cloning import with_first_layer
 
 NAME = "input_normalization"
 
@@ -36,19 +34,10 @@ def with_normalized_input(
                 f"{name} has {len(values)} numbers, the images {channels} channels; allowed: 1 or "
                 f"{channels} numbers."
             )
-    inputs = keras.Input(model.input_shape[1:], name=model.inputs[0].name)
     means, variances = (
         [float(value) for value in values] * (channels // len(values))
         for values in (mean, [value**2 for value in deviation])
     )
-    normalized = keras.layers.Normalization(mean=means, variance=variances, name=NAME)(inputs)
-
-    def call_layer(layer: Any, *args: Any, **kwargs: Any) -> Any:
-        args, kwargs = keras.tree.map_structure(
-            lambda value: normalized if value is inputs else value, (args, kwargs)
-        )
-        return layer(*args, **kwargs)
-
-    copy = cloned(model, call_layer=call_layer, inputs=inputs)
-    copy_weights(model, copy)
-    return copy
+    return with_first_layer(
+        model, keras.layers.Normalization(mean=means, variance=variances, name=NAME)
+    )

@@ -9,7 +9,7 @@ import numpy as np
 from keras import layers
 
 from tfcq.errors import UserError, unknown_choice
-from tfcq.nn.quantizable import load
+from tfcq.nn.loading import load
 
 
 def application(

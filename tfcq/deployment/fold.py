@@ -10,6 +10,7 @@ from tfcq.errors import UserError
 from tfcq.nn.activation_quantizer import ActivationQuantizer
 from tfcq.nn.cloning import cloned, without
 from tfcq.nn.copied_weights import give_weights
+from tfcq.nn.float_model import float_layer
 from tfcq.nn.layers import FLOAT_COUNTERPARTS, QUANTIZED_COUNTERPARTS
 from tfcq.nn.placement import Node, read_graph
 
@@ -35,8 +36,9 @@ def fold(model: keras.Model, kernel_of: KernelOf = float_kernel) -> keras.Model:
         kernel' = kernel * factor    bias' = beta + (bias - mean) * factor
         factor = gamma / sqrt(variance + epsilon), per output channel
 
-    Other batch norms stay. A `Normalization` of channels becomes a depthwise convolution of one
-    pixel, since runtimes have no integer operation for it.
+    Other batch norms stay. What scales and shifts the images first, `Rescaling` and `Normalization`
+    of channels, becomes one depthwise convolution of one pixel, since runtimes have no integer
+    operation for it, or nothing where together they leave the images as they are.
 
     Args:
         model: a functional model with one input, quantizable or not.
@@ -46,18 +48,21 @@ def fold(model: keras.Model, kernel_of: KernelOf = float_kernel) -> keras.Model:
         UserError: on a model that is not functional, has several inputs or holds another model.
     """
     norms = folded_norms(model)
-    dropped = set(norms.values())
+    scalings = _scalings(model)
+    dropped = set(norms.values()) | {scaling.name for scaling in scalings[1:]}
+    if scalings and _is_identity(scalings):
+        dropped.add(scalings[0].name)
 
     def clone_layer(layer: Any) -> Any:
-        if _normalizes_channels(layer):
+        if scalings and layer is scalings[0]:
             return keras.layers.DepthwiseConv2D(1, dtype="float32", name=layer.name)
-        config = layer.get_config()
-        if isinstance(layer, keras.layers.Layer):
-            config["dtype"] = "float32"
+        changes: dict[str, Any] = {"dtype": "float32"}
         if layer.name in norms:
-            config["use_bias"] = True
-        config.pop("weight_quantizer", None)
-        return FLOAT_COUNTERPARTS.get(type(layer), type(layer)).from_config(config)
+            changes["use_bias"] = True
+        if getattr(layer, "lora_enabled", False):
+            # Its `kernel` is the sum already.
+            changes["lora_rank"] = None
+        return float_layer(layer, **changes)
 
     # A quantizer's layer is dropped like a folded norm: it hands its input on.
     dropped |= {layer.name for layer in model.layers if isinstance(layer, ActivationQuantizer)}
@@ -65,7 +70,9 @@ def fold(model: keras.Model, kernel_of: KernelOf = float_kernel) -> keras.Model:
     inputs = keras.Input(batch_shape=source.shape, dtype="float32", name=source.name)
     plain = cloned(model, clone_layer, without(dropped), inputs=inputs)
     for layer in plain.layers:
-        if layer.weights:
+        if scalings and layer.name == scalings[0].name:
+            give_weights(layer, _scaling_weights(scalings))
+        elif layer.weights:
             norm = norms.get(layer.name)
             original = model.get_layer(layer.name)
             weights = _weights(original, norm and model.get_layer(norm), kernel_of)
@@ -88,13 +95,55 @@ def _graph(model: keras.Model) -> dict[str, Node]:
     return read_graph(config)
 
 
-def _normalizes_channels(layer: Any) -> bool:
-    """Whether a layer of images subtracts and divides by one number for each channel."""
+def _scalings(model: keras.Model) -> list[keras.layers.Layer]:
+    """Returns the layers that scale and shift channels of the images before any other layer."""
+    nodes, found = _graph(model), []
+    operations = {operation.name: operation for operation in model.operations}
+    (name,) = (node.name for node in nodes.values() if not node.producers)
+    while len(nodes[name].consumers) == 1 and not _is_output(model, operations[name]):
+        (name,) = nodes[name].consumers
+        if not _scales_channels(operations[name]):
+            break
+        found.append(operations[name])
+    return found
+
+
+def _is_output(model: keras.Model, operation: Any) -> bool:
+    return any(operation.output is output for output in model.outputs)
+
+
+def _scales_channels(layer: Any) -> bool:
+    """Whether a layer of images multiplies by and adds one number for each channel."""
+    if isinstance(layer, keras.layers.Rescaling):
+        numbers = (np.shape(layer.scale), np.shape(layer.offset))
+        return len(layer.output.shape) == 4 and all(len(shape) <= 1 for shape in numbers)
     return (
         isinstance(layer, keras.layers.Normalization)
         and not layer.invert
         and tuple(layer.mean.shape) == (1, 1, 1, layer.output.shape[-1])
     )
+
+
+def _scaling_weights(scalings: list[keras.layers.Layer]) -> list[np.ndarray]:
+    """Returns factor and shift of all together, in float64, as weights of a convolution."""
+    channels = scalings[0].output.shape[-1]
+    factor, shift = np.ones(channels), np.zeros(channels)
+    for layer in scalings:
+        if isinstance(layer, keras.layers.Rescaling):
+            times, plus = np.asarray(layer.scale, np.float64), np.asarray(layer.offset, np.float64)
+        else:
+            mean, variance = (
+                np.asarray(v, np.float64).ravel() for v in (layer.mean, layer.variance)
+            )
+            times = 1 / np.maximum(np.sqrt(variance), keras.config.epsilon())
+            plus = -mean * times
+        factor, shift = factor * times, shift * times + plus
+    return [factor.reshape(1, 1, -1, 1), shift]
+
+
+def _is_identity(scalings: list[keras.layers.Layer]) -> bool:
+    factor, shift = _scaling_weights(scalings)
+    return bool(np.allclose(factor, 1, atol=1e-6) and np.allclose(shift, 0, atol=1e-6))
 
 
 def _has_kernel(layer: Any) -> bool:
@@ -111,16 +160,17 @@ def folded_norms(model: keras.Model) -> dict[str, str]:
         UserError: as `fold` does.
     """
     nodes, norms = _graph(model), {}
+    operations = {operation.name: operation for operation in model.operations}
     for norm in model.layers:
         if not isinstance(norm, keras.layers.BatchNormalization):
             continue
         producers = nodes[norm.name].producers
-        layer = model.get_layer(producers[0])
+        layer = operations[producers[0]]
         if (
             len(producers) == 1
             and nodes[layer.name].consumers == [norm.name]
             and len(nodes[layer.name].producers) == 1
-            and all(layer.output is not output for output in model.outputs)
+            and not _is_output(model, layer)
             and _has_kernel(layer)
             and layer.activation is keras.activations.linear
             and norm.axis in (-1, len(norm.output.shape) - 1)
@@ -134,10 +184,6 @@ def _weights(
     layer: keras.layers.Layer, norm: keras.layers.Layer | None, kernel_of: KernelOf
 ) -> list[np.ndarray]:
     """Returns the weights of the plain layer, folded in float64."""
-    if _normalizes_channels(layer):
-        mean, variance = (np.asarray(v, np.float64).ravel() for v in (layer.mean, layer.variance))
-        factor = 1 / np.maximum(np.sqrt(variance), keras.config.epsilon())
-        return [factor.reshape(1, 1, -1, 1), -mean * factor]
     if not _has_kernel(layer):
         return layer.get_weights()
     kernel = np.asarray(kernel_of(layer), np.float64)

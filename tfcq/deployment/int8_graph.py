@@ -23,7 +23,7 @@ import tensorflow as tf
 from tfcq.deployment.fold import float_kernel, fold
 from tfcq.deployment.ranges import Range, activation_ranges
 from tfcq.errors import UserError
-from tfcq.nn.cloning import cloned
+from tfcq.nn.cloning import cloned, free_name
 from tfcq.nn.copied_weights import give_weights
 from tfcq.nn.quantizable import quantizers_of
 from tfcq.quantization import ops
@@ -122,15 +122,18 @@ class _Grid(keras.layers.Layer):
 
 
 def _with_ranges(plain: keras.Model, ranges: dict[str, Range]) -> keras.Model:
+    names = {operation.name for operation in plain.operations}
+
+    def grid(name: str) -> _Grid:
+        # A name of its own, whatever layers the model has.
+        return _Grid(ranges[name], name=free_name(f"{name}_grid", names), dtype="float32")
+
     def call_layer(layer: Any, *args: Any, **kwargs: Any) -> Any:
         outputs = layer(*args, **kwargs)
-        if layer.name in ranges:
-            outputs = _Grid(ranges[layer.name], name=f"{layer.name}_grid")(outputs)
-        return outputs
+        return grid(layer.name)(outputs) if layer.name in ranges else outputs
 
     body = cloned(plain, call_layer=call_layer)
     give_weights(body, plain.get_weights())
     source = plain.layers[0]
-    images = keras.Input(batch_shape=plain.inputs[0].shape, name=source.name)
-    on_grid = _Grid(ranges[source.name], name=f"{source.name}_grid")(images)
-    return keras.Model(images, body(on_grid), name=plain.name)
+    images = keras.Input(batch_shape=plain.inputs[0].shape, dtype="float32", name=source.name)
+    return keras.Model(images, body(grid(source.name)(images)), name=plain.name)

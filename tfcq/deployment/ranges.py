@@ -65,11 +65,11 @@ def activation_ranges(
     others = [name for name in nodes if name not in ranges and _stored(nodes, nodes[name])]
     if is_trained_quantized(model):
         norms = folded_norms(model)
-        outputs = [model.get_layer(norms.get(name, name)).output for name in others]
+        outputs = [_output(model, norms.get(name, name)) for name in others]
         quantized: Any = QuantizableModel(model.inputs[0], outputs)
         probe = functools.partial(quantized, precision=Precision(8, 8))
     else:
-        probe = keras.Model(plain.input, [plain.get_layer(name).output for name in others])
+        probe = keras.Model(plain.input, [_output(plain, name) for name in others])
     observed = _observed(probe, images, batch_size) if others else []
     return {**ranges, **dict(zip(others, observed, strict=True))}
 
@@ -90,6 +90,10 @@ def _recorded(model: keras.Model, nodes: dict[str, Node]) -> dict[str, Range]:
                     "tfcq.calibrate(model, images) before deployment."
                 )
     return ranges
+
+
+def _output(model: keras.Model, name: str) -> keras.KerasTensor:
+    return next(operation.output for operation in model.operations if operation.name == name)
 
 
 def _stored(nodes: dict[str, Node], node: Node) -> bool:

@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.metadata
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
@@ -50,7 +51,7 @@ def runtime_version() -> str:
 
 
 class LiteModel:
-    """Runs a TFLite model that takes single images and returns one vector.
+    """Runs a TFLite model that takes single images.
 
     Args:
         content: the bytes of a `.tflite` file.
@@ -63,7 +64,12 @@ class LiteModel:
     def __init__(self, content: bytes, threads: int = 1) -> None:
         self._interpreter = _interpreter_class()(model_content=content, num_threads=threads)
         (self._input,) = self._interpreter.get_input_details()
-        (self._output,) = self._interpreter.get_output_details()
+        # The file numbers them in the order in which the model returns them.
+        self._outputs = sorted(
+            self._interpreter.get_output_details(),
+            key=lambda details: int(details["name"].rpartition(":")[2] or 0),
+        )
+        returned = {details["index"] for details in self._outputs}
         # Read before the runtime adds scratch tensors of its own.
         self.tensors = [
             LiteTensor(
@@ -71,25 +77,29 @@ class LiteModel:
                 details["dtype"],
                 details["quantization_parameters"]["scales"],
                 details["quantization_parameters"]["zero_points"],
-                details["index"] == self._output["index"],
+                details["index"] in returned,
             )
             for details in self._interpreter.get_tensor_details()
         ]
         with native_messages.hidden():
             self._interpreter.allocate_tensors()
 
-    def __call__(self, images: Iterable[np.ndarray]) -> np.ndarray:
-        """Returns the model's vectors, float32 [count, width].
+    def __call__(self, images: Iterable[np.ndarray]) -> Any:
+        """Returns what the model makes of images, float32 [count, width].
 
         Args:
             images: each float [height, width, channels] in [0, 1].
-        """
-        return np.stack([self._run(image[np.newaxis]) for image in images])
 
-    def _run(self, image: np.ndarray) -> np.ndarray:
-        self._interpreter.set_tensor(self._input["index"], self._as_input(image))
+        Returns:
+            The array; of a model with several outputs, a list of them.
+        """
+        outputs = [np.stack(found) for found in zip(*map(self._run, images), strict=True)]
+        return outputs[0] if len(self._outputs) == 1 else outputs
+
+    def _run(self, image: np.ndarray) -> list[np.ndarray]:
+        self._interpreter.set_tensor(self._input["index"], self._as_input(image[np.newaxis]))
         self._interpreter.invoke()
-        return self._interpreter.get_tensor(self._output["index"])[0]
+        return [self._interpreter.get_tensor(output["index"])[0] for output in self._outputs]
 
     def _as_input(self, image: np.ndarray) -> np.ndarray:
         dtype = self._input["dtype"]

@@ -12,6 +12,8 @@ from tfcq.deployment.int8_graph import int8_graph
 from tfcq.deployment.runtime import LiteModel
 from tfcq.errors import UserError
 from tfcq.nn.calibration import check_float_images, check_quantizable
+from tfcq.nn.input_range import known_input_range, to_unit, with_unit_input
+from tfcq.settings.backbones import INPUT_RANGES
 
 
 def float_tflite(model: keras.Model) -> bytes:
@@ -26,23 +28,25 @@ def float_tflite(model: keras.Model) -> bytes:
     return _convert(fold(model), integer=False)
 
 
-def int8_tflite(model: keras.Model, images: np.ndarray) -> bytes:
+def int8_tflite(model: keras.Model, images: np.ndarray, input_range: str | None = None) -> bytes:
     """Returns an int8 TFLite model for single images, on the grids described in `int8_graph`.
 
     Its input is uint8 [1, height, width, channels], the pixels as cameras and image files hold
-    them: the images' fixed range [0, 1] gives the scale 1/255, so pixels pass without any loss and
-    a device needs no float arithmetic for them. Its output is float32, dequantized in the last
-    operation, so that whatever reads features needs to know no scale.
+    them, whatever pixels the float model takes: as [0, 1] at the scale 1/255 they pass without any
+    loss, and a device needs no float arithmetic for them. Its output is float32, dequantized in
+    the last operation, so that whatever reads features needs to know no scale.
 
     Args:
-        model: a calibrated quantizable model, images in [0, 1] to features.
-        images: float32 [count, height, width, channels], calibration images; they set the ranges
-            of the tensors behind which the model has no activation quantizer.
+        model: a calibrated quantizable model of images, with one output or several.
+        images: float32 [count, height, width, channels], calibration images in the pixels that the
+            model takes; they set the ranges of the tensors behind which the model has no activation
+            quantizer.
+        input_range: as for `tfcq.calibrate`.
 
     Raises:
-        UserError: on images outside [0, 1] or of another shape, or a model that is not quantizable,
-            cannot be folded, was not calibrated, has no fixed image size or holds an operation that
-            would stay in float.
+        UserError: on images outside those pixels or of another shape, or a model that is not
+            quantizable, cannot be folded, was not calibrated, has no fixed image size or holds an
+            operation that would stay in float.
 
     Example:
 
@@ -53,13 +57,19 @@ def int8_tflite(model: keras.Model, images: np.ndarray) -> bytes:
         b'TFL3'
     """
     check_quantizable(model)
+    name = known_input_range(model, input_range)
+    if name == "0-255" and images.dtype == np.uint8:
+        images = images.astype(np.float32)
     check_float_images(images, model.input_shape)
     least, greatest = float(np.min(images)), float(np.max(images))
-    if not 0 <= least <= greatest <= 1:
+    low, high = INPUT_RANGES[name]
+    if not low <= least <= greatest <= high:
         raise UserError(
-            f"Images from {least:g} to {greatest:g} were received; allowed: pixels / 255, from 0 "
-            "to 1, which the int8 model takes as uint8 pixels."
+            f"Images from {least:g} to {greatest:g} were received; allowed: the pixels that model "
+            f"{model.name!r} takes, from {low:g} to {high:g}, or others with input_range: "
+            f"{', '.join(repr(other) for other in INPUT_RANGES)}."
         )
+    model, images = with_unit_input(model, name), to_unit(images, name)
     content = _convert(int8_graph(model, images), integer=True)
     lite = LiteModel(content)
     inner = [tensor for tensor in lite.tensors if not tensor.is_output]

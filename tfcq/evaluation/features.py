@@ -1,6 +1,7 @@
 """Features of a quantizable model at any bit-width, from one traced function."""
 
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
@@ -47,7 +48,7 @@ class FeatureExtractor:
             ],
         )
 
-    def _pass(self, images: tf.Tensor, batch: tf.Tensor) -> tf.Tensor:
+    def _pass(self, images: tf.Tensor, batch: tf.Tensor) -> Any:
         self.traces += 1
         weight_bits, activation_bits = tf.unstack(self._bits.read_value())
         return tf.cond(
@@ -60,12 +61,15 @@ class FeatureExtractor:
             ),
         )
 
-    def __call__(self, images: Images, bits: BitWidth = FLOAT) -> np.ndarray:
+    def __call__(self, images: Images, bits: BitWidth = FLOAT) -> Any:
         """Returns features, float [count, width].
 
         Args:
             images: float array [count, height, width, channels], or a stream.
             bits: bit-width of the pass.
+
+        Returns:
+            The array; of a model with several outputs, arrays in the structure that it returns.
 
         Raises:
             UserError: when there is no image or features come out as NaN or infinity.
@@ -78,9 +82,9 @@ class FeatureExtractor:
         for place, batch in enumerate(image_batches(images, self.batch_size)):
             if not np.all(np.isfinite(batch)):
                 raise UserError("Images hold NaN or infinity; allowed: finite values.")
-            batches.append(self._compute(batch, place).numpy())
-        features = np.concatenate(batches)
-        if not np.all(np.isfinite(features)):
+            batches.append(keras.tree.map_structure(np.asarray, self._compute(batch, place)))
+        features = keras.tree.map_structure(lambda *parts: np.concatenate(parts), *batches)
+        if not all(np.all(np.isfinite(one)) for one in keras.tree.flatten(features)):
             raise UserError(
                 f"Features at {bits} hold NaN or infinity; look for them in the images and weights."
             )

@@ -10,8 +10,10 @@ from tfcq.errors import UserError
 from tfcq.evaluation.classifier import CLASSIFIER, policy_beside_classifier
 from tfcq.evaluation.subject import Subject, chosen_data, chosen_policy, policy_in_words
 from tfcq.nn.float_model import requantizable
-from tfcq.nn.quantizable import QuantizableModel, load, quantizable
-from tfcq.settings.backbones import APPLICATION
+from tfcq.nn.input_range import found_input_range, known_input_range, with_unit_input
+from tfcq.nn.loading import load
+from tfcq.nn.quantizable import QuantizableModel, check_graph, quantizable
+from tfcq.settings.backbones import APPLICATION, UNIT_RANGE
 from tfcq.settings.evaluation import EvaluationConfig
 from tfcq.settings.training import DataSettings
 
@@ -46,9 +48,15 @@ def open_model(config: EvaluationConfig) -> ModelSubject:
         model = application(name, shape, subject.weights, with_logits)
     else:
         model = load(title)
+    _check_form(model, title, adds_layers=not config.scores_logits)
+    input_range = UNIT_RANGE
+    found = None if kind == APPLICATION else subject.input_range or found_input_range(model)
+    if kind != APPLICATION:
+        input_range = known_input_range(model, found)
+        how = "" if found else ", assumed since its first layers do not tell; see --input_range"
+        print(f"{title} takes pixels in {input_range}{how}.", flush=True)
     rounding = config.quantizer_rounding
     policy = chosen_policy(subject.policy or "paper", subject, rounding)
-    _check_form(model, title, adds_layers=not config.scores_logits)
     own = isinstance(model, QuantizableModel) and subject.policy is None
     if own and rounding:
         raise UserError(
@@ -62,7 +70,7 @@ def open_model(config: EvaluationConfig) -> ModelSubject:
     elif not own:
         model = requantizable(model, policy)
     return ModelSubject(
-        model=model,
+        model=with_unit_input(model, input_range),
         policy=policy,
         data=data,
         results=pathlib.Path(str(subject.output_dir)),
@@ -70,11 +78,14 @@ def open_model(config: EvaluationConfig) -> ModelSubject:
         name=title if subject.weights is None else f"{title}, {subject.weights}",
         policy_name=policy_name,
         has_own_policy=own,
+        input_range=input_range,
+        assumed_range=kind != APPLICATION and found is None,
     )
 
 
 def _check_form(model: keras.Model, name: str, adds_layers: bool) -> None:
     """Refuses a model that does not turn one image into one vector, or cannot take a classifier."""
+    check_graph(model)
     shapes = [len(model.inputs), len(model.outputs)]
     if shapes != [1, 1]:
         raise UserError(

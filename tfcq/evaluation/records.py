@@ -24,6 +24,7 @@ from tfcq.data.image_stream import ImageStream
 from tfcq.errors import UserError
 from tfcq.evaluation.accuracy import LabelledImages
 from tfcq.files import write_text
+from tfcq.settings.backbones import UNIT_RANGE
 from tfcq.settings.bitwidths import parse_bit_width
 
 # Set by each evaluation's own calibration.
@@ -134,4 +135,6 @@ def _alone_in(folder: pathlib.Path) -> Iterator[None]:
 
 
 def _settings(record: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in record.items() if name not in (_RESULTS, _EARLIER)}
+    # Records of before it was kept are of networks that take pixels from 0 to 1.
+    kept = {"input_range": UNIT_RANGE, **record}
+    return {name: value for name, value in kept.items() if name not in (_RESULTS, _EARLIER)}

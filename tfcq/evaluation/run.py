@@ -20,7 +20,7 @@ from tfcq.evaluation.records import (
 )
 from tfcq.evaluation.sweep import sweep
 from tfcq.nn.cloning import copy_of
-from tfcq.nn.quantizable import load
+from tfcq.nn.loading import load
 from tfcq.settings.evaluation import EvaluationConfig
 from tfcq.settings.protocols import STARTS, PostTrainingSettings, Protocol
 
@@ -138,6 +138,7 @@ def about_subject(evaluation: Evaluation) -> dict[str, Any]:
         "dataset": subject.data.dataset,
         "subject": subject.name,
         "weights": weights_fingerprint(subject.model),
+        "input_range": subject.input_range,
         "policy": subject.policy_name,
         "calibration": {
             "method": config.calibration.calibration,

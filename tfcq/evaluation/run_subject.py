@@ -13,7 +13,8 @@ from tfcq.evaluation.subject import (
 )
 from tfcq.nn.activation_ranges import is_trained_quantized, mark_trained
 from tfcq.nn.float_model import requantizable
-from tfcq.nn.quantizable import QuantizableModel, load
+from tfcq.nn.loading import load
+from tfcq.nn.quantizable import QuantizableModel
 from tfcq.settings.backbones import FILE
 from tfcq.settings.evaluation import EvaluationConfig
 from tfcq.settings.frameworks import FRAMEWORK_SETTINGS

@@ -9,6 +9,7 @@ import numpy as np
 from tfcq.data.augmentation import Augmentation, augmentation_for
 from tfcq.errors import UserError
 from tfcq.nn.quantizable import QuantizableModel, quantizers_of
+from tfcq.settings.backbones import UNIT_RANGE
 from tfcq.settings.datasets import is_tfds
 from tfcq.settings.evaluation import EvaluationDataSettings, SubjectSettings
 from tfcq.settings.policies import Policy, policy_named
@@ -28,6 +29,9 @@ class Subject:
         name: what it is called in results.
         policy_name: what the policy is called in results.
         has_own_policy: whether the model is quantized the way it was trained or saved.
+        input_range: the pixels that the network takes, a name in `INPUT_RANGES`; `model` itself
+            takes those from 0 to 1.
+        assumed_range: whether nothing told so.
     """
 
     model: QuantizableModel
@@ -38,6 +42,8 @@ class Subject:
     name: str
     policy_name: str
     has_own_policy: bool
+    input_range: str = UNIT_RANGE
+    assumed_range: bool = False
 
     @property
     def saved_quantizers(self) -> bool:

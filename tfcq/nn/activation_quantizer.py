@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfcq.nn.precision import accept_precision
+from tfcq.nn.precision import TakesPrecision
 from tfcq.quantization.minmax import MinMaxActivationQuantizer
 from tfcq.quantization.ops import NOT_FINITE, range_of
 from tfcq.quantization.precision import Observe, Precision, RecordRanges, check_pass
@@ -17,7 +17,7 @@ FLOAT_PASS = (0, 0)
 
 
 @keras.saving.register_keras_serializable("tfcq")
-class ActivationQuantizer(keras.layers.Layer):
+class ActivationQuantizer(TakesPrecision, keras.layers.Layer):
     """Identity in float passes; records or shows its input, or quantizes, when told to.
 
     The range is kept in two variables, `minimum` and `maximum` (float32, or float64 in a
@@ -38,7 +38,7 @@ class ActivationQuantizer(keras.layers.Layer):
         if isinstance(quantizer, dict):
             quantizer = keras.saving.deserialize_keras_object(quantizer)
         self.quantizer = quantizer or MinMaxActivationQuantizer()
-        accept_precision(self)
+        self.accept_precision()
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Creates the range, and what the quantizer learns.
@@ -89,6 +89,7 @@ class ActivationQuantizer(keras.layers.Layer):
             tf.errors.InvalidArgumentError: when a quantized pass needs a range that was never
                 recorded.
         """
+        precision = self.tell_outer(precision)
         check_pass(precision)
         if not isinstance(precision, Precision):
             self._watch(inputs, precision)

@@ -1,5 +1,6 @@
 """Records the activation ranges of a quantizable model on images."""
 
+import functools
 from collections.abc import Callable
 
 import keras
@@ -8,6 +9,7 @@ import tensorflow as tf
 
 from tfcq.errors import UserError
 from tfcq.nn.activation_ranges import is_trained_quantized
+from tfcq.nn.input_range import check_pixels, known_input_range
 from tfcq.nn.quantizable import QuantizableModel
 from tfcq.quantization.precision import Precision, RecordRanges, noise_seed
 from tfcq.settings.bitwidths import FLOAT, BitWidth, parse_bit_width
@@ -59,6 +61,7 @@ def calibrate(
     images: np.ndarray | tf.Tensor,
     batch_size: int = 256,
     bits: str | None = None,
+    input_range: str | None = None,
 ) -> None:
     """Sets every activation range to the minimum and maximum seen in passes over images.
 
@@ -68,15 +71,18 @@ def calibrate(
 
     Args:
         model: a quantizable model.
-        images: float array [count, height, width, channels], at least one image.
+        images: float array [count, height, width, channels], at least one image; of a model that
+            takes pixels from 0 to 255, uint8 ones too.
         batch_size: images per pass.
         bits: bit-width of the passes, such as `"4w8a"`, or `"fp"`; None for float, which a network
             trained in quantized passes alone refuses.
+        input_range: the pixels that the model takes, `"0-1"`, `"0-255"` or `"-1-1"`; None for what
+            its first layers tell, else `"0-1"`.
 
     Raises:
         UserError: when the model is a float one, or was trained in quantized passes and no bits
-            are given, there is no image, images are integers or of another shape than the model
-            takes, or an image holds NaN or infinity.
+            are given, there is no image, images are integers, of another shape than the model
+            takes or miss its pixels by an order of magnitude, or an image holds NaN or infinity.
 
     Example:
 
@@ -92,6 +98,11 @@ def calibrate(
             f"Model {model.name!r} was trained in quantized passes, and float ranges do not fit "
             "it; pass the bit-width that it is to run at, such as bits='4w8a' (or bits='fp')."
         )
+    name = known_input_range(model, input_range)
+    if name == "0-255" and images.dtype in (np.uint8, tf.uint8):
+        images = np.asarray(images, model.compute_dtype)
+    if len(images) and tf.as_dtype(images.dtype).is_floating and np.all(np.isfinite(images)):
+        check_pixels(images, name, model)
     calibrator(images, FLOAT if bits is None else parse_bit_width(bits))
 
 
@@ -121,22 +132,25 @@ def check_float_images(images: np.ndarray | tf.Tensor, shape: tuple[int | None, 
 
 
 def check_quantizable(model: keras.Model) -> None:
-    """Refuses a model that would ignore a precision.
+    """Refuses a model that would ignore a precision, or takes more than images.
 
     Args:
         model: the model.
 
     Raises:
-        UserError: when `tfcq.quantizable` did not make it.
+        UserError: when `tfcq.quantizable` did not make it, or it has several inputs.
     """
     if not isinstance(model, QuantizableModel):
         raise UserError(
             f"Model {model.name!r} is a float model; allowed: tfcq.quantizable({model.name})."
         )
+    if len(model.inputs) != 1:
+        raise UserError(
+            f"Model {model.name!r} has {len(model.inputs)} inputs; allowed: one, of images."
+        )
 
 
 def _recorder(model: keras.Model) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor | None], None]:
-    @tf.function(reduce_retracing=True)
     def record(images: tf.Tensor, start: tf.Tensor, bits: tf.Tensor | None) -> None:
         for reset in (True, False):
             if (start == 0) == reset:
@@ -147,4 +161,5 @@ def _recorder(model: keras.Model) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor |
                     precision = Precision(bits[0], bits[1], "tensor", seed, watch=record_ranges)
                 model(images, precision=precision, training=False)
 
-    return record
+    # Behind `partial`, TensorFlow does not take the traces of several models for those of one.
+    return tf.function(functools.partial(record), reduce_retracing=True)

@@ -1,28 +1,83 @@
 """Copies of models: as they are, or with other layers and other calls on the same graph."""
 
-from collections.abc import Callable, Collection
+import inspect
+import itertools
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import keras
 
-from tfcq.nn.copied_weights import give_weights
+from tfcq.nn.copied_weights import copy_weights, give_weights
+from tfcq.nn.precision import TakesPrecision
 
+_CONFIGURED = (
+    keras.initializers.Initializer,
+    keras.regularizers.Regularizer,
+    keras.constraints.Constraint,
+)
 CloneLayer = Callable[[Any], Any]
 CallLayer = Callable[..., Any]
 
 
 def copy_of(model: keras.Model, weights: bool = True) -> Any:
-    """Returns a copy of a functional model, of the same class.
+    """Returns a copy of a functional or sequential model, quantizable if that is.
 
     Args:
         model: the model.
         weights: whether weights, ranges and learned scales are copied too; otherwise they are
             initialized anew.
     """
-    copy = type(model).from_config(model.get_config())
+    if isinstance(model, keras.Sequential):
+        copy = cloned(keras.Model(model.inputs[0], model.outputs[0], name=model.name))
+    else:
+        copy = cloned(model, kind=type(model) if isinstance(model, TakesPrecision) else keras.Model)
     if weights:
         give_weights(copy, model.get_weights())
     return copy
+
+
+def same_layer(
+    layer: Any,
+    config: dict[str, Any] | None = None,
+    kind: type[keras.layers.Layer] | None = None,
+) -> Any:
+    """Returns a new layer of the same configuration and name, with new weights.
+
+    Activations and other settings that are plain functions are the same functions. Where a class
+    has no `get_config` of its own, what its constructor takes is all that is handed to it.
+
+    Args:
+        layer: a layer or operation; a model is copied whole.
+        config: its configuration with changes; None for its own.
+        kind: another class that takes it; None for the layer's own.
+    """
+    if isinstance(layer, keras.Model):
+        return copy_of(layer, weights=False)
+    config, kind = dict(layer.get_config() if config is None else config), kind or type(layer)
+    for name in config:
+        value = getattr(layer, name, None)
+        if inspect.isfunction(value):
+            config[name] = value
+    parameters = inspect.signature(kind.__init__).parameters
+    if not any(one.kind is one.VAR_KEYWORD for one in parameters.values()):
+        config = {name: value for name, value in config.items() if name in parameters}
+    # A class that nobody registered is known by its name here, wrapped ones included.
+    classes = {type(one).__name__: type(one) for one in _made_of(layer)}
+    with keras.saving.custom_object_scope(classes):
+        copy = kind.from_config(config)
+    if "name" not in config:
+        copy.name = layer.name
+        if isinstance(layer, keras.layers.Layer):
+            copy.trainable = layer.trainable
+    return copy
+
+
+def _made_of(layer: Any) -> Iterator[Any]:
+    """Yields a layer, those that it holds, and the objects that it was configured with."""
+    yield layer
+    for value in vars(layer).values():
+        if isinstance(value, (keras.layers.Layer, *_CONFIGURED)) and value is not layer:
+            yield from _made_of(value)
 
 
 def cloned(
@@ -42,15 +97,41 @@ def cloned(
         kind: class of the model returned.
         inputs: a tensor that takes the place of the model's inputs; None for new ones.
     """
+    if model.compiled:
+        # Keras would compile the copy too, with losses that may not be copied.
+        model = keras.Model(model.input, model.output, name=model.name)
     replaced = None if inputs is None else keras.tree.map_structure(lambda _: inputs, model.input)
     clone = keras.models.clone_model(
         model,
         input_tensors=replaced,
-        clone_function=clone_layer or _same,
+        clone_function=clone_layer or same_layer,
         call_function=call_layer or _called,
         recursive=False,
     )
     return kind(clone.input if inputs is None else inputs, clone.output, name=model.name)
+
+
+def with_first_layer(model: keras.Model, layer: keras.layers.Layer) -> Any:
+    """Returns a copy of a model, weights included, in which a layer stands before all others.
+
+    Args:
+        model: a functional model with one input.
+        layer: the layer, with its weights, which keeps the shape of its input.
+    """
+    taken = model.inputs[0]
+    inputs = keras.Input(batch_shape=taken.shape, dtype=taken.dtype, name=taken.name)
+    first = layer(inputs)
+
+    def call_layer(layer: Any, *args: Any, **kwargs: Any) -> Any:
+        args, kwargs = keras.tree.map_structure(
+            lambda value: first if value is inputs else value, (args, kwargs)
+        )
+        return layer(*args, **kwargs)
+
+    kind = type(model) if isinstance(model, TakesPrecision) else keras.Model
+    copy = cloned(model, call_layer=call_layer, kind=kind, inputs=inputs)
+    copy_weights(model, copy)
+    return copy
 
 
 def without(names: Collection[str]) -> CallLayer:
@@ -66,8 +147,15 @@ def without(names: Collection[str]) -> CallLayer:
     return call_layer
 
 
-def _same(layer: Any) -> Any:
-    return type(layer).from_config(layer.get_config())
+def free_name(wanted: str, taken: Collection[str]) -> str:
+    """Returns a name that nothing has yet: the one wanted, or that with a number behind.
+
+    Args:
+        wanted: the name.
+        taken: the names that are in use.
+    """
+    numbered = (f"{wanted}_{number}" for number in itertools.count(1))
+    return wanted if wanted not in taken else next(n for n in numbered if n not in taken)
 
 
 def _called(layer: Any, *args: Any, **kwargs: Any) -> Any:

@@ -7,7 +7,7 @@ import keras
 from tfcq.errors import UserError
 from tfcq.nn.activation_quantizer import ActivationQuantizer
 from tfcq.nn.activation_ranges import keep_ranges
-from tfcq.nn.cloning import cloned, without
+from tfcq.nn.cloning import cloned, same_layer, without
 from tfcq.nn.copied_weights import copy_weights
 from tfcq.nn.layers import FLOAT_COUNTERPARTS
 from tfcq.nn.quantizable import QuantizableModel, quantizable
@@ -62,13 +62,23 @@ def requantizable(model: QuantizableModel, policy: str | Policy) -> QuantizableM
     return converted
 
 
+def float_layer(layer: Any, **changes: Any) -> Any:
+    """Returns a new layer of Keras's own class in place of one with a quantized kernel.
+
+    Args:
+        layer: any layer; one without a quantized kernel is copied.
+        **changes: settings that differ.
+    """
+    if not isinstance(layer, keras.layers.Layer):
+        return same_layer(layer)
+    config = {**layer.get_config(), **changes}
+    config.pop("weight_quantizer", None)
+    return same_layer(layer, config, FLOAT_COUNTERPARTS.get(type(layer)))
+
+
 def _convert(model: keras.Model) -> keras.Model:
     def clone_layer(layer: Any) -> Any:
-        if isinstance(layer, keras.Model):
-            return _convert(layer)
-        config = layer.get_config()
-        config.pop("weight_quantizer", None)
-        return FLOAT_COUNTERPARTS.get(type(layer), type(layer)).from_config(config)
+        return _convert(layer) if isinstance(layer, keras.Model) else float_layer(layer)
 
     quantizers = {layer.name for layer in model.layers if isinstance(layer, ActivationQuantizer)}
     return cloned(model, clone_layer, without(quantizers))

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfcq.nn.precision import accept_precision
+from tfcq.nn.precision import TakesPrecision
 from tfcq.quantization.minmax import MinMaxWeightQuantizer
 from tfcq.quantization.precision import Observe, Precision, RecordRanges, check_pass
 
@@ -13,7 +13,7 @@ from tfcq.quantization.precision import Observe, Precision, RecordRanges, check_
 _BeforeFloatLayer: Any = object
 
 
-class _QuantizedKernel(_BeforeFloatLayer):
+class _QuantizedKernel(TakesPrecision, _BeforeFloatLayer):
     """What the three layers share: a weight quantizer applied to `kernel` in quantized passes."""
 
     # Axes of the kernel that one output channel spans.
@@ -26,7 +26,7 @@ class _QuantizedKernel(_BeforeFloatLayer):
         if isinstance(weight_quantizer, dict):
             weight_quantizer = keras.saving.deserialize_keras_object(weight_quantizer)
         self.weight_quantizer = weight_quantizer or MinMaxWeightQuantizer()
-        accept_precision(self)
+        self.accept_precision()
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Creates the float layer's weights, then what the weight quantizer learns.
@@ -46,6 +46,7 @@ class _QuantizedKernel(_BeforeFloatLayer):
             inputs: float tensor as the float layer takes it.
             precision: the pass.
         """
+        precision = self.tell_outer(precision)
         check_pass(precision)
         if not isinstance(precision, Precision):
             return super().call(inputs)

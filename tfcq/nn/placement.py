@@ -6,6 +6,7 @@ into its producer reads it. Quantizers go on materialized tensors only, as integ
 
 import dataclasses
 import fnmatch
+from collections.abc import Collection
 from typing import Any
 
 from tfcq.errors import UserError, unknown_choice
@@ -91,9 +92,14 @@ def read_graph(config: dict[str, Any]) -> dict[str, Node]:
     return nodes
 
 
-def holds_no_kernel(kind: str) -> bool:
-    """Whether a layer of that class is an activation or normalization, whatever its weights."""
+def fuses_into_kernel(kind: str) -> bool:
+    """Whether runtimes may compute a layer of that class together with the kernel before it."""
     return kind in _ACTIVATIONS or kind.endswith("Normalization")
+
+
+def keeps_values(kind: str) -> bool:
+    """Whether each output of a layer of that class is one of its input's values, or zero."""
+    return kind in _VALUE_PRESERVING
 
 
 def _fuses(node: Node, reader: Node) -> bool:
@@ -184,10 +190,10 @@ def _computes(node: Node) -> bool:
     return node.kind in KERNEL_CLASSES or "layers" in node.config
 
 
-def _behind_kernels(nodes: dict[str, Node]) -> set[str]:
-    """Returns the nodes that read, directly or not, what a kernel produced."""
+def _behind(nodes: dict[str, Node], computing: set[str]) -> set[str]:
+    """Returns the nodes that read, directly or not, what those that compute produced."""
     behind: set[str] = set()
-    pending = [c for node in nodes.values() if _computes(node) for c in node.consumers]
+    pending = [consumer for name in computing for consumer in nodes[name].consumers]
     while pending:
         name = pending.pop()
         if name not in behind:
@@ -196,7 +202,12 @@ def _behind_kernels(nodes: dict[str, Node]) -> set[str]:
     return behind
 
 
-def place(nodes: dict[str, Node], policy: Policy, reads_images: bool = True) -> Placement:
+def place(
+    nodes: dict[str, Node],
+    policy: Policy,
+    reads_images: bool = True,
+    kernels_inside: Collection[str] = (),
+) -> Placement:
     """Returns which kernels and outputs a policy quantizes, and at which bits.
 
     Args:
@@ -204,12 +215,14 @@ def place(nodes: dict[str, Node], policy: Policy, reads_images: bool = True) -> 
         policy: the policy.
         reads_images: whether this graph reads the images, which stay as they are until the first
             kernel; False for a nested model behind other kernels.
+        kernels_inside: names of layers of other classes that hold a kernel, which stays in float.
+            The first layer is the one that reads the images, quantized or not.
 
     Raises:
         UserError: when an override has unknown bits.
     """
-    behind = _behind_kernels(nodes)
-    computing = {node.name for node in nodes.values() if _computes(node)}
+    computing = {node.name for node in nodes.values() if _computes(node)} | set(kernels_inside)
+    behind = _behind(nodes, computing)
     first = frozenset(computing - behind) if reads_images else frozenset()
     reached = behind | computing if reads_images else set(nodes)
 

@@ -3,34 +3,40 @@
 import dataclasses
 import fnmatch
 import inspect
-import os
-import zipfile
 from typing import Any
 
 import keras
 
 from tfcq.errors import UserError
-from tfcq.nn import attention  # noqa: F401 - registers its layers for `load`
 from tfcq.nn.activation_quantizer import ActivationQuantizer
-from tfcq.nn.cloning import cloned
+from tfcq.nn.cloning import cloned, free_name, same_layer
 from tfcq.nn.copied_weights import copy_weights
 from tfcq.nn.layers import QUANTIZED_COUNTERPARTS
 from tfcq.nn.placement import (
     Placement,
     check_overrides,
     fixed_bits,
-    holds_no_kernel,
     place,
     read_graph,
 )
-from tfcq.nn.precision import accept_precision
+from tfcq.nn.precision import TakesPrecision
 from tfcq.quantization.kinds import ACTIVATION_QUANTIZERS, WEIGHT_QUANTIZERS
 from tfcq.quantization.quantizer import Quantizer
-from tfcq.settings.policies import Policy, parse_layer_bits, policy_named
+from tfcq.settings.policies import FLOAT, LayerBits, Policy, parse_layer_bits, policy_named
+
+_WITHOUT_KERNEL = (
+    keras.layers.PReLU,
+    keras.layers.Normalization,
+    keras.layers.BatchNormalization,
+    keras.layers.LayerNormalization,
+    keras.layers.GroupNormalization,
+    keras.layers.RMSNormalization,
+    keras.layers.UnitNormalization,
+)
 
 
 @keras.saving.register_keras_serializable("tfcq")
-class QuantizableModel(keras.Model):
+class QuantizableModel(TakesPrecision, keras.Model):
     """A functional model whose calls take `precision`; made by `tfcq.quantizable`.
 
     Args:
@@ -42,7 +48,19 @@ class QuantizableModel(keras.Model):
 
     def __init__(self, inputs: Any, outputs: Any, name: str | None = None, **kwargs: Any) -> None:
         super().__init__(inputs=inputs, outputs=outputs, name=name, **kwargs)
-        accept_precision(self)
+        self.accept_precision()
+
+    def call(self, inputs: Any, training: Any = None, mask: Any = None, **kwargs: Any) -> Any:
+        """Returns the outputs, as Keras asks for.
+
+        Args:
+            inputs: as for a functional `keras.Model`.
+            training: as for a functional `keras.Model`.
+            mask: as for a functional `keras.Model`.
+            **kwargs: `precision`, where it is handed down.
+        """
+        kwargs["precision"] = self.tell_outer(kwargs.get("precision"))
+        return super().call(inputs, training=training, mask=mask, **kwargs)
 
 
 def quantizable(
@@ -82,26 +100,81 @@ def quantizable(
     # Told even where the policy then quantizes nothing.
     _weight_quantizer(policy, None)
     _activation_quantizer(policy, None, signed=True)
-    model = _as_functional(model)
-    check_overrides(policy, _layer_names(model))
-    copy = _convert(model, policy, reads_images=True)
+    functional = _as_functional(model)
+    check_overrides(policy, _layer_names(functional))
+    copy = _convert(functional, policy, reads_images=True)
+    _check_quantizes(copy, policy)
     copy_weights(model, copy)
     return copy
 
 
-def _as_functional(model: keras.Model) -> keras.Model:
-    """Returns the model as one with a graph that can be read."""
+def _check_quantizes(model: QuantizableModel, policy: Policy) -> None:
+    """Refuses a model in which no pass would quantize anything, unless that was asked for."""
+    found = quantizers_of(model, "weight_quantizer") or quantizers_of(model, "quantizer")
+    if not found and policy.default != LayerBits(FLOAT, FLOAT):
+        kinds = ", ".join(kind.__name__ for kind in QUANTIZED_COUNTERPARTS)
+        raise UserError(
+            f"Model {model.name!r} holds nothing to quantize under policy {policy.name!r}; "
+            f"allowed: a model with {kinds} that is not left in float by overrides."
+        )
+
+
+def check_graph(model: keras.Model) -> None:
+    """Refuses a model whose layers and their order cannot be read.
+
+    Args:
+        model: the model.
+
+    Raises:
+        UserError: when it is neither a functional nor a built sequential model of Keras 3.
+    """
+    name = getattr(model, "name", "")
+    if type(model).__module__.partition(".")[0] == "tf_keras":
+        raise UserError(
+            f"Model {name!r} was made by tf_keras (Keras 2); allowed: a Keras 3 model. Save its "
+            "weights and load them into the same network made by keras."
+        )
     if isinstance(model, keras.Sequential):
         if not model.built:
-            raise UserError(f"Sequential model {model.name!r} is not built; call build() first.")
-        return keras.Model(model.inputs[0], model.outputs[0], name=model.name)
+            raise UserError(f"Sequential model {name!r} is not built; call build() first.")
+        return
     config = model.get_config() if isinstance(model, keras.Model) else {}
     if not {"layers", "input_layers", "output_layers"} <= set(config):
         raise UserError(
-            f"Received {type(model).__name__} {getattr(model, 'name', '')!r}; allowed: a "
-            "functional or sequential Keras model (keras.Model(inputs, outputs))."
+            f"Received {type(model).__name__} {name!r}; allowed: a functional or sequential Keras "
+            "model (keras.Model(inputs, outputs))."
         )
-    return model
+
+
+def _as_functional(model: keras.Model) -> keras.Model:
+    """Returns the model as one with a graph in which each layer without weights is called once."""
+    check_graph(model)
+    if isinstance(model, keras.Sequential):
+        # Built by a call, it would take batches of that size alone.
+        taken = model.inputs[0]
+        inputs = keras.Input(taken.shape[1:], dtype=taken.dtype, name=taken.name)
+        functional = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
+        return _with_own_layers(functional, inputs)
+    shared = any(len(layer["inbound_nodes"]) > 1 for layer in model.get_config()["layers"])
+    return _with_own_layers(model) if shared else model
+
+
+def _with_own_layers(model: keras.Model, inputs: Any = None) -> keras.Model:
+    """Returns a model of the same layers, but for one of its own wherever one without weights is
+    called, since each place has values of its own."""
+    called: set[str] = set()
+
+    def clone_layer(layer: Any) -> Any:
+        return same_layer(_as_functional(layer) if isinstance(layer, keras.Model) else layer)
+
+    def call_layer(layer: Any, *args: Any, **kwargs: Any) -> Any:
+        if layer.name in called and not getattr(layer, "weights", []):
+            layer = same_layer(layer)
+            layer.name = free_name(layer.name, called)
+        called.add(layer.name)
+        return layer(*args, **kwargs)
+
+    return cloned(model, clone_layer, call_layer, inputs=inputs)
 
 
 def _layer_names(model: keras.Model) -> list[str]:
@@ -112,10 +185,12 @@ def _layer_names(model: keras.Model) -> list[str]:
 
 
 def _convert(model: keras.Model, policy: Policy, reads_images: bool) -> QuantizableModel:
-    placement = place(read_graph(model.get_config()), policy, reads_images)
+    kernels = {layer.name for layer in model.layers if holds_kernel(layer)}
+    placement = place(read_graph(model.get_config()), policy, reads_images, kernels)
     calls: dict[str, int] = {}
+    names = {operation.name for operation in model.operations}
 
-    def clone_layer(layer: keras.layers.Layer) -> keras.layers.Layer:
+    def clone_layer(layer: Any) -> Any:
         if isinstance(layer, keras.Model):
             return _convert(_as_functional(layer), policy, layer.name in placement.first)
         return _clone_layer(layer, placement, policy)
@@ -131,7 +206,8 @@ def _convert(model: keras.Model, policy: Policy, reads_images: bool) -> Quantiza
             fixed_bits(placement.outputs[layer.name]),
             signed=layer.name in placement.signed,
         )
-        name = f"{layer.name}_quantizer{count}"
+        name = free_name(f"{layer.name}_quantizer{count}", names)
+        names.add(name)
         return ActivationQuantizer(quantizer, name=name, dtype=_dtype_policy(layer))(outputs)
 
     return cloned(model, clone_layer, call_layer, QuantizableModel)
@@ -175,30 +251,52 @@ def _dtype_policy(layer: Any) -> Any:
     return getattr(layer, "dtype_policy", None)
 
 
-def _clone_layer(
-    layer: keras.layers.Layer, placement: Placement, policy: Policy
-) -> keras.layers.Layer:
-    config = layer.get_config()
-    if layer.name in placement.kernels and type(layer) in QUANTIZED_COUNTERPARTS:
-        bits = fixed_bits(placement.kernels[layer.name])
-        config["weight_quantizer"] = _weight_quantizer(policy, bits)
-        return QUANTIZED_COUNTERPARTS[type(layer)].from_config(config)
-    if type(layer) not in QUANTIZED_COUNTERPARTS:
+def _clone_layer(layer: Any, placement: Placement, policy: Policy) -> Any:
+    _refuse_foreign(layer)
+    counterpart = QUANTIZED_COUNTERPARTS.get(type(layer))
+    if counterpart is None:
         _refuse_unknown_kernel(layer, policy)
-    return type(layer).from_config(config)
+    if counterpart is None or layer.name not in placement.kernels:
+        return same_layer(layer)
+    bits = fixed_bits(placement.kernels[layer.name])
+    config = {**layer.get_config(), "weight_quantizer": _weight_quantizer(policy, bits)}
+    return same_layer(layer, config, counterpart)
 
 
-def _refuse_unknown_kernel(layer: keras.layers.Layer, policy: Policy) -> None:
-    """Raises for a layer that would silently stay in float although it holds a kernel."""
-    if holds_no_kernel(type(layer).__name__):
-        return
+def _refuse_foreign(layer: Any) -> None:
+    """Raises for a layer that Keras itself quantized, or whose code no file can hold."""
+    if getattr(layer, "quantization_mode", None) is not None:
+        raise UserError(
+            f"Layer {layer.name!r} was quantized by Keras's quantize({layer.quantization_mode!r}) "
+            "already; allowed: the float model, before that call."
+        )
+    if isinstance(layer, keras.layers.Lambda):
+        raise UserError(
+            f"Layer {layer.name!r} (Lambda) holds Python code that is neither copied nor exported; "
+            "allowed: operations of keras.ops on the tensor itself, or a class with get_config."
+        )
+
+
+def holds_kernel(layer: Any) -> bool:
+    """Whether a layer holds, anywhere inside it, a weight of two or more dimensions.
+
+    Keras's own normalizations and activations do not count, whose weights may have as many.
+
+    Args:
+        layer: the layer or operation, built.
+    """
     # Frozen kernels too: `trainable_weights` would miss them.
-    kernels = [w for w in getattr(layer, "weights", []) if len(w.shape) >= 2]
+    kernels = any(len(weight.shape) >= 2 for weight in getattr(layer, "weights", []))
+    return kernels and type(layer) not in _WITHOUT_KERNEL and not isinstance(layer, keras.Model)
+
+
+def _refuse_unknown_kernel(layer: Any, policy: Policy) -> None:
+    """Raises for a layer that would silently stay in float although it holds a kernel."""
     left_in_float = any(
         fnmatch.fnmatchcase(layer.name, pattern) and parse_layer_bits(bits).weights == "float"
         for pattern, bits in policy.overrides
     )
-    if kernels and not left_in_float:
+    if holds_kernel(layer) and not left_in_float:
         allowed = ", ".join(kind.__name__ for kind in QUANTIZED_COUNTERPARTS)
         raise UserError(
             f"Layer {layer.name!r} ({type(layer).__name__}) holds a kernel that cannot be "
@@ -226,30 +324,3 @@ def quantizers_of(model: keras.Model, attribute: str) -> dict[str, Quantizer]:
         elif isinstance(getattr(layer, attribute, None), Quantizer):
             found[layer.name] = getattr(layer, attribute)
     return found
-
-
-def load(path: str | os.PathLike) -> keras.Model:
-    """Returns a quantizable model saved with `model.save("name.keras")`.
-
-    Args:
-        path: the file.
-
-    Raises:
-        UserError: when it cannot be read.
-
-    Example:
-
-        >>> encoder = tfcq.quantizable(tfcq.cifar_resnet(8, width=2, input_shape=(8, 8, 1)))
-        >>> encoder.save("encoder.keras")
-        >>> tfcq.load("encoder.keras").output_shape
-        (None, 8)
-    """
-    if not os.path.isfile(path):
-        raise UserError(f"{path} does not exist; allowed: a .keras file.")
-    if not zipfile.is_zipfile(path):
-        raise UserError(f"{path} cannot be read as a Keras model: it is not whole.")
-    try:
-        return keras.models.load_model(path, compile=False)
-    except (OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise UserError(f"{path} cannot be read as a Keras model: {reason}") from None

@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfcq.errors import UserError
-from tfcq.nn.placement import Node, holds_no_kernel, read_graph
+from tfcq.nn.placement import Node, fuses_into_kernel, read_graph
 from tfcq.nn.quantizable import QuantizableModel
 from tfcq.quantization.precision import Precision
 
@@ -51,7 +51,7 @@ class Graph:
         chain = [name]
         while len(self.nodes[chain[-1]].consumers) == 1:
             reader = self.nodes[self.nodes[chain[-1]].consumers[0]]
-            if not holds_no_kernel(reader.kind) or len(reader.producers) != 1:
+            if not fuses_into_kernel(reader.kind) or len(reader.producers) != 1:
                 break
             chain.append(reader.name)
         return chain

@@ -10,7 +10,7 @@ import tensorflow as tf
 from tfcq.errors import UserError, unknown_choice
 from tfcq.nn.activation_quantizer import ActivationQuantizer
 from tfcq.nn.calibration import check_quantizable
-from tfcq.nn.cloning import cloned, without
+from tfcq.nn.cloning import cloned, same_layer, without
 from tfcq.nn.copied_weights import copy_weights
 from tfcq.nn.quantizable import QuantizableModel
 from tfcq.post_training.graph import kernel_layers
@@ -164,7 +164,7 @@ def _clone(
             config["weight_quantizer"] = StoredScaleWeightQuantizer(
                 weight_bits[layer.name], quantizer.per_channel, quantizer.narrow_range
             )
-        return type(layer).from_config(config)
+        return same_layer(layer, config)
 
     quantizers = {layer.name for layer in model.layers if isinstance(layer, ActivationQuantizer)}
     dropped = set() if activations else quantizers

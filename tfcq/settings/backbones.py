@@ -22,6 +22,9 @@ _SETTINGS = {
     "vit_tiny": {"width", "patch_size", "frozen_patch_projection", *NORMALIZATION},
     "vit_small": {"width", "patch_size", "frozen_patch_projection", *NORMALIZATION},
 }
+# The pixels that a network takes, lowest and highest value.
+UNIT_RANGE = "0-1"
+INPUT_RANGES = {UNIT_RANGE: (0.0, 1.0), "0-255": (0.0, 255.0), "-1-1": (-1.0, 1.0)}
 _CIFAR_RESNET = "cifar_resnet"
 BACKBONE_SETTINGS = frozenset().union(*_SETTINGS.values(), {"shortcut"})
 BACKBONE_HELP = (

@@ -5,7 +5,7 @@ import functools
 from typing import Any
 
 from tfcq.errors import UserError, unknown_choice
-from tfcq.settings.backbones import APPLICATION
+from tfcq.settings.backbones import APPLICATION, INPUT_RANGES, UNIT_RANGE
 from tfcq.settings.bitwidths import BitWidth, parse_bit_widths
 from tfcq.settings.fields import check_fields, grouped, setting, share_range
 from tfcq.settings.policies import POLICIES, parse_bits_by_layer
@@ -45,6 +45,12 @@ class SubjectSettings:
         None,
         "of --model=applications:NAME: imagenet, which Keras downloads once, or the file of a "
         "network's .weights.h5; default random",
+    )
+    input_range: str | None = setting(
+        None,
+        "of --model=PATH.keras: the pixels that it takes; default what its first layers tell, else "
+        f"{UNIT_RANGE}",
+        tuple(INPUT_RANGES),
     )
     output_dir: str | None = setting(None, "where results of --model are written; export: any")
     policy: str | None = setting(
@@ -247,6 +253,11 @@ class EvaluationConfig:
         if subject.weights is not None and not published:
             raise UserError(
                 f"--weights has no effect here; allowed with --model={APPLICATION}:NAME alone."
+            )
+        if subject.input_range is not None and (published or subject.model is None):
+            raise UserError(
+                "--input_range has no effect here: what it takes is known; allowed with "
+                "--model=PATH.keras alone."
             )
         wants_logits = any(protocol.scores_logits for protocol in self.protocols)
         if published and wants_logits and not (subject.weights and self.scores_logits):

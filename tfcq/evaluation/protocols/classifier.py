@@ -2,12 +2,20 @@
 
 from collections.abc import Iterator
 
+import numpy as np
+
+from tfcq.data.image_stream import as_array
 from tfcq.errors import UserError
 from tfcq.evaluation.accuracy import Accuracy, accuracy_of
 from tfcq.evaluation.evaluation import Evaluation
-from tfcq.evaluation.features import QuantizedFeatures
+from tfcq.evaluation.features import FeatureExtractor, QuantizedFeatures
 from tfcq.evaluation.protocols import Runner
 from tfcq.nn.quantizable import QuantizableModel
+from tfcq.settings.backbones import INPUT_RANGES, UNIT_RANGE
+from tfcq.settings.bitwidths import FLOAT
+
+# Test images that tell which pixels a classifier takes.
+_TRIED = 500
 
 
 def classify(evaluation: Evaluation, network: QuantizableModel) -> Iterator[Accuracy]:
@@ -38,6 +46,30 @@ def check_classifier(evaluation: Evaluation) -> None:
         raise UserError(
             f"Model {evaluation.subject.title!r} returns shape {shape} and the data have {classes} "
             "classes; allowed for the protocol 'classifier': a logit for each class."
+        )
+    if evaluation.subject.assumed_range:
+        _check_range(evaluation)
+
+
+def _check_range(evaluation: Evaluation) -> None:
+    """Refuses to assume a range of pixels where the model is clearly better in another.
+
+    Raises:
+        UserError: naming the range.
+    """
+    images = as_array(evaluation.data.test_images[:_TRIED])
+    labels = evaluation.data.test_labels[: len(images)]
+    logits = FeatureExtractor(evaluation.backbone)
+    found = {
+        name: accuracy_of(logits(images * np.float32(high - low) + low, FLOAT), labels, FLOAT).top1
+        for name, (low, high) in INPUT_RANGES.items()
+    }
+    best = max(found, key=lambda name: found[name])
+    if found[best] - found[UNIT_RANGE] > max(0.1, 2 / np.sqrt(len(images))):
+        raise UserError(
+            f"Nothing in {evaluation.subject.title} tells which pixels it takes: in {UNIT_RANGE} "
+            f"its top-1 is {found[UNIT_RANGE]:.1%} of {len(images)} images, in {best} "
+            f"{found[best]:.1%}; pass --input_range={best} (or --input_range={UNIT_RANGE})."
         )
 
 

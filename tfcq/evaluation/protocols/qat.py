@@ -19,7 +19,8 @@ from tfcq.evaluation.protocols.fit import Keep, fit_network
 from tfcq.evaluation.protocols.network import trained_network
 from tfcq.nn.cloning import copy_of
 from tfcq.nn.float_model import requantizable
-from tfcq.nn.quantizable import QuantizableModel, load
+from tfcq.nn.loading import load
+from tfcq.nn.quantizable import QuantizableModel
 from tfcq.settings.bitwidths import FLOAT
 from tfcq.settings.protocols import PROTOCOLS, QAT_QUANTIZERS, STARTS, ProtocolTrainingSettings
 

@@ -1,0 +1,68 @@
+"""Models from files: read, or told apart in one line each."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from tfcq.errors import UserError
+from tfcq.nn.loading import load
+from tfcq.nn.quantizable import quantizable
+
+
+class Doubled(layers.Layer):
+    def call(self, x):
+        return 2 * x
+
+
+def squared(x):
+    return x * x
+
+
+def small(*middle, **settings):
+    inputs = x = keras.Input((4,))
+    for layer in middle:
+        x = layer(x)
+    return keras.Model(inputs, layers.Dense(2, **settings)(x))
+
+
+def test_files_that_are_missing_or_cut_off_are_told_apart(tmp_path):
+    inputs = keras.Input((4,))
+    keras.Model(inputs, layers.Dense(2)(inputs)).save(tmp_path / "whole.keras")
+    content = (tmp_path / "whole.keras").read_bytes()
+    (tmp_path / "cut.keras").write_bytes(content[: len(content) // 2])
+    with pytest.raises(UserError, match="cut.keras cannot be read .*: it is not whole"):
+        load(tmp_path / "cut.keras")
+    with pytest.raises(UserError, match="other.keras does not exist"):
+        load(tmp_path / "other.keras")
+
+
+def test_a_class_or_function_of_the_users_is_named_with_the_way_to_give_it(tmp_path):
+    model = quantizable(small(Doubled(), activation=squared))
+    model.save(tmp_path / "mine.keras")
+    with pytest.raises(UserError, match="the class 'Doubled', which .*custom_objects={'Doubled'"):
+        load(tmp_path / "mine.keras")
+    with pytest.raises(UserError, match="the function 'squared', which .*custom_objects="):
+        load(tmp_path / "mine.keras", {"Doubled": Doubled})
+    again = load(tmp_path / "mine.keras", {"Doubled": Doubled, "squared": squared})
+    x = np.ones((3, 4), np.float32)
+    np.testing.assert_array_equal(again(x), model(x))
+
+
+def test_other_forms_of_files_are_named(tmp_path):
+    model = small()
+    model.save(tmp_path / "old.h5")
+    model.export(tmp_path / "saved_model", verbose=False)
+    with pytest.raises(UserError, match="old.h5 .*HDF5.*model.save"):
+        load(tmp_path / "old.h5")
+    with pytest.raises(UserError, match="saved_model is a SavedModel.*model.save"):
+        load(tmp_path / "saved_model")
+
+
+@pytest.mark.parametrize("where", ["layer", "activation"])
+def test_python_lambdas_are_named_as_such(where, tmp_path):
+    double = lambda x: 2 * x  # noqa: E731
+    model = small(layers.Lambda(double)) if where == "layer" else small(activation=double)
+    model.save(tmp_path / "mine.keras")
+    with pytest.raises(UserError, match="holds a Python lambda"):
+        load(tmp_path / "mine.keras")

@@ -1,0 +1,68 @@
+"""Reads a model from a `.keras` file, and says why where it cannot be read."""
+
+import os
+import re
+import zipfile
+from typing import Any
+
+import keras
+
+from tfcq.errors import UserError
+from tfcq.nn import attention, quantizable  # noqa: F401 - register their classes
+
+_HDF5 = b"\x89HDF\r\n\x1a\n"
+_RESAVE = "allowed: a .keras file; load it with Keras and save it with model.save('name.keras')."
+
+
+def load(path: str | os.PathLike, custom_objects: dict[str, Any] | None = None) -> keras.Model:
+    """Returns a quantizable model saved with `model.save("name.keras")`.
+
+    Args:
+        path: the file.
+        custom_objects: classes and functions of the user's that the file names, by their names, as
+            for `keras.saving.load_model`.
+
+    Raises:
+        UserError: when it cannot be read, or names a class or function that is not known here.
+
+    Example:
+
+        >>> encoder = tfcq.quantizable(tfcq.cifar_resnet(8, width=2, input_shape=(8, 8, 1)))
+        >>> encoder.save("encoder.keras")
+        >>> tfcq.load("encoder.keras").output_shape
+        (None, 8)
+    """
+    if os.path.isdir(path) and os.path.exists(os.path.join(path, "saved_model.pb")):
+        raise UserError(f"{path} is a SavedModel, which runs but cannot be quantized; {_RESAVE}")
+    if not os.path.isfile(path):
+        raise UserError(f"{path} does not exist; allowed: a .keras file.")
+    if not zipfile.is_zipfile(path):
+        with open(path, "rb") as file:
+            old = file.read(len(_HDF5)) == _HDF5
+        if old:
+            raise UserError(f"{path} is a file in Keras's older HDF5 form; {_RESAVE}")
+        raise UserError(f"{path} cannot be read as a Keras model: it is not whole.")
+    try:
+        return keras.models.load_model(path, custom_objects, compile=False)
+    except (OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile) as error:
+        raise UserError(_why_unread(path, " ".join(str(error).split()))) from None
+
+
+def _why_unread(path: str | os.PathLike, reason: str) -> str:
+    unknown = re.search(r"Could not (?:locate|find|deserialize) (class|function) '([^']+)'", reason)
+    if unknown:
+        kind, name = unknown.groups()
+        return (
+            f"{path} names the {kind} {name!r}, which is not known here; allowed: "
+            f"tfcq.load(path, custom_objects={{{name!r}: {name}}}), or the decorator "
+            f"@keras.saving.register_keras_serializable() on it."
+        )
+    if "lambda" in reason or "identifier: {'value'" in reason:
+        return (
+            f"{path} holds a Python lambda, which is not read for safety's sake; allowed: a named "
+            "function, or a class with get_config."
+        )
+    if "`__init__()`" in reason or "unexpected keyword argument" in reason:
+        # What comes last is what failed first.
+        reason = reason[-300:]
+    return f"{path} cannot be read as a Keras model: {reason[:300]}"
