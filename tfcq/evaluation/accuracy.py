@@ -46,6 +46,7 @@ class Accuracy:
             images, of a `"quantized pass"` at this bit-width, or those `"of its training"` that the
             network was saved with (and of which pass any others); None where quantizers have none.
         weight_bits: bits of each layer's weights, where post-training chose them.
+        steps: what was done after training, in words; None in float.
     """
 
     bits: str
@@ -55,6 +56,7 @@ class Accuracy:
     curve: list[dict[str, float]] | None = None
     ranges: str | None = None
     weight_bits: dict[str, int] | None = None
+    steps: str | None = None
 
     def chosen_by(self, quantized: Quantized) -> "Accuracy":
         """Returns the same with what was chosen after training.
@@ -62,7 +64,12 @@ class Accuracy:
         Args:
             quantized: the model that it was measured of.
         """
-        return dataclasses.replace(self, ranges=quantized.ranges, weight_bits=quantized.weight_bits)
+        return dataclasses.replace(
+            self,
+            ranges=quantized.ranges,
+            weight_bits=quantized.weight_bits,
+            steps=quantized.steps,
+        )
 
 
 def accuracy(scores: np.ndarray, labels: np.ndarray, top: int) -> float:

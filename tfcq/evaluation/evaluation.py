@@ -223,7 +223,7 @@ def plan_of(config: EvaluationConfig) -> Plan:
         steps["rounding"] = "nearest"
     learning = RoundingSettings(iterations=iterations, seed=config.measurement.seed)
     return Plan(
-        calibration=config.calibration.calibration,
+        calibration=config.calibration.calibration or "minmax",
         calibration_pass=config.calibration.calibration_pass,
         # Ranges that were asked for in another way than usual are recorded anew.
         keep_ranges=config.calibration == CalibrationSettings(),

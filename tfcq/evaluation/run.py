@@ -141,7 +141,7 @@ def about_subject(evaluation: Evaluation) -> dict[str, Any]:
         "input_range": subject.input_range,
         "policy": subject.policy_name,
         "calibration": {
-            "method": config.calibration.calibration,
+            "method": config.calibration.calibration or "minmax",
             "pass": config.calibration.calibration_pass or "as trained",
             "images": len(evaluation.calibration_images),
             "seed": config.calibration.calibration_seed,

@@ -50,8 +50,8 @@ def _given_to(outer: Any) -> Any:
     frame = inspect.currentframe()
     while frame is not None:
         arguments = frame.f_locals.get("kwargs")
-        of_outer = frame.f_locals.get("self") is outer and isinstance(arguments, dict)
-        if of_outer and _PRECISION in arguments:
+        of_outer = frame.f_locals.get("self") is outer
+        if of_outer and isinstance(arguments, dict) and _PRECISION in arguments:
             return arguments[_PRECISION]
         frame = frame.f_back
     return None

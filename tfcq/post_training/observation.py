@@ -1,5 +1,6 @@
 """One pass over images, from which activation ranges follow by any method."""
 
+import functools
 from collections.abc import Iterator
 
 import keras
@@ -130,12 +131,6 @@ def observe(
     seen = {id(q): (q, Observation(Histogram(bins))) for q in activation_quantizers(model)}
     order: list[int] = []
 
-    @tf.function(
-        input_signature=[
-            tf.TensorSpec([None, *images.shape[1:]], model.compute_dtype),
-            tf.TensorSpec((), tf.int32),
-        ]
-    )
     def shown(batch: tf.Tensor, place: tf.Tensor) -> list[tf.Tensor]:
         tensors: list[tf.Tensor] = []
         order.clear()
@@ -151,8 +146,14 @@ def observe(
         model(batch, precision=precision, training=False)
         return tensors
 
+    signature = [
+        tf.TensorSpec([None, *images.shape[1:]], model.compute_dtype),
+        tf.TensorSpec((), tf.int32),
+    ]
+    # Behind `partial`, TensorFlow does not take the traces of several models for those of one.
+    traced = tf.function(functools.partial(shown), input_signature=signature)
     for start in range(0, len(images), batch_size):
-        tensors = shown(images[start : start + batch_size], start)
+        tensors = traced(images[start : start + batch_size], start)
         for owner, tensor in zip(order, tensors, strict=True):
             layer, observation = seen[owner]
             # Half precision is observed in the dtype of the ranges.

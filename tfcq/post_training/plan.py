@@ -97,6 +97,17 @@ class Plan:
             or ROUNDINGS[self.rounding] is not None
         )
 
+    @property
+    def in_words(self) -> str:
+        """What is done, for results."""
+        flags = ("equalize", "mixed_precision", "reestimate_batch_norm", "correct_biases")
+        steps = [flag.replace("_", " ") for flag in flags if getattr(self, flag)]
+        if self.weight_scales != "max":
+            steps.append(f"{self.weight_scales} weight scales")
+        if self.rounding != "nearest":
+            steps.append(f"{self.rounding} rounding")
+        return ", ".join([f"{self.calibration} ranges", *steps])
+
 
 def check_plan(model: QuantizableModel, plan: Plan) -> None:
     """Refuses a plan with a step that cannot be taken on a model, or changes nothing there.
@@ -190,11 +201,13 @@ class Quantized:
         model: the model.
         ranges: whose activation ranges it has; None in float, and where quantizers have none.
         weight_bits: bits of each layer's weights, where they were chosen; else None.
+        steps: what was done after training, in words; None in float.
     """
 
     model: QuantizableModel
     ranges: str | None = None
     weight_bits: dict[str, int] | None = None
+    steps: str | None = None
 
 
 class PostTraining:
@@ -241,7 +254,7 @@ class PostTraining:
         found = self._take_ranges(bits)
         ranges = found if takes_ranges(self.source) else None
         if not self.plan.changes_weights:
-            return Quantized(self.source, ranges)
+            return Quantized(self.source, ranges, steps=self.plan.in_words)
         weight_bits, _ = bits.pair
         mixed = self._mixed_bits(weight_bits) if self.plan.mixed_precision else None
         copy = with_stored_scales(self.source, mixed or weight_bits, self.plan.weight_scales)
@@ -254,7 +267,7 @@ class PostTraining:
             corrected = correct_biases(copy, self._reference(), self.images, bits)
             if not corrected:
                 raise UserError(f"Model {copy.name!r} has no bias to correct, and no batch norm.")
-        return Quantized(copy, ranges, mixed)
+        return Quantized(copy, ranges, mixed, self.plan.in_words)
 
     def _take_ranges(self, bits: BitWidth) -> str:
         kept, others = self._kept.get(bits, []), ""

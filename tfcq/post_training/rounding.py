@@ -1,6 +1,7 @@
 """Learned rounding of weights: AdaRound on layers, the same on blocks as BRECQ does."""
 
 import dataclasses
+import functools
 import math
 
 import keras
@@ -248,8 +249,7 @@ def _learn(
             precision.provide(layer, kernel)
         return network(x, precision=precision, training=False)
 
-    @tf.function
-    def learn() -> None:
+    def learn(xs: tf.Tensor, ys: tf.Tensor) -> None:
         for step in tf.range(settings.iterations):
             seed = tf.random.experimental.stateless_fold_in([settings.seed, number], step)
             drawn = tf.random.stateless_uniform(
@@ -267,7 +267,9 @@ def _learn(
                     loss += tf.cast(strength, h.dtype) * regularizer
             optimizer.apply(tape.gradient(loss, [v.value for v in logits]), logits)
 
-    learn()
+    # Arguments, since TensorFlow keeps what a trace captures; behind `partial`, or it would take
+    # the traces of several layers for those of one.
+    tf.function(functools.partial(learn))(xs, ys)
 
     def error(kernels: list[tf.Tensor]) -> float:
         size = max(settings.batch_size, 256)

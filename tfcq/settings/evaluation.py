@@ -94,7 +94,12 @@ class EvaluationDataSettings:
 class CalibrationSettings:
     """How activation ranges are found."""
 
-    calibration: str = setting("minmax", "how a range follows from activations", CALIBRATIONS)
+    calibration: str | None = setting(
+        None,
+        "how a range follows from activations; default minmax, and below 8 bits of a classifier of "
+        "your own (--model, --protocol=classifier) mse beside --correct_biases",
+        CALIBRATIONS,
+    )
     calibration_pass: str | None = setting(
         None,
         "record activations in a float pass, or in one quantized as scored; default as the network "
@@ -217,6 +222,16 @@ class EvaluationConfig:
         """How quantizers round; None for the way they were made."""
         rounding = self.post_training.rounding
         return None if rounding in LEARNED_ROUNDINGS else rounding
+
+    @property
+    def chooses_steps(self) -> bool:
+        """Whether steps after training are chosen here: a classifier of the user's, none asked for.
+
+        The papers' protocols keep min-max, so that figures can be compared.
+        """
+        asked = (self.calibration, self.post_training)
+        own = self.subject.model is not None and self.scores_logits
+        return own and asked == (CalibrationSettings(), PostTrainingSettings())
 
     def uses(self, name: str) -> bool:
         """Whether a protocol that was asked for uses a setting.

@@ -7,23 +7,23 @@ import numpy as np
 import pytest
 from keras import layers
 
-from tests.evaluation.evaluations import config_of
 from tfcq.data.pipeline import labelled_arrays
-from tfcq.data.sources import open_source
+from tfcq.data.sources import source_from
 from tfcq.errors import UserError
 from tfcq.evaluation.run import evaluate
+from tfcq.settings.evaluation import evaluation_from_flat
 from tfcq.settings.training import DataSettings
 
 
 def classifier(path, *first, factor=1.0):
     """Saves a classifier of the digits that was fitted on pixels * factor, and its accuracy."""
     keras.utils.set_random_seed(0)
-    source = open_source(DataSettings())
+    source = source_from(DataSettings())
     images, labels = labelled_arrays(source.split("train"), 8)
     body = [layers.Conv2D(8, 3, activation="relu"), layers.Flatten(), layers.Dense(10)]
     model = keras.Sequential([keras.Input((8, 8, 1)), *first, *body])
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile("adam", loss, ["accuracy"])
+    model.compile("adam", loss, metrics=["accuracy"])
     model.fit(factor * images, labels, batch_size=32, epochs=3, verbose=0)
     test, labels = labelled_arrays(source.split("test"), 8)
     model.save(path)
@@ -31,10 +31,9 @@ def classifier(path, *first, factor=1.0):
 
 
 def scored(path, folder, **flags):
-    config = config_of(
-        model=str(path), dataset="digits", protocol="classifier", bits="fp,8w8a",
-        output_dir=str(folder), **flags,
-    )  # fmt: skip
+    values = {"model": str(path), "dataset": "digits", "output_dir": str(folder)}
+    values |= {"protocol": "classifier", "bits": "fp,8w8a"}
+    config = evaluation_from_flat(values | flags)
     (measured,) = evaluate(config)
     return [result.top1 for result in measured.results], json.loads(measured.file.read_text())
 
@@ -57,3 +56,17 @@ def test_pixels_that_nothing_tells_are_not_guessed_against_the_evidence(tmp_path
     (top1, _), record = scored(path, tmp_path, input_range="0-255")
     np.testing.assert_allclose(top1, own, atol=0.003)
     assert record["input_range"] == "0-255"
+
+
+def test_below_8_bits_the_steps_are_those_that_help_unless_others_are_asked_for(tmp_path):
+    path = tmp_path / "scaled.keras"
+    classifier(path, layers.Rescaling(1 / 255), factor=255.0)
+    bits = "fp,8w8a,4w4a,2w4a"
+    chosen, record = scored(path, tmp_path / "chosen", bits=bits)
+    plain, printed = scored(path, tmp_path / "plain", bits=bits, calibration="minmax")
+    steps = {entry["bits"]: entry.get("steps") for entry in record["results"]}
+    few = "mse ranges, correct biases"
+    assert steps == {"fp": None, "8w8a": "minmax ranges", "4w4a": few, "2w4a": few}
+    assert {entry.get("steps") for entry in printed["results"]} == {None, "minmax ranges"}
+    assert chosen[:2] == plain[:2]
+    assert chosen[3] > plain[3]

@@ -1,5 +1,6 @@
 """Scores a classifier as it is, after post-training quantization."""
 
+import dataclasses
 from collections.abc import Iterator
 
 import numpy as np
@@ -10,24 +11,33 @@ from tfcq.evaluation.accuracy import Accuracy, accuracy_of
 from tfcq.evaluation.evaluation import Evaluation
 from tfcq.evaluation.features import FeatureExtractor, QuantizedFeatures
 from tfcq.evaluation.protocols import Runner
+from tfcq.nn.activation_ranges import is_trained_quantized
+from tfcq.nn.cloning import copy_of
 from tfcq.nn.quantizable import QuantizableModel
+from tfcq.post_training.plan import Plan, check_plan
 from tfcq.settings.backbones import INPUT_RANGES, UNIT_RANGE
-from tfcq.settings.bitwidths import FLOAT
+from tfcq.settings.bitwidths import FLOAT, BitWidth
 
 # Test images that tell which pixels a classifier takes.
 _TRIED = 500
+_FULL = 8
 
 
-def classify(evaluation: Evaluation, network: QuantizableModel) -> Iterator[Accuracy]:
+def classify(
+    evaluation: Evaluation,
+    network: QuantizableModel,
+    bit_widths: tuple[BitWidth, ...] | None = None,
+) -> Iterator[Accuracy]:
     """Yields the accuracy of a network's own logits after post-training quantization.
 
     Args:
         evaluation: what is measured; its backbone is not used.
         network: quantizable model from images to logits.
+        bit_widths: the bit-widths; None for those asked for.
     """
     logits = QuantizedFeatures(evaluation.post_training(network).at)
     data = evaluation.data
-    for bits in evaluation.bit_widths:
+    for bits in evaluation.bit_widths if bit_widths is None else bit_widths:
         found = accuracy_of(logits(data.test_images, bits), data.test_labels, bits)
         yield found.chosen_by(logits.run)
 
@@ -73,4 +83,34 @@ def _check_range(evaluation: Evaluation) -> None:
         )
 
 
-classifier = Runner(lambda evaluation: classify(evaluation, evaluation.backbone), check_classifier)
+def _score(evaluation: Evaluation) -> Iterator[Accuracy]:
+    """Yields the accuracy of the model itself, after the steps that were asked for or chosen."""
+    model = evaluation.backbone
+    steps = _steps_below_8_bits(evaluation)
+    few = [bits for bits in evaluation.bit_widths if not bits.is_float and min(bits.pair) < _FULL]
+    if steps is None or not few:
+        yield from classify(evaluation, model)
+        return
+    # A model of its own: its ranges would else be those of the other steps.
+    lower = dataclasses.replace(evaluation, plan=steps)
+    for bits in evaluation.bit_widths:
+        chosen = lower if bits in few else evaluation
+        yield from classify(chosen, copy_of(model), (bits,))
+
+
+def _steps_below_8_bits(evaluation: Evaluation) -> Plan | None:
+    """Returns the steps that are taken where none were asked for; None for those of the rest."""
+    model = evaluation.backbone
+    if not evaluation.config.chooses_steps or is_trained_quantized(model):
+        return None
+    for steps in (Plan(calibration="mse", correct_biases=True), Plan(calibration="mse")):
+        try:
+            check_plan(model, steps)
+        except UserError:
+            # Quantizers without ranges, or a graph that cannot be cut into parts.
+            continue
+        return steps
+    return None
+
+
+classifier = Runner(_score, check_classifier)
