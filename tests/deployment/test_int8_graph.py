@@ -6,6 +6,7 @@ import pytest
 
 from tests.deployment.conftest import randomize_norms
 from tfcq.backbones.resnet import resnet
+from tfcq.deployment import tflite
 from tfcq.deployment.check import compare
 from tfcq.deployment.fold import fold
 from tfcq.deployment.int8_graph import int8_graph, int8_kernel, with_zero
@@ -16,6 +17,7 @@ from tfcq.errors import UserError
 from tfcq.evaluation.features import FeatureExtractor
 from tfcq.nn.activation_quantizer import ActivationQuantizer
 from tfcq.nn.calibration import calibrate
+from tfcq.nn.integer_layers import in_float
 from tfcq.nn.quantizable import quantizable
 from tfcq.post_training.weights import with_stored_scales
 from tfcq.quantization.precision import Precision
@@ -327,3 +329,46 @@ def test_layers_may_have_the_names_of_grids_and_lora_is_merged(pixels):
     images = (pixels / 255).astype(np.float32)
     lite, ours = deployed(model, images)
     assert_close(lite(images), ours)
+
+
+AT_ODDS = {
+    "conv elu": lambda x: keras.layers.Conv2D(4, 1, activation="elu", name="odd")(x),
+    "conv gelu": lambda x: keras.layers.Conv2D(4, 1, activation="gelu", name="odd")(x),
+    "selu": lambda x: keras.layers.Activation("selu", name="odd")(x),
+    "softplus": lambda x: keras.layers.Activation("softplus", name="odd")(x),
+    "mish": lambda x: keras.layers.Activation("mish", name="odd")(x),
+    "hard sigmoid": lambda x: keras.layers.Activation("hard_sigmoid", name="odd")(x),
+    "elu": lambda x: keras.layers.ELU(name="odd")(x),
+    "average": lambda x: keras.layers.Average(name="odd")([x, 2 * x]),
+    "relu1": lambda x: keras.layers.ReLU(1.0, name="odd")(x),
+    "unit norm": lambda x: keras.layers.UnitNormalization(name="odd")(x),
+    "layer norm": lambda x: keras.layers.LayerNormalization(name="odd")(x),
+}
+
+
+@pytest.mark.parametrize("name", AT_ODDS)
+def test_what_stays_in_float_is_named_as_the_user_named_it_and_truly_stays(name, pixels):
+    inputs = keras.Input((12, 12, 3))
+    x = keras.layers.Conv2D(4, 3, activation="relu")(inputs)
+    x = keras.layers.Flatten()(AT_ODDS[name](x))
+    images = (pixels / 255).astype(np.float32)
+    model = quantizable(keras.Model(inputs, keras.layers.Dense(2)(x)), "int8")
+    calibrate(model, images)
+    with pytest.raises(UserError, match="would stay in float at 'odd' "):
+        int8_tflite(model, images)
+    (only,) = in_float(model)
+    assert only.startswith("'odd'")
+    converted = LiteModel(tflite._convert(int8_graph(model, images), integer=True))
+    kinds = {tensor.dtype for tensor in converted.tensors if not tensor.is_output}
+    assert np.float32 in kinds
+
+
+def test_what_is_not_foreseen_is_named_from_the_file(pixels):
+    inputs = keras.Input((12, 12, 3))
+    x = keras.layers.Conv2D(4, 3, activation="relu")(inputs)
+    x = keras.layers.Flatten()(keras.layers.Rescaling(2.0, -1.0, name="mine")(x))
+    images = (pixels / 255).astype(np.float32)
+    model = quantizable(keras.Model(inputs, keras.layers.Dense(2)(x)), "int8")
+    calibrate(model, images)
+    with pytest.raises(UserError, match="would stay in float at 'mine'"):
+        int8_tflite(model, images)

@@ -1,5 +1,6 @@
 """From a quantizable model to TFLite files: float32, and int8 on the grids that were evaluated."""
 
+import re
 import warnings
 
 import keras
@@ -13,6 +14,7 @@ from tfcq.deployment.runtime import LiteModel
 from tfcq.errors import UserError
 from tfcq.nn.calibration import check_float_images, check_quantizable
 from tfcq.nn.input_range import known_input_range, to_unit, with_unit_input
+from tfcq.nn.integer_layers import in_float
 from tfcq.settings.backbones import INPUT_RANGES
 
 
@@ -70,17 +72,28 @@ def int8_tflite(model: keras.Model, images: np.ndarray, input_range: str | None 
             f"{', '.join(repr(other) for other in INPUT_RANGES)}."
         )
     model, images = with_unit_input(model, name), to_unit(images, name)
+    if named := in_float(model):
+        raise _stays_in_float(model, named)
     content = _convert(int8_graph(model, images), integer=True)
     lite = LiteModel(content)
     inner = [tensor for tensor in lite.tensors if not tensor.is_output]
     left = [tensor.name for tensor in inner if np.issubdtype(tensor.dtype, np.floating)]
     if left:
-        raise UserError(
-            f"{len(left)} tensors of {model.name!r} would stay in float, such as {left[0]!r}; "
-            "allowed: convolutions and dense layers (ReLU behind them or fused), sums, pooling, "
-            "padding, reshaping."
-        )
+        # Names of the graph that was converted: those of the layers, some numbered.
+        parts = {part for name in left for part in re.split("[/;]", name)}
+        stems = parts | {re.sub(r"_\d+$", "", part) for part in parts}
+        named = [repr(layer.name) for layer in model.operations if layer.name in stems]
+        raise _stays_in_float(model, named or [repr(left[0])])
     return content
+
+
+def _stays_in_float(model: keras.Model, named: list[str]) -> UserError:
+    others = f" and {len(named) - 3} more" if len(named) > 3 else ""
+    return UserError(
+        f"Model {model.name!r} would stay in float at {', '.join(named[:3])}{others}; allowed: "
+        "convolutions and dense layers (ReLU behind them or fused), sums, pooling, padding, "
+        "reshaping."
+    )
 
 
 def _convert(model: keras.Model, integer: bool) -> bytes:

@@ -1,0 +1,42 @@
+"""Which layers an int8 runtime would compute in float, told by their names before anything is done.
+
+As seen with TensorFlow 2.21's converter; `tests/deployment/test_int8_graph.py` converts each kind.
+"""
+
+from typing import Any
+
+import keras
+
+from tfcq.nn.placement import KERNEL_CLASSES
+
+_FUSED = {"linear", "relu", "relu6"}
+_IN_FLOAT = {"ELU", "LayerNormalization", "GroupNormalization", "UnitNormalization", "Average"}
+_FUNCTIONS_IN_FLOAT = {"elu", "selu", "softplus", "mish", "hard_sigmoid"}
+
+
+def in_float(model: keras.Model) -> list[str]:
+    """Returns the layers that an int8 runtime would compute in float, each with the reason.
+
+    Args:
+        model: a functional model, quantizable or not; nested ones are looked into.
+    """
+    found = []
+    for operation in model.operations:
+        if isinstance(operation, keras.Model):
+            found += in_float(operation)
+        elif reason := _reason(operation):
+            found.append(f"{operation.name!r} ({reason})")
+    return found
+
+
+def _reason(operation: Any) -> str:
+    kind = type(operation).__name__.removeprefix("Quantized")
+    activation = getattr(operation, "activation", None)
+    function = getattr(activation, "__name__", str(activation))
+    if kind in KERNEL_CLASSES and activation is not None and function not in _FUSED:
+        return f"{kind} with activation {function!r}; use it as a layer behind"
+    if kind == "Activation" and function in _FUNCTIONS_IN_FLOAT:
+        return f"activation {function!r}"
+    if kind == "ReLU" and operation.max_value not in (None, 6):
+        return f"ReLU with max_value={operation.max_value:g}"
+    return kind if kind in _IN_FLOAT else ""
