@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import pathlib
+import random
 import subprocess
 import sys
 
@@ -78,11 +79,24 @@ def test_unknown_flag_names_the_nearest(flag, hint):
     assert error_of(flag) == f"Unknown flag {flag.split('=')[0]}. {expected}"
 
 
-def test_value_of_the_wrong_kind_is_told_in_one_line():
-    assert "--epochs=ten" in error_of("--epochs=ten")
-    assert "--learning_rate=fast" in error_of("--learning_rate=fast")
-    assert "--download=perhaps" in error_of("--download=perhaps")
-    assert "--epochs" in error_of("--epochs")
+@pytest.mark.parametrize(
+    ("flag", "allowed"),
+    [("--epochs=ten", "a whole number, such as 10."), ("--epochs=1.5", "The nearest is 2."),
+     ("--epochs=1e3", "The nearest is 1000."), ("--epochs=1,000", "The nearest is 1000."),
+     ("--learning_rate=fast", "a number, such as 0.5."), ("--flip=10%", "The nearest is 0.1."),
+     ("--flip=0,5", "The nearest is 0.5."), ("--download=perhaps", "true or false."),
+     ("--zero_init_residual=ture", "true or false. Did you mean true?")],
+)  # fmt: skip
+def test_value_of_the_wrong_kind_names_what_is_allowed_and_the_nearest(flag, allowed):
+    message = error_of(flag)
+    assert message.startswith(f"{flag} cannot be used; allowed: ") and message.endswith(allowed)
+
+
+@pytest.mark.parametrize("rest", [[], ["--seed=3"]])
+def test_flag_without_its_value_does_not_take_the_next_flag_for_it(rest):
+    assert error_of("--run_dir", *rest) == "--run_dir has no value; allowed: --run_dir=VALUE."
+    assert "no value" in error_of("--epochs", *rest)
+    assert flag_set().parse(["--flip", "-1"]).values["flip"] == -1
 
 
 def test_arguments_are_taken_by_commands_that_name_them():
@@ -99,18 +113,49 @@ def test_argument_that_is_no_flag_is_refused():
     assert error_of("digits") == "Unexpected argument 'digits'; allowed: flags, --name=value."
 
 
-def test_flag_file_is_read_and_later_flags_win(tmp_path):
-    file = tmp_path / "a.cfg"
-    file.write_text("# a comment\n--epochs=3\n\n--recipe=float\n")
-    command = flag_set().parse([f"--flagfile={file}", "--epochs=5"])
-    assert (command.values["epochs"], command.values["recipe"]) == (5, "float")
-    assert {"epochs", "recipe"} <= command.given
+@pytest.mark.parametrize("seed", range(20))
+def test_what_stands_beside_a_flag_file_wins_wherever_the_file_is_named(seed, tmp_path):
+    draw, line, expected = random.Random(seed), [], {}
+    # From the innermost of the nested files to the line itself.
+    for depth in range(4):
+        values = {name: draw.randrange(99) for name in ("epochs", "seed", "width", "epochs")}
+        own = {name: value for name, value in values.items() if draw.random() < 0.6}
+        expected |= own
+        if line:
+            file = tmp_path / f"{depth}.cfg"
+            file.write_text("# a comment\n\n" + "\n".join(line))
+        named = [f"--flagfile={file}"] if line else []
+        line = draw.sample(flags := [f"--{n}={v}" for n, v in own.items()] + named, len(flags))
+    command = flag_set().parse(line)
+    assert {name: command.values[name] for name in command.given - {"flagfile"}} == expected
 
 
-def test_missing_flag_file_and_bad_flag_in_it_are_told(tmp_path):
-    assert str(tmp_path / "no.cfg") in error_of(f"--flagfile={tmp_path / 'no.cfg'}")
-    (tmp_path / "bad.cfg").write_text("--epohs=3\n")
-    assert "Did you mean --epochs?" in error_of(f"--flagfile={tmp_path / 'bad.cfg'}")
+def test_of_two_flag_files_on_one_line_the_later_wins(tmp_path):
+    for name, epochs in (("a", 3), ("b", 4)):
+        (tmp_path / f"{name}.cfg").write_text(f"--epochs={epochs}\n")
+    files = [f"--flagfile={tmp_path / name}.cfg" for name in ("a", "b")]
+    assert flag_set().parse(files).values["epochs"] == 4
+    assert flag_set().parse(["--epochs=5", *files]).values["epochs"] == 5
+    (tmp_path / "a.cfg").write_text("--download\n")
+    assert not flag_set().parse(["--nodownload", files[0]]).values["download"]
+
+
+def test_faults_of_flag_files_are_told_with_the_file(tmp_path):
+    file, other = tmp_path / "bad.cfg", tmp_path / "other.cfg"
+    assert f"{tmp_path / 'no.cfg'} does not exist" in error_of(f"--flagfile={tmp_path / 'no.cfg'}")
+    file.write_text("--epohs=3\n")
+    assert error_of(f"--flagfile={tmp_path / 'bda.cfg'}").endswith(f"Did you mean '{file}'?")
+    assert f"--epohs in {file}. Did you mean --epochs?" in error_of(f"--flagfile={file}")
+    file.write_text("\nepochs=3\n")
+    assert f"Line 2 of flag file {file} is 'epochs=3'" in error_of(f"--flagfile={file}")
+    file.write_text(f"--flagfile={other}\n")
+    other.write_text(f"--flagfile={file}\n")
+    assert "it reads itself" in error_of(f"--flagfile={file}")
+    file.write_bytes(b"--dataset=\xff\n")
+    assert f"{file} is no text in UTF-8" in error_of(f"--flagfile={file}")
+    file.write_bytes(b"--run_dir=a\0b\n")
+    assert "cannot be used" in error_of(f"--flagfile={file}")
+    assert "is no file" in error_of(f"--flagfile={tmp_path}")
 
 
 def test_there_are_flag_files():

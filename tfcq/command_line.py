@@ -4,7 +4,6 @@ Imports no TensorFlow, so that a mistake in a flag is told at once.
 """
 
 import dataclasses
-import difflib
 import os
 import sys
 import types
@@ -16,10 +15,14 @@ from absl import flags
 
 from tfcq import native_messages
 from tfcq.errors import TrainingStopped, UserError
+from tfcq.flag_files import FLAGFILE, files_first
+from tfcq.settings.fields import parse_value
 
 USER_ERROR = 2
 FAILURE = 1
-GENERAL = ("help", "flagfile", "verbosity")
+GENERAL = ("help", FLAGFILE, "verbosity")
+# Longer words are cut in messages: paths are not.
+_LONGEST_WORD = 400
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +56,8 @@ class FlagSet:
         self.flags.set_gnu_getopt(arguments is not None)
         self.groups: dict[str, list[str]] = {}
         self.add("General", "help", bool, False, "show this help")
-        self.add("General", "flagfile", str, "", "read further flags from this file, one a line")
+        text = "read further flags from this file, one a line; those on the command line win"
+        self.add("General", FLAGFILE, str, "", text)
         self.add("General", "verbosity", int, 0, "0 quiet, 1 with TensorFlow's own messages")
 
     def add(
@@ -76,13 +80,8 @@ class FlagSet:
             choices: allowed values, shown in the help.
         """
         text = f"{text}: {', '.join(choices)}" if choices else text
-        define = {
-            bool: flags.DEFINE_bool,
-            int: flags.DEFINE_integer,
-            float: flags.DEFINE_float,
-            str: flags.DEFINE_string,
-        }[kind]
-        define(name, default, text, flag_values=self.flags)
+        flag = flags.Flag(_Reader(name, kind), None, name, default, text, boolean=kind is bool)
+        flags.DEFINE_flag(flag, flag_values=self.flags)
         self.groups.setdefault(group, []).append(name)
 
     def add_settings(self, group: str, settings: Any) -> None:
@@ -125,18 +124,11 @@ class FlagSet:
             UserError: on an unknown flag, a value of the wrong kind, a missing flag file or, where
                 the command takes none, an argument that is no flag.
         """
+        boolean = {name: bool(self.flags[name].boolean) for name in self.flags}
         try:
-            rest = self.flags(["command", *arguments])
-        except flags.UnrecognizedFlagError as error:
-            name = error.flagname or ""
-            near = difflib.get_close_matches(name, list(self.flags), n=1)
-            hint = f"Did you mean --{near[0]}?" if near else "--help lists them all."
-            raise UserError(f"Unknown flag --{name}. {hint}") from None
-        except (flags.Error, OSError, ValueError) as error:
-            text = _one_line(str(error)).removeprefix("ERROR:: ")
-            text = text.replace("invalid literal for int() with base 10:", "no whole number:")
-            text = text.replace("could not convert string to float:", "no number:")
-            raise UserError(text) from None
+            rest = self.flags(["command", *files_first(arguments, boolean)])
+        except (flags.Error, ValueError) as error:
+            raise UserError(str(error)) from None
         if rest[1:] and self.arguments is None:
             raise UserError(f"Unexpected argument {rest[1]!r}; allowed: flags, --name=value.")
         return Command(
@@ -144,6 +136,37 @@ class FlagSet:
             {name for name in self.flags if self.flags[name].present},
             tuple(rest[1:]),
         )
+
+
+class _Reader(flags.ArgumentParser):
+    """Reads the value of one flag from text.
+
+    Args:
+        name: name of the flag.
+        kind: bool, int, float or str.
+    """
+
+    def __init__(self, name: str, kind: type) -> None:
+        super().__init__()
+        self.name, self.kind = name, kind
+
+    def parse(self, argument: Any) -> Any:
+        """Returns the value that a text stands for.
+
+        Args:
+            argument: the text, or a default.
+        """
+        if not isinstance(argument, str):
+            return argument
+        try:
+            return parse_value(self.name, argument, self.kind)
+        except UserError as error:
+            # Another kind of error would be told together with the flag a second time.
+            raise flags.IllegalFlagValueError(str(error)) from None
+
+    def flag_type(self) -> str:
+        """Returns the name of the kind."""
+        return self.kind.__name__
 
 
 def _plain_type(annotation: Any) -> type:
@@ -154,7 +177,10 @@ def _plain_type(annotation: Any) -> type:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    """Returns a message in one line of printable characters, its longest words cut."""
+    words = "".join(c if c.isprintable() or c.isspace() else ascii(c)[1:-1] for c in text).split()
+    cut = (word if len(word) <= _LONGEST_WORD else f"{word[:60]}...{word[-20:]}" for word in words)
+    return " ".join(cut)
 
 
 def run(flag_set: FlagSet, main: Callable[[Command], int | None]) -> None:

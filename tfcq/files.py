@@ -1,10 +1,18 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and text that is read as what it says it is."""
 
 import contextlib
+import csv
+import json
 import os
 import pathlib
 import tempfile
 from collections.abc import Iterator
+from typing import Any
+
+from tfcq.errors import UserError
+
+# Deeper than any file of ours; what is deeper still would exhaust the interpreter's stack.
+_DEEPEST = 100
 
 
 @contextlib.contextmanager
@@ -39,3 +47,74 @@ def write_text(path: str | os.PathLike, text: str) -> None:
     """
     with whole_file(path) as temporary:
         temporary.write_text(text)
+
+
+def read_text(path: str | os.PathLike) -> str:
+    """Returns the content of a text file.
+
+    Args:
+        path: the file.
+
+    Raises:
+        UserError: when it cannot be read, or is not UTF-8.
+    """
+    try:
+        # As it is: csv reads line ends by itself.
+        with open(path, encoding="utf-8", newline="") as file:
+            return file.read()
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{path} is no text in UTF-8 (byte {error.start}); allowed: UTF-8."
+        ) from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}.") from None
+
+
+def parse_json(text: str, what: str) -> Any:
+    """Returns what a JSON text holds.
+
+    Args:
+        text: the text.
+        what: what it is, for the message.
+
+    Raises:
+        UserError: when it is no JSON, or nested deeper than 100.
+    """
+    deep = f"{what} is nested too deeply; allowed: up to {_DEEPEST} levels."
+    try:
+        found = json.loads(text)
+    except RecursionError:
+        raise UserError(deep) from None
+    except ValueError as error:
+        raise UserError(f"{what} is not JSON: {error}.") from None
+    level = [found]
+    for _ in range(_DEEPEST):
+        level = [child for node in level for child in _children(node)]
+    if level:
+        raise UserError(deep)
+    return found
+
+
+def _children(node: Any) -> Any:
+    if isinstance(node, dict):
+        return node.values()
+    return node if isinstance(node, list) else ()
+
+
+def read_rows(path: str | os.PathLike) -> list[dict[str, str]]:
+    """Returns the rows of a CSV file by the names in its first line.
+
+    Args:
+        path: the file.
+
+    Raises:
+        UserError: when it cannot be read as CSV, or a row has more or fewer values than names.
+    """
+    try:
+        rows = list(csv.DictReader(read_text(path).splitlines(keepends=True), strict=True))
+    except csv.Error as error:
+        raise UserError(f"{path} is not CSV: {error}.") from None
+    for number, row in enumerate(rows, 1):
+        if None in row or None in row.values():
+            raise UserError(f"Row {number} of {path} has more or fewer values than the first line.")
+    return rows
