@@ -176,6 +176,13 @@ def _plain_type(annotation: Any) -> type:
     return annotation
 
 
+def _in_words(error: Exception) -> str:
+    """Returns what an error says, of one of the system without its number."""
+    if not isinstance(error, OSError) or error.strerror is None:
+        return str(error)
+    return f"{error.strerror}: {error.filename}." if error.filename else f"{error.strerror}."
+
+
 def _one_line(text: str) -> str:
     """Returns a message in one line of printable characters, its longest words cut."""
     words = "".join(c if c.isprintable() or c.isspace() else ascii(c)[1:-1] for c in text).split()
@@ -199,7 +206,7 @@ def run(flag_set: FlagSet, main: Callable[[Command], int | None]) -> None:
             sys.exit(0)
         sys.exit(main(command) or 0)
     except (UserError, OSError) as error:
-        print(f"error: {_one_line(str(error))}", file=sys.stderr)
+        print(f"error: {_one_line(_in_words(error))}", file=sys.stderr)
         sys.exit(USER_ERROR)
     except TrainingStopped as error:
         print(f"stopped: {_one_line(str(error))}", file=sys.stderr)

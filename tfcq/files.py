@@ -13,6 +13,8 @@ from tfcq.errors import UserError
 
 # Deeper than any file of ours; what is deeper still would exhaust the interpreter's stack.
 _DEEPEST = 100
+# Beyond any count or figure of ours.
+_GREATEST = 1e18
 
 
 @contextlib.contextmanager
@@ -36,6 +38,25 @@ def whole_file(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
+
+
+def check_writable(path: str | os.PathLike, folder: pathlib.Path) -> None:
+    """Refuses a folder in which nothing can be made.
+
+    Args:
+        path: what is to be made there, for the message.
+        folder: the folder, as far as it exists.
+
+    Raises:
+        UserError: naming both.
+    """
+    try:
+        # Permissions do not tell of all: some file systems take no file from anybody.
+        tempfile.TemporaryDirectory(dir=folder, prefix=".").cleanup()
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be made: {folder} is not a writable folder ({error.strerror})."
+        ) from None
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:
@@ -99,6 +120,32 @@ def _children(node: Any) -> Any:
     if isinstance(node, dict):
         return node.values()
     return node if isinstance(node, list) else ()
+
+
+def check_form(found: Any, form: Any, place: str) -> None:
+    """Refuses JSON that holds something else than its readers take.
+
+    Args:
+        found: what a file holds.
+        form: a type, where `float` stands for every finite number; a list with the form of every
+            member; or a dictionary of forms, where names may be absent and `"*"` stands for all.
+        place: what `found` is, for the message.
+
+    Raises:
+        UserError: naming the first place that does not fit.
+    """
+    kind = form if isinstance(form, type) else type(form)
+    number = type(found) in (int, float) and abs(found) < _GREATEST
+    if not (number if kind is float else isinstance(found, kind)):
+        allowed = {dict: "an object", list: "a list", str: "text", float: "a number"}[kind]
+        raise UserError(f"{place} is {str(found)[:60]!r}; allowed: {allowed}.")
+    if isinstance(form, list):
+        for number, member in enumerate(found, 1):
+            check_form(member, form[0], f"{place}, {number}")
+    elif isinstance(form, dict):
+        for name, member in found.items():
+            if name in form or "*" in form:
+                check_form(member, form.get(name, form.get("*")), f"{place}, {name!r}")
 
 
 def read_rows(path: str | os.PathLike) -> list[dict[str, str]]:

@@ -309,3 +309,17 @@ def test_configurations_of_before_say_what_was_done_without_a_setting():
     now = config_from_flat({**network, "recipe": "cq_c"})
     assert config_from_json(now.to_json()) == now
     assert now.network.rounding == "nearest" and now.network.zero_init_residual
+
+
+@pytest.mark.parametrize(
+    "tree",
+    [{"optimization": {"epochs": 10**400}}, {"optimization": {"learning_rate": 2**64}},
+     {"network": {"backbone": 3}}, {"method": {"recipe": ["ssql"]}, "network": {"backbone": "resnet18"}},
+     {"network": {"policy": {}, "backbone": "resnet18"}}, {"data": {"data_dir": "a\0b"}},
+     {"data": {"dataset": "\ud800"}}, {"network": {"backbone": f"cifar_resnet{'9' * 5000}"}},
+     {"network": {"layer_bits": f"stem:{'9' * 5000}w"}}, {"method": {"weight_bits": "9" * 5000}},
+     {"optimization": {"duration": "1e308epochs"}},
+     {"method": {"recipe": f"{'9' * 5000}*v1@fp->v2@fp"}}],
+)  # fmt: skip
+def test_value_beyond_what_can_be_held_is_refused_in_one_line(tree):
+    error_of(config_from_json, json.dumps(tree))

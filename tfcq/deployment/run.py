@@ -19,7 +19,7 @@ from tfcq.evaluation.probe import fit_linear_probe
 from tfcq.evaluation.protocols.classifier import check_classifier
 from tfcq.evaluation.records import versions
 from tfcq.evaluation.run import about_data, about_subject
-from tfcq.files import whole_file, write_text
+from tfcq.files import parse_json, read_text, whole_file, write_text
 from tfcq.post_training.plan import Plan, PostTraining, Quantized
 from tfcq.settings.bitwidths import FLOAT
 from tfcq.settings.evaluation import DEPLOYED_BITS, EvaluationConfig
@@ -145,7 +145,7 @@ def _check_earlier(file: pathlib.Path, about: dict[str, Any]) -> None:
     if not file.exists():
         return
     try:
-        earlier = json.loads(file.read_text())
+        earlier = parse_json(read_text(file), str(file))
         changed = [name for name in about if earlier[name] != about[name]]
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{file} cannot be read as an export's figures; move it away.") from None

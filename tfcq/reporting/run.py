@@ -55,8 +55,8 @@ def report(
     embeddings = _embeddings(groups, tsne_bits, tsne_images, tsne_needed)
     title, sections = report_title(groups), report_sections(groups, backbones, embeddings)
     files = {
-        "report.html": to_html(title, sections).encode(),
-        "report.md": to_markdown(title, sections).encode(),
+        "report.html": to_html(title, sections).encode(errors="backslashreplace"),
+        "report.md": to_markdown(title, sections).encode(errors="backslashreplace"),
         **picture_files(sections),
     }
     write_report(output, files, overwrite)

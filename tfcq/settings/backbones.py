@@ -57,7 +57,7 @@ def cifar_depth(name: str) -> int | None:
     Raises:
         UserError: on a depth that is not 6n+2.
     """
-    match = re.fullmatch(rf"{_CIFAR_RESNET}(\d+)", name)
+    match = re.fullmatch(rf"{_CIFAR_RESNET}(\d{{1,4}})", name)
     if not match:
         return None
     depth = int(match[1])

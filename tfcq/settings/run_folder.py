@@ -4,7 +4,7 @@ import os
 import pathlib
 
 from tfcq.errors import UserError
-from tfcq.files import write_text
+from tfcq.files import check_writable, read_text, write_text
 from tfcq.settings.fields import differences
 from tfcq.settings.training import Config, config_from_json
 
@@ -52,8 +52,7 @@ class RunFolder:
         nearest = next(p for p in (self.path, *self.path.absolute().parents) if p.exists())
         if self.path.is_file():
             raise UserError(f"{self.path} exists and holds no run: it is a file.")
-        if not nearest.is_dir() or not os.access(nearest, os.W_OK):
-            raise UserError(f"{self.path} cannot be made: {nearest} is not a writable folder.")
+        check_writable(self.path, nearest)
         if self.path.exists() and any(self.path.iterdir()):
             raise UserError(
                 f"{self.path} exists and holds no run; allowed: a new or empty folder, or a run."
@@ -99,7 +98,7 @@ class RunFolder:
 
     def _read(self) -> Config:
         try:
-            return config_from_json(self.config.read_text())
+            return config_from_json(read_text(self.config))
         except UserError as error:
             raise UserError(f"{self.config} cannot be used: {error}") from None
 

@@ -5,6 +5,7 @@ import json
 from typing import Any
 
 from tfcq.errors import UserError, unknown_choice
+from tfcq.files import parse_json
 from tfcq.settings.backbones import (
     BACKBONE_HELP,
     KERNEL_INITIALIZERS,
@@ -400,10 +401,7 @@ def config_from_json(text: str) -> Config:
     Raises:
         UserError: on text that is not JSON, an unknown setting or a value that cannot be used.
     """
-    try:
-        tree = json.loads(text)
-    except ValueError as error:
-        raise UserError(f"The configuration is not JSON: {error}.") from None
+    tree = parse_json(text, "The configuration")
     if not isinstance(tree, dict):
         raise UserError(f"The configuration is a {type(tree).__name__}; allowed: an object.")
     values: dict[str, Any] = {}
@@ -414,6 +412,8 @@ def config_from_json(text: str) -> Config:
         if not isinstance(group, dict):
             raise UserError(f"Settings {name!r} are {group!r}; allowed: an object.")
         values |= group
+    # Before anything reads them.
+    config_from_flat(values)
     return config_from_flat(_with_former_ways(values))
 
 

@@ -10,7 +10,8 @@ from typing import Any, TextIO
 
 import keras
 
-from tfcq.files import write_text
+from tfcq.errors import UserError
+from tfcq.files import read_rows, write_text
 
 
 class HistoryFile(keras.callbacks.Callback):
@@ -19,6 +20,9 @@ class HistoryFile(keras.callbacks.Callback):
     Args:
         path: the file.
         epochs_done: rows of later epochs, left by a run that was cut off, are dropped.
+
+    Raises:
+        UserError: when the file is there and holds something else.
     """
 
     def __init__(self, path: str | pathlib.Path, epochs_done: int = 0) -> None:
@@ -26,9 +30,14 @@ class HistoryFile(keras.callbacks.Callback):
         self.path = pathlib.Path(path)
         self.rows: list[dict[str, Any]] = []
         if self.path.exists():
-            with self.path.open(newline="") as file:
-                rows = list(csv.DictReader(file))
-            self.rows = [row for row in rows if int(row["epoch"]) <= epochs_done]
+            rows: list[dict[str, Any]] = [*read_rows(self.path)]
+            try:
+                self.rows = [row for row in rows if int(row["epoch"]) <= epochs_done]
+            except (KeyError, ValueError):
+                raise UserError(
+                    f"{self.path} holds no history: it needs a column 'epoch' of whole numbers; "
+                    "move it away."
+                ) from None
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Adds a row.
