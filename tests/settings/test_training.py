@@ -6,6 +6,7 @@ import math
 
 import pytest
 
+import tfcq
 from tfcq.errors import UserError
 from tfcq.settings.fields import check_fields, differences, flat, setting, share_range
 from tfcq.settings.frameworks import FRAMEWORK_SETTINGS, REGRESSION_LOSSES
@@ -50,6 +51,7 @@ def test_json_is_a_tree_of_groups():
     tree = json.loads(config_from_flat(CHANGED).to_json())
     assert tree["data"]["dataset"] == "fashion_mnist"
     assert tree["optimization"]["learning_rate"] == 0.3
+    assert tree.pop("version") == tfcq.__version__
     assert set(tree) == {"data", "views", "network", "method", "optimization", "execution"}
 
 
@@ -314,7 +316,8 @@ def test_configurations_of_before_say_what_was_done_without_a_setting():
 @pytest.mark.parametrize(
     "tree",
     [{"optimization": {"epochs": 10**400}}, {"optimization": {"learning_rate": 2**64}},
-     {"network": {"backbone": 3}}, {"method": {"recipe": ["ssql"]}, "network": {"backbone": "resnet18"}},
+     {"network": {"backbone": 3}},
+     {"method": {"recipe": ["ssql"]}, "network": {"backbone": "resnet18"}},
      {"network": {"policy": {}, "backbone": "resnet18"}}, {"data": {"data_dir": "a\0b"}},
      {"data": {"dataset": "\ud800"}}, {"network": {"backbone": f"cifar_resnet{'9' * 5000}"}},
      {"network": {"layer_bits": f"stem:{'9' * 5000}w"}}, {"method": {"weight_bits": "9" * 5000}},

@@ -17,6 +17,7 @@ from tfcq.nn.activation_ranges import is_trained_quantized
 from tfcq.nn.calibration import calibrate
 from tfcq.nn.quantizable import QuantizableModel
 from tfcq.pretraining.pretrainer import Pretrainer
+from tfcq.pretraining.settled import in_words, settled
 from tfcq.settings.policies import Policy
 from tfcq.settings.run_folder import RunFolder
 from tfcq.settings.training import CALIBRATION_IMAGES, Config, DataSettings, policy, total_steps
@@ -55,7 +56,8 @@ def train(config: Config, folder: RunFolder) -> None:
     check_batch_size(batch_size, strategy.num_replicas_in_sync)
     with strategy.scope():
         pretrainer = pretrainer_from(config, (size, size, channels), steps)
-        folder.begin(config)
+        print(in_words(settled(config, split, steps, pretrainer), channels, pretrainer))
+        folder.begin(config, lambda asked: settled(asked, split, steps, pretrainer))
         checkpoints = RunCheckpoints(folder.checkpoints, pretrainer)
         done = checkpoints.restore()
     if done == 0 and folder.backbone.exists():

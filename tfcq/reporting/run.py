@@ -65,12 +65,11 @@ def report(
 
 
 def _record(folder: RunFolder, config: Config) -> RunRecord:
-    defaults = flat(Config())
-    settings = flat(config)
+    asked, settings = folder.asked(config), flat(config)
     return read_run(
         str(folder.path),
         settings,
-        {name: value for name, value in settings.items() if value != defaults[name]},
+        {name: value for name, value in settings.items() if name in asked},
         _bits(config),
         folder.backbone,
         folder.history,

@@ -2,11 +2,13 @@
 
 import os
 import pathlib
+from collections.abc import Callable
 
 from tfcq.errors import UserError
-from tfcq.files import check_writable, read_text, write_text
-from tfcq.settings.fields import differences
+from tfcq.files import check_writable, parse_json, read_text, write_text
+from tfcq.settings.fields import differences, flat
 from tfcq.settings.training import Config, config_from_json
+from tfcq.settings.used import used, used_alike
 
 
 class RunFolder:
@@ -26,18 +28,22 @@ class RunFolder:
         self.evaluation = self.path / "evaluation"
         self.export = self.path / "export"
 
-    def check(self, config: Config) -> None:
+    def check(self, config: Config, settle: Callable[[Config], Config] | None = None) -> None:
         """Refuses a folder that cannot take this run.
 
         Args:
             config: the settings.
+            settle: gives what a run of such settings uses; None where data and network, which
+                decide some of it, are not known yet.
 
         Raises:
             UserError: when the folder holds a run with other settings, showing the difference,
                 or files but no run.
         """
         if self.config.exists():
-            changed = differences(self._read(), config)
+            kept = self._read()
+            pair = (settle(kept), settle(config)) if settle else used_alike(kept, config)
+            changed = differences(*pair)
             if changed:
                 begun = any(self.checkpoints.glob("*.index")) or self.backbone.exists()
                 way_out = (
@@ -58,18 +64,29 @@ class RunFolder:
                 f"{self.path} exists and holds no run; allowed: a new or empty folder, or a run."
             )
 
-    def begin(self, config: Config) -> None:
-        """Checks the folder and writes the configuration of a new run.
+    def begin(self, config: Config, settle: Callable[[Config], Config] = used) -> None:
+        """Checks the folder and writes what a new run uses.
 
         Args:
             config: the settings.
+            settle: gives what a run of such settings uses.
 
         Raises:
             UserError: when the folder cannot take this run.
         """
-        self.check(config)
+        self.check(config, settle)
         if not self.config.exists():
-            write_text(self.config, config.to_json())
+            write_text(self.config, settle(config).to_json(asked=_changed(config)))
+
+    def asked(self, config: Config) -> set[str]:
+        """Returns the names of the settings of which a run asked for another than the usual.
+
+        Args:
+            config: the settings of the run.
+        """
+        tree = parse_json(read_text(self.config), str(self.config))
+        # Earlier versions recorded nothing but that.
+        return set(tree.get("asked", _changed(config)))
 
     def load(self) -> Config:
         """Returns the configuration of a run.
@@ -101,6 +118,12 @@ class RunFolder:
             return config_from_json(read_text(self.config))
         except UserError as error:
             raise UserError(f"{self.config} cannot be used: {error}") from None
+
+
+def _changed(config: Config) -> list[str]:
+    """Returns the names of the settings that are not the usual ones."""
+    usual = flat(Config())
+    return [name for name, value in flat(config).items() if value != usual[name]]
 
 
 def default_run_dir(config: Config) -> str:
