@@ -9,11 +9,14 @@ import sys
 
 import pytest
 
-from tfcq import command_line
+import tfcq
+from tfcq import command_line, evaluate, export, report, train
 from tfcq.errors import TrainingStopped, UserError
 from tfcq.settings.fields import flat
+from tfcq.settings.run_folder import RunFolder
 from tfcq.settings.training import Config, config_from_flat
 from tfcq.settings.unused import check_used
+from tfcq.settings.used import used
 from tfcq.train import flag_set
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -50,7 +53,7 @@ def test_flags_of_every_kind_are_read_and_known_as_given():
 def test_help_names_every_flag_once_under_its_group():
     text = flag_set().help_text()
     lines = text.splitlines()
-    names = [*flat(Config()), "run_dir", "list_recipes", "help", "flagfile", "verbosity"]
+    names = [*flat(Config()), "run_dir", "list_recipes", "help", "version", "flagfile", "verbosity"]
     for name in names:
         assert sum(line.startswith(f"  --{name} ") for line in lines) == 1, name
     assert sum(line.startswith("  --") for line in lines) == len(names)
@@ -183,7 +186,7 @@ def test_errors_end_in_one_line_and_an_exit_code(raised, code, printed, capsys, 
     def main(command):
         raise raised
 
-    monkeypatch.setattr(sys, "argv", ["train"])
+    monkeypatch.setattr(sys, "argv", ["train", "--seed=1"])
     with pytest.raises(SystemExit) as ended:
         command_line.run(flag_set(), main)
     assert ended.value.code == code
@@ -192,7 +195,7 @@ def test_errors_end_in_one_line_and_an_exit_code(raised, code, printed, capsys, 
 
 @pytest.mark.parametrize(("returned", "code"), [(None, 0), (0, 0), (1, 1)])
 def test_exit_code_is_what_the_command_returns(returned, code, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["train"])
+    monkeypatch.setattr(sys, "argv", ["train", "--seed=1"])
     with pytest.raises(SystemExit) as ended:
         command_line.run(flag_set(), lambda command: returned)
     assert ended.value.code == code
@@ -228,16 +231,89 @@ def test_mistake_is_told_without_starting_tensorflow(flag, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_package_itself_lists_its_commands():
-    def run(*arguments):
-        return subprocess.run(
-            [sys.executable, "-m", "tfcq", *arguments], capture_output=True, text=True
-        )
+def test_help_and_version_in_their_usual_spellings(capsys, monkeypatch):
+    for argument, printed in (
+        ("-h", flag_set().help_text()),
+        ("--version", f"tfcq {tfcq.__version__}"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["train", argument])
+        with pytest.raises(SystemExit) as ended:
+            command_line.run(flag_set(), lambda command: pytest.fail("ran"))
+        assert ended.value.code == 0
+        assert capsys.readouterr().out == printed + "\n"
 
-    listed = run("--help")
-    assert listed.returncode == 0
+
+@pytest.mark.parametrize("command", [train, evaluate, export, report])
+def test_command_without_arguments_shows_how_to_begin(command, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["tfcq"])
+    with pytest.raises(SystemExit) as ended:
+        command_line.run(command.flag_set(), lambda command: pytest.fail("ran"))
+    printed = capsys.readouterr().out
+    assert ended.value.code == 2 and printed.endswith("--help lists all flags.\n")
+    examples = [line.strip() for line in printed.splitlines() if line.startswith("    ")]
+    assert examples
+    # As typed, they are read.
+    for example in examples:
+        words = example.partition("   ")[0].split()[3:]
+        command.flag_set().parse([word for word in words if not word.startswith("--flagfile")])
+
+
+def test_next_command_is_told_as_it_can_be_typed(capsys):
+    command_line.tell_next("report", "my runs/a", output="page")
+    assert capsys.readouterr().out == "Next: python -m tfcq.report 'my runs/a' --output=page\n"
+
+
+def package(*arguments):
+    """Returns how `python -m tfcq` ends with arguments."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, "-m", "tfcq", *arguments], capture_output=True, text=True, env=environment
+    )
+
+
+def test_the_package_itself_lists_and_runs_its_commands():
+    listed = package("--help")
+    assert listed.returncode == 0 and package().stdout == listed.stdout
     for name in ("train", "evaluate", "export", "report"):
         assert f"python -m tfcq.{name} " in listed.stdout
-    wrong = run("trian")
+    assert package("--version").stdout == f"tfcq {tfcq.__version__}\n"
+    assert "float" in package("train", "--list_recipes").stdout
+    wrong = package("trian")
     assert (wrong.returncode, wrong.stdout) == (2, "")
-    assert "'trian'; allowed: python -m tfcq.train" in wrong.stderr
+    assert "Unknown command 'trian'" in wrong.stderr and "Did you mean 'train'?" in wrong.stderr
+    wrong = package("train", "--epohs=3")
+    assert (wrong.returncode, wrong.stderr.count("\n")) == (2, 1)
+
+
+def test_run_folder_alone_goes_on_with_its_run(tmp_path):
+    run, other = tmp_path / "run", tmp_path / "new"
+    config = config_from_flat({"epochs": 3, "recipe": "float"})
+    RunFolder(run).begin(config)
+    of = lambda *arguments: train.settings_of(flag_set().parse([*arguments]))  # noqa: E731
+    found, folder = of(f"--run_dir={run}")
+    assert (found, folder.path) == (used(config), run)
+    assert of(f"--run_dir={run}", "--seed=3")[0] == config_from_flat({"seed": 3})
+    assert of(f"--run_dir={other}")[0] == Config()
+
+
+def test_start_brings_the_network_unless_another_is_asked_for(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    folder.begin(config_from_flat({"backbone": "cifar_resnet8", "width": 4, "seed": 3}))
+    start = f"--start={folder.path}"
+    of = lambda *arguments: train.settings_of(flag_set().parse([*arguments]))[0]  # noqa: E731
+    with pytest.raises(UserError, match=f"{start} cannot be used: .* has not ended yet"):
+        of(start)
+    folder.backbone.write_text("")
+    network = of(start).network
+    assert (network.backbone, network.width, network.start) == (
+        "cifar_resnet8",
+        4,
+        str(folder.path),
+    )
+    assert of(start).execution.seed == 0
+    assert of(start, "--width=8").network.width == 8
+    assert of(start, "--backbone=resnet18").network.width is None
+    assert of(f"--start={folder.backbone}").network.backbone == f"file:{folder.backbone}"
+    for missing in ("no.keras", "no"):
+        with pytest.raises(UserError, match="does not exist"):
+            of(f"--start={tmp_path / missing}")

@@ -4,7 +4,9 @@ Imports no TensorFlow, so that a mistake in a flag is told at once.
 """
 
 import dataclasses
+import io
 import os
+import shlex
 import sys
 import types
 import typing
@@ -13,6 +15,7 @@ from typing import Any
 
 from absl import flags
 
+import tfcq
 from tfcq import native_messages
 from tfcq.errors import TrainingStopped, UserError
 from tfcq.flag_files import FLAGFILE, files_first
@@ -20,7 +23,7 @@ from tfcq.settings.fields import parse_value
 
 USER_ERROR = 2
 FAILURE = 1
-GENERAL = ("help", FLAGFILE, "verbosity")
+GENERAL = ("help", "version", FLAGFILE, "verbosity")
 # Longer words are cut in messages: paths are not.
 _LONGEST_WORD = 400
 
@@ -46,16 +49,22 @@ class FlagSet:
     Args:
         usage: one line that says what the command does.
         arguments: what the command takes besides flags, for the help; None for nothing.
+        examples: command lines to begin with, which are shown where nothing is given; none where
+            the command does something then.
     """
 
-    def __init__(self, usage: str, arguments: str | None = None) -> None:
+    def __init__(
+        self, usage: str, arguments: str | None = None, examples: tuple[str, ...] = ()
+    ) -> None:
         self.usage = usage
         self.arguments = arguments
+        self.examples = examples
         self.flags = flags.FlagValues()
         # Flags may then stand behind arguments, too.
         self.flags.set_gnu_getopt(arguments is not None)
         self.groups: dict[str, list[str]] = {}
-        self.add("General", "help", bool, False, "show this help")
+        self.add("General", "help", bool, False, "show this help, as -h does")
+        self.add("General", "version", bool, False, "show the version")
         text = "read further flags from this file, one a line; those on the command line win"
         self.add("General", FLAGFILE, str, "", text)
         self.add("General", "verbosity", int, 0, "0 quiet, 1 with TensorFlow's own messages")
@@ -100,7 +109,7 @@ class FlagSet:
 
     def help_text(self) -> str:
         """Returns all flags in their groups, with defaults."""
-        lines = [self.usage, ""]
+        lines = [self.usage, *(f"    {example}" for example in self.examples), ""]
         if self.arguments is not None:
             lines += [f"Arguments: {self.arguments}", ""]
         for group, names in self.groups.items():
@@ -126,7 +135,7 @@ class FlagSet:
         """
         boolean = {name: bool(self.flags[name].boolean) for name in self.flags}
         try:
-            rest = self.flags(["command", *files_first(arguments, boolean)])
+            rest = self.flags(["command", *files_first(_long(arguments), boolean)])
         except (flags.Error, ValueError) as error:
             raise UserError(str(error)) from None
         if rest[1:] and self.arguments is None:
@@ -176,6 +185,23 @@ def _plain_type(annotation: Any) -> type:
     return annotation
 
 
+def _long(arguments: list[str]) -> list[str]:
+    """Returns arguments with -h written out."""
+    return ["--help" if argument == "-h" else argument for argument in arguments]
+
+
+def tell_next(command: str, *arguments: Any, **named: Any) -> None:
+    """Prints the command to try next.
+
+    Args:
+        command: its name.
+        *arguments: what it takes besides flags.
+        **named: values of its flags.
+    """
+    words = [*map(str, arguments), *(f"--{name}={value}" for name, value in named.items())]
+    print(f"Next: python -m tfcq.{command} {shlex.join(words)}")
+
+
 def _in_words(error: Exception) -> str:
     """Returns what an error says, of one of the system without its number."""
     if not isinstance(error, OSError) or error.strerror is None:
@@ -199,10 +225,21 @@ def run(flag_set: FlagSet, main: Callable[[Command], int | None]) -> None:
         flag_set: the command's flags.
         main: takes the parsed command line.
     """
+    # Of what a terminal cannot show, such as a file name that is no text, its number is shown.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
+        if flag_set.examples and not sys.argv[1:]:
+            print("\n    ".join((flag_set.usage, *flag_set.examples)))
+            print("--help lists all flags.")
+            sys.exit(USER_ERROR)
         command = flag_set.parse(sys.argv[1:])
         if command.values["help"]:
             print(flag_set.help_text())
+            sys.exit(0)
+        if command.values["version"]:
+            print(f"tfcq {tfcq.__version__}")
             sys.exit(0)
         sys.exit(main(command) or 0)
     except (UserError, OSError) as error:

@@ -22,7 +22,12 @@ def flag_set() -> command_line.FlagSet:
     """Returns the command's flags."""
     flags = command_line.FlagSet(
         "Exports a trained backbone or classifier to int8 TFLite and compares it with what was "
-        "evaluated."
+        "evaluated: python -m tfcq.export",
+        examples=(
+            "python -m tfcq.export --run_dir=RUN",
+            "python -m tfcq.export --model=PATH.keras --classifier --dataset=folder:PATH "
+            "--output_dir=DIR",
+        ),
     )
     flags.add_settings("Subject", SubjectSettings(policy=DEPLOYED_POLICY))
     flags.add_settings("Data", EvaluationDataSettings())
@@ -85,6 +90,8 @@ def main(command: command_line.Command) -> int:
             "decides near-ties otherwise: train it longer, or lower --min_agreement."
         )
         return command_line.FAILURE
+    if config.subject.run_dir is not None:
+        command_line.tell_next("report", config.subject.run_dir, output="report")
     return 0
 
 

@@ -102,3 +102,16 @@ def test_what_the_data_decide_is_compared_once_they_are_known(folder):
         folder.check(other, settle)
     with pytest.raises(UserError, match="image_size: 8 -> 9"):
         folder.check(config_from_flat({"image_size": 9}))
+
+
+def test_checkpoints_are_named_by_their_epochs(folder):
+    folder.begin(Config())
+    with pytest.raises(UserError, match="holds no checkpoint yet"):
+        folder.epoch_of("latest")
+    folder.checkpoints.mkdir()
+    for name in ("ckpt-9.index", "ckpt-10.index", "other.index"):
+        (folder.checkpoints / name).write_text("")
+    assert (folder.epoch_of("latest"), folder.epoch_of("9")) == (10, 9)
+    for other in ("8", "09", "last", ""):
+        with pytest.raises(UserError, match="allowed: latest, 9, 10"):
+            folder.epoch_of(other)

@@ -3,12 +3,16 @@
 import os
 import pathlib
 from collections.abc import Callable
+from typing import Any
 
 from tfcq.errors import UserError
 from tfcq.files import check_writable, parse_json, read_text, write_text
+from tfcq.settings.backbones import FILE, settings_of
 from tfcq.settings.fields import differences, flat
 from tfcq.settings.training import Config, config_from_json
 from tfcq.settings.used import used, used_alike
+
+LATEST = "latest"
 
 
 class RunFolder:
@@ -97,7 +101,8 @@ class RunFolder:
         config = self.load_unfinished()
         if not self.backbone.exists():
             raise UserError(
-                f"The run in {self.path} has not ended yet; start it again to finish it."
+                f"The run in {self.path} has not ended yet; `python -m tfcq.train "
+                f"--run_dir={self.path}` goes on with it, --checkpoint={LATEST} scores it as it is."
             )
         return config
 
@@ -113,11 +118,69 @@ class RunFolder:
             raise UserError(f"{self.path} holds no config.json; allowed: a folder tfcq.train made.")
         return self._read()
 
+    def epoch_of(self, checkpoint: str) -> int:
+        """Returns the number of epochs after which a checkpoint was written.
+
+        Args:
+            checkpoint: `latest`, or that number as text.
+
+        Raises:
+            UserError: when there is no such checkpoint.
+        """
+        kept = sorted(
+            int(file.stem.removeprefix("ckpt-"))
+            for file in self.checkpoints.glob("ckpt-*.index")
+            if file.stem.removeprefix("ckpt-").isdecimal()
+        )
+        if not kept:
+            raise UserError(f"{self.path} holds no checkpoint yet; the first follows an epoch.")
+        if checkpoint == LATEST:
+            return kept[-1]
+        if checkpoint not in map(str, kept):
+            raise UserError(
+                f"--checkpoint={checkpoint} is not in {self.checkpoints}; allowed: {LATEST}, "
+                f"{', '.join(map(str, kept))}."
+            )
+        return int(checkpoint)
+
     def _read(self) -> Config:
         try:
             return config_from_json(read_text(self.config))
         except UserError as error:
             raise UserError(f"{self.config} cannot be used: {error}") from None
+
+
+def start_file(start: str) -> pathlib.Path:
+    """Returns the file with the weights that another run starts with.
+
+    Args:
+        start: a `.keras` file, or the folder of a run that has ended.
+    """
+    return pathlib.Path(start) if start.endswith(".keras") else RunFolder(start).backbone
+
+
+def network_of_start(start: str, given: set[str]) -> dict[str, Any]:
+    """Returns the settings of the network that a run takes over with its first weights.
+
+    Args:
+        start: a `.keras` file, or the folder of a run that has ended.
+        given: names of the settings that the user set, which stay.
+
+    Raises:
+        UserError: when there is no such file or run.
+    """
+    if start.endswith(".keras"):
+        if not pathlib.Path(start).is_file():
+            raise UserError(f"--start={start} does not exist; allowed: a .keras file, or a run.")
+        return {} if "backbone" in given else {"backbone": f"{FILE}:{start}"}
+    try:
+        network = RunFolder(start).load().network
+    except UserError as error:
+        raise UserError(f"--start={start} cannot be used: {error}") from None
+    if "backbone" in given:
+        return {}
+    names = {"backbone", *settings_of(network.backbone)} - given
+    return {name: getattr(network, name) for name in names}
 
 
 def _changed(config: Config) -> list[str]:

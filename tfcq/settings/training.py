@@ -101,6 +101,10 @@ class NetworkSettings:
     """The backbone and its quantizers."""
 
     backbone: str = setting("resnet18", BACKBONE_HELP)
+    start: str | None = setting(
+        None,
+        "begin with the weights, and the network, of another run (its folder) or of a .keras file",
+    )
     stem: str | None = setting(
         None, "first layers, for small or for large images; default cifar", STEMS
     )

@@ -36,8 +36,8 @@ def used_alike(one: Config, other: Config) -> tuple[Config, Config]:
     """
     first, second = flat(used(one)), flat(used(other))
     opened = {name for name in _LEFT_OPEN if None in (first[name], second[name])}
-    if (first["duration"] is None) != (second["duration"] is None):
-        # Steps and images are as many epochs as there are images.
+    if first["duration"] or second["duration"]:
+        # How many epochs steps and images are depends on the number of images.
         opened |= {"duration", "epochs"}
     common = {name: first[name] for name in opened}
     return config_from_flat(first), config_from_flat({**second, **common})
