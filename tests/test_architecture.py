@@ -9,7 +9,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
 FLOORS = [
-    ["tfcq.errors", "tfcq.files", "tfcq.native_messages"],
+    ["tfcq.errors", "tfcq.files", "tfcq.interruption", "tfcq.native_messages"],
     ["tfcq.settings", "tfcq.flag_files", "tfcq.command_line"],
     ["tfcq.quantization"],
     ["tfcq.nn", "tfcq.data"],

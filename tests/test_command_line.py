@@ -179,8 +179,7 @@ def test_flag_file_makes_a_configuration_in_which_everything_counts(path):
 @pytest.mark.parametrize(
     ("raised", "code", "printed"),
     [(UserError("two\nlines"), 2, "error: two lines\n"),
-     (TrainingStopped("it  ended"), 1, "stopped: it ended\n"),
-     (KeyboardInterrupt(), 130, "interrupted; what is written so far is whole and stays\n")],
+     (TrainingStopped("it  ended"), 1, "stopped: it ended\n")],
 )  # fmt: skip
 def test_errors_end_in_one_line_and_an_exit_code(raised, code, printed, capsys, monkeypatch):
     def main(command):

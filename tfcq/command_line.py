@@ -16,7 +16,7 @@ from typing import Any
 from absl import flags
 
 import tfcq
-from tfcq import native_messages
+from tfcq import interruption, native_messages
 from tfcq.errors import TrainingStopped, UserError
 from tfcq.flag_files import FLAGFILE, files_first
 from tfcq.settings.fields import parse_value
@@ -190,6 +190,15 @@ def _long(arguments: list[str]) -> list[str]:
     return ["--help" if argument == "-h" else argument for argument in arguments]
 
 
+def stage(text: str) -> None:
+    """Prints what is done now and takes a while.
+
+    Args:
+        text: what it is.
+    """
+    print(f"{text} ...", flush=True)
+
+
 def tell_next(command: str, *arguments: Any, **named: Any) -> None:
     """Prints the command to try next.
 
@@ -225,6 +234,7 @@ def run(flag_set: FlagSet, main: Callable[[Command], int | None]) -> None:
         flag_set: the command's flags.
         main: takes the parsed command line.
     """
+    interruption.watch()
     # Of what a terminal cannot show, such as a file name that is no text, its number is shown.
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -249,17 +259,19 @@ def run(flag_set: FlagSet, main: Callable[[Command], int | None]) -> None:
         print(f"stopped: {_one_line(str(error))}", file=sys.stderr)
         sys.exit(FAILURE)
     except KeyboardInterrupt:
-        print("interrupted; what is written so far is whole and stays", file=sys.stderr)
-        sys.exit(130)
+        interruption.leave()
 
 
-def quiet_start_up(verbosity: int, deterministic: bool = False) -> None:
+def quiet_start_up(verbosity: int, deterministic: bool = False, doing: str = "") -> None:
     """Imports TensorFlow without its chatter, unless that is asked for.
 
     Args:
         verbosity: the flag of that name.
         deterministic: whether the process must repeat its results to the last bit.
+        doing: what is told before, as the import takes seconds; empty for nothing.
     """
+    if doing:
+        stage(doing)
     if deterministic:
         # Seen with oneDNN: gradients of a strided 1x1 convolution that differ from run to run.
         os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0"

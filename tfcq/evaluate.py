@@ -50,7 +50,7 @@ def main(command: command_line.Command) -> None:
     """
     config = config_of(command)
     check_files(config)
-    command_line.quiet_start_up(command.values["verbosity"])
+    command_line.quiet_start_up(command.values["verbosity"], doing="Reading network and images")
     from tfcq.evaluation.run import evaluate
 
     for measured in evaluate(config):

@@ -76,7 +76,7 @@ def main(command: command_line.Command) -> int:
         raise UserError(f"--min_agreement={lowest} cannot be used; allowed: 0 to 1.")
     config = config_of(command)
     check_files(config)
-    command_line.quiet_start_up(command.values["verbosity"])
+    command_line.quiet_start_up(command.values["verbosity"], doing="Reading network and images")
     from tfcq.deployment.run import export
     from tfcq.reporting.tables import export_tables
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from tfcq.command_line import stage
 from tfcq.deployment.check import compare, median_seconds
 from tfcq.deployment.runtime import LiteModel, runtime_version
 from tfcq.deployment.tflite import float_tflite, int8_tflite
@@ -57,9 +58,11 @@ def export(config: EvaluationConfig) -> tuple[dict[str, Any], dict[str, pathlib.
     }
     folder = _folder(config)
     _check_earlier(folder / FIGURES, about)
+    stage(f"Converting to int8, ranges from {len(evaluation.calibration_images):,} images")
     quantized = evaluation.post_training(subject.model).at(bits)
     images = evaluation.calibration_images
     files = {"int8": int8_tflite(quantized.model, images), "float": float_tflite(subject.model)}
+    stage(f"Comparing on {len(evaluation.data.test_images):,} test images")
     compared = _compared(evaluation, quantized, files)
     figures = {
         **about,
