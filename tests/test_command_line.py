@@ -1,6 +1,7 @@
 """Flags, their help and their errors."""
 
 import dataclasses
+import logging
 import os
 import pathlib
 import random
@@ -316,3 +317,11 @@ def test_start_brings_the_network_unless_another_is_asked_for(tmp_path):
     for missing in ("no.keras", "no"):
         with pytest.raises(UserError, match="does not exist"):
             of(f"--start={tmp_path / missing}")
+
+
+def test_warnings_of_libraries_do_not_stand_above_an_error():
+    def record(path):
+        return logging.LogRecord("absl", logging.WARNING, path, 1, "text", None, None)
+
+    assert command_line._is_own(record(str(ROOT / "tfcq" / "data" / "folder.py")))
+    assert not command_line._is_own(record("/lib/tensorflow_datasets/core/read_only_builder.py"))

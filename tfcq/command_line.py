@@ -5,7 +5,9 @@ Imports no TensorFlow, so that a mistake in a flag is told at once.
 
 import dataclasses
 import io
+import logging
 import os
+import pathlib
 import shlex
 import sys
 import types
@@ -262,6 +264,11 @@ def run(flag_set: FlagSet, main: Callable[[Command], int | None]) -> None:
         interruption.leave()
 
 
+def _is_own(record: logging.LogRecord) -> bool:
+    """Whether a message of a log comes from this project."""
+    return pathlib.Path(__file__).parent in pathlib.Path(record.pathname).parents
+
+
 def quiet_start_up(verbosity: int, deterministic: bool = False, doing: str = "") -> None:
     """Imports TensorFlow without its chatter, unless that is asked for.
 
@@ -284,5 +291,7 @@ def quiet_start_up(verbosity: int, deterministic: bool = False, doing: str = "")
     with native_messages.hidden():
         import keras  # noqa: F401
         import tensorflow as tf
+    # Libraries log on absl's logger too, which nobody who runs a command can mend.
+    logging.getLogger("absl").addFilter(_is_own)
     # It would tell of functions that are traced anew on purpose.
     tf.get_logger().setLevel("ERROR")
