@@ -152,6 +152,11 @@ def test_faults_of_flag_files_are_told_with_the_file(tmp_path):
     assert f"--epohs in {file}. Did you mean --epochs?" in error_of(f"--flagfile={file}")
     file.write_text("\nepochs=3\n")
     assert f"Line 2 of flag file {file} is 'epochs=3'" in error_of(f"--flagfile={file}")
+    for line in ("--epochs 3", "epochs: 3", "epochs = 3"):
+        file.write_text(f"{line}\n")
+        assert error_of(f"--flagfile={file}").endswith("Did you mean '--epochs=3'?")
+    file.write_bytes(b"\xef\xbb\xbf--epochs=3\r\n")
+    assert flag_set().parse([f"--flagfile={file}"]).values["epochs"] == 3
     file.write_text(f"--flagfile={other}\n")
     other.write_text(f"--flagfile={file}\n")
     assert "it reads itself" in error_of(f"--flagfile={file}")

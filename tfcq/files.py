@@ -80,8 +80,8 @@ def read_text(path: str | os.PathLike) -> str:
         UserError: when it cannot be read, or is not UTF-8.
     """
     try:
-        # As it is: csv reads line ends by itself.
-        with open(path, encoding="utf-8", newline="") as file:
+        # Without the mark that some editors begin with. Line ends stay: csv reads them by itself.
+        with open(path, encoding="utf-8-sig", newline="") as file:
             return file.read()
     except UnicodeDecodeError as error:
         raise UserError(

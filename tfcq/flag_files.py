@@ -3,6 +3,7 @@
 import difflib
 import os
 import pathlib
+import re
 
 from tfcq.errors import UserError
 from tfcq.files import read_text
@@ -71,10 +72,12 @@ def _lines(path: str, place: str) -> list[str]:
         )
     lines = [line.strip() for line in read_text(path).splitlines()]
     for number, line in enumerate(lines, 1):
-        if line and not line.startswith(("#", "//", "--")):
+        if not re.fullmatch(r"|#.*|//.*|--\w+(=.*)?", line):
+            nearest = re.sub(r"^-*(\w+)[\s:=]+", r"--\1=", line)
+            hint = f" Did you mean {nearest!r}?" if nearest != line else ""
             raise UserError(
                 f"Line {number} of flag file {path} is {line!r}; allowed: --name=value, or a "
-                "comment behind #."
+                f"comment behind #.{hint}"
             )
     return [line for line in lines if line.startswith("--")]
 
@@ -82,7 +85,8 @@ def _lines(path: str, place: str) -> list[str]:
 def _nearest_file(path: str) -> str:
     folder, name = os.path.split(path)
     try:
-        beside = [entry for entry in os.listdir(folder or ".") if entry.endswith(".cfg")]
+        names = os.listdir(folder or ".")
+        beside = [one for one in names if one.endswith(".cfg") and one != name]
     except (OSError, ValueError):
         return ""
     near = difflib.get_close_matches(name, beside, n=1)

@@ -328,3 +328,10 @@ def test_configurations_of_before_say_what_was_done_without_a_setting():
 )  # fmt: skip
 def test_value_beyond_what_can_be_held_is_refused_in_one_line(tree):
     error_of(config_from_json, json.dumps(tree))
+
+
+def test_setting_of_a_later_version_is_told_with_that_version():
+    text = json.dumps({"version": "99.1", "data": {"warp": 3}})
+    assert error_of(config_from_json, text).endswith(
+        f"(tfcq 99.1 wrote it, this is {tfcq.__version__})"
+    )

@@ -19,6 +19,7 @@ SPELT = [
     ({"recipe": "v1@fp->v2@fp,v2@fp->v1@fp"}, {"recipe": "float"}),
     ({"duration": "7epochs"}, {"epochs": 7}),
     ({"duration": "500step", "warmup": "1"}, {"duration": "500steps", "warmup": "1epoch"}),
+    ({"dataset": "folder:/tmp/"}, {"dataset": "folder:/tmp/../tmp"}),
     ({"duration": "14steps"}, {"duration": "14steps", "epochs": 4}),
     ({"learning_rate": 0.05, "batch_size": 512, "scale_learning_rate": True},
      {"learning_rate": 0.1, "batch_size": 512}),

@@ -443,9 +443,14 @@ def config_from_json(text: str) -> Config:
         if not isinstance(group, dict):
             raise UserError(f"Settings {name!r} are {group!r}; allowed: an object.")
         values |= group
-    # Before anything reads them.
-    config_from_flat(values)
-    return config_from_flat(_with_former_ways(values))
+    try:
+        # Before anything reads them.
+        config_from_flat(values)
+        return config_from_flat(_with_former_ways(values))
+    except UserError as error:
+        wrote, runs = tree.get("version"), importlib.metadata.version("tfcq")
+        by = f" (tfcq {wrote} wrote it, this is {runs})" if wrote not in (None, runs) else ""
+        raise UserError(f"{error}{by}") from None
 
 
 def _with_former_ways(values: dict[str, Any]) -> dict[str, Any]:

@@ -5,10 +5,12 @@ images or network stays open here, see `tfcq.pretraining.settled`.
 """
 
 import dataclasses
+import os
 from typing import Any
 
 from tfcq.settings.backbones import FILE, normalization, settings_of, standard_width
 from tfcq.settings.bitwidths import parse_bit_choices
+from tfcq.settings.datasets import FOLDER_PREFIX
 from tfcq.settings.durations import parse_duration
 from tfcq.settings.fields import flat, share_range
 from tfcq.settings.frameworks import framework_settings
@@ -56,6 +58,7 @@ def used(config: Config) -> Config:
         **_optimization(config.optimization),
         **framework_settings(method.framework, method.framework_settings()),
         "recipe": _recipe_text(recipe),
+        "dataset": _dataset_text(config.data.dataset),
         "crop_area": numbers_text(share_range("crop_area", config.views.crop_area), "-"),
     }
     for name, text in recipe.bits(*(getattr(method, name) for name in BITS)).items():
@@ -118,6 +121,12 @@ def _recipe_text(recipe: Recipe) -> str:
         if dataclasses.replace(known, name=recipe.name) == recipe:
             return name
     return recipe.text
+
+
+def _dataset_text(dataset: str) -> str:
+    if not dataset.startswith(FOLDER_PREFIX):
+        return dataset
+    return FOLDER_PREFIX + os.path.normpath(dataset.removeprefix(FOLDER_PREFIX))
 
 
 def _bits_text(text: str) -> str:
