@@ -1,18 +1,23 @@
 """Flags, their help and their errors."""
 
 import dataclasses
+import logging
 import os
 import pathlib
+import random
 import subprocess
 import sys
 
 import pytest
 
-from tfcq import command_line
+import tfcq
+from tfcq import command_line, evaluate, export, report, train
 from tfcq.errors import TrainingStopped, UserError
 from tfcq.settings.fields import flat
+from tfcq.settings.run_folder import RunFolder
 from tfcq.settings.training import Config, config_from_flat
 from tfcq.settings.unused import check_used
+from tfcq.settings.used import used
 from tfcq.train import flag_set
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -49,7 +54,7 @@ def test_flags_of_every_kind_are_read_and_known_as_given():
 def test_help_names_every_flag_once_under_its_group():
     text = flag_set().help_text()
     lines = text.splitlines()
-    names = [*flat(Config()), "run_dir", "list_recipes", "help", "flagfile", "verbosity"]
+    names = [*flat(Config()), "run_dir", "list_recipes", "help", "version", "flagfile", "verbosity"]
     for name in names:
         assert sum(line.startswith(f"  --{name} ") for line in lines) == 1, name
     assert sum(line.startswith("  --") for line in lines) == len(names)
@@ -78,11 +83,24 @@ def test_unknown_flag_names_the_nearest(flag, hint):
     assert error_of(flag) == f"Unknown flag {flag.split('=')[0]}. {expected}"
 
 
-def test_value_of_the_wrong_kind_is_told_in_one_line():
-    assert "--epochs=ten" in error_of("--epochs=ten")
-    assert "--learning_rate=fast" in error_of("--learning_rate=fast")
-    assert "--download=perhaps" in error_of("--download=perhaps")
-    assert "--epochs" in error_of("--epochs")
+@pytest.mark.parametrize(
+    ("flag", "allowed"),
+    [("--epochs=ten", "a whole number, such as 10."), ("--epochs=1.5", "The nearest is 2."),
+     ("--epochs=1e3", "The nearest is 1000."), ("--epochs=1,000", "The nearest is 1000."),
+     ("--learning_rate=fast", "a number, such as 0.5."), ("--flip=10%", "The nearest is 0.1."),
+     ("--flip=0,5", "The nearest is 0.5."), ("--download=perhaps", "true or false."),
+     ("--zero_init_residual=ture", "true or false. Did you mean true?")],
+)  # fmt: skip
+def test_value_of_the_wrong_kind_names_what_is_allowed_and_the_nearest(flag, allowed):
+    message = error_of(flag)
+    assert message.startswith(f"{flag} cannot be used; allowed: ") and message.endswith(allowed)
+
+
+@pytest.mark.parametrize("rest", [[], ["--seed=3"]])
+def test_flag_without_its_value_does_not_take_the_next_flag_for_it(rest):
+    assert error_of("--run_dir", *rest) == "--run_dir has no value; allowed: --run_dir=VALUE."
+    assert "no value" in error_of("--epochs", *rest)
+    assert flag_set().parse(["--flip", "-1"]).values["flip"] == -1
 
 
 def test_arguments_are_taken_by_commands_that_name_them():
@@ -99,18 +117,54 @@ def test_argument_that_is_no_flag_is_refused():
     assert error_of("digits") == "Unexpected argument 'digits'; allowed: flags, --name=value."
 
 
-def test_flag_file_is_read_and_later_flags_win(tmp_path):
-    file = tmp_path / "a.cfg"
-    file.write_text("# a comment\n--epochs=3\n\n--recipe=float\n")
-    command = flag_set().parse([f"--flagfile={file}", "--epochs=5"])
-    assert (command.values["epochs"], command.values["recipe"]) == (5, "float")
-    assert {"epochs", "recipe"} <= command.given
+@pytest.mark.parametrize("seed", range(20))
+def test_what_stands_beside_a_flag_file_wins_wherever_the_file_is_named(seed, tmp_path):
+    draw, line, expected = random.Random(seed), [], {}
+    # From the innermost of the nested files to the line itself.
+    for depth in range(4):
+        values = {name: draw.randrange(99) for name in ("epochs", "seed", "width", "epochs")}
+        own = {name: value for name, value in values.items() if draw.random() < 0.6}
+        expected |= own
+        if line:
+            file = tmp_path / f"{depth}.cfg"
+            file.write_text("# a comment\n\n" + "\n".join(line))
+        named = [f"--flagfile={file}"] if line else []
+        line = draw.sample(flags := [f"--{n}={v}" for n, v in own.items()] + named, len(flags))
+    command = flag_set().parse(line)
+    assert {name: command.values[name] for name in command.given - {"flagfile"}} == expected
 
 
-def test_missing_flag_file_and_bad_flag_in_it_are_told(tmp_path):
-    assert str(tmp_path / "no.cfg") in error_of(f"--flagfile={tmp_path / 'no.cfg'}")
-    (tmp_path / "bad.cfg").write_text("--epohs=3\n")
-    assert "Did you mean --epochs?" in error_of(f"--flagfile={tmp_path / 'bad.cfg'}")
+def test_of_two_flag_files_on_one_line_the_later_wins(tmp_path):
+    for name, epochs in (("a", 3), ("b", 4)):
+        (tmp_path / f"{name}.cfg").write_text(f"--epochs={epochs}\n")
+    files = [f"--flagfile={tmp_path / name}.cfg" for name in ("a", "b")]
+    assert flag_set().parse(files).values["epochs"] == 4
+    assert flag_set().parse(["--epochs=5", *files]).values["epochs"] == 5
+    (tmp_path / "a.cfg").write_text("--download\n")
+    assert not flag_set().parse(["--nodownload", files[0]]).values["download"]
+
+
+def test_faults_of_flag_files_are_told_with_the_file(tmp_path):
+    file, other = tmp_path / "bad.cfg", tmp_path / "other.cfg"
+    assert f"{tmp_path / 'no.cfg'} does not exist" in error_of(f"--flagfile={tmp_path / 'no.cfg'}")
+    file.write_text("--epohs=3\n")
+    assert error_of(f"--flagfile={tmp_path / 'bda.cfg'}").endswith(f"Did you mean '{file}'?")
+    assert f"--epohs in {file}. Did you mean --epochs?" in error_of(f"--flagfile={file}")
+    file.write_text("\nepochs=3\n")
+    assert f"Line 2 of flag file {file} is 'epochs=3'" in error_of(f"--flagfile={file}")
+    for line in ("--epochs 3", "epochs: 3", "epochs = 3"):
+        file.write_text(f"{line}\n")
+        assert error_of(f"--flagfile={file}").endswith("Did you mean '--epochs=3'?")
+    file.write_bytes(b"\xef\xbb\xbf--epochs=3\r\n")
+    assert flag_set().parse([f"--flagfile={file}"]).values["epochs"] == 3
+    file.write_text(f"--flagfile={other}\n")
+    other.write_text(f"--flagfile={file}\n")
+    assert "it reads itself" in error_of(f"--flagfile={file}")
+    file.write_bytes(b"--dataset=\xff\n")
+    assert f"{file} is no text in UTF-8" in error_of(f"--flagfile={file}")
+    file.write_bytes(b"--run_dir=a\0b\n")
+    assert "cannot be used" in error_of(f"--flagfile={file}")
+    assert "is no file" in error_of(f"--flagfile={tmp_path}")
 
 
 def test_there_are_flag_files():
@@ -131,14 +185,13 @@ def test_flag_file_makes_a_configuration_in_which_everything_counts(path):
 @pytest.mark.parametrize(
     ("raised", "code", "printed"),
     [(UserError("two\nlines"), 2, "error: two lines\n"),
-     (TrainingStopped("it  ended"), 1, "stopped: it ended\n"),
-     (KeyboardInterrupt(), 130, "interrupted; what is written so far is whole and stays\n")],
+     (TrainingStopped("it  ended"), 1, "stopped: it ended\n")],
 )  # fmt: skip
 def test_errors_end_in_one_line_and_an_exit_code(raised, code, printed, capsys, monkeypatch):
     def main(command):
         raise raised
 
-    monkeypatch.setattr(sys, "argv", ["train"])
+    monkeypatch.setattr(sys, "argv", ["train", "--seed=1"])
     with pytest.raises(SystemExit) as ended:
         command_line.run(flag_set(), main)
     assert ended.value.code == code
@@ -147,7 +200,7 @@ def test_errors_end_in_one_line_and_an_exit_code(raised, code, printed, capsys, 
 
 @pytest.mark.parametrize(("returned", "code"), [(None, 0), (0, 0), (1, 1)])
 def test_exit_code_is_what_the_command_returns(returned, code, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["train"])
+    monkeypatch.setattr(sys, "argv", ["train", "--seed=1"])
     with pytest.raises(SystemExit) as ended:
         command_line.run(flag_set(), lambda command: returned)
     assert ended.value.code == code
@@ -183,16 +236,97 @@ def test_mistake_is_told_without_starting_tensorflow(flag, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_package_itself_lists_its_commands():
-    def run(*arguments):
-        return subprocess.run(
-            [sys.executable, "-m", "tfcq", *arguments], capture_output=True, text=True
-        )
+def test_help_and_version_in_their_usual_spellings(capsys, monkeypatch):
+    for argument, printed in (
+        ("-h", flag_set().help_text()),
+        ("--version", f"tfcq {tfcq.__version__}"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["train", argument])
+        with pytest.raises(SystemExit) as ended:
+            command_line.run(flag_set(), lambda command: pytest.fail("ran"))
+        assert ended.value.code == 0
+        assert capsys.readouterr().out == printed + "\n"
 
-    listed = run("--help")
-    assert listed.returncode == 0
+
+@pytest.mark.parametrize("command", [train, evaluate, export, report])
+def test_command_without_arguments_shows_how_to_begin(command, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["tfcq"])
+    with pytest.raises(SystemExit) as ended:
+        command_line.run(command.flag_set(), lambda command: pytest.fail("ran"))
+    printed = capsys.readouterr().out
+    assert ended.value.code == 2 and printed.endswith("--help lists all flags.\n")
+    examples = [line.strip() for line in printed.splitlines() if line.startswith("    ")]
+    assert examples
+    # As typed, they are read.
+    for example in examples:
+        words = example.partition("   ")[0].split()[3:]
+        command.flag_set().parse([word for word in words if not word.startswith("--flagfile")])
+
+
+def test_next_command_is_told_as_it_can_be_typed(capsys):
+    command_line.tell_next("report", "my runs/a", output="page")
+    assert capsys.readouterr().out == "Next: python -m tfcq.report 'my runs/a' --output=page\n"
+
+
+def package(*arguments):
+    """Returns how `python -m tfcq` ends with arguments."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, "-m", "tfcq", *arguments], capture_output=True, text=True, env=environment
+    )
+
+
+def test_the_package_itself_lists_and_runs_its_commands():
+    listed = package("--help")
+    assert listed.returncode == 0 and package().stdout == listed.stdout
     for name in ("train", "evaluate", "export", "report"):
         assert f"python -m tfcq.{name} " in listed.stdout
-    wrong = run("trian")
+    assert package("--version").stdout == f"tfcq {tfcq.__version__}\n"
+    assert "float" in package("train", "--list_recipes").stdout
+    wrong = package("trian")
     assert (wrong.returncode, wrong.stdout) == (2, "")
-    assert "'trian'; allowed: python -m tfcq.train" in wrong.stderr
+    assert "Unknown command 'trian'" in wrong.stderr and "Did you mean 'train'?" in wrong.stderr
+    wrong = package("train", "--epohs=3")
+    assert (wrong.returncode, wrong.stderr.count("\n")) == (2, 1)
+
+
+def test_run_folder_alone_goes_on_with_its_run(tmp_path):
+    run, other = tmp_path / "run", tmp_path / "new"
+    config = config_from_flat({"epochs": 3, "recipe": "float"})
+    RunFolder(run).begin(config)
+    of = lambda *arguments: train.settings_of(flag_set().parse([*arguments]))  # noqa: E731
+    found, folder = of(f"--run_dir={run}")
+    assert (found, folder.path) == (used(config), run)
+    assert of(f"--run_dir={run}", "--seed=3")[0] == config_from_flat({"seed": 3})
+    assert of(f"--run_dir={other}")[0] == Config()
+
+
+def test_start_brings_the_network_unless_another_is_asked_for(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    folder.begin(config_from_flat({"backbone": "cifar_resnet8", "width": 4, "seed": 3}))
+    start = f"--start={folder.path}"
+    of = lambda *arguments: train.settings_of(flag_set().parse([*arguments]))[0]  # noqa: E731
+    with pytest.raises(UserError, match=f"{start} cannot be used: .* has not ended yet"):
+        of(start)
+    folder.backbone.write_text("")
+    network = of(start).network
+    assert (network.backbone, network.width, network.start) == (
+        "cifar_resnet8",
+        4,
+        str(folder.path),
+    )
+    assert of(start).execution.seed == 0
+    assert of(start, "--width=8").network.width == 8
+    assert of(start, "--backbone=resnet18").network.width is None
+    assert of(f"--start={folder.backbone}").network.backbone == f"file:{folder.backbone}"
+    for missing in ("no.keras", "no"):
+        with pytest.raises(UserError, match="does not exist"):
+            of(f"--start={tmp_path / missing}")
+
+
+def test_warnings_of_libraries_do_not_stand_above_an_error():
+    def record(path):
+        return logging.LogRecord("absl", logging.WARNING, path, 1, "text", None, None)
+
+    assert command_line._is_own(record(str(ROOT / "tfcq" / "data" / "folder.py")))
+    assert not command_line._is_own(record("/lib/tensorflow_datasets/core/read_only_builder.py"))

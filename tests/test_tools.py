@@ -44,6 +44,13 @@ def tool(name):
     return module
 
 
+def test_readers_refuse_what_they_cannot_take_without_a_traceback():
+    found = tool("fuzz").in_process(cases=600, seed=5)
+    assert found["tracebacks"] == []
+    counts = found["targets"]
+    assert set(counts["config.json"]) == set(counts["recipe"]) == {"taken", "refused"}
+
+
 def record(top1, **changed):
     """Returns an evaluation as `tfcq.evaluate` writes it."""
     return {

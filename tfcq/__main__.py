@@ -1,26 +1,41 @@
-"""What there is to run: `python -m tfcq`."""
+"""What there is to run: `python -m tfcq COMMAND`, or `tfcq COMMAND` where it is installed."""
 
+import importlib
 import sys
 
+import tfcq
+from tfcq import command_line
+from tfcq.errors import unknown_choice
+
 COMMANDS = {
-    "tfcq.train": "pre-trains a backbone without labels",
-    "tfcq.evaluate": "scores a backbone or classifier at many bit-widths",
-    "tfcq.export": "converts to int8 LiteRT and checks it",
-    "tfcq.report": "puts runs side by side on one page",
+    "train": "pre-trains a backbone without labels",
+    "evaluate": "scores a backbone or classifier at many bit-widths",
+    "export": "converts to int8 LiteRT and checks it",
+    "report": "puts runs side by side on one page",
 }
 
 
 def main() -> int:
-    """Prints the commands; returns 2 when something else was asked for."""
-    received = [argument for argument in sys.argv[1:] if argument not in ("--help", "-h")]
-    if received:
-        print(
-            f"error: Unknown argument {received[0]!r}; allowed: python -m {', '.join(COMMANDS)}.",
-            file=sys.stderr,
-        )
-        return 2
-    for name, text in COMMANDS.items():
-        print(f"python -m {name:<14} {text}; --help lists its flags")
+    """Runs the command that the first argument names, or lists them all.
+
+    Returns:
+        The exit code: 2 for a command that does not exist.
+    """
+    name, *arguments = sys.argv[1:] or ["--help"]
+    if name in ("--help", "-h"):
+        for known, text in COMMANDS.items():
+            print(f"python -m tfcq.{known:<9} {text}; --help lists its flags")
+        return 0
+    if name == "--version":
+        print(f"tfcq {tfcq.__version__}")
+        return 0
+    if name not in COMMANDS:
+        message = unknown_choice("command", name, COMMANDS)
+        print(f"error: {message} python -m tfcq lists them.", file=sys.stderr)
+        return command_line.USER_ERROR
+    module = importlib.import_module(f"tfcq.{name}")
+    sys.argv[1:] = arguments
+    command_line.run(module.flag_set(), module.main)
     return 0
 
 

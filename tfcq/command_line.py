@@ -4,8 +4,11 @@ Imports no TensorFlow, so that a mistake in a flag is told at once.
 """
 
 import dataclasses
-import difflib
+import io
+import logging
 import os
+import pathlib
+import shlex
 import sys
 import types
 import typing
@@ -14,12 +17,17 @@ from typing import Any
 
 from absl import flags
 
-from tfcq import native_messages
+import tfcq
+from tfcq import interruption, native_messages
 from tfcq.errors import TrainingStopped, UserError
+from tfcq.flag_files import FLAGFILE, files_first
+from tfcq.settings.fields import parse_value
 
 USER_ERROR = 2
 FAILURE = 1
-GENERAL = ("help", "flagfile", "verbosity")
+GENERAL = ("help", "version", FLAGFILE, "verbosity")
+# Longer words are cut in messages: paths are not.
+_LONGEST_WORD = 400
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,17 +51,24 @@ class FlagSet:
     Args:
         usage: one line that says what the command does.
         arguments: what the command takes besides flags, for the help; None for nothing.
+        examples: command lines to begin with, which are shown where nothing is given; none where
+            the command does something then.
     """
 
-    def __init__(self, usage: str, arguments: str | None = None) -> None:
+    def __init__(
+        self, usage: str, arguments: str | None = None, examples: tuple[str, ...] = ()
+    ) -> None:
         self.usage = usage
         self.arguments = arguments
+        self.examples = examples
         self.flags = flags.FlagValues()
         # Flags may then stand behind arguments, too.
         self.flags.set_gnu_getopt(arguments is not None)
         self.groups: dict[str, list[str]] = {}
-        self.add("General", "help", bool, False, "show this help")
-        self.add("General", "flagfile", str, "", "read further flags from this file, one a line")
+        self.add("General", "help", bool, False, "show this help, as -h does")
+        self.add("General", "version", bool, False, "show the version")
+        text = "read further flags from this file, one a line; those on the command line win"
+        self.add("General", FLAGFILE, str, "", text)
         self.add("General", "verbosity", int, 0, "0 quiet, 1 with TensorFlow's own messages")
 
     def add(
@@ -76,13 +91,8 @@ class FlagSet:
             choices: allowed values, shown in the help.
         """
         text = f"{text}: {', '.join(choices)}" if choices else text
-        define = {
-            bool: flags.DEFINE_bool,
-            int: flags.DEFINE_integer,
-            float: flags.DEFINE_float,
-            str: flags.DEFINE_string,
-        }[kind]
-        define(name, default, text, flag_values=self.flags)
+        flag = flags.Flag(_Reader(name, kind), None, name, default, text, boolean=kind is bool)
+        flags.DEFINE_flag(flag, flag_values=self.flags)
         self.groups.setdefault(group, []).append(name)
 
     def add_settings(self, group: str, settings: Any) -> None:
@@ -101,7 +111,7 @@ class FlagSet:
 
     def help_text(self) -> str:
         """Returns all flags in their groups, with defaults."""
-        lines = [self.usage, ""]
+        lines = [self.usage, *(f"    {example}" for example in self.examples), ""]
         if self.arguments is not None:
             lines += [f"Arguments: {self.arguments}", ""]
         for group, names in self.groups.items():
@@ -125,18 +135,11 @@ class FlagSet:
             UserError: on an unknown flag, a value of the wrong kind, a missing flag file or, where
                 the command takes none, an argument that is no flag.
         """
+        boolean = {name: bool(self.flags[name].boolean) for name in self.flags}
         try:
-            rest = self.flags(["command", *arguments])
-        except flags.UnrecognizedFlagError as error:
-            name = error.flagname or ""
-            near = difflib.get_close_matches(name, list(self.flags), n=1)
-            hint = f"Did you mean --{near[0]}?" if near else "--help lists them all."
-            raise UserError(f"Unknown flag --{name}. {hint}") from None
-        except (flags.Error, OSError, ValueError) as error:
-            text = _one_line(str(error)).removeprefix("ERROR:: ")
-            text = text.replace("invalid literal for int() with base 10:", "no whole number:")
-            text = text.replace("could not convert string to float:", "no number:")
-            raise UserError(text) from None
+            rest = self.flags(["command", *files_first(_long(arguments), boolean)])
+        except (flags.Error, ValueError) as error:
+            raise UserError(str(error)) from None
         if rest[1:] and self.arguments is None:
             raise UserError(f"Unexpected argument {rest[1]!r}; allowed: flags, --name=value.")
         return Command(
@@ -146,6 +149,37 @@ class FlagSet:
         )
 
 
+class _Reader(flags.ArgumentParser):
+    """Reads the value of one flag from text.
+
+    Args:
+        name: name of the flag.
+        kind: bool, int, float or str.
+    """
+
+    def __init__(self, name: str, kind: type) -> None:
+        super().__init__()
+        self.name, self.kind = name, kind
+
+    def parse(self, argument: Any) -> Any:
+        """Returns the value that a text stands for.
+
+        Args:
+            argument: the text, or a default.
+        """
+        if not isinstance(argument, str):
+            return argument
+        try:
+            return parse_value(self.name, argument, self.kind)
+        except UserError as error:
+            # Another kind of error would be told together with the flag a second time.
+            raise flags.IllegalFlagValueError(str(error)) from None
+
+    def flag_type(self) -> str:
+        """Returns the name of the kind."""
+        return self.kind.__name__
+
+
 def _plain_type(annotation: Any) -> type:
     """Returns the type of an optional annotation without None."""
     if isinstance(annotation, types.UnionType):
@@ -153,8 +187,44 @@ def _plain_type(annotation: Any) -> type:
     return annotation
 
 
+def _long(arguments: list[str]) -> list[str]:
+    """Returns arguments with -h written out."""
+    return ["--help" if argument == "-h" else argument for argument in arguments]
+
+
+def stage(text: str) -> None:
+    """Prints what is done now and takes a while.
+
+    Args:
+        text: what it is.
+    """
+    print(f"{text} ...", flush=True)
+
+
+def tell_next(command: str, *arguments: Any, **named: Any) -> None:
+    """Prints the command to try next.
+
+    Args:
+        command: its name.
+        *arguments: what it takes besides flags.
+        **named: values of its flags.
+    """
+    words = [*map(str, arguments), *(f"--{name}={value}" for name, value in named.items())]
+    print(f"Next: python -m tfcq.{command} {shlex.join(words)}")
+
+
+def _in_words(error: Exception) -> str:
+    """Returns what an error says, of one of the system without its number."""
+    if not isinstance(error, OSError) or error.strerror is None:
+        return str(error)
+    return f"{error.strerror}: {error.filename}." if error.filename else f"{error.strerror}."
+
+
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    """Returns a message in one line of printable characters, its longest words cut."""
+    words = "".join(c if c.isprintable() or c.isspace() else ascii(c)[1:-1] for c in text).split()
+    cut = (word if len(word) <= _LONGEST_WORD else f"{word[:60]}...{word[-20:]}" for word in words)
+    return " ".join(cut)
 
 
 def run(flag_set: FlagSet, main: Callable[[Command], int | None]) -> None:
@@ -166,30 +236,49 @@ def run(flag_set: FlagSet, main: Callable[[Command], int | None]) -> None:
         flag_set: the command's flags.
         main: takes the parsed command line.
     """
+    interruption.watch()
+    # Of what a terminal cannot show, such as a file name that is no text, its number is shown.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
+        if flag_set.examples and not sys.argv[1:]:
+            print("\n    ".join((flag_set.usage, *flag_set.examples)))
+            print("--help lists all flags.")
+            sys.exit(USER_ERROR)
         command = flag_set.parse(sys.argv[1:])
         if command.values["help"]:
             print(flag_set.help_text())
             sys.exit(0)
+        if command.values["version"]:
+            print(f"tfcq {tfcq.__version__}")
+            sys.exit(0)
         sys.exit(main(command) or 0)
     except (UserError, OSError) as error:
-        print(f"error: {_one_line(str(error))}", file=sys.stderr)
+        print(f"error: {_one_line(_in_words(error))}", file=sys.stderr)
         sys.exit(USER_ERROR)
     except TrainingStopped as error:
         print(f"stopped: {_one_line(str(error))}", file=sys.stderr)
         sys.exit(FAILURE)
     except KeyboardInterrupt:
-        print("interrupted; what is written so far is whole and stays", file=sys.stderr)
-        sys.exit(130)
+        interruption.leave()
 
 
-def quiet_start_up(verbosity: int, deterministic: bool = False) -> None:
+def _is_own(record: logging.LogRecord) -> bool:
+    """Whether a message of a log comes from this project."""
+    return pathlib.Path(__file__).parent in pathlib.Path(record.pathname).parents
+
+
+def quiet_start_up(verbosity: int, deterministic: bool = False, doing: str = "") -> None:
     """Imports TensorFlow without its chatter, unless that is asked for.
 
     Args:
         verbosity: the flag of that name.
         deterministic: whether the process must repeat its results to the last bit.
+        doing: what is told before, as the import takes seconds; empty for nothing.
     """
+    if doing:
+        stage(doing)
     if deterministic:
         # Seen with oneDNN: gradients of a strided 1x1 convolution that differ from run to run.
         os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0"
@@ -202,5 +291,7 @@ def quiet_start_up(verbosity: int, deterministic: bool = False) -> None:
     with native_messages.hidden():
         import keras  # noqa: F401
         import tensorflow as tf
+    # Libraries log on absl's logger too, which nobody who runs a command can mend.
+    logging.getLogger("absl").addFilter(_is_own)
     # It would tell of functions that are traced anew on purpose.
     tf.get_logger().setLevel("ERROR")

@@ -13,7 +13,15 @@ if TYPE_CHECKING:
 
 def flag_set() -> command_line.FlagSet:
     """Returns the command's flags."""
-    flags = command_line.FlagSet("Scores a trained backbone at many bit-widths.")
+    flags = command_line.FlagSet(
+        "Scores a trained backbone at many bit-widths: python -m tfcq.evaluate",
+        examples=(
+            "python -m tfcq.evaluate --run_dir=RUN",
+            "python -m tfcq.evaluate --run_dir=RUN --checkpoint=latest",
+            "python -m tfcq.evaluate --model=PATH.keras --protocol=classifier "
+            "--dataset=folder:PATH --output_dir=DIR",
+        ),
+    )
     for title, group in GROUPS.items():
         flags.add_settings(title, group)
     return flags
@@ -42,11 +50,13 @@ def main(command: command_line.Command) -> None:
     """
     config = config_of(command)
     check_files(config)
-    command_line.quiet_start_up(command.values["verbosity"])
+    command_line.quiet_start_up(command.values["verbosity"], doing="Reading network and images")
     from tfcq.evaluation.run import evaluate
 
     for measured in evaluate(config):
         show(measured)
+    if config.subject.run_dir is not None and config.subject.checkpoint is None:
+        command_line.tell_next("export", run_dir=config.subject.run_dir)
 
 
 def show(measured: "Measured") -> None:

@@ -22,7 +22,12 @@ def flag_set() -> command_line.FlagSet:
     """Returns the command's flags."""
     flags = command_line.FlagSet(
         "Exports a trained backbone or classifier to int8 TFLite and compares it with what was "
-        "evaluated."
+        "evaluated: python -m tfcq.export",
+        examples=(
+            "python -m tfcq.export --run_dir=RUN",
+            "python -m tfcq.export --model=PATH.keras --classifier --dataset=folder:PATH "
+            "--output_dir=DIR",
+        ),
     )
     flags.add_settings("Subject", SubjectSettings(policy=DEPLOYED_POLICY))
     flags.add_settings("Data", EvaluationDataSettings())
@@ -71,7 +76,7 @@ def main(command: command_line.Command) -> int:
         raise UserError(f"--min_agreement={lowest} cannot be used; allowed: 0 to 1.")
     config = config_of(command)
     check_files(config)
-    command_line.quiet_start_up(command.values["verbosity"])
+    command_line.quiet_start_up(command.values["verbosity"], doing="Reading network and images")
     from tfcq.deployment.run import export
     from tfcq.reporting.tables import export_tables
 
@@ -85,6 +90,8 @@ def main(command: command_line.Command) -> int:
             "decides near-ties otherwise: train it longer, or lower --min_agreement."
         )
         return command_line.FAILURE
+    if config.subject.run_dir is not None:
+        command_line.tell_next("report", config.subject.run_dir, output="report")
     return 0
 
 

@@ -1,10 +1,20 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and text that is read as what it says it is."""
 
 import contextlib
+import csv
+import json
 import os
 import pathlib
 import tempfile
 from collections.abc import Iterator
+from typing import Any
+
+from tfcq.errors import UserError
+
+# Deeper than any file of ours; what is deeper still would exhaust the interpreter's stack.
+_DEEPEST = 100
+# Beyond any count or figure of ours.
+_GREATEST = 1e18
 
 
 @contextlib.contextmanager
@@ -30,6 +40,25 @@ def whole_file(path: str | os.PathLike) -> Iterator[pathlib.Path]:
             os.unlink(temporary)
 
 
+def check_writable(path: str | os.PathLike, folder: pathlib.Path) -> None:
+    """Refuses a folder in which nothing can be made.
+
+    Args:
+        path: what is to be made there, for the message.
+        folder: the folder, as far as it exists.
+
+    Raises:
+        UserError: naming both.
+    """
+    try:
+        # Permissions do not tell of all: some file systems take no file from anybody.
+        tempfile.TemporaryDirectory(dir=folder, prefix=".").cleanup()
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be made: {folder} is not a writable folder ({error.strerror})."
+        ) from None
+
+
 def write_text(path: str | os.PathLike, text: str) -> None:
     """Writes a text file, whole or not at all.
 
@@ -39,3 +68,100 @@ def write_text(path: str | os.PathLike, text: str) -> None:
     """
     with whole_file(path) as temporary:
         temporary.write_text(text)
+
+
+def read_text(path: str | os.PathLike) -> str:
+    """Returns the content of a text file.
+
+    Args:
+        path: the file.
+
+    Raises:
+        UserError: when it cannot be read, or is not UTF-8.
+    """
+    try:
+        # Without the mark that some editors begin with. Line ends stay: csv reads them by itself.
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            return file.read()
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{path} is no text in UTF-8 (byte {error.start}); allowed: UTF-8."
+        ) from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}.") from None
+
+
+def parse_json(text: str, what: str) -> Any:
+    """Returns what a JSON text holds.
+
+    Args:
+        text: the text.
+        what: what it is, for the message.
+
+    Raises:
+        UserError: when it is no JSON, or nested deeper than 100.
+    """
+    deep = f"{what} is nested too deeply; allowed: up to {_DEEPEST} levels."
+    try:
+        found = json.loads(text)
+    except RecursionError:
+        raise UserError(deep) from None
+    except ValueError as error:
+        raise UserError(f"{what} is not JSON: {error}.") from None
+    level = [found]
+    for _ in range(_DEEPEST):
+        level = [child for node in level for child in _children(node)]
+    if level:
+        raise UserError(deep)
+    return found
+
+
+def _children(node: Any) -> Any:
+    if isinstance(node, dict):
+        return node.values()
+    return node if isinstance(node, list) else ()
+
+
+def check_form(found: Any, form: Any, place: str) -> None:
+    """Refuses JSON that holds something else than its readers take.
+
+    Args:
+        found: what a file holds.
+        form: a type, where `float` stands for every finite number; a list with the form of every
+            member; or a dictionary of forms, where names may be absent and `"*"` stands for all.
+        place: what `found` is, for the message.
+
+    Raises:
+        UserError: naming the first place that does not fit.
+    """
+    kind = form if isinstance(form, type) else type(form)
+    number = type(found) in (int, float) and abs(found) < _GREATEST
+    if not (number if kind is float else isinstance(found, kind)):
+        allowed = {dict: "an object", list: "a list", str: "text", float: "a number"}[kind]
+        raise UserError(f"{place} is {str(found)[:60]!r}; allowed: {allowed}.")
+    if isinstance(form, list):
+        for number, member in enumerate(found, 1):
+            check_form(member, form[0], f"{place}, {number}")
+    elif isinstance(form, dict):
+        for name, member in found.items():
+            if name in form or "*" in form:
+                check_form(member, form.get(name, form.get("*")), f"{place}, {name!r}")
+
+
+def read_rows(path: str | os.PathLike) -> list[dict[str, str]]:
+    """Returns the rows of a CSV file by the names in its first line.
+
+    Args:
+        path: the file.
+
+    Raises:
+        UserError: when it cannot be read as CSV, or a row has more or fewer values than names.
+    """
+    try:
+        rows = list(csv.DictReader(read_text(path).splitlines(keepends=True), strict=True))
+    except csv.Error as error:
+        raise UserError(f"{path} is not CSV: {error}.") from None
+    for number, row in enumerate(rows, 1):
+        if None in row or None in row.values():
+            raise UserError(f"Row {number} of {path} has more or fewer values than the first line.")
+    return rows

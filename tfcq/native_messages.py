@@ -9,7 +9,10 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def hidden() -> Iterator[None]:
-    """Hides what native code writes to standard error; shows it after all if the block fails."""
+    """Hides what native code writes to standard error; shows it after all if the block fails.
+
+    Ctrl-C is no failure.
+    """
     sys.stderr.flush()
     try:
         saved = os.dup(2)
@@ -21,7 +24,7 @@ def hidden() -> Iterator[None]:
         os.dup2(held.fileno(), 2)
         try:
             yield
-        except BaseException:
+        except Exception:
             os.dup2(saved, 2)
             held.seek(0)
             os.write(2, held.read())

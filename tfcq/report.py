@@ -18,6 +18,7 @@ def flag_set() -> command_line.FlagSet:
     flags = command_line.FlagSet(
         "Reports runs as one HTML page and as Markdown: python -m tfcq.report RUN [RUN ...]",
         arguments="folders of runs; the others are compared to the first",
+        examples=("python -m tfcq.report RUN RUN --output=DIR",),
     )
     flags.add("Report", "output", str, None, "folder of the report")
     flags.add("Report", "overwrite", bool, False, "replace an earlier report in that folder")
@@ -56,7 +57,7 @@ def main(command: command_line.Command) -> None:
     command_line.quiet_start_up(values["verbosity"])
     from tfcq.reporting.run import report
 
-    report(
+    page = report(
         list(zip(folders, configs, strict=True)),
         output,
         values["overwrite"],
@@ -64,6 +65,7 @@ def main(command: command_line.Command) -> None:
         values["tsne_images"],
         "tsne_bits" in command.given,
     )
+    print(f"Next: open {page} in a browser")
 
 
 if __name__ == "__main__":

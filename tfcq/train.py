@@ -5,19 +5,49 @@ import dataclasses
 from tfcq import command_line
 from tfcq.settings.fields import flat
 from tfcq.settings.recipes import RECIPES
-from tfcq.settings.run_folder import RunFolder, default_run_dir
+from tfcq.settings.run_folder import RunFolder, default_run_dir, network_of_start
 from tfcq.settings.training import Config, config_from_flat
 from tfcq.settings.unused import check_used
 
 
 def flag_set() -> command_line.FlagSet:
     """Returns the command's flags."""
-    flags = command_line.FlagSet("Pre-trains a backbone without labels: python -m tfcq.train")
-    flags.add("General", "run_dir", str, None, "folder of the run; a run there is gone on with")
+    flags = command_line.FlagSet(
+        "Pre-trains a backbone without labels: python -m tfcq.train",
+        examples=(
+            "python -m tfcq.train --dataset=digits --epochs=20    the digits of scikit-learn",
+            "python -m tfcq.train --dataset=folder:PATH           images of your own",
+            "python -m tfcq.train --flagfile=flags/ssql.cfg       settings from a file",
+            "python -m tfcq.train --run_dir=RUN                   a run that was cut off goes on",
+        ),
+    )
+    flags.add("General", "run_dir", str, None, "folder of the run; alone: go on with the run there")
     flags.add("General", "list_recipes", bool, False, "print the recipes and leave")
     for group in dataclasses.fields(Config):
         flags.add_settings((group.default.__doc__ or "").rstrip("."), group.default)
     return flags
+
+
+def settings_of(command: command_line.Command) -> tuple[Config, RunFolder]:
+    """Returns the settings of a command line and the folder of its run.
+
+    Args:
+        command: the parsed command line.
+
+    Raises:
+        UserError: on a value that cannot be used, or a flag that would change nothing.
+    """
+    run_dir = command.values["run_dir"]
+    if run_dir and command.given <= {*command_line.GENERAL, "run_dir"}:
+        folder = RunFolder(run_dir)
+        if folder.config.exists():
+            return folder.load_unfinished(), folder
+    values = {name: command.values[name] for name in flat(Config())}
+    if values["start"] is not None:
+        values |= network_of_start(values["start"], command.given)
+    config = config_from_flat(values)
+    check_used(config, command.given)
+    return config, RunFolder(run_dir or default_run_dir(config))
 
 
 def main(command: command_line.Command) -> None:
@@ -29,15 +59,13 @@ def main(command: command_line.Command) -> None:
     if command.values["list_recipes"]:
         print_recipes()
         return
-    names = flat(Config())
-    config = config_from_flat({k: v for k, v in command.values.items() if k in names})
-    check_used(config, command.given)
-    folder = RunFolder(command.values["run_dir"] or default_run_dir(config))
+    config, folder = settings_of(command)
     folder.check(config)
     command_line.quiet_start_up(command.values["verbosity"], config.execution.deterministic)
     from tfcq.pretraining.run import train
 
     train(config, folder)
+    command_line.tell_next("evaluate", run_dir=folder.path)
 
 
 def print_recipes() -> None:

@@ -123,6 +123,7 @@ def test_figures_are_printed_and_drawn_in_the_order_measured(
     for measured in run.evaluate(config_of(protocol="knn", bits="fp,4w8a")):
         evaluate.show(measured)
     assert capsys.readouterr().out == (
+        "Scoring at fp, 4w8a ...\n"
         "       knn     fp  top-1 81.5\n"
         "       knn   4w8a  top-1 75.0\n"
         "\ndigits, knn, 360 test images\n"

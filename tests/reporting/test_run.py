@@ -157,7 +157,7 @@ def test_mistakes_are_told_in_one_line(runs, values, text, tmp_path, monkeypatch
     [("history.csv", "epoch,loss\n1,low\n", "history.csv cannot be read as a history"),
      ("history.csv", "loss\n1\n", "history.csv cannot be read as a history"),
      ("evaluation/linear.json", "{", "linear.json cannot be read as results"),
-     ("export/int8.json", "[]", "int8.json holds a list"),
+     ("export/int8.json", "[]", r"int8.json is '\[\]'"),
      ("backbone.keras", "x", "backbone.keras cannot be read as a saved Keras model")],
 )  # fmt: skip
 def test_broken_file_is_named(file, content, text, tmp_path):

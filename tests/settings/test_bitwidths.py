@@ -82,6 +82,10 @@ def test_choices_of_a_draw(text, choices):
         ("8-2", "Bits '8-2' descend; did you mean '2-8'?"),
         ("1-4", "Bits 1 in '1-4' cannot be used; allowed: 2 to 16. The nearest is 2."),
         ("4,17", "Bits 17 in '4,17' cannot be used; allowed: 2 to 16. The nearest is 16."),
+        (
+            "2-999999999",
+            "Bits 999999999 in '2-999999999' cannot be used; allowed: 2 to 16. The nearest is 16.",
+        ),
         ("0", "Bits 0 in '0' cannot be used; allowed: 2 to 16. The nearest is 2."),
         ("", "Unknown bits ''; allowed: a range '2-8', a number '4' or a list '2,4,8'."),
         ("2..8", "Unknown bits '2..8'; allowed: a range '2-8', a number '4' or a list '2,4,8'."),

@@ -1,10 +1,14 @@
 """The folder of a run."""
 
+import json
+
 import pytest
 
 from tfcq.errors import UserError
+from tfcq.settings.fields import flat
 from tfcq.settings.run_folder import RunFolder, default_run_dir
 from tfcq.settings.training import Config, config_from_flat
+from tfcq.settings.used import used
 
 
 @pytest.fixture
@@ -19,7 +23,8 @@ def test_new_run_writes_its_settings_and_goes_on_with_the_same(folder):
     folder.begin(config)
     written = folder.config.read_text()
     folder.begin(config)
-    assert folder.config.read_text() == written == config.to_json()
+    assert folder.config.read_text() == written == used(config).to_json(asked=["epochs"])
+    assert folder.asked(config) == {"epochs"}
 
 
 def test_other_settings_are_refused_with_the_difference(folder):
@@ -27,7 +32,7 @@ def test_other_settings_are_refused_with_the_difference(folder):
     other = config_from_flat({"epochs": 3, "seed": 1})
     with pytest.raises(UserError, match=r"epochs: 100 -> 3; seed: 0 -> 1\).*another --run_dir"):
         folder.begin(other)
-    assert folder.config.read_text() == Config().to_json()
+    assert folder.config.read_text() == used(Config()).to_json(asked=[])
 
 
 def test_folder_with_other_files_is_refused(folder):
@@ -55,7 +60,7 @@ def test_loading_tells_what_is_missing(folder):
     with pytest.raises(UserError, match="has not ended yet"):
         folder.load()
     folder.backbone.write_text("")
-    assert folder.load() == config
+    assert folder.load() == used(config)
 
 
 def test_broken_settings_of_a_run_are_told(folder):
@@ -69,3 +74,44 @@ def test_default_folder_names_data_method_and_seed():
     assert default_run_dir(Config()) == "runs/digits_simsiam_ssql_seed0"
     config = config_from_flat({"recipe": "v1@q->v2@fp", "seed": 4})
     assert default_run_dir(config) == "runs/digits_simsiam_v1-q--v2-fp_seed4"
+
+
+def test_settings_that_an_earlier_version_recorded_are_those_of_now(folder):
+    folder.path.mkdir()
+    config = config_from_flat({"epochs": 3})
+    tree = json.loads(config.to_json())
+    del tree["version"]
+    folder.config.write_text(json.dumps(tree))
+    folder.begin(config)
+    assert json.loads(folder.config.read_text()) == tree
+    assert folder.asked(config) == {"epochs"}
+    with pytest.raises(UserError, match="width: 64 -> 32"):
+        folder.check(config_from_flat({"epochs": 3, "width": 32}))
+
+
+def test_what_the_data_decide_is_compared_once_they_are_known(folder):
+    def settle(config):
+        size = config.data.image_size or 8
+        return config_from_flat({**flat(used(config)), "image_size": size})
+
+    folder.begin(Config(), settle)
+    other = config_from_flat({"image_size": 9, "duration": "7steps"})
+    folder.check(config_from_flat({"duration": "7steps"}))
+    folder.check(config_from_flat({"image_size": 8}), settle)
+    with pytest.raises(UserError, match="image_size: 8 -> 9"):
+        folder.check(other, settle)
+    with pytest.raises(UserError, match="image_size: 8 -> 9"):
+        folder.check(config_from_flat({"image_size": 9}))
+
+
+def test_checkpoints_are_named_by_their_epochs(folder):
+    folder.begin(Config())
+    with pytest.raises(UserError, match="holds no checkpoint yet"):
+        folder.epoch_of("latest")
+    folder.checkpoints.mkdir()
+    for name in ("ckpt-9.index", "ckpt-10.index", "other.index"):
+        (folder.checkpoints / name).write_text("")
+    assert (folder.epoch_of("latest"), folder.epoch_of("9")) == (10, 9)
+    for other in ("8", "09", "last", ""):
+        with pytest.raises(UserError, match="allowed: latest, 9, 10"):
+            folder.epoch_of(other)

@@ -6,6 +6,7 @@ import math
 
 import pytest
 
+import tfcq
 from tfcq.errors import UserError
 from tfcq.settings.fields import check_fields, differences, flat, setting, share_range
 from tfcq.settings.frameworks import FRAMEWORK_SETTINGS, REGRESSION_LOSSES
@@ -50,6 +51,7 @@ def test_json_is_a_tree_of_groups():
     tree = json.loads(config_from_flat(CHANGED).to_json())
     assert tree["data"]["dataset"] == "fashion_mnist"
     assert tree["optimization"]["learning_rate"] == 0.3
+    assert tree.pop("version") == tfcq.__version__
     assert set(tree) == {"data", "views", "network", "method", "optimization", "execution"}
 
 
@@ -226,7 +228,9 @@ def test_framework_takes_its_own_settings_and_no_others(framework):
         if name in own:
             assert flat(config_from_flat(values))[name] == value
         else:
-            assert f"of framework '{framework}' '{name}'" in error_of(config_from_flat, values)
+            assert error_of(config_from_flat, values).startswith(
+                f"{name} has no effect with framework {framework!r}, which has none; leave it out, "
+            )
 
 
 def test_fixed_schedule_takes_one_precision_for_both():
@@ -309,3 +313,25 @@ def test_configurations_of_before_say_what_was_done_without_a_setting():
     now = config_from_flat({**network, "recipe": "cq_c"})
     assert config_from_json(now.to_json()) == now
     assert now.network.rounding == "nearest" and now.network.zero_init_residual
+
+
+@pytest.mark.parametrize(
+    "tree",
+    [{"optimization": {"epochs": 10**400}}, {"optimization": {"learning_rate": 2**64}},
+     {"network": {"backbone": 3}},
+     {"method": {"recipe": ["ssql"]}, "network": {"backbone": "resnet18"}},
+     {"network": {"policy": {}, "backbone": "resnet18"}}, {"data": {"data_dir": "a\0b"}},
+     {"data": {"dataset": "\ud800"}}, {"network": {"backbone": f"cifar_resnet{'9' * 5000}"}},
+     {"network": {"layer_bits": f"stem:{'9' * 5000}w"}}, {"method": {"weight_bits": "9" * 5000}},
+     {"optimization": {"duration": "1e308epochs"}},
+     {"method": {"recipe": f"{'9' * 5000}*v1@fp->v2@fp"}}],
+)  # fmt: skip
+def test_value_beyond_what_can_be_held_is_refused_in_one_line(tree):
+    error_of(config_from_json, json.dumps(tree))
+
+
+def test_setting_of_a_later_version_is_told_with_that_version():
+    text = json.dumps({"version": "99.1", "data": {"warp": 3}})
+    assert error_of(config_from_json, text).endswith(
+        f"(tfcq 99.1 wrote it, this is {tfcq.__version__})"
+    )

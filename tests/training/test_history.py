@@ -4,13 +4,15 @@ import io
 
 import pytest
 
+from tfcq.errors import UserError
+from tfcq.training import history
 from tfcq.training.history import HistoryFile, Progress
 
 
 def test_rows_count_from_one_and_columns_are_united(tmp_path):
-    history = HistoryFile(tmp_path / "run" / "history.csv")
-    history.on_epoch_end(0, {"loss": 0.5})
-    history.on_epoch_end(1, {"loss": -0.25, "images_per_second": 1234.5678})
+    written = HistoryFile(tmp_path / "run" / "history.csv")
+    written.on_epoch_end(0, {"loss": 0.5})
+    written.on_epoch_end(1, {"loss": -0.25, "images_per_second": 1234.5678})
     assert (tmp_path / "run" / "history.csv").read_text() == (
         "epoch,loss,images_per_second\n1,0.5,\n2,-0.25,1234.57\n"
     )
@@ -19,8 +21,8 @@ def test_rows_count_from_one_and_columns_are_united(tmp_path):
 def test_rows_of_epochs_that_were_not_saved_are_dropped(tmp_path):
     path = tmp_path / "history.csv"
     path.write_text("epoch,loss\n1,0.5\n2,0.4\n3,0.3\n")
-    history = HistoryFile(path, epochs_done=2)
-    history.on_epoch_end(2, {"loss": 0.35})
+    written = HistoryFile(path, epochs_done=2)
+    written.on_epoch_end(2, {"loss": 0.35})
     assert path.read_text() == "epoch,loss\n1,0.5\n2,0.4\n3,0.35\n"
 
 
@@ -53,11 +55,21 @@ def test_log_file_gets_a_line_for_the_first_epoch_and_each_tenth(epochs, lines):
     assert "unknown" not in written[-1]
 
 
-def test_terminal_keeps_one_line():
+@pytest.mark.parametrize("columns", [20, 60, 80, 130, 200])
+def test_terminal_keeps_one_line_within_its_width(columns, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(columns))
     stream = Terminal()
-    train(Progress(40, 2, stream=stream), 20, 2)
+    progress = Progress(40, 2, stream=stream)
+    train(progress, 20, 2)
+    for _ in range(2):
+        progress._show({name: -1.0 / 3 for name in history.SHOWN}, end="")
     assert stream.getvalue().count("\n") == 1
-    assert stream.getvalue().startswith("\r")
+    lines = [line.rstrip("\n") for line in stream.getvalue().split("\r")]
+    # Whole lines, so that nothing of a longer one before stays.
+    assert lines[0] == "" and {len(line) for line in lines[1:]} == {columns - 1}
+    assert lines[-1].startswith("epoch 20/20")
+    assert ("images_per_second=-0.3333" in lines[-1]) == (columns > 115)
+    assert ("[=" in lines[-1]) == (columns == 200)
 
 
 def test_resumed_run_counts_from_where_it_was():
@@ -66,3 +78,13 @@ def test_resumed_run_counts_from_where_it_was():
     written = stream.getvalue().splitlines()
     assert written[0].startswith(f"epoch 3/4 [{'=' * 18}{'.' * 6}]")
     assert written[-1].startswith("epoch 4/4")
+
+
+@pytest.mark.parametrize(
+    "content", ["loss\n1\n", "epoch\none\n", f"epoch\n{'9' * 5000}\n", "epoch,loss\n1\n"]
+)
+def test_file_that_is_no_history_is_told(content, tmp_path):
+    path = tmp_path / "history.csv"
+    path.write_text(content)
+    with pytest.raises(UserError, match=r"history\.csv"):
+        HistoryFile(path, 1)

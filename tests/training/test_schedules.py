@@ -6,7 +6,8 @@ import pytest
 import tensorflow as tf
 
 from tfcq.errors import UserError
-from tfcq.training.schedules import StepDecay, learning_rate_schedule, scaled_learning_rate
+from tfcq.settings.training import scaled_learning_rate
+from tfcq.training.schedules import StepDecay, learning_rate_schedule
 
 
 def rates(schedule, steps):

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from tfcq.command_line import stage
 from tfcq.deployment.check import compare, median_seconds
 from tfcq.deployment.runtime import LiteModel, runtime_version
 from tfcq.deployment.tflite import float_tflite, int8_tflite
@@ -19,7 +20,7 @@ from tfcq.evaluation.probe import fit_linear_probe
 from tfcq.evaluation.protocols.classifier import check_classifier
 from tfcq.evaluation.records import versions
 from tfcq.evaluation.run import about_data, about_subject
-from tfcq.files import whole_file, write_text
+from tfcq.files import parse_json, read_text, whole_file, write_text
 from tfcq.post_training.plan import Plan, PostTraining, Quantized
 from tfcq.settings.bitwidths import FLOAT
 from tfcq.settings.evaluation import DEPLOYED_BITS, EvaluationConfig
@@ -57,9 +58,11 @@ def export(config: EvaluationConfig) -> tuple[dict[str, Any], dict[str, pathlib.
     }
     folder = _folder(config)
     _check_earlier(folder / FIGURES, about)
+    stage(f"Converting to int8, ranges from {len(evaluation.calibration_images):,} images")
     quantized = evaluation.post_training(subject.model).at(bits)
     images = evaluation.calibration_images
     files = {"int8": int8_tflite(quantized.model, images), "float": float_tflite(subject.model)}
+    stage(f"Comparing on {len(evaluation.data.test_images):,} test images")
     compared = _compared(evaluation, quantized, files)
     figures = {
         **about,
@@ -145,7 +148,7 @@ def _check_earlier(file: pathlib.Path, about: dict[str, Any]) -> None:
     if not file.exists():
         return
     try:
-        earlier = json.loads(file.read_text())
+        earlier = parse_json(read_text(file), str(file))
         changed = [name for name in about if earlier[name] != about[name]]
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{file} cannot be read as an export's figures; move it away.") from None

@@ -16,6 +16,7 @@ from tfcq.quantization.ops import NOT_FINITE
 from tfcq.quantization.precision import Precision, noise_seed
 from tfcq.settings.bitwidths import BitWidth
 from tfcq.settings.policies import INT8, Policy
+from tfcq.training.history import Progress
 
 CLASSIFIER = "classifier"
 
@@ -218,7 +219,7 @@ def train_classifier(
             steps_per_epoch=steps_per_epoch,
             verbose=0,
             shuffle=False,
-            callbacks=[curve],
+            callbacks=[curve, Progress(epochs * steps_per_epoch, steps_per_epoch)],
         )
     except tf.errors.InvalidArgumentError as error:
         if NOT_FINITE not in str(error):

@@ -23,7 +23,7 @@ import tensorflow as tf
 from tfcq.data.image_stream import ImageStream
 from tfcq.errors import UserError
 from tfcq.evaluation.accuracy import LabelledImages
-from tfcq.files import write_text
+from tfcq.files import check_form, parse_json, read_text, write_text
 from tfcq.settings.backbones import UNIT_RANGE
 from tfcq.settings.bitwidths import parse_bit_width
 
@@ -31,6 +31,12 @@ from tfcq.settings.bitwidths import parse_bit_width
 _RANGES = ("minimum", "maximum", "range_bits", "trained_quantized")
 _READ_TOGETHER = 256
 _RESULTS, _EARLIER = "results", "earlier"
+_SHARES = dict.fromkeys(("top1", "top5", "mean_per_class"), float)
+# What is read of a record again.
+_FORM = {
+    _RESULTS: [{"bits": str, **_SHARES, "curve": [{"epoch": float, "top1": float}]}],
+    "versions": {"*": str},
+}
 
 
 def data_fingerprint(data: LabelledImages) -> str:
@@ -85,15 +91,18 @@ def read_records(file: str | os.PathLike) -> list[dict[str, Any]]:
     if not file.exists():
         return []
     try:
-        newest = json.loads(file.read_text())
+        newest = parse_json(read_text(file), str(file))
         records = [newest, *newest.pop(_EARLIER, [])] if newest[_RESULTS] else []
+        check_form(records, [_FORM], str(file))
         for entry in (entry for record in records for entry in record[_RESULTS]):
             float(entry["top1"])
             parse_bit_width(entry["bits"])
         return records
-    except (ValueError, KeyError, TypeError, AttributeError, UserError):
+    except (KeyError, TypeError, AttributeError, UserError) as error:
+        why = f" ({error})" if isinstance(error, UserError) else ""
         raise UserError(
-            f"{file} cannot be read as results of an evaluation; move it away to evaluate again."
+            f"{file} cannot be read as results of an evaluation{why}; move it away to evaluate "
+            "again."
         ) from None
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from tfcq.command_line import stage
 from tfcq.evaluation.accuracy import Accuracy
 from tfcq.evaluation.evaluation import Evaluation, open_evaluation
 from tfcq.evaluation.features import QuantizedFeatures
@@ -73,6 +74,7 @@ def evaluate(config: EvaluationConfig) -> list[Measured]:
     for one in measured.values():
         # A file that cannot be added to is told of before anything is trained.
         read_records(one.file)
+    stage(f"Scoring at {', '.join(map(str, evaluation.bit_widths))}")
     for name, result in measure(evaluation):
         _tell(name, result)
         # At once, so that nothing measured is lost when what follows fails.

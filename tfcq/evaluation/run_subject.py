@@ -15,6 +15,7 @@ from tfcq.nn.activation_ranges import is_trained_quantized, mark_trained
 from tfcq.nn.float_model import requantizable
 from tfcq.nn.loading import load
 from tfcq.nn.quantizable import QuantizableModel
+from tfcq.pretraining.run import backbone_after
 from tfcq.settings.backbones import FILE
 from tfcq.settings.evaluation import EvaluationConfig
 from tfcq.settings.frameworks import FRAMEWORK_SETTINGS
@@ -54,7 +55,9 @@ def open_run(config: EvaluationConfig, folder: RunFolder) -> RunSubject:
     Raises:
         UserError: when it cannot be read, or not be quantized as asked for.
     """
-    run = folder.load()
+    checkpoint = config.subject.checkpoint
+    run = folder.load() if checkpoint is None else folder.load_unfinished()
+    epoch = None if checkpoint is None else folder.epoch_of(checkpoint)
     name, rounding = config.subject.policy, config.quantizer_rounding
     if not name and rounding == policy(run).rounding:
         # As trained: made anew, quantizers would lose what they have learned.
@@ -67,13 +70,14 @@ def open_run(config: EvaluationConfig, folder: RunFolder) -> RunSubject:
     own = rounded(policy(run), rounding)
     chosen = chosen_policy(name, config.subject, rounding) if name else own
     method = run.method
+    after = "" if epoch is None else f", epoch {epoch}"
     return RunSubject(
-        model=trained_backbone(folder, run, chosen if name or rounding else None),
+        model=trained_backbone(folder, run, chosen if name or rounding else None, epoch),
         policy=chosen,
         data=chosen_data(config.data, run.data),
         results=folder.evaluation,
-        title=f"{method.framework}, recipe {method.recipe}",
-        name=f"{method.framework}, {method.recipe}",
+        title=f"{method.framework}, recipe {method.recipe}{after}",
+        name=f"{method.framework}, {method.recipe}{after}",
         policy_name=policy_in_words(name or "as trained", config.subject, rounding),
         has_own_policy=name is None and rounding is None,
         views=run.views,
@@ -81,7 +85,10 @@ def open_run(config: EvaluationConfig, folder: RunFolder) -> RunSubject:
 
 
 def trained_backbone(
-    folder: RunFolder, run: Config, policy: str | Policy | None = None
+    folder: RunFolder,
+    run: Config,
+    policy: str | Policy | None = None,
+    epoch: int | None = None,
 ) -> QuantizableModel:
     """Returns the backbone of a run.
 
@@ -89,11 +96,12 @@ def trained_backbone(
         folder: the run.
         run: its settings.
         policy: how it is quantized instead of the way it was trained; None for that way.
+        epoch: number of epochs after which it is taken; None for its end.
 
     Raises:
         UserError: when it cannot be read, or not be quantized so.
     """
-    model = load(folder.backbone)
+    model = load(folder.backbone) if epoch is None else backbone_after(run, folder, epoch)
     target_network = "target_momentum" in FRAMEWORK_SETTINGS[run.method.framework]
     passes = recipe_named(run.method.recipe).online_passes(target_network)
     if not any(one.is_float for one in passes) and not is_trained_quantized(model):

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import numpy as np
 
+from tfcq.command_line import stage
 from tfcq.data.image_stream import Images
 from tfcq.evaluation.accuracy import Accuracy, LabelledImages, accuracy_of
 from tfcq.settings.bitwidths import BitWidth
@@ -50,6 +51,8 @@ def sweep(
         UserError: on labels that do not fit.
     """
     for bits in bit_widths:
+        count = len(data.train_images) + len(data.test_images)
+        stage(f"{bits}: features of {count:,} images, {', '.join(protocols)}")
         train = features(data.train_images, bits)
         test = features(data.test_images, bits)
         for name, scorer in protocols.items():

@@ -5,11 +5,12 @@ into its producer reads it. Quantizers go on materialized tensors only, as integ
 """
 
 import dataclasses
+import difflib
 import fnmatch
 from collections.abc import Collection
 from typing import Any
 
-from tfcq.errors import UserError, unknown_choice
+from tfcq.errors import UserError
 from tfcq.settings.policies import DRAWN, FLOAT, LayerBits, Policy, parse_layer_bits
 
 KERNEL_CLASSES = {"Conv2D", "DepthwiseConv2D", "Dense"}
@@ -261,9 +262,17 @@ def check_overrides(policy: Policy, names: list[str]) -> None:
     for pattern, bits in policy.overrides:
         parse_layer_bits(bits)
         if not fnmatch.filter(names, pattern):
-            if any(mark in pattern for mark in "*?["):
-                raise UserError(f"Override {pattern!r} matches no layer; first: {names[0]!r}.")
-            raise unknown_choice("layer in an override", pattern, names)
+            letters = "".join(c for c in pattern[:100] if c not in "*?[]")
+            near = sorted(names, key=lambda name: -_likeness(letters, name))
+            raise UserError(
+                f"Layer bits name {pattern!r}, which matches none of {len(names)} layers; the "
+                f"nearest: {', '.join(near[:3])}."
+            )
+
+
+def _likeness(letters: str, name: str) -> float:
+    """Returns how much a name begins like what a pattern holds beside its wildcards, 0 to 1."""
+    return difflib.SequenceMatcher(None, letters, name[: len(letters)]).ratio()
 
 
 def fixed_bits(bits: int | str) -> int | None:

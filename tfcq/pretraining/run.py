@@ -17,6 +17,8 @@ from tfcq.nn.activation_ranges import is_trained_quantized
 from tfcq.nn.calibration import calibrate
 from tfcq.nn.quantizable import QuantizableModel
 from tfcq.pretraining.pretrainer import Pretrainer
+from tfcq.pretraining.settled import in_words, settled
+from tfcq.pretraining.start import give_start
 from tfcq.settings.policies import Policy
 from tfcq.settings.run_folder import RunFolder
 from tfcq.settings.training import CALIBRATION_IMAGES, Config, DataSettings, policy, total_steps
@@ -54,8 +56,10 @@ def train(config: Config, folder: RunFolder) -> None:
     strategy = strategy_named(config.execution.strategy)
     check_batch_size(batch_size, strategy.num_replicas_in_sync)
     with strategy.scope():
-        pretrainer = pretrainer_from(config, (size, size, channels), steps)
-        folder.begin(config)
+        begins = not any(folder.checkpoints.glob("*.index"))
+        pretrainer = pretrainer_from(config, (size, size, channels), steps, begins)
+        print(in_words(settled(config, split, steps, pretrainer), channels, pretrainer))
+        folder.begin(config, lambda asked: settled(asked, split, steps, pretrainer))
         checkpoints = RunCheckpoints(folder.checkpoints, pretrainer)
         done = checkpoints.restore()
     if done == 0 and folder.backbone.exists():
@@ -85,12 +89,37 @@ def train(config: Config, folder: RunFolder) -> None:
         )
 
     _fit(pretrainer, views_from, steps, total, done, callbacks)
-    if not is_trained_quantized(pretrainer.backbone):
-        images, _ = labelled_arrays(split, size, min(split.size, CALIBRATION_IMAGES))
-        calibrate(pretrainer.backbone, images)
+    _record_ranges(pretrainer.backbone, split, size)
     with whole_file(folder.backbone) as temporary:
         pretrainer.backbone.save(temporary)
     print(f"Backbone: {folder.backbone}")
+
+
+def _record_ranges(backbone: QuantizableModel, split: Split, size: int) -> None:
+    """Gives a network with float passes the ranges of the training images themselves."""
+    if not is_trained_quantized(backbone):
+        images, _ = labelled_arrays(split, size, min(split.size, CALIBRATION_IMAGES))
+        calibrate(backbone, images)
+
+
+def backbone_after(config: Config, folder: RunFolder, epoch: int) -> QuantizableModel:
+    """Returns the backbone of a run as it was after some epochs, ready to be evaluated.
+
+    Args:
+        config: the settings of the run.
+        folder: its folder.
+        epoch: number of epochs; there is a checkpoint of them.
+
+    Raises:
+        UserError: when the data or the checkpoint cannot be read.
+    """
+    split = training_split(config.data)
+    size, channels = view_size(split, config.data.image_size), split.image_shape[2]
+    steps = steps_per_epoch(split, config.optimization.batch_size)
+    pretrainer = pretrainer_from(config, (size, size, channels), steps, begins=False)
+    RunCheckpoints(folder.checkpoints, pretrainer).restore(epoch)
+    _record_ranges(pretrainer.backbone, split, size)
+    return pretrainer.backbone
 
 
 def _fit(
@@ -129,19 +158,24 @@ def training_split(data: DataSettings) -> Split:
     return split.first(data.train_images) if data.train_images else split
 
 
-def pretrainer_from(config: Config, shape: tuple[int, int, int], steps: int) -> Pretrainer:
+def pretrainer_from(
+    config: Config, shape: tuple[int, int, int], steps: int, begins: bool = True
+) -> Pretrainer:
     """Returns the compiled model that pre-trains the run's backbone.
 
     Args:
         config: the settings.
         shape: height, width and channels of a view.
         steps: steps per epoch.
+        begins: whether the run begins, with the weights of another one if it names one.
 
     Raises:
         UserError: on settings that do not fit each other or the length of the run.
     """
     method = config.method
     backbone = backbone_from(config.network, shape)
+    if begins:
+        give_start(backbone, config.network)
     model = Pretrainer(
         backbone,
         framework=method.framework,

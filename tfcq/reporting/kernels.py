@@ -2,12 +2,12 @@
 
 import dataclasses
 import io
-import json
 import pathlib
 import zipfile
 from typing import TYPE_CHECKING, Any
 
 from tfcq.errors import UserError
+from tfcq.files import parse_json
 from tfcq.settings.bitwidths import HIGHEST_BITS, LOWEST_BITS
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def read_backbone(file: pathlib.Path) -> SavedBackbone:
 
     try:
         with zipfile.ZipFile(file) as opened:
-            config = json.loads(opened.read("config.json"))
+            config = parse_json(opened.read("config.json").decode(), "config.json")
             weights = opened.read("model.weights.h5")
         with h5py.File(io.BytesIO(weights)) as tree:
             # Without the name of the whole model, which would only lengthen every layer's.

@@ -1,7 +1,6 @@
 """The model card of a group of runs: what it is, how it was made and does, how to use it."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from tfcq.reporting.accuracy import cell, title
 from tfcq.reporting.kernels import SavedBackbone
@@ -49,7 +48,7 @@ def _facts(group: Group, first: RunRecord, backbone: SavedBackbone | None) -> li
         ("framework", str(settings.get("framework"))),
         ("recipe", str(settings.get("recipe"))),
         ("bits in training", first.bits),
-        ("data", _data(settings)),
+        ("data", _data(settings["dataset"], first.changed.get("train_images"))),
         ("length", f"{length}, batches of {settings.get('batch_size')}"),
         ("runs", ", ".join(f"{run.path} (seed {run.seed})" for run in group.runs)),
     ]
@@ -62,9 +61,8 @@ def _facts(group: Group, first: RunRecord, backbone: SavedBackbone | None) -> li
     return facts
 
 
-def _data(settings: dict[str, Any]) -> str:
-    count = settings.get("train_images")
-    return f"{settings.get('dataset')}, " + (
+def _data(dataset: str, count: int | None) -> str:
+    return f"{dataset}, " + (
         f"the first {count} training images" if count else "all training images"
     )
 

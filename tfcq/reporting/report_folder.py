@@ -7,6 +7,7 @@ import shutil
 import tempfile
 
 from tfcq.errors import UserError
+from tfcq.files import check_writable, parse_json, read_text
 
 MANIFEST = "report.json"
 
@@ -25,8 +26,7 @@ def check_report_folder(path: str | os.PathLike, overwrite: bool) -> None:
     if path.is_symlink() or (path.exists() and not path.is_dir()):
         raise UserError(f"--output={path} is no folder; allowed: a new or empty folder.")
     nearest = next(p for p in path.absolute().parents if p.exists())
-    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
-        raise UserError(f"--output={path} cannot be made: {nearest} is not a writable folder.")
+    check_writable(f"--output={path}", nearest)
     present = _files(path)
     if not present:
         return
@@ -92,7 +92,7 @@ def _files(path: pathlib.Path) -> set[str]:
 
 def _made_by_report(path: pathlib.Path) -> set[str]:
     try:
-        manifest = json.loads((path / MANIFEST).read_text())
+        manifest = parse_json(read_text(path / MANIFEST), MANIFEST)
         return set(manifest["files"]) if manifest["made_by"] == "tfcq.report" else set()
     except (OSError, ValueError, KeyError, TypeError):
         return set()

@@ -55,8 +55,8 @@ def report(
     embeddings = _embeddings(groups, tsne_bits, tsne_images, tsne_needed)
     title, sections = report_title(groups), report_sections(groups, backbones, embeddings)
     files = {
-        "report.html": to_html(title, sections).encode(),
-        "report.md": to_markdown(title, sections).encode(),
+        "report.html": to_html(title, sections).encode(errors="backslashreplace"),
+        "report.md": to_markdown(title, sections).encode(errors="backslashreplace"),
         **picture_files(sections),
     }
     write_report(output, files, overwrite)
@@ -65,12 +65,11 @@ def report(
 
 
 def _record(folder: RunFolder, config: Config) -> RunRecord:
-    defaults = flat(Config())
-    settings = flat(config)
+    asked, settings = folder.asked(config), flat(config)
     return read_run(
         str(folder.path),
         settings,
-        {name: value for name, value in settings.items() if value != defaults[name]},
+        {name: value for name, value in settings.items() if name in asked},
         _bits(config),
         folder.backbone,
         folder.history,

@@ -1,14 +1,20 @@
 """What a run's folder holds, read without TensorFlow: evaluations, history, export, weights."""
 
-import csv
 import dataclasses
-import json
 import math
 import pathlib
 from typing import Any
 
 from tfcq.errors import UserError
 from tfcq.evaluation.records import read_records
+from tfcq.files import check_form, parse_json, read_rows, read_text
+
+# What is read of an export's figures.
+_EXPORT = {
+    "agreement": float,
+    **dict.fromkeys(("top1", "bytes", "milliseconds_per_image"), {"*": float}),
+    "versions": {"*": str},
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +94,7 @@ def read_run(
         missing.append(
             f"No evaluation: `python -m tfcq.evaluate --run_dir={path}` makes it{after}."
         )
-    exported = read_json(export) if export.exists() else None
+    exported = read_export(export) if export.exists() else None
     if exported is None:
         missing.append(f"No int8 model: `python -m tfcq.export --run_dir={path}` makes it{after}.")
     return RunRecord(
@@ -118,8 +124,7 @@ def read_history(file: pathlib.Path) -> dict[str, list[float]]:
     """
     if not file.exists():
         return {}
-    with file.open(newline="") as opened:
-        rows = list(csv.DictReader(opened))
+    rows = read_rows(file)
     if not rows:
         return {}
     try:
@@ -132,19 +137,15 @@ def read_history(file: pathlib.Path) -> dict[str, list[float]]:
     return columns
 
 
-def read_json(file: pathlib.Path) -> dict[str, Any]:
-    """Returns the object in a JSON file.
+def read_export(file: pathlib.Path) -> dict[str, Any]:
+    """Returns the figures of an int8 export.
 
     Args:
-        file: the file.
+        file: the JSON file.
 
     Raises:
         UserError: when it holds something else.
     """
-    try:
-        found = json.loads(file.read_text())
-    except ValueError as error:
-        raise UserError(f"{file} is not JSON: {error}.") from None
-    if not isinstance(found, dict):
-        raise UserError(f"{file} holds a {type(found).__name__}; allowed: an object.")
+    found = parse_json(read_text(file), str(file))
+    check_form(found, _EXPORT, str(file))
     return found

@@ -14,6 +14,12 @@ KERNEL_INITIALIZERS = ("uniform_fan_in", "normal_fan_out")
 _RESIDUAL = {"kernel_initializer", "zero_init_residual"}
 # Of a layer in front of any network of ours.
 NORMALIZATION = {"input_mean", "input_std"}
+_WIDTHS = {
+    **dict.fromkeys(("resnet18", "resnet34", "resnet50"), 64),
+    "mobilenet_v2": 32,
+    "vit_tiny": 192,
+    "vit_small": 384,
+}
 _SETTINGS = {
     "resnet18": {"stem", "width", *_RESIDUAL, *NORMALIZATION},
     "resnet34": {"stem", "width", *_RESIDUAL, *NORMALIZATION},
@@ -60,7 +66,7 @@ def cifar_depth(name: str) -> int | None:
     Raises:
         UserError: on a depth that is not 6n+2.
     """
-    match = re.fullmatch(rf"{_CIFAR_RESNET}(\d+)", name)
+    match = re.fullmatch(rf"{_CIFAR_RESNET}(\d{{1,4}})", name)
     if not match:
         return None
     depth = int(match[1])
@@ -82,6 +88,15 @@ def settings_of(name: str) -> set[str]:
     if cifar_depth(name) is not None:
         return {"width", "shortcut", *_RESIDUAL, *NORMALIZATION}
     return _SETTINGS.get(name, set())
+
+
+def standard_width(name: str) -> int | None:
+    """Returns the width that a backbone has in its paper; None for one that takes none.
+
+    Args:
+        name: name of a backbone.
+    """
+    return 16 if cifar_depth(name) is not None else _WIDTHS.get(name)
 
 
 def standard_start(stem: str | None) -> dict[str, Any]:

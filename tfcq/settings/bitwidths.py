@@ -56,8 +56,9 @@ class BitWidth:
 FLOAT = BitWidth(None, None)
 
 
-def _nearest_bits(text: str) -> int:
-    return min(max(int(text), LOWEST_BITS), HIGHEST_BITS)
+def _nearest_bits(digits: str) -> int:
+    # Digits without end, which int() refuses, are as far out of range as their beginning.
+    return min(max(int(digits[:9]), LOWEST_BITS), HIGHEST_BITS)
 
 
 def check_bits(bits: int | None) -> None:
@@ -148,22 +149,21 @@ def parse_bit_choices(text: str) -> tuple[int, ...]:
         UserError: on any other form, a descending range, and bits outside 2 to 16.
     """
     text = str(text).strip()
-    if match := re.fullmatch(r"(\d+)-(\d+)", text):
-        low, high = (int(group) for group in match.groups())
-        if low <= high:
-            choices = tuple(range(low, high + 1))
-        else:
-            raise UserError(f"Bits {text!r} descend; did you mean '{high}-{low}'?")
-    elif re.fullmatch(r"\d+(,\d+)*", text):
-        choices = tuple(int(entry) for entry in text.split(","))
-    else:
+    if not re.fullmatch(r"\d+-\d+|\d+(,\d+)*", text):
         raise UserError(
             f"Unknown bits {text!r}; allowed: a range '2-8', a number '4' or a list '2,4,8'."
         )
-    for bits in choices:
-        if _nearest_bits(str(bits)) != bits:
+    given = re.split("[-,]", text)
+    choices = tuple(_nearest_bits(digits) for digits in given)
+    for digits, bits in zip(given, choices, strict=True):
+        if digits.lstrip("0") != str(bits):
             raise UserError(
-                f"Bits {bits} in {text!r} cannot be used; allowed: {LOWEST_BITS} to "
-                f"{HIGHEST_BITS}. The nearest is {_nearest_bits(str(bits))}."
+                f"Bits {digits} in {text!r} cannot be used; allowed: {LOWEST_BITS} to "
+                f"{HIGHEST_BITS}. The nearest is {bits}."
             )
-    return choices
+    if "-" not in text:
+        return choices
+    low, high = choices
+    if low > high:
+        raise UserError(f"Bits {text!r} descend; did you mean '{high}-{low}'?")
+    return tuple(range(low, high + 1))

@@ -1,5 +1,6 @@
 """The spelling of data set names."""
 
+import contextlib
 import difflib
 import os
 import re
@@ -42,7 +43,7 @@ def check_dataset_name(dataset: str) -> None:
             f" Did you mean '{FOLDER_PREFIX}{dataset}'?"
         )
     elif not _TFDS_NAME.fullmatch(dataset):
-        near = difflib.get_close_matches(dataset.lower(), [DIGITS], n=1, cutoff=0.4)
+        near = difflib.get_close_matches(dataset[:100].lower(), [DIGITS], n=1, cutoff=0.4)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise UserError(f"Unknown data set {dataset!r}; allowed: {_ALLOWED}.{hint}")
 
@@ -57,7 +58,7 @@ def _check_folder(path: str) -> None:
     parent, name = os.path.split(path.rstrip(os.sep))
     parent = parent or "."
     hint = ""
-    if os.path.isdir(parent):
+    with contextlib.suppress(OSError):
         beside = [entry.name for entry in os.scandir(parent) if entry.is_dir()]
         near = difflib.get_close_matches(name, beside, n=1, cutoff=0.4)
         if near:

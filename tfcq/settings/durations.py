@@ -8,6 +8,8 @@ import re
 from tfcq.errors import UserError, unknown_choice
 
 UNITS = ("epochs", "steps", "examples")
+# So that steps can be counted, whatever the unit.
+LONGEST = 1e15
 _NUMBER = r"\d+(?:\.\d*)?(?:e[+-]?\d+)?"
 
 
@@ -16,7 +18,7 @@ class Duration:
     """How long something lasts.
 
     Args:
-        amount: how many, at least zero; a whole number unless of epochs.
+        amount: how many, from zero to 1e15; a whole number unless of epochs.
         unit: `"epochs"`, `"steps"` or `"examples"` (images; the views of one count once).
 
     Raises:
@@ -29,8 +31,8 @@ class Duration:
     def __post_init__(self) -> None:
         if self.unit not in UNITS:
             raise unknown_choice("unit of a duration", self.unit, UNITS)
-        if not math.isfinite(self.amount) or self.amount < 0:
-            raise UserError(f"Duration of {self.amount} {self.unit}; allowed: 0 and above.")
+        if not 0 <= self.amount <= LONGEST:
+            raise UserError(f"Duration of {self.amount} {self.unit}; allowed: 0 to {LONGEST:g}.")
         if self.unit != "epochs" and self.amount != int(self.amount):
             nearest = Duration(math.ceil(self.amount), self.unit)
             raise UserError(
@@ -93,7 +95,7 @@ def parse_duration(text: str) -> Duration:
 def _nearest(text: str) -> Duration:
     text = text.replace(",", "").lower()
     match = re.search(_NUMBER, text)
-    if match is None or not math.isfinite(float(match[0])):
+    if match is None or float(match[0]) > LONGEST:
         return Duration(100)
     amount = float(match[0])
     rest = text.replace(match[0], "", 1).strip(" -+")

@@ -38,6 +38,10 @@ class SubjectSettings:
     """What is evaluated."""
 
     run_dir: str | None = setting(None, "folder of the run")
+    checkpoint: str | None = setting(
+        None,
+        "of an unfinished run: the checkpoint that is scored, latest or a number of epochs",
+    )
     model: str | None = setting(
         None, "instead of a run: PATH.keras, or applications:NAME of keras.applications"
     )
@@ -261,6 +265,8 @@ class EvaluationConfig:
                 "with --model."
             )
         if subject.model is not None:
+            if subject.checkpoint is not None:
+                raise UserError("--checkpoint has no effect here; allowed with --run_dir alone.")
             for name, value in (("output_dir", subject.output_dir), ("dataset", self.data.dataset)):
                 if value is None:
                     raise UserError(f"--{name} is missing; --model={subject.model} needs it.")

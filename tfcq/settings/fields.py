@@ -1,7 +1,9 @@
 """Fields of settings: a default, a help text, choices and bounds; and the one checker of them."""
 
 import dataclasses
+import difflib
 import math
+import os
 import types
 import typing
 from typing import Any
@@ -9,6 +11,12 @@ from typing import Any
 from tfcq.errors import UserError, unknown_choice
 
 Number = int | float
+# What counters and sizes are held in.
+GREATEST_INTEGER = 2**63 - 1
+_WORDS = {
+    "true": True, "t": True, "1": True, "yes": True, "y": True, "on": True,
+    "false": False, "f": False, "0": False, "no": False, "n": False, "off": False,
+}  # fmt: skip
 
 
 def setting(
@@ -54,6 +62,8 @@ def check_fields(settings: Any) -> None:
         _check_type(field.name, value, kinds[field.name])
         if value is None:
             continue
+        if isinstance(value, str):
+            check_text(field.name, value)
         if choices and value not in choices:
             raise unknown_choice(field.name, value, choices)
         _check_number(field, value)
@@ -63,9 +73,75 @@ def _check_type(name: str, value: Any, kind: Any) -> None:
     """Refuses a value of another type."""
     kinds = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
     fits = (type(value) in kinds) or (float in kinds and type(value) is int)
+    if fits and type(value) is int and not -GREATEST_INTEGER <= value <= GREATEST_INTEGER:
+        raise UserError(f"--{name} is beyond {GREATEST_INTEGER:.0e}; allowed: smaller numbers.")
     if not fits:
         allowed = " or ".join("null" if k is type(None) else k.__name__ for k in kinds)
         raise UserError(f"--{name}={value!r} cannot be used; allowed: a finite {allowed}.")
+
+
+def check_text(name: str, text: str) -> None:
+    """Refuses text that no path, name or file can hold.
+
+    Args:
+        name: name of the setting.
+        text: the text.
+
+    Raises:
+        UserError: on a NUL character, or half of a surrogate pair.
+    """
+    try:
+        os.fsencode(text)
+        usable = "\0" not in text
+    except UnicodeEncodeError:
+        usable = False
+    if not usable:
+        raise UserError(f"--{name}={text!r} holds a character that cannot be used; leave it out.")
+
+
+def parse_value(name: str, text: str, kind: type) -> Any:
+    """Reads the value of a setting from text.
+
+    Args:
+        name: name of the setting.
+        text: the text.
+        kind: bool, int, float or str.
+
+    Raises:
+        UserError: on text that stands for no such value, naming what is allowed and the nearest.
+    """
+    if kind is str:
+        check_text(name, text)
+        return text
+    if kind is bool:
+        value = _WORDS.get(text.lower())
+    else:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+    if value is None:
+        raise UserError(f"--{name}={text} cannot be used; allowed: {_allowed(text, kind)}")
+    return value
+
+
+def _allowed(text: str, kind: type) -> str:
+    """Returns in words which values of a kind there are, and the one that is nearest to a text."""
+    if kind is bool:
+        near = difflib.get_close_matches(text[:20].lower(), _WORDS, n=1)
+        hint = f" Did you mean {str(_WORDS[near[0]]).lower()}?" if near else ""
+        return f"true or false.{hint}"
+    percent = text.strip().endswith("%")
+    plain = text.strip().removesuffix("%")
+    try:
+        # Of 1,000 the comma parts thousands, of 0,5 it is the point.
+        fraction = kind is float and plain.count(",") == 1
+        number = float(plain.replace(",", "." if fraction else "")) / (100 if percent else 1)
+        nearest = f"{round(number)}" if kind is int else f"{number:.12g}"
+        hint = f" The nearest is {nearest}." if math.isfinite(number) else ""
+    except (ValueError, OverflowError):
+        hint = ""
+    return f"a {'whole number, such as 10' if kind is int else 'number, such as 0.5'}.{hint}"
 
 
 def _check_number(field: dataclasses.Field, value: Any) -> None:

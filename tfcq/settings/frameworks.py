@@ -81,6 +81,12 @@ def framework_settings(framework: str, given: dict[str, Any]) -> dict[str, Any]:
     for name, value in given.items():
         if value is None:
             continue
+        owners = [other for other, own in FRAMEWORK_SETTINGS.items() if name in own]
+        if name not in settings and owners:
+            raise UserError(
+                f"{name} has no effect with framework {framework!r}, which has none; leave it out, "
+                f"or choose one of {', '.join(owners)}."
+            )
         if name not in settings:
             raise unknown_choice(f"setting of framework {framework!r}", name, settings)
         settings[name] = value

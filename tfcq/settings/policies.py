@@ -67,7 +67,7 @@ def parse_layer_bits(text: str) -> LayerBits:
     """
     if text == "fp":
         return LayerBits(FLOAT, FLOAT)
-    match = re.fullmatch(r"(?:(\d+)w)?(?:(\d+)a)?", text)
+    match = re.fullmatch(r"(?:(\d{1,2})w)?(?:(\d{1,2})a)?", text)
     if text and match:
         given = [None if group is None else int(group) for group in match.groups()]
         if all(b is None or LOWEST_BITS <= b <= HIGHEST_BITS for b in given):

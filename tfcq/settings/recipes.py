@@ -6,6 +6,7 @@ without augmentation.
 """
 
 import dataclasses
+import math
 import re
 from typing import Any
 
@@ -241,7 +242,7 @@ def _weight(entry: str, text: str | None) -> float:
         weight = float(text or 1)
     except ValueError:
         weight = 0.0
-    if weight <= 0:
+    if not 0 < weight < math.inf:
         raise UserError(f"Weight in pair {entry!r} cannot be used; allowed: above zero.")
     return weight
 

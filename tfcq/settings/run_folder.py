@@ -2,11 +2,17 @@
 
 import os
 import pathlib
+from collections.abc import Callable
+from typing import Any
 
 from tfcq.errors import UserError
-from tfcq.files import write_text
-from tfcq.settings.fields import differences
+from tfcq.files import check_writable, parse_json, read_text, write_text
+from tfcq.settings.backbones import FILE, settings_of
+from tfcq.settings.fields import differences, flat
 from tfcq.settings.training import Config, config_from_json
+from tfcq.settings.used import used, used_alike
+
+LATEST = "latest"
 
 
 class RunFolder:
@@ -26,18 +32,22 @@ class RunFolder:
         self.evaluation = self.path / "evaluation"
         self.export = self.path / "export"
 
-    def check(self, config: Config) -> None:
+    def check(self, config: Config, settle: Callable[[Config], Config] | None = None) -> None:
         """Refuses a folder that cannot take this run.
 
         Args:
             config: the settings.
+            settle: gives what a run of such settings uses; None where data and network, which
+                decide some of it, are not known yet.
 
         Raises:
             UserError: when the folder holds a run with other settings, showing the difference,
                 or files but no run.
         """
         if self.config.exists():
-            changed = differences(self._read(), config)
+            kept = self._read()
+            pair = (settle(kept), settle(config)) if settle else used_alike(kept, config)
+            changed = differences(*pair)
             if changed:
                 begun = any(self.checkpoints.glob("*.index")) or self.backbone.exists()
                 way_out = (
@@ -52,25 +62,35 @@ class RunFolder:
         nearest = next(p for p in (self.path, *self.path.absolute().parents) if p.exists())
         if self.path.is_file():
             raise UserError(f"{self.path} exists and holds no run: it is a file.")
-        if not nearest.is_dir() or not os.access(nearest, os.W_OK):
-            raise UserError(f"{self.path} cannot be made: {nearest} is not a writable folder.")
+        check_writable(self.path, nearest)
         if self.path.exists() and any(self.path.iterdir()):
             raise UserError(
                 f"{self.path} exists and holds no run; allowed: a new or empty folder, or a run."
             )
 
-    def begin(self, config: Config) -> None:
-        """Checks the folder and writes the configuration of a new run.
+    def begin(self, config: Config, settle: Callable[[Config], Config] = used) -> None:
+        """Checks the folder and writes what a new run uses.
 
         Args:
             config: the settings.
+            settle: gives what a run of such settings uses.
 
         Raises:
             UserError: when the folder cannot take this run.
         """
-        self.check(config)
+        self.check(config, settle)
         if not self.config.exists():
-            write_text(self.config, config.to_json())
+            write_text(self.config, settle(config).to_json(asked=_changed(config)))
+
+    def asked(self, config: Config) -> set[str]:
+        """Returns the names of the settings of which a run asked for another than the usual.
+
+        Args:
+            config: the settings of the run.
+        """
+        tree = parse_json(read_text(self.config), str(self.config))
+        # Earlier versions recorded nothing but that.
+        return set(tree.get("asked", _changed(config)))
 
     def load(self) -> Config:
         """Returns the configuration of a run.
@@ -81,7 +101,8 @@ class RunFolder:
         config = self.load_unfinished()
         if not self.backbone.exists():
             raise UserError(
-                f"The run in {self.path} has not ended yet; start it again to finish it."
+                f"The run in {self.path} has not ended yet; `python -m tfcq.train "
+                f"--run_dir={self.path}` goes on with it, --checkpoint={LATEST} scores it as it is."
             )
         return config
 
@@ -97,11 +118,75 @@ class RunFolder:
             raise UserError(f"{self.path} holds no config.json; allowed: a folder tfcq.train made.")
         return self._read()
 
+    def epoch_of(self, checkpoint: str) -> int:
+        """Returns the number of epochs after which a checkpoint was written.
+
+        Args:
+            checkpoint: `latest`, or that number as text.
+
+        Raises:
+            UserError: when there is no such checkpoint.
+        """
+        kept = sorted(
+            int(file.stem.removeprefix("ckpt-"))
+            for file in self.checkpoints.glob("ckpt-*.index")
+            if file.stem.removeprefix("ckpt-").isdecimal()
+        )
+        if not kept:
+            raise UserError(f"{self.path} holds no checkpoint yet; the first follows an epoch.")
+        if checkpoint == LATEST:
+            return kept[-1]
+        if checkpoint not in map(str, kept):
+            raise UserError(
+                f"--checkpoint={checkpoint} is not in {self.checkpoints}; allowed: {LATEST}, "
+                f"{', '.join(map(str, kept))}."
+            )
+        return int(checkpoint)
+
     def _read(self) -> Config:
         try:
-            return config_from_json(self.config.read_text())
+            return config_from_json(read_text(self.config))
         except UserError as error:
             raise UserError(f"{self.config} cannot be used: {error}") from None
+
+
+def start_file(start: str) -> pathlib.Path:
+    """Returns the file with the weights that another run starts with.
+
+    Args:
+        start: a `.keras` file, or the folder of a run that has ended.
+    """
+    return pathlib.Path(start) if start.endswith(".keras") else RunFolder(start).backbone
+
+
+def network_of_start(start: str, given: set[str]) -> dict[str, Any]:
+    """Returns the settings of the network that a run takes over with its first weights.
+
+    Args:
+        start: a `.keras` file, or the folder of a run that has ended.
+        given: names of the settings that the user set, which stay.
+
+    Raises:
+        UserError: when there is no such file or run.
+    """
+    if start.endswith(".keras"):
+        if not pathlib.Path(start).is_file():
+            raise UserError(f"--start={start} does not exist; allowed: a .keras file, or a run.")
+        return {} if "backbone" in given else {"backbone": f"{FILE}:{start}"}
+    try:
+        network = RunFolder(start).load().network
+    except UserError as error:
+        raise UserError(f"--start={start} cannot be used: {error}") from None
+    if "backbone" in given:
+        return {}
+    names = {"backbone", *settings_of(network.backbone)} - given
+    return {name: getattr(network, name) for name in names}
+
+
+def _changed(config: Config) -> list[str]:
+    """Returns the names of the settings that are not the usual ones."""
+    usual = flat(Config())
+    return [name for name, value in flat(config).items() if value != usual[name]]
 
 
 def default_run_dir(config: Config) -> str:

@@ -30,7 +30,12 @@ def check_files(config: EvaluationConfig) -> None:
     if subject.output_dir is not None and pathlib.Path(subject.output_dir).is_file():
         raise UserError(f"--output_dir={subject.output_dir} is a file; allowed: a folder.")
     if subject.run_dir is not None:
-        RunFolder(subject.run_dir).load()
+        folder = RunFolder(subject.run_dir)
+        if subject.checkpoint is None:
+            folder.load()
+        else:
+            folder.load_unfinished()
+            folder.epoch_of(subject.checkpoint)
         return
     model = subject.model or ""
     kind, _, name = model.partition(":")

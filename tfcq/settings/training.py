@@ -1,10 +1,12 @@
 """The settings of a run in groups, what they must agree on, and their tree as JSON."""
 
 import dataclasses
+import importlib.metadata
 import json
 from typing import Any
 
 from tfcq.errors import UserError, unknown_choice
+from tfcq.files import check_form, parse_json
 from tfcq.settings.backbones import (
     BACKBONE_HELP,
     KERNEL_INITIALIZERS,
@@ -46,7 +48,11 @@ BATCH_NORMS = ("local", "synchronized", "shuffled")
 # Training images that set activation ranges, where none were asked for.
 CALIBRATION_IMAGES = 1000
 HIGHEST_SEED = 2**32 - 1
-_BITS = ("weight_bits", "activation_bits", "precision_set")
+# Of the batch that learning rates are given for (Goyal et al., 2017).
+_REFERENCE_BATCH_SIZE = 256
+# What stands in front of the groups in config.json: who wrote it, which settings were asked for.
+ABOUT = {"version": str, "asked": [str]}
+BITS = ("weight_bits", "activation_bits", "precision_set")
 _FRAMEWORK_SETTINGS = tuple(
     dict.fromkeys(name for settings in FRAMEWORK_SETTINGS.values() for name in settings)
 )
@@ -95,6 +101,10 @@ class NetworkSettings:
     """The backbone and its quantizers."""
 
     backbone: str = setting("resnet18", BACKBONE_HELP)
+    start: str | None = setting(
+        None,
+        "begin with the weights, and the network, of another run (its folder) or of a .keras file",
+    )
     stem: str | None = setting(
         None, "first layers, for small or for large images; default cifar", STEMS
     )
@@ -284,7 +294,7 @@ class Config:
     def _check_method(self) -> None:
         method = self.method
         recipe = recipe_named(method.recipe)
-        bits = recipe.bits(*(getattr(method, name) for name in _BITS))
+        bits = recipe.bits(*(getattr(method, name) for name in BITS))
         for name, text in bits.items():
             choices = () if text is None else parse_bit_choices(text)
             if method.bit_schedule == "fixed" and recipe.draws and len(choices) > 1:
@@ -332,9 +342,28 @@ class Config:
         parse_duration(optimization.warmup)
         check_milestones(optimization)
 
-    def to_json(self) -> str:
-        """Returns the tree as JSON text."""
-        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+    def to_json(self, **about: Any) -> str:
+        """Returns the tree as JSON text, behind the version that wrote it.
+
+        Args:
+            **about: what else stands in front of the groups.
+        """
+        opened = {"version": importlib.metadata.version("tfcq"), **about}
+        return json.dumps({**opened, **dataclasses.asdict(self)}, indent=2) + "\n"
+
+
+def scaled_learning_rate(rate: float, batch_size: int) -> float:
+    """Returns the learning rate of a batch size by the linear scaling rule.
+
+        rate * batch_size / 256
+
+    Goyal et al., "Accurate, Large Minibatch SGD" (2017), Sec. 2.1.
+
+    Args:
+        rate: the learning rate of 256 images per step.
+        batch_size: images per step, over all replicas.
+    """
+    return rate * batch_size / _REFERENCE_BATCH_SIZE
 
 
 def check_milestones(settings: OptimizationSettings) -> None:
@@ -392,7 +421,7 @@ def config_from_flat(values: dict[str, Any]) -> Config:
 
 
 def config_from_json(text: str) -> Config:
-    """Returns the tree that `Config.to_json` wrote.
+    """Returns the tree that `Config.to_json` wrote, or that an earlier version did.
 
     Args:
         text: the JSON.
@@ -400,21 +429,28 @@ def config_from_json(text: str) -> Config:
     Raises:
         UserError: on text that is not JSON, an unknown setting or a value that cannot be used.
     """
-    try:
-        tree = json.loads(text)
-    except ValueError as error:
-        raise UserError(f"The configuration is not JSON: {error}.") from None
+    tree = parse_json(text, "The configuration")
     if not isinstance(tree, dict):
         raise UserError(f"The configuration is a {type(tree).__name__}; allowed: an object.")
+    check_form(tree, ABOUT, "The configuration")
     values: dict[str, Any] = {}
     for name, group in tree.items():
+        if name in ABOUT:
+            continue
         if name not in {field.name for field in dataclasses.fields(Config)}:
             groups = [field.name for field in dataclasses.fields(Config)]
             raise unknown_choice("group of settings", name, groups)
         if not isinstance(group, dict):
             raise UserError(f"Settings {name!r} are {group!r}; allowed: an object.")
         values |= group
-    return config_from_flat(_with_former_ways(values))
+    try:
+        # Before anything reads them.
+        config_from_flat(values)
+        return config_from_flat(_with_former_ways(values))
+    except UserError as error:
+        wrote, runs = tree.get("version"), importlib.metadata.version("tfcq")
+        by = f" (tfcq {wrote} wrote it, this is {runs})" if wrote not in (None, runs) else ""
+        raise UserError(f"{error}{by}") from None
 
 
 def _with_former_ways(values: dict[str, Any]) -> dict[str, Any]:

@@ -26,8 +26,11 @@ class RunCheckpoints(keras.callbacks.Callback):
         )
         self.manager = tf.train.CheckpointManager(self.checkpoint, str(folder), max_to_keep=keep)
 
-    def restore(self) -> int:
-        """Restores the newest checkpoint, if there is one.
+    def restore(self, epoch: int | None = None) -> int:
+        """Restores a checkpoint, if there is one.
+
+        Args:
+            epoch: number of epochs after which it was written; None for the newest.
 
         Returns:
             How many epochs are done; 0 when nothing was saved yet.
@@ -36,6 +39,8 @@ class RunCheckpoints(keras.callbacks.Callback):
             UserError: when the checkpoint is damaged, or of another version of the model.
         """
         newest = self.manager.latest_checkpoint
+        if epoch is not None:
+            newest = f"{self.manager.directory}/ckpt-{epoch}"
         if newest:
             try:
                 self.checkpoint.restore(newest).assert_existing_objects_matched()

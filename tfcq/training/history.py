@@ -3,14 +3,20 @@
 import csv
 import io
 import math
+import os
 import pathlib
+import shutil
 import sys
 import time
 from typing import Any, TextIO
 
 import keras
 
-from tfcq.files import write_text
+from tfcq.errors import UserError
+from tfcq.files import read_rows, write_text
+
+# What a line of progress shows, by the names that history.csv has.
+SHOWN = ("loss", "feature_std_ratio", "cosine_float_quantized", "images_per_second")
 
 
 class HistoryFile(keras.callbacks.Callback):
@@ -19,6 +25,9 @@ class HistoryFile(keras.callbacks.Callback):
     Args:
         path: the file.
         epochs_done: rows of later epochs, left by a run that was cut off, are dropped.
+
+    Raises:
+        UserError: when the file is there and holds something else.
     """
 
     def __init__(self, path: str | pathlib.Path, epochs_done: int = 0) -> None:
@@ -26,9 +35,14 @@ class HistoryFile(keras.callbacks.Callback):
         self.path = pathlib.Path(path)
         self.rows: list[dict[str, Any]] = []
         if self.path.exists():
-            with self.path.open(newline="") as file:
-                rows = list(csv.DictReader(file))
-            self.rows = [row for row in rows if int(row["epoch"]) <= epochs_done]
+            rows: list[dict[str, Any]] = [*read_rows(self.path)]
+            try:
+                self.rows = [row for row in rows if int(row["epoch"]) <= epochs_done]
+            except (KeyError, ValueError):
+                raise UserError(
+                    f"{self.path} holds no history: it needs a column 'epoch' of whole numbers; "
+                    "move it away."
+                ) from None
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Adds a row.
@@ -50,8 +64,8 @@ class HistoryFile(keras.callbacks.Callback):
 class Progress(keras.callbacks.Callback):
     """One progress bar over all epochs, with the time left.
 
-    On a terminal the line is rewritten; elsewhere a line is printed after the first epoch, for each
-    tenth of the run, and at least every minute.
+    On a terminal the line is rewritten and cut to its width; elsewhere a line is printed after the
+    first epoch, for each tenth of the run, and at least every minute.
 
     Args:
         total_steps: steps of the run.
@@ -106,17 +120,18 @@ class Progress(keras.callbacks.Callback):
 
     def _show(self, logs: dict[str, Any], end: str) -> None:
         filled = self.WIDTH * self.done // self.total_steps
-        bar = "=" * filled + "." * (self.WIDTH - filled)
+        bar = f" [{'=' * filled}{'.' * (self.WIDTH - filled)}]"
         epoch = min((self.done - 1) // self.steps + 1, self.epochs)
-        names = ("loss", "feature_std_ratio", "cosine_float_quantized", "images_per_second")
-        figures = " ".join(f"{name}={float(logs[name]):.4g}" for name in names if name in logs)
-        start = "\r" if self.stream.isatty() else ""
-        print(
-            f"{start}epoch {epoch}/{self.epochs} [{bar}] {self._time_left()} {figures}",
-            end=end,
-            file=self.stream,
-            flush=True,
-        )
+        start, figures = f"epoch {epoch}/{self.epochs}", [self._time_left()]
+        figures += [f"{name}={float(logs[name]):.4g}" for name in SHOWN if name in logs]
+        text = f"{start}{bar} {' '.join(figures)}"
+        if self.stream.isatty():
+            # A full line would wrap; the bar is what can be spared.
+            width = _columns(self.stream) - 1
+            if len(text) > width:
+                text = f"{start} {' '.join(figures)}"
+            text = f"\r{text[:width]:<{width}}"
+        print(text, end=end, file=self.stream, flush=True)
 
     def _time_left(self) -> str:
         if self.rate_start is None or self.done == self.rate_start[0]:
@@ -124,3 +139,12 @@ class Progress(keras.callbacks.Callback):
         step, since = self.rate_start
         seconds = (self.total_steps - self.done) * (time.monotonic() - since) / (self.done - step)
         return f"ETA {int(seconds) // 60}:{int(seconds) % 60:02d}"
+
+
+def _columns(stream: TextIO) -> int:
+    """Returns how many characters a line of a terminal has."""
+    try:
+        # Where it does not know, it says 0.
+        return os.get_terminal_size(stream.fileno()).columns or shutil.get_terminal_size().columns
+    except (OSError, ValueError):
+        return shutil.get_terminal_size().columns

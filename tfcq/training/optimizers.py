@@ -7,10 +7,10 @@ import keras
 
 from tfcq.errors import UserError, unknown_choice
 from tfcq.settings.durations import Duration, parse_duration
-from tfcq.settings.training import OptimizationSettings, total_steps
+from tfcq.settings.training import OptimizationSettings, scaled_learning_rate, total_steps
 from tfcq.training.exclusions import excluded
 from tfcq.training.lars import LARS
-from tfcq.training.schedules import learning_rate_schedule, scaled_learning_rate
+from tfcq.training.schedules import learning_rate_schedule
 from tfcq.training.sgd import SGD
 
 

@@ -9,22 +9,6 @@ import tensorflow as tf
 from tfcq.errors import UserError, unknown_choice
 from tfcq.settings.training import LEARNING_RATE_SCHEDULES
 
-REFERENCE_BATCH_SIZE = 256
-
-
-def scaled_learning_rate(rate: float, batch_size: int) -> float:
-    """Returns the learning rate of a batch size by the linear scaling rule.
-
-        rate * batch_size / 256
-
-    Goyal et al., "Accurate, Large Minibatch SGD" (2017), Sec. 2.1.
-
-    Args:
-        rate: the learning rate of 256 images per step.
-        batch_size: images per step, over all replicas.
-    """
-    return rate * batch_size / REFERENCE_BATCH_SIZE
-
 
 @keras.saving.register_keras_serializable("tfcq")
 class StepDecay(keras.optimizers.schedules.LearningRateSchedule):
