@@ -9,11 +9,10 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
+from tfcq.data.folder_layout import EXTENSIONS, image_files, split_roots, visible_folders
 from tfcq.data.split import Record, Split, missing_split
 from tfcq.errors import UserError
 from tfcq.settings import datasets
-
-EXTENSIONS = (".jpeg", ".jpg", ".png")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,10 +25,11 @@ class _Listing:
 class FolderSource:
     """JPEG and PNG files below a folder.
 
-    `PATH/train` and `PATH/test` are the splits where `PATH/train` exists; otherwise PATH itself is
-    the training split. Each split holds one sub-folder per class (labels in the sorted order of
-    their names), or images directly. Every image is decoded once when its split is first asked
-    for, so that a broken file shows then and not hours later.
+    `PATH/train` and `PATH/test` (or `val`) are the splits where their content says so, see
+    `tfcq.data.folder_layout`; otherwise PATH itself is the training split. Each split holds one
+    sub-folder per class (labels in the sorted order of their names), or images directly. Every
+    image is decoded once when its split is first asked for, so that a broken file shows then and
+    not hours later.
 
     Grey-scale images among colour images are read as colour, and an alpha channel is dropped; how
     many is logged as a warning, as are files that are not images.
@@ -47,14 +47,8 @@ class FolderSource:
         datasets.check_dataset_name(f"{datasets.FOLDER_PREFIX}{path}")
         self.name = f"{datasets.FOLDER_PREFIX}{path}"
         self._strict = strict
-        roots = {name: os.path.join(path, name) for name in ("train", "test")}
-        roots = {name: root for name, root in roots.items() if os.path.isdir(root)}
-        if not roots:
-            roots = {"train": path}
-        if "train" not in roots:
-            raise UserError(
-                f"Folder {path!r} holds test but no train; allowed: both, train, or neither."
-            )
+        self._path = path
+        roots = split_roots(path)
         self._listings = {name: _list(root) for name, root in roots.items()}
         self._opened: dict[str, Split] = {}
         self.splits = tuple(self._listings)
@@ -114,26 +108,28 @@ class FolderSource:
             records=tf.data.Dataset.from_tensor_slices(columns),
             decode=decode,
             record_bytes=paths.itemsize,
+            names=tuple(os.path.relpath(path, self._path) for path in paths),
         )
 
 
 def _list(root: str) -> _Listing:
-    entries = sorted(os.scandir(root), key=lambda entry: entry.name)
-    folders = [entry for entry in entries if entry.is_dir()]
-    direct, others = _image_files(root)
+    folders = visible_folders(root)
+    direct, others = image_files(root)
     del others["folders"]
     if folders and direct:
+        first = os.path.basename(folders[0])
         raise UserError(
-            f"Folder {root!r} holds images beside class folders ({folders[0].name!r}, ...);"
+            f"Folder {root!r} holds images beside class folders ({first!r}, ...);"
             " allowed: one sub-folder per class, or images only."
         )
     paths, labels = list(direct), [-1] * len(direct)
-    for label, entry in enumerate(folders):
-        inside, other = _image_files(entry.path)
+    for label, folder in enumerate(folders):
+        inside, other = image_files(folder)
         others.update(other)
         if not inside:
+            deeper = " but in sub-folders, which are not read" if other["folders"] else ""
             raise UserError(
-                f"Class folder {entry.path!r} holds no images;"
+                f"Class folder {folder!r} holds no images{deeper};"
                 f" allowed: at least one of {', '.join(EXTENSIONS)}."
             )
         paths += inside
@@ -146,23 +142,8 @@ def _list(root: str) -> _Listing:
     if others:
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(others.items()))
         logging.warning("%s: entries that are not images are not used: %s.", root, kinds)
-    class_names = tuple(entry.name for entry in folders) or None
+    class_names = tuple(map(os.path.basename, folders)) or None
     return _Listing(tuple(paths), tuple(labels), class_names)
-
-
-def _image_files(folder: str) -> tuple[list[str], collections.Counter]:
-    """Returns the images in `folder`, and what else is there below its first level, by kind."""
-    images: list[str] = []
-    others: collections.Counter = collections.Counter()
-    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
-        kind = os.path.splitext(entry.name)[1].lower()
-        if entry.is_dir():
-            others["folders"] += 1
-        elif kind in EXTENSIONS:
-            images.append(entry.path)
-        else:
-            others[kind or "without extension"] += 1
-    return images, others
 
 
 def _read(path: tf.Tensor | str, channels: int) -> tf.Tensor:

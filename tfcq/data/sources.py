@@ -2,7 +2,8 @@
 
 from tfcq.data.digits import DigitsSource
 from tfcq.data.folder import FolderSource
-from tfcq.data.split import Source
+from tfcq.data.holdout import HoldoutSource
+from tfcq.data.split import Source, Split
 from tfcq.errors import UserError
 from tfcq.settings import datasets
 from tfcq.settings.training import DataSettings
@@ -47,6 +48,30 @@ def source_from(data: DataSettings) -> Source:
         data: the settings.
 
     Raises:
-        UserError: when it is unknown or not prepared.
+        UserError: when it is unknown or not prepared, or has a test split although one is to be
+            held out.
     """
-    return open_source(data.dataset, data.data_dir, data.download, data.strict_data)
+    source = open_source(data.dataset, data.data_dir, data.download, data.strict_data)
+    if data.holdout is None:
+        return source
+    return HoldoutSource(source, data.holdout, data.holdout_seed)
+
+
+def evaluation_needs(source: Source, train: Split) -> str | None:
+    """Returns what evaluating on a source needs beside it, in a line; None where it has all.
+
+    Args:
+        source: the source.
+        train: its training split.
+    """
+    if train.class_names is None:
+        return (
+            f"Data set {source.name!r} has no labels; evaluation needs --dataset with classes, "
+            "such as a folder with one sub-folder per class."
+        )
+    if "test" not in source.splits:
+        return (
+            f"Data set {source.name!r} has no test split; evaluation needs --dataset with one, or "
+            "--holdout=0.2, which belongs to training already, or it sees the images tested."
+        )
+    return None

@@ -72,6 +72,18 @@ class EvaluationDataSettings:
     train_images: int | None = setting(
         None, "train on the first so many images; default the run's, or all", at_least=1
     )
+    holdout: float | None = setting(
+        None,
+        "where there is no test split, share of each class that becomes one; default the run's",
+        above=0,
+        below=1,
+    )
+    holdout_seed: int | None = setting(
+        None,
+        "which images --holdout takes; default the run's, or 0",
+        at_least=0,
+        at_most=HIGHEST_SEED,
+    )
     test_images: int | None = setting(
         None, "test on the first so many images; default all", at_least=1
     )

@@ -69,6 +69,13 @@ class DataSettings:
     train_images: int | None = setting(
         None, "pre-train on the first so many images; default all", at_least=1
     )
+    holdout: float | None = setting(
+        None,
+        "where there is no test split, share of each class that becomes one, such as 0.2",
+        above=0,
+        below=1,
+    )
+    holdout_seed: int = setting(0, "which images --holdout takes", at_least=0, at_most=HIGHEST_SEED)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -69,6 +69,8 @@ def check_used(config: Config, given: set[str]) -> None:
         ]
     if not data.dataset.startswith(FOLDER_PREFIX):
         unused += [("strict_data", f"data set {data.dataset!r} is no folder:PATH")]
+    if data.holdout is None:
+        unused += [("holdout_seed", "--holdout is missing")]
     for name, reason in unused:
         if name in given:
             raise UserError(f"--{name} has no effect here: {reason}; leave it out.")
