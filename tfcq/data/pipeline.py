@@ -12,6 +12,7 @@ import tensorflow as tf
 from absl import logging
 
 from tfcq.data.augmentation import Augmentation
+from tfcq.data.reading_errors import user_errors_of_pipelines
 from tfcq.data.split import Record, Split
 from tfcq.errors import UserError
 
@@ -197,7 +198,8 @@ def labelled_arrays(
     if limit is not None:
         split = split.first(limit)
     batches = labelled_batches(split, image_size, 256, test_crop).as_numpy_iterator()
-    images, labels = zip(*batches, strict=True)
+    with user_errors_of_pipelines():
+        images, labels = zip(*batches, strict=True)
     return np.concatenate(images), np.concatenate(labels)
 
 

@@ -56,14 +56,15 @@ def labelled_images(
     if channels != test.image_shape[2]:
         raise UserError(
             f"Training images have {channels} channels and test images {test.image_shape[2]}; "
-            "allowed: the same in both."
+            "allowed: the same in both, such as with --channels=1 or 3."
         )
     size = view_size(train, data.image_size or model.input_shape[1])
     taken = model.input_shape[1:]
+    hint = f" --channels={taken[2]} turns them." if {channels, taken[2]} == {1, 3} else ""
     if any(a not in (None, b) for a, b in zip(taken, (size, size, channels), strict=True)):
         raise UserError(
             f"Images of {data.dataset!r} have shape {(size, size, channels)}; the model takes "
-            f"{tuple(taken)}."
+            f"{tuple(taken)}.{hint}"
         )
     taken_bytes = (train.size + test.size) * size * size * channels * ImageStream.dtype.itemsize
     held = taken_bytes <= min(HELD_BYTES, _memory_bytes() / 4)

@@ -9,13 +9,15 @@ import numpy as np
 from tfcq.data.augmentation import Augmentation, augmentation_for
 from tfcq.errors import UserError
 from tfcq.nn.quantizable import QuantizableModel, quantizers_of
-from tfcq.settings.datasets import is_tfds
+from tfcq.settings.datasets import FOLDER_PREFIX, is_tfds
 from tfcq.settings.evaluation import EvaluationDataSettings, SubjectSettings
 from tfcq.settings.policies import Policy, policy_named
 from tfcq.settings.training import DataSettings
 
 # Settings of the data that a run has too; what is not asked for is the run's.
-_ASKED = ("data_dir", "image_size", "train_images", "holdout", "holdout_seed")
+_ASKED = (
+    "data_dir", "image_size", "train_images", "holdout", "holdout_seed", "channels", "background",
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,6 +169,11 @@ def chosen_data(given: EvaluationDataSettings, own: DataSettings) -> DataSetting
                     f"--{name}={changed[name]} with a run that held out --holdout={own.holdout:g} "
                     f"--holdout_seed={own.holdout_seed}; leave it out, and those images are tested."
                 )
+    if "background" in changed and not chosen.dataset.startswith(FOLDER_PREFIX):
+        raise UserError(
+            f"--background has no effect here: data set {chosen.dataset!r} is no folder:PATH; "
+            "leave it out."
+        )
     if "holdout_seed" in changed and changed.get("holdout", chosen.holdout) is None:
         raise UserError("--holdout_seed has no effect here: --holdout is missing; such as 0.2.")
     return dataclasses.replace(chosen, **changed)

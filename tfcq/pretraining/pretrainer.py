@@ -6,6 +6,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tfcq.data.reading_errors import user_errors_of_pipelines
 from tfcq.errors import TrainingStopped, UserError, unknown_choice
 from tfcq.nn.activation_ranges import mark_trained
 from tfcq.nn.quantizable import QuantizableModel, quantizable
@@ -249,7 +250,8 @@ class Pretrainer(keras.Model):
             # Data sets bring their own order; Keras would only warn.
             kwargs.setdefault("shuffle", False)
         try:
-            return super().fit(*args, callbacks=[*watching, *(callbacks or [])], **kwargs)
+            with user_errors_of_pipelines():
+                return super().fit(*args, callbacks=[*watching, *(callbacks or [])], **kwargs)
         except tf.errors.InvalidArgumentError as error:
             if NOT_FINITE not in str(error):
                 raise

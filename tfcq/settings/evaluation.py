@@ -7,6 +7,7 @@ from typing import Any
 from tfcq.errors import UserError, unknown_choice
 from tfcq.settings.backbones import APPLICATION
 from tfcq.settings.bitwidths import BitWidth, parse_bit_widths
+from tfcq.settings.datasets import colour
 from tfcq.settings.fields import check_fields, grouped, setting, share_range
 from tfcq.settings.policies import POLICIES, parse_bits_by_layer
 from tfcq.settings.protocols import (
@@ -68,6 +69,13 @@ class EvaluationDataSettings:
     data_dir: str | None = setting(None, "folder of prepared TFDS data sets")
     download: bool = setting(False, "let TFDS download what is not prepared")
     strict_data: bool = setting(False, "refuse a folder with a broken image instead of skipping")
+    channels: str | None = setting(
+        None, "turn all images to grey or to colour; default as the run did", ("1", "3")
+    )
+    background: str | None = setting(
+        None,
+        "behind transparent pixels: white, black, grey or #RRGGBB; default as the run did",
+    )
     image_size: int | None = setting(None, "height and width of the images in pixels", at_least=1)
     train_images: int | None = setting(
         None, "train on the first so many images; default the run's, or all", at_least=1
@@ -186,6 +194,8 @@ class EvaluationConfig:
     def __post_init__(self) -> None:
         for group in dataclasses.fields(self):
             check_fields(getattr(self, group.name))
+        if self.data.background is not None:
+            colour("background", self.data.background)
         self._check_subject()
         self._check_policy()
         start = self.measurement.start
