@@ -83,7 +83,10 @@ def view_batches(
     height, width, channels = split.image_shape
     augmentation.check_channels(channels)
     pixels = None if height is None or width is None else height * width
-    cached = pixels is not None and split.size * pixels * channels <= CACHE_BYTES
+    cached = (
+        pixels is not None
+        and split.size * max(pixels * channels, split.record_bytes) <= CACHE_BYTES
+    )
     central = central_crop(split, image_size)
     blocks = _blocks(split, cached)
 
@@ -241,6 +244,8 @@ def _fold(seed: tf.Tensor, data: tf.Tensor | int) -> tf.Tensor:
 
 
 def _as_float(images: tf.Tensor) -> tf.Tensor:
+    if images.dtype.is_floating:
+        return images
     return tf.cast(images, tf.float32) / 255.0
 
 

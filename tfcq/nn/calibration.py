@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfcq.data.forms import held_images
 from tfcq.errors import UserError
 from tfcq.nn.activation_ranges import is_trained_quantized
 from tfcq.nn.quantizable import QuantizableModel
@@ -56,7 +57,7 @@ class Calibrator:
 
 def calibrate(
     model: keras.Model,
-    images: np.ndarray | tf.Tensor,
+    images: np.ndarray | tf.Tensor | tf.data.Dataset,
     batch_size: int = 256,
     bits: str | None = None,
 ) -> None:
@@ -68,7 +69,8 @@ def calibrate(
 
     Args:
         model: a quantizable model.
-        images: float array [count, height, width, channels], at least one image.
+        images: float array [count, height, width, channels], at least one image, or a finite
+            `tf.data` set of such images, batched or not, perhaps with labels.
         batch_size: images per pass.
         bits: bit-width of the passes, such as `"4w8a"`, or `"fp"`; None for float, which a network
             trained in quantized passes alone refuses.
@@ -92,6 +94,8 @@ def calibrate(
             f"Model {model.name!r} was trained in quantized passes, and float ranges do not fit "
             "it; pass the bit-width that it is to run at, such as bits='4w8a' (or bits='fp')."
         )
+    if isinstance(images, tf.data.Dataset):
+        images = held_images(images, "calibrate()")
     calibrator(images, FLOAT if bits is None else parse_bit_width(bits))
 
 
