@@ -1,5 +1,6 @@
 """The Pretrainer: one Keras model, one train step, for every framework and recipe."""
 
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,7 @@ from tfcq.pretraining.monitoring import RunLength, StopOnFailure, Throughput
 from tfcq.pretraining.passes import make_passes, views_of_batch
 from tfcq.pretraining.quantizer_checks import check_drawn, check_quantizers
 from tfcq.pretraining.replicas import shuffled, unshuffled
+from tfcq.pretraining.saving import SAVED, check_callbacks, saved_arguments
 from tfcq.quantization.ops import NOT_FINITE
 from tfcq.settings.bitwidths import PERIODIC
 from tfcq.settings.policies import Policy
@@ -27,6 +29,7 @@ from tfcq.settings.recipes import Pass, Recipe, in_order, recipe_named
 from tfcq.settings.training import LOSS_REDUCTIONS
 
 
+@keras.saving.register_keras_serializable("tfcq")
 class Pretrainer(keras.Model):
     """Pre-trains a backbone without labels; `fit` takes images, or batches of (view 1, view 2).
 
@@ -89,6 +92,7 @@ class Pretrainer(keras.Model):
         name: str = "pretrainer",
         **settings: Any,
     ) -> None:
+        given = dict(locals())
         super().__init__(name=name)
         self.recipe = recipe_named(recipe)
         if loss_reduction not in LOSS_REDUCTIONS:
@@ -117,6 +121,8 @@ class Pretrainer(keras.Model):
                 f"shuffle_keys has no effect: {self.framework.name!r} has no momentum network."
             )
         # Float passes record the ranges of the others, see `make_passes`.
+        # No dict, which checkpoints would hold.
+        self._arguments = types.MappingProxyType({name: given[name] for name in SAVED} | settings)
         mark_trained(self.backbone, not any(one.is_float for one in self.online_passes))
         self.step = self._counter("step", (), "int64")
         self.steps_per_epoch = self._counter("steps_per_epoch", (), "int64")
@@ -215,6 +221,50 @@ class Pretrainer(keras.Model):
         # Variables made in the first step would have it traced twice.
         self.optimizer.build(self.trainable_variables)
 
+    def save(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
+        """Saves all that the training goes on from; the file of the network is `backbone.save`'s.
+
+        `keras.saving.load_model(filepath)` reads it once `tfcq.Pretrainer` is imported.
+
+        Args:
+            filepath: the file, `PATH.keras`.
+            *args: as for `keras.Model.save`.
+            **kwargs: as for `keras.Model.save`.
+
+        Raises:
+            UserError: on another kind of file, or what `get_config` refuses.
+        """
+        if not str(filepath).endswith(".keras"):
+            raise UserError(f"save() received {str(filepath)!r}; allowed: PATH.keras.")
+        super().save(filepath, *args, **kwargs)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns what makes the model anew, for `save`.
+
+        Raises:
+            UserError: a framework that was built already, or a recipe with settings of its own.
+        """
+        return saved_arguments(dict(self._arguments), self.backbone, self.recipe)
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "Pretrainer":
+        """Returns a model from what `get_config` returned.
+
+        Args:
+            config: the configuration.
+            custom_objects: classes of the user's own, by name.
+        """
+        backbone = keras.saving.deserialize_keras_object(config["backbone"], custom_objects)
+        return cls(**{**config, "backbone": backbone})
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        """Compiles as before `save`.
+
+        Args:
+            config: what Keras kept of `compile`.
+        """
+        self.compile(**keras.saving.deserialize_keras_object(config))
+
     def fit(
         self,
         x: Any = None,
@@ -249,6 +299,7 @@ class Pretrainer(keras.Model):
                     f"fit() received {name}; pre-training has no labels to validate on. Evaluate "
                     "the backbone with tfcq.evaluate, or in a callback."
                 )
+        check_callbacks(self, callbacks or [])
         self.first_epoch = kwargs.get("initial_epoch", 0)
         seed = self.bit_schedule.seed
         batches, steps = batches_of(
