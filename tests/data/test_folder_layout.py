@@ -39,6 +39,7 @@ def folder(tmp_path):
         ("train/a/1.png val/a/1.png", "train val", "a"),
         ("Training/a/1.png VALID/a/1.png", "Training VALID", "a"),
         ("train/a/1.png validation/a/1.png notes/", "train validation", "a"),
+        ("train/a/1.png dev/a/1.png", "train dev", "a"),
         ("train/a/1.png val/a/1.png test/a/1.png", "train test", "a"),
         # Test images without labels, as competitions have them.
         ("train/a/1.png val/a/1.png test/1.png", "train val", "a"),
@@ -80,9 +81,11 @@ def test_what_could_be_either_is_refused_in_one_line(folder, places, text):
 
 
 def test_what_is_left_out_is_said(folder, caplog):
-    path = folder("train/a/1.png", "val/a/1.png", "test/a/1.png", "sample.png", "train/a/._1.png")
+    path = folder("train/a/1.png", "val/a/1.png", "test/a/1.png", "sample.png", "train/a/._1.png",
+                  "Valid/")  # fmt: skip
     with caplog.at_level("WARNING", "absl"):
         FolderSource(path)
+    assert "Valid is not used: it holds no images" in caplog.text
     assert "val is not used: evaluation takes test" in caplog.text
     assert "1 images beside the splits are not used" in caplog.text
     assert "1 hidden" in caplog.text

@@ -108,6 +108,19 @@ def test_what_cannot_be_used_is_named_as_received(data, text):
     assert "\n" not in str(caught.value)
 
 
+def test_images_of_many_sizes_become_views_of_one():
+    sizes = tf.data.Dataset.from_generator(
+        lambda: (np.full((6 + i % 3, 7, 3), 10 * i, np.uint8) for i in range(12)),
+        output_signature=tf.TensorSpec((None, None, 3), tf.uint8),
+    ).apply(tf.data.experimental.assert_cardinality(12))
+    one, two = next(iter(two_views(sizes, 12, image_size=5, augmentation=PLAIN)))
+    assert one.shape == (12, 5, 5, 3)
+    levels = sorted(np.round(255 * one.numpy()[:, 0, 0, 0]))
+    assert levels == [10 * i for i in range(12)]
+    with pytest.raises(UserError, match="Set image_size"):
+        two_views(sizes, 12)
+
+
 def test_a_bright_image_far_behind_the_first_is_refused_when_it_comes():
     images = np.zeros((200, 4, 4, 3), np.float32)
     images[150] = 255

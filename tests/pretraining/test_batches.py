@@ -55,6 +55,11 @@ def test_single_images_train_as_two_views_of_them(data, further):
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
+def test_views_have_the_size_that_the_backbone_takes():
+    large = np.kron(PIXELS, np.ones((1, 2, 2, 1), np.uint8))
+    assert trained(large, batch_size=8)[:2] == trained(large.tolist(), batch_size=8)[:2] == (3, 24)
+
+
 def test_recipe_of_the_image_itself_takes_single_images():
     for data in (PIXELS, slices((FLOATS, LABELS))):
         steps, images, _ = trained(data, batch_size=8, recipe="cq_quant")
@@ -105,9 +110,15 @@ def test_generators_are_left_to_keras_and_their_labels_unused():
         (255 * FLOATS, "float32 images with values from 0 to 255; allowed: floats from 0 to 1"),
         (slices((FLOATS, FLOATS)).batch(1), "a batch of 1 image; allowed: 2 and above"),
         (slices((FLOATS, FLOATS, FLOATS)).batch(8), "of which 3 are images; allowed for recipe 'f"),
-        (LABELS, "of which 0 are images; allowed for recipe 'float': .view 1, view 2.*single imag"),
+        (
+            LABELS,
+            "of which 0 are images; allowed for recipe .float.: .view 1, view 2.*make views of",
+        ),
         ("pictures", "fit.. received 'pictures'"),
         (None, "fit.. received None"),
+        (PIXELS.transpose(0, 3, 1, 2), "of which 0 are images"),
+        (PIXELS[..., :1], r"views of shape .6, 6, 1.; allowed for this backbone: .6, 6, 3."),
+        (slices((FLOATS[:, 1:, 1:], FLOATS[:, 1:, 1:])).batch(8), "views of shape .5, 5, 3."),
     ],
 )
 def test_what_cannot_be_trained_on_is_named_before_the_first_step(data, text):

@@ -68,6 +68,15 @@ def test_saved_training_goes_on_as_the_uninterrupted_one(options, tmp_path, monk
         np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-7)
 
 
+def test_folder_of_a_checkpoint_is_made_or_refused_at_the_start(tmp_path):
+    (tmp_path / "file").write_text("")
+    saving = keras.callbacks.ModelCheckpoint(tmp_path / "file" / "p.keras")
+    with pytest.raises(
+        UserError, match="cannot save: folder '.*file': Not a directory|File exists"
+    ):
+        small().fit(IMAGES, batch_size=12, callbacks=[saving], verbose=0)
+
+
 def test_other_formats_are_refused_in_one_line(tmp_path):
     for name in ("p.h5", "p.hdf5", "p"):
         with pytest.raises(UserError, match=f"{name}'; allowed: PATH.keras"):

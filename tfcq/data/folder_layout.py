@@ -17,7 +17,7 @@ EXTENSIONS = (
 _SPLIT_NAMES = {
     "train": ("train", "training"),
     "test": ("test", "testing"),
-    "validation": ("val", "valid", "validation"),
+    "validation": ("val", "valid", "validation", "dev"),
 }
 _ALLOWED = "train, test, val"
 _SPLIT_OF = {name: split for split, names in _SPLIT_NAMES.items() for name in names}
@@ -46,13 +46,15 @@ def split_roots(path: str) -> dict[str, str]:
     """
     folders = visible_folders(path)
     named: dict[str, list[str]] = {}
-    others = []
+    others, empty = [], []
     for folder in folders:
         split = _SPLIT_OF.get(os.path.basename(folder).lower())
         if split is None:
             others += [folder] if _holds_images(folder) else []
         elif _holds_images(folder):
             named.setdefault(split, []).append(folder)
+        else:
+            empty.append(os.path.basename(folder))
     labelled = [f for found in named.values() for f in found if _has_classes(f)]
     if not named or (others and not labelled):
         return {"train": path}
@@ -74,6 +76,8 @@ def split_roots(path: str) -> dict[str, str]:
             f"Folder {path!r} holds {held} but no train; allowed: train alone or with another "
             f"split ({_ALLOWED}), or class folders."
         )
+    for name in empty:
+        logging.warning("%s: %s is not used: it holds no images.", path, name)
     return _chosen(path, {split: found[0] for split, found in named.items()})
 
 

@@ -68,8 +68,9 @@ def image_places(dataset: tf.data.Dataset) -> list[int]:
 
 
 def _is_grey(shape: tf.TensorShape, rank: int) -> bool:
-    """Whether tensors of a rank lack the axis of channels, rather than telling their number."""
-    return shape.rank == rank and shape[-1] is not None and shape[-1] > 4
+    """Whether tensors of a rank lack the axis of channels, rather than have it elsewhere."""
+    channels_first = rank == 3 and shape[0] in (1, 3)
+    return shape.rank == rank and not channels_first and (shape[-1] or 0) > 4
 
 
 def described(dataset: tf.data.Dataset) -> str:

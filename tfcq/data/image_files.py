@@ -227,6 +227,7 @@ class ImageReader:
         return np.full((height, width, self._channels), _BLANK, np.uint8)
 
     def _tell(self, place: int, fault: str) -> None:
+        known = place in self._lost
         self._lost.add(place)
         lost, name = len(self._lost), shown(self._paths[place])
         if self._strict or lost > max(1, len(self._paths) // 10):
@@ -234,7 +235,7 @@ class ImageReader:
                 f"{lost} of {len(self._paths)} image files of {self._source!r} can be read no "
                 f"more, the last {name!r} ({fault}); allowed: files that stay while they are used."
             )
-        if lost <= _NAMED or lost % 1000 == 0:
+        if not known and (lost <= _NAMED or lost % 1000 == 0):
             logging.warning(
                 "Image file %r can be read no more (%s): a grey image stands in for it; %d so far.",
                 name, fault, lost,

@@ -7,7 +7,7 @@ import tensorflow as tf
 from tfcq.data.augmentation import Augmentation, augmentation_for
 from tfcq.data.forms import single_images
 from tfcq.data.pipeline import steps_per_epoch, view_batches
-from tfcq.data.split import Split, view_size
+from tfcq.data.split import Record, Split, view_size
 
 USUAL_BATCH = 256
 
@@ -95,22 +95,26 @@ def views_of_images(
 
 
 def _as_split(single: tf.data.Dataset, size: int) -> Split:
-    shape = tuple(single.element_spec.shape)
+    shape, dtype = tuple(single.element_spec.shape), single.element_spec.dtype
+    varying = None in shape
+
+    def record_of(index: tf.Tensor, image: tf.Tensor) -> Record:
+        # Records are put together before they are decoded, which images of many sizes cannot be.
+        held = tf.io.serialize_tensor(image) if varying else image
+        return {"index": index, "image": held, "label": tf.constant(-1, tf.int64)}
+
+    def decode(record: Record) -> Record:
+        if not varying:
+            return record
+        image = tf.io.parse_tensor(record["image"], dtype)
+        return {**record, "image": tf.ensure_shape(image, shape)}
+
     return Split(
         name="train",
         size=size,
         image_shape=shape,
         class_names=None,
-        records=single.enumerate().map(
-            lambda index, image: {
-                "index": index,
-                "image": image,
-                "label": tf.constant(-1, tf.int64),
-            }
-        ),
-        decode=lambda record: record,
-        record_bytes=(shape[0] or 512)
-        * (shape[1] or 512)
-        * shape[2]
-        * single.element_spec.dtype.size,
+        records=single.enumerate().map(record_of),
+        decode=decode,
+        record_bytes=(shape[0] or 512) * (shape[1] or 512) * shape[2] * dtype.size,
     )

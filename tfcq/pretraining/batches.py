@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfcq.data.forms import as_dataset, described, image_places, with_channels
+from tfcq.data.forms import FORMS, as_dataset, described, image_places, with_channels
 from tfcq.data.user_images import USUAL_BATCH, views_of_images
 from tfcq.errors import UserError
 from tfcq.settings.recipes import Recipe
@@ -23,6 +23,7 @@ def batches_of(
     batch_size: int | None,
     seed: int,
     first_epoch: int,
+    takes: tuple[int | None, ...],
     look: Callable[[int, float, float], None],
 ) -> tuple[Any, int | None]:
     """Returns batches of views, those received or made of the images received.
@@ -35,13 +36,14 @@ def batches_of(
         batch_size: images per batch, of what is in no batches; None for 256, or all if fewer.
         seed: decides order and views of single images.
         first_epoch: the epoch that single images go on from.
+        takes: shape of the images that the backbone takes, with None where it takes any.
         look: refuses the first batch by its number of images, least and greatest value.
 
     Returns:
         What `keras.Model.fit` is given, and the steps of an epoch where the data do not end.
 
     Raises:
-        UserError: when the data are neither views nor images.
+        UserError: when the data are neither views nor images, or not such as the backbone takes.
     """
     if not _is_known(data) and not (data is None or isinstance(data, str)):
         return data, None
@@ -52,27 +54,28 @@ def batches_of(
     single = len(places) == 1 and (len(views) > 1 or hasattr(dataset, "file_paths"))
     if single or (len(places) == len(views) == 1 and shapes[0].rank < 4):
         made, steps = views_of_images(
-            dataset, batch_size, seed=seed, first_epoch=first_epoch, views=views, receiver="fit()"
+            dataset, batch_size, takes[1], None, seed, first_epoch, views, "fit()"
         )
-        return _looked_at(made, look), steps
+        return _looked_at(made, takes, look), steps
     if len(places) != len(views):
         names = ", ".join(f"view {view}" if view else "image" for view in views)
         raise UserError(
             f"fit() received elements {described(dataset)}, of which {len(places)} are images; "
-            f"allowed for recipe {recipe.name!r}: ({names}), or single images, of which it makes "
-            "views."
+            f"allowed for recipe {recipe.name!r}: ({names}), or, to make views of, {FORMS}."
         )
     if dataset is not data:
         dataset = dataset.shuffle(len(dataset), seed)
     in_batches = with_channels(dataset, places)
     if in_batches.element_spec[0].shape.rank < 4:
         in_batches = in_batches.batch(batch_size or USUAL_BATCH)
-    return _looked_at(in_batches, look), None
+    return _looked_at(in_batches, takes, look), None
 
 
 def _is_known(data: Any) -> bool:
     """Whether data are a `tf.data` set, arrays, or a structure of arrays."""
     if isinstance(data, tf.data.Dataset):
+        return True
+    if isinstance(data, list) and data and isinstance(data[0], (list, int, float)):
         return True
     leaves = tf.nest.flatten(data)
     return bool(leaves) and all(isinstance(x, (np.ndarray, tf.Tensor, tf.Variable)) for x in leaves)
@@ -80,15 +83,24 @@ def _is_known(data: Any) -> bool:
 
 def _beside(data: Any, labels: Any) -> Any:
     """Returns a list of views as a tuple, since a list is stacked, as one of images is."""
-    if isinstance(data, list) and all(len(view.shape) == 4 for view in data):
+    if isinstance(data, list) and all(len(np.shape(view)) == 4 for view in data):
         data = tuple(data)
     return data if labels is None else (data, labels)
 
 
 def _looked_at(
-    batches: tf.data.Dataset, look: Callable[[int, float, float], None]
+    batches: tf.data.Dataset,
+    takes: tuple[int | None, ...],
+    look: Callable[[int, float, float], None],
 ) -> tf.data.Dataset:
     """Returns the batches as floats, of which the first is looked at before the first step."""
+    for view in batches.element_spec:
+        pairs = zip(view.shape[1:], takes[1:], strict=False)
+        if any(None not in pair and pair[0] != pair[1] for pair in pairs):
+            raise UserError(
+                f"fit() received views of shape {tuple(view.shape[1:])}; allowed for this "
+                f"backbone: {tuple('any' if side is None else side for side in takes[1:])}."
+            )
 
     def refuse(*views: np.ndarray) -> np.bool_:
         low, high = min(v.min() for v in views), max(v.max() for v in views)

@@ -303,8 +303,9 @@ class Pretrainer(keras.Model):
         self.first_epoch = kwargs.get("initial_epoch", 0)
         seed = self.bit_schedule.seed
         batches, steps = batches_of(
-            x, y, self.recipe, batch_size, seed, self.first_epoch, self._check_batch
-        )
+            x, y, self.recipe, batch_size, seed, self.first_epoch,
+            self.backbone.input_shape, self._check_batch,
+        )  # fmt: skip
         if isinstance(batches, tf.data.Dataset):
             # Data sets bring their own order and batches; Keras would only warn.
             y = batch_size = None

@@ -1,5 +1,6 @@
 """A Pretrainer as a file: what makes it anew, and what would fail to save it, told in time."""
 
+import os
 import re
 from typing import Any
 
@@ -54,7 +55,8 @@ def check_callbacks(model: keras.Model, callbacks: list[Any]) -> None:
         callbacks: the callbacks of a training.
 
     Raises:
-        UserError: a figure of a validation is asked for, or a checkpoint could not be saved.
+        UserError: a figure of a validation is asked for, a checkpoint could not be saved, or its
+            folder not be made.
     """
     for callback in callbacks:
         saves = isinstance(callback, keras.callbacks.ModelCheckpoint)
@@ -68,8 +70,23 @@ def check_callbacks(model: keras.Model, callbacks: list[Any]) -> None:
                     f"{name} asks for {figure!r}, which pre-training does not have; allowed: its "
                     "figures, such as 'loss'."
                 )
+        if saves:
+            _make_folder(str(callback.filepath), name)
         if saves and not callback.save_weights_only:
             _check_savable(model, name)
+
+
+def _make_folder(path: str, name: str) -> None:
+    folder = os.path.dirname(path) or "."
+    if "{" in folder:
+        return
+    try:
+        os.makedirs(folder, exist_ok=True)
+        told = None if os.access(folder, os.W_OK) else "not writable"
+    except OSError as error:
+        told = error.strerror
+    if told:
+        raise UserError(f"{name} cannot save: folder {folder!r}: {told}; give another filepath.")
 
 
 def _check_savable(model: keras.Model, name: str) -> None:
