@@ -114,7 +114,7 @@ def test_grey_images_among_colour_ones_and_alpha_are_said(tmp_path, caplog):
         split = open_source(f"folder:{tmp_path}").split("train")
     assert split.image_shape == (4, 4, 3)
     assert "1 of 3 images are grey-scale" in caplog.text
-    assert "1 images have an alpha channel" in caplog.text
+    assert "1 of 3 images have transparent pixels" in caplog.text
     assert pipeline.labelled_arrays(split, 4)[0].shape == (3, 4, 4, 3)
 
 

@@ -8,6 +8,9 @@ from tfcq.data.pipeline import labelled_arrays
 from tfcq.data.sources import open_source
 from tfcq.errors import UserError
 from tfcq.evaluation import data
+from tfcq.evaluation.subject import chosen_data as data_of_subject
+from tfcq.pretraining.run import training_split
+from tfcq.settings.evaluation import EvaluationDataSettings
 from tfcq.settings.training import DataSettings
 
 
@@ -56,3 +59,40 @@ def test_first_test_images_are_taken_with_their_labels():
     np.testing.assert_array_equal(few.test_images, all_of_them.test_images[:7])
     np.testing.assert_array_equal(few.test_labels, all_of_them.test_labels[:7])
     np.testing.assert_array_equal(few.train_images, all_of_them.train_images)
+
+
+@pytest.fixture
+def scans(tmp_path):
+    """A folder of ten scans of each of two digits, and no test split."""
+    split = open_source("digits").split("train")
+    for record in split.first(200).records.as_numpy_iterator():
+        folder = tmp_path / str(record["label"])
+        if record["label"] < 2 and (not folder.exists() or len(list(folder.iterdir())) < 10):
+            folder.mkdir(exist_ok=True)
+            keras.utils.save_img(folder / f"{record['index']}.png", record["image"], scale=False)
+    return f"folder:{tmp_path}"
+
+
+def test_images_without_a_test_split_are_divided_as_training_divided_them(scans):
+    with pytest.raises(UserError, match="has no test split; evaluation needs .*--holdout=0.2"):
+        data.labelled_images(DataSettings(dataset=scans), FLAT)
+    settings = DataSettings(dataset=scans, holdout=0.2, holdout_seed=3)
+    train, found = data.labelled_images(settings, FLAT)
+    assert (train.size, len(found.test_images)) == (16, 4)
+    trained_on = labelled_arrays(training_split(settings), 8)[0]
+    np.testing.assert_array_equal(found.train_images, trained_on)
+    seen = {image.tobytes() for image in trained_on}
+    assert not any(image.tobytes() in seen for image in found.test_images)
+
+
+def test_run_that_held_images_out_is_tested_on_no_others():
+    run = DataSettings(dataset="folder:a", holdout=0.2, holdout_seed=1)
+    assert data_of_subject(EvaluationDataSettings(), run) == run
+    assert data_of_subject(EvaluationDataSettings(holdout=0.2, dataset="folder:a"), run) == run
+    for given in ({"holdout": 0.3}, {"holdout_seed": 0}):
+        with pytest.raises(UserError, match="held out --holdout=0.2 --holdout_seed=1"):
+            data_of_subject(EvaluationDataSettings(**given), run)
+    other = EvaluationDataSettings(dataset="folder:b", holdout=0.3)
+    assert data_of_subject(other, run) == DataSettings(dataset="folder:b", holdout=0.3)
+    with pytest.raises(UserError, match="--holdout_seed has no effect here: --holdout is missing"):
+        data_of_subject(EvaluationDataSettings(holdout_seed=1), DataSettings())

@@ -1,7 +1,7 @@
 """Images in a folder: one sub-folder per class, or none for pre-training without labels."""
 
-import collections
 import dataclasses
+import functools
 import os
 from concurrent import futures
 
@@ -9,11 +9,21 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
+from tfcq.data.folder_layout import EXTENSIONS, image_files, split_roots, visible_folders
+from tfcq.data.image_files import (
+    READ,
+    ImageFile,
+    ImageReader,
+    UnreadableImageError,
+    depth_of,
+    inspected,
+    read_image,
+    shown,
+    shown_name,
+)
 from tfcq.data.split import Record, Split, missing_split
 from tfcq.errors import UserError
 from tfcq.settings import datasets
-
-EXTENSIONS = (".jpeg", ".jpg", ".png")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,37 +34,40 @@ class _Listing:
 
 
 class FolderSource:
-    """JPEG and PNG files below a folder.
+    """Image files below a folder.
 
-    `PATH/train` and `PATH/test` are the splits where `PATH/train` exists; otherwise PATH itself is
-    the training split. Each split holds one sub-folder per class (labels in the sorted order of
-    their names), or images directly. Every image is decoded once when its split is first asked
-    for, so that a broken file shows then and not hours later.
+    `PATH/train` and `PATH/test` (or `val`) are the splits where their content says so, see
+    `tfcq.data.folder_layout`; otherwise PATH itself is the training split. Each split holds one
+    sub-folder per class (labels in the sorted order of their names), or images directly. Every
+    image is decoded once when its split is first asked for, so that a broken file shows then and
+    not hours later.
 
-    Grey-scale images among colour images are read as colour, and an alpha channel is dropped; how
-    many is logged as a warning, as are files that are not images.
+    Grey-scale images among colour images are read as colour, transparent pixels on a background,
+    16-bit values at the depth that the training images have; how many is logged as a warning, as
+    are files that are not images. See `tfcq.data.image_files`.
 
     Args:
         path: the folder.
         strict: whether a broken file is an error; else it is named in a warning and skipped.
+        background: red, green and blue behind transparent pixels, 0 to 255.
 
     Raises:
         UserError: the folder does not exist, a class folder is empty, there are no images, or the
             classes of both splits differ.
     """
 
-    def __init__(self, path: str, strict: bool = False):
+    def __init__(
+        self,
+        path: str,
+        strict: bool = False,
+        background: tuple[int, int, int] = datasets.BACKGROUND,
+    ):
         datasets.check_dataset_name(f"{datasets.FOLDER_PREFIX}{path}")
         self.name = f"{datasets.FOLDER_PREFIX}{path}"
-        self._strict = strict
-        roots = {name: os.path.join(path, name) for name in ("train", "test")}
-        roots = {name: root for name, root in roots.items() if os.path.isdir(root)}
-        if not roots:
-            roots = {"train": path}
-        if "train" not in roots:
-            raise UserError(
-                f"Folder {path!r} holds test but no train; allowed: both, train, or neither."
-            )
+        self._strict, self._background = strict, background
+        self._depth: int | None = None
+        self._path = path
+        roots = split_roots(path)
         self._listings = {name: _list(root) for name, root in roots.items()}
         self._opened: dict[str, Split] = {}
         self.splits = tuple(self._listings)
@@ -80,60 +93,95 @@ class FolderSource:
 
     def _open(self, name: str) -> Split:
         listing = self._listings[name]
-        with futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-            checked = list(pool.map(_shape_or_fault, listing.paths))
-        broken = [(p, c) for p, c in zip(listing.paths, checked, strict=True) if isinstance(c, str)]
-        for path, fault in broken:
-            if self._strict:
-                raise UserError(
-                    f"{len(broken)} broken image file(s), the first {path!r} ({fault});"
-                    " allowed: readable JPEG or PNG files; without --strict_data they are skipped."
-                )
-            logging.warning("Broken image file %r is skipped (%s).", path, fault)
-        if broken:
-            logging.warning("%d of %d image files skipped.", len(broken), len(checked))
-        shapes = {i: found for i, found in enumerate(checked) if not isinstance(found, str)}
-        kept = list(shapes)
-        if not kept:
-            raise UserError(f"No image of {self.name!r} can be read; allowed: JPEG or PNG files.")
+        files = self._inspected([os.fsencode(path) for path in listing.paths])
         # Files are listed class by class; "the first n images" must be a sample of all classes.
-        kept = [kept[i] for i in np.random.default_rng(0).permutation(len(kept))]
-        shape = _common_shape([shapes[i] for i in kept])
-        paths = np.array([listing.paths[i] for i in kept])
-        labels = np.array([listing.labels[i] for i in kept], np.int64)
-        columns = {"index": np.arange(len(kept)), "image": paths, "label": labels}
+        order = list(files)
+        order = [order[i] for i in np.random.default_rng(0).permutation(len(order))]
+        found = [files[i] for i in order]
+        _tell_kinds(found, self._background)
+        paths = [os.fsencode(listing.paths[i]) for i in order]
+        shape, depth = _common_shape(found), self._depth_of(name, found)
+        read = functools.partial(
+            read_image, channels=shape[2], background=self._background, depth=depth
+        )
+        sizes = [one.shape[:2] for one in found]
+        reader = ImageReader(self.name, paths, sizes, shape[2], read, self._strict)
+        labels = np.array([listing.labels[i] for i in order], np.int64)
+        columns = {"index": np.arange(len(paths)), "image": paths, "label": labels}
 
         def decode(record: Record) -> Record:
-            return {**record, "image": _read(record["image"], shape[2])}
+            image = tf.numpy_function(reader, [record["index"]], tf.uint8)
+            return {**record, "image": tf.ensure_shape(image, [None, None, shape[2]])}
 
         return Split(
             name=name,
-            size=len(kept),
+            size=len(paths),
             image_shape=shape,
-            class_names=listing.class_names,
+            class_names=listing.class_names and tuple(map(shown_name, listing.class_names)),
             records=tf.data.Dataset.from_tensor_slices(columns),
             decode=decode,
-            record_bytes=paths.itemsize,
+            record_bytes=max(map(len, paths)),
+            names=tuple(os.path.relpath(os.fsdecode(path), self._path) for path in paths),
         )
+
+    def _inspected(self, paths: list[bytes]) -> dict[int, ImageFile]:
+        """Returns what each file that can be read holds, by its place."""
+        with futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+            checked = list(pool.map(_file_or_fault, paths))
+        broken = [(p, c) for p, c in zip(paths, checked, strict=True) if isinstance(c, str)]
+        for path, fault in broken:
+            if self._strict:
+                raise UserError(
+                    f"{len(broken)} broken image file(s), the first {shown(path)!r} ({fault});"
+                    f" allowed: readable {READ} files; without --strict_data they are skipped."
+                )
+            logging.warning("Broken image file %r is skipped (%s).", shown(path), fault)
+        if broken:
+            logging.warning("%d of %d image files skipped.", len(broken), len(checked))
+        files = {i: found for i, found in enumerate(checked) if not isinstance(found, str)}
+        if not files:
+            raise UserError(f"No image of {self.name!r} can be read; allowed: {READ} files.")
+        return files
+
+    def _depth_of(self, name: str, files: list[ImageFile]) -> int:
+        """Returns how many bits 16-bit values have: as the training images tell, for all splits."""
+        deep = [one.greatest for one in files if one.greatest]
+        if not deep:
+            return 8
+        if name != "train":
+            self.split("train")
+        if self._depth is None:
+            self._depth = depth_of(max(deep))
+            logging.warning(
+                "%s: %d of %d images have 16 bits a channel; their values reach %d and are read as "
+                "of %d bits.", self.name, len(deep), len(files), max(deep), self._depth,
+            )  # fmt: skip
+        if max(deep) >= 2**self._depth:
+            raise UserError(
+                f"16-bit images of the {name} split of {self.name!r} reach {max(deep)}, those of "
+                f"the training split {2**self._depth - 1} at most; allowed: one depth for both."
+            )
+        return self._depth
 
 
 def _list(root: str) -> _Listing:
-    entries = sorted(os.scandir(root), key=lambda entry: entry.name)
-    folders = [entry for entry in entries if entry.is_dir()]
-    direct, others = _image_files(root)
+    folders = visible_folders(root)
+    direct, others = image_files(root)
     del others["folders"]
     if folders and direct:
+        first = os.path.basename(folders[0])
         raise UserError(
-            f"Folder {root!r} holds images beside class folders ({folders[0].name!r}, ...);"
+            f"Folder {root!r} holds images beside class folders ({first!r}, ...);"
             " allowed: one sub-folder per class, or images only."
         )
     paths, labels = list(direct), [-1] * len(direct)
-    for label, entry in enumerate(folders):
-        inside, other = _image_files(entry.path)
+    for label, folder in enumerate(folders):
+        inside, other = image_files(folder)
         others.update(other)
         if not inside:
+            deeper = " but in sub-folders, which are not read" if other["folders"] else ""
             raise UserError(
-                f"Class folder {entry.path!r} holds no images;"
+                f"Class folder {folder!r} holds no images{deeper};"
                 f" allowed: at least one of {', '.join(EXTENSIONS)}."
             )
         paths += inside
@@ -146,49 +194,35 @@ def _list(root: str) -> _Listing:
     if others:
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(others.items()))
         logging.warning("%s: entries that are not images are not used: %s.", root, kinds)
-    class_names = tuple(entry.name for entry in folders) or None
+    class_names = tuple(map(os.path.basename, folders)) or None
     return _Listing(tuple(paths), tuple(labels), class_names)
 
 
-def _image_files(folder: str) -> tuple[list[str], collections.Counter]:
-    """Returns the images in `folder`, and what else is there below its first level, by kind."""
-    images: list[str] = []
-    others: collections.Counter = collections.Counter()
-    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
-        kind = os.path.splitext(entry.name)[1].lower()
-        if entry.is_dir():
-            others["folders"] += 1
-        elif kind in EXTENSIONS:
-            images.append(entry.path)
-        else:
-            others[kind or "without extension"] += 1
-    return images, others
-
-
-def _read(path: tf.Tensor | str, channels: int) -> tf.Tensor:
-    # Content decides, not the name: files with the wrong one of the two extensions are common.
-    return tf.io.decode_image(tf.io.read_file(path), channels, expand_animations=False)
-
-
-def _shape_or_fault(path: str) -> tuple[int, int, int] | str:
+def _file_or_fault(path: bytes) -> ImageFile | str:
     try:
-        return tuple(_read(path, 0).shape)
-    except tf.errors.OpError:
-        # TensorFlow's own words name its kernels and formats that are not read here.
-        return "no whole JPEG or PNG image"
-    except OSError as error:
-        return " ".join(str(error).split())
+        return inspected(path)
+    except UnreadableImageError as error:
+        return str(error)
 
 
-def _common_shape(shapes: list[tuple[int, int, int]]) -> tuple[int | None, int | None, int]:
-    kinds = collections.Counter(shape[2] for shape in shapes)
-    alpha = kinds[2] + kinds[4]
-    if alpha:
-        logging.warning("%d images have an alpha channel, which is dropped.", alpha)
-    grey = kinds[1] + kinds[2]
-    channels = 1 if grey == len(shapes) else 3
-    if grey and channels == 3:
-        logging.warning("%d of %d images are grey-scale and read as colour.", grey, len(shapes))
-    sizes = {shape[:2] for shape in shapes}
+def _tell_kinds(files: list[ImageFile], background: tuple[int, int, int]) -> None:
+    """Tells how many images are read as something else than they are."""
+    grey = sum(one.shape[2] < 3 for one in files)
+    if 0 < grey < len(files):
+        logging.warning("%d of %d images are grey-scale and read as colour.", grey, len(files))
+    if transparent := sum(one.transparent for one in files):
+        logging.warning(
+            "%d of %d images have transparent pixels, seen on red, green and blue of %s.",
+            transparent, len(files), ", ".join(map(str, background)),
+        )  # fmt: skip
+    if several := sum(one.several for one in files):
+        logging.warning(
+            "%d of %d images hold several frames; the first is read.", several, len(files)
+        )
+
+
+def _common_shape(files: list[ImageFile]) -> tuple[int | None, int | None, int]:
+    channels = 1 if all(one.shape[2] < 3 for one in files) else 3
+    sizes = {one.shape[:2] for one in files}
     height, width = sizes.pop() if len(sizes) == 1 else (None, None)
     return height, width, channels

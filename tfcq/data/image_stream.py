@@ -6,6 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfcq.data.pipeline import labelled_batches
+from tfcq.data.reading_errors import user_errors_of_pipelines
 from tfcq.data.split import Split
 from tfcq.errors import UserError
 
@@ -52,8 +53,13 @@ class ImageStream:
         Args:
             batch_size: images per batch; the last may be smaller.
         """
-        for images, _ in labelled_batches(self._split, self._size, batch_size, self._crop):
-            yield images.numpy()
+        batches = iter(labelled_batches(self._split, self._size, batch_size, self._crop))
+        while True:
+            with user_errors_of_pipelines():
+                found = next(batches, None)
+            if found is None:
+                return
+            yield found[0].numpy()
 
     def picked(self, indices: np.ndarray) -> "ImageStream":
         """Returns the stream of chosen images.

@@ -12,6 +12,7 @@ import tensorflow as tf
 from absl import logging
 
 from tfcq.data.augmentation import Augmentation
+from tfcq.data.reading_errors import user_errors_of_pipelines
 from tfcq.data.split import Record, Split
 from tfcq.errors import UserError
 
@@ -82,7 +83,10 @@ def view_batches(
     height, width, channels = split.image_shape
     augmentation.check_channels(channels)
     pixels = None if height is None or width is None else height * width
-    cached = pixels is not None and split.size * pixels * channels <= CACHE_BYTES
+    cached = (
+        pixels is not None
+        and split.size * max(pixels * channels, split.record_bytes) <= CACHE_BYTES
+    )
     central = central_crop(split, image_size)
     blocks = _blocks(split, cached)
 
@@ -197,7 +201,8 @@ def labelled_arrays(
     if limit is not None:
         split = split.first(limit)
     batches = labelled_batches(split, image_size, 256, test_crop).as_numpy_iterator()
-    images, labels = zip(*batches, strict=True)
+    with user_errors_of_pipelines():
+        images, labels = zip(*batches, strict=True)
     return np.concatenate(images), np.concatenate(labels)
 
 
@@ -239,6 +244,8 @@ def _fold(seed: tf.Tensor, data: tf.Tensor | int) -> tf.Tensor:
 
 
 def _as_float(images: tf.Tensor) -> tf.Tensor:
+    if images.dtype.is_floating:
+        return images
     return tf.cast(images, tf.float32) / 255.0
 
 

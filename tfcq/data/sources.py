@@ -1,15 +1,21 @@
 """Opens any source of images by its name, or from settings."""
 
+from tfcq.data.channels import ChannelsSource
 from tfcq.data.digits import DigitsSource
 from tfcq.data.folder import FolderSource
-from tfcq.data.split import Source
+from tfcq.data.holdout import HoldoutSource
+from tfcq.data.split import Source, Split
 from tfcq.errors import UserError
 from tfcq.settings import datasets
 from tfcq.settings.training import DataSettings
 
 
 def open_source(
-    dataset: str, data_dir: str | None = None, download: bool = False, strict: bool = False
+    dataset: str,
+    data_dir: str | None = None,
+    download: bool = False,
+    strict: bool = False,
+    background: tuple[int, int, int] = datasets.BACKGROUND,
 ) -> Source:
     """Opens a data set by name.
 
@@ -18,6 +24,7 @@ def open_source(
         data_dir: where TFDS data sets are prepared; None is TFDS's own default. TFDS names only.
         download: whether TFDS may download what is not prepared. TFDS names only.
         strict: whether a broken image file is an error instead of being skipped. Folders only.
+        background: red, green and blue behind transparent pixels. Folders only.
 
     Raises:
         UserError: no such data set, a data set that is not prepared, or an argument that the
@@ -30,7 +37,7 @@ def open_source(
             " allowed: these with TensorFlow data sets only."
         )
     if dataset.startswith(datasets.FOLDER_PREFIX):
-        return FolderSource(dataset.removeprefix(datasets.FOLDER_PREFIX), strict)
+        return FolderSource(dataset.removeprefix(datasets.FOLDER_PREFIX), strict, background)
     if strict:
         raise UserError(f"strict has no use for data set {dataset!r}; allowed: with folder:PATH.")
     if dataset == datasets.DIGITS:
@@ -47,6 +54,33 @@ def source_from(data: DataSettings) -> Source:
         data: the settings.
 
     Raises:
-        UserError: when it is unknown or not prepared.
+        UserError: when it is unknown or not prepared, or has a test split although one is to be
+            held out.
     """
-    return open_source(data.dataset, data.data_dir, data.download, data.strict_data)
+    background = datasets.colour("background", data.background)
+    source = open_source(data.dataset, data.data_dir, data.download, data.strict_data, background)
+    if data.channels is not None:
+        source = ChannelsSource(source, int(data.channels))
+    if data.holdout is None:
+        return source
+    return HoldoutSource(source, data.holdout, data.holdout_seed)
+
+
+def evaluation_needs(source: Source, train: Split) -> str | None:
+    """Returns what evaluating on a source needs beside it, in a line; None where it has all.
+
+    Args:
+        source: the source.
+        train: its training split.
+    """
+    if train.class_names is None:
+        return (
+            f"Data set {source.name!r} has no labels; evaluation needs --dataset with classes, "
+            "such as a folder with one sub-folder per class."
+        )
+    if "test" not in source.splits:
+        return (
+            f"Data set {source.name!r} has no test split; evaluation needs --dataset with one, or "
+            "--holdout=0.2, which belongs to training already, or it sees the images tested."
+        )
+    return None

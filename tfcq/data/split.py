@@ -23,8 +23,11 @@ class Split:
         records: yields `{"index": int64 [], "image": ..., "label": int64 []}` in a fixed order,
             where index counts from 0, label is -1 without labels, and image is whatever is cheap
             to hold before decoding: uint8 [H, W, C], or a string [] (encoded bytes or a path).
-        decode: turns a record into the same dict with image uint8 [H, W, C].
+        decode: turns a record into the same dict with image uint8 [H, W, C], or of a user's own
+            floats float32 in [0, 1].
         record_bytes: about how much memory an undecoded record takes, in bytes.
+        names: what tells each image from others however many there are, such as its file; None
+            for its place.
     """
 
     name: str
@@ -34,6 +37,7 @@ class Split:
     records: tf.data.Dataset
     decode: Callable[[Record], Record]
     record_bytes: int
+    names: tuple[str, ...] | None = None
 
     def first(self, count: int) -> "Split":
         """Returns the split made of the first `count` images.
@@ -46,13 +50,14 @@ class Split:
                 f"{count} images of the {self.name} split were asked for;"
                 f" allowed: 1 to {self.size}."
             )
-        return dataclasses.replace(self, size=count, records=self.records.take(count))
+        names = self.names and self.names[:count]
+        return dataclasses.replace(self, size=count, records=self.records.take(count), names=names)
 
     def subset(self, indices: Sequence[int]) -> "Split":
         """Returns the split made of chosen images, in their old order and with their old indices.
 
         Args:
-            indices: indices of the images, each once.
+            indices: places of the images, each once.
 
         Raises:
             UserError: there is none, one stands twice, or one is not among the images.
@@ -64,10 +69,13 @@ class Split:
                 f"{self.size - 1}."
             )
         kept = tf.constant([index in chosen for index in range(self.size)])
-        # What follows the last one need not be read.
-        records = self.records.filter(lambda record: kept[record["index"]]).take(len(indices))
+        # By place: images that are a subset already have other indices. What follows the last one
+        # need not be read.
+        placed = self.records.enumerate().filter(lambda place, record: kept[place])
+        records = placed.map(lambda place, record: record).take(len(indices))
         records = records.apply(tf.data.experimental.assert_cardinality(len(indices)))
-        return dataclasses.replace(self, size=len(indices), records=records)
+        names = self.names and tuple(self.names[place] for place in sorted(chosen))
+        return dataclasses.replace(self, size=len(indices), records=records, names=names)
 
 
 def view_size(split: Split, image_size: int | None) -> int:

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
+from tfcq.data.reading_errors import user_errors_of_pipelines
 from tfcq.errors import TrainingStopped
 from tfcq.nn.activation_ranges import mark_trained
 from tfcq.nn.quantizable import QuantizableModel
@@ -213,14 +214,15 @@ def train_classifier(
     )
     curve = _Curve(score)
     try:
-        trainer.fit(
-            batches,
-            epochs=epochs,
-            steps_per_epoch=steps_per_epoch,
-            verbose=0,
-            shuffle=False,
-            callbacks=[curve, Progress(epochs * steps_per_epoch, steps_per_epoch)],
-        )
+        with user_errors_of_pipelines():
+            trainer.fit(
+                batches,
+                epochs=epochs,
+                steps_per_epoch=steps_per_epoch,
+                verbose=0,
+                shuffle=False,
+                callbacks=[curve, Progress(epochs * steps_per_epoch, steps_per_epoch)],
+            )
     except tf.errors.InvalidArgumentError as error:
         if NOT_FINITE not in str(error):
             raise

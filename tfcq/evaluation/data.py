@@ -9,7 +9,7 @@ from absl import logging
 
 from tfcq.data.image_stream import Images, ImageStream, as_array, labels_of
 from tfcq.data.pipeline import central_crop, labelled_arrays
-from tfcq.data.sources import source_from
+from tfcq.data.sources import evaluation_needs, source_from
 from tfcq.data.split import Split, view_size
 from tfcq.errors import UserError
 from tfcq.evaluation.accuracy import LabelledImages
@@ -44,28 +44,27 @@ def labelled_images(
             training images, or the model does not take such images.
     """
     opened = source_from(data)
-    train, test = opened.split("train"), opened.split("test")
+    train = opened.split("train")
+    if needs := evaluation_needs(opened, train):
+        raise UserError(needs)
+    test, class_names = opened.split("test"), train.class_names or ()
     if data.train_images:
         train = train.first(data.train_images)
     if test_images:
         test = test.first(test_images)
-    if train.class_names is None:
-        raise UserError(
-            f"Data set {data.dataset!r} has no labels; allowed here: one with classes, such as a "
-            "folder with one sub-folder per class."
-        )
     channels = train.image_shape[2]
     if channels != test.image_shape[2]:
         raise UserError(
             f"Training images have {channels} channels and test images {test.image_shape[2]}; "
-            "allowed: the same in both."
+            "allowed: the same in both, such as with --channels=1 or 3."
         )
     size = view_size(train, data.image_size or model.input_shape[1])
     taken = model.input_shape[1:]
+    hint = f" --channels={taken[2]} turns them." if {channels, taken[2]} == {1, 3} else ""
     if any(a not in (None, b) for a, b in zip(taken, (size, size, channels), strict=True)):
         raise UserError(
             f"Images of {data.dataset!r} have shape {(size, size, channels)}; the model takes "
-            f"{tuple(taken)}."
+            f"{tuple(taken)}.{hint}"
         )
     taken_bytes = (train.size + test.size) * size * size * channels * ImageStream.dtype.itemsize
     held = taken_bytes <= min(HELD_BYTES, _memory_bytes() / 4)
@@ -81,7 +80,7 @@ def labelled_images(
     (images, labels), (held_out, held_out_labels) = (
         read(split, size, crop) for split in (train, test)
     )
-    classes = len(train.class_names)
+    classes = len(class_names)
     labelled = LabelledImages(images, labels, held_out, held_out_labels, classes, crop)
     check_labels(labelled.train_images, labelled.train_labels, labelled.classes)
     check_labels(labelled.test_images, labelled.test_labels, labelled.classes)
@@ -89,7 +88,7 @@ def labelled_images(
     rarest = int(np.argmin(counts))
     if counts[rarest] < 2:
         raise UserError(
-            f"Class {train.class_names[rarest]!r} has {counts[rarest]} training images; allowed: "
+            f"Class {class_names[rarest]!r} has {counts[rarest]} training images; allowed: "
             "2 and above. Remove the class, or use more images."
         )
     return train, labelled

@@ -163,8 +163,17 @@ def about_data(evaluation: Evaluation) -> dict[str, Any]:
         "train_images": len(data.train_images),
         "test_images": len(data.test_images),
         "test_crop": data.test_crop,
+        **_holdout(evaluation),
         "data_fingerprint": data_fingerprint(data),
     }
+
+
+def _holdout(evaluation: Evaluation) -> dict[str, Any]:
+    """Returns which images were held out, where they were."""
+    data = evaluation.subject.data
+    if data.holdout is None:
+        return {}
+    return {"holdout": data.holdout, "holdout_seed": data.holdout_seed}
 
 
 def _shared_record(evaluation: Evaluation) -> dict[str, Any]:

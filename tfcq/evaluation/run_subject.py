@@ -2,6 +2,8 @@
 
 import dataclasses
 
+from absl import logging
+
 from tfcq.data.augmentation import Augmentation, augmentation_from
 from tfcq.errors import UserError
 from tfcq.evaluation.subject import (
@@ -71,10 +73,13 @@ def open_run(config: EvaluationConfig, folder: RunFolder) -> RunSubject:
     chosen = chosen_policy(name, config.subject, rounding) if name else own
     method = run.method
     after = "" if epoch is None else f", epoch {epoch}"
+    data = chosen_data(config.data, run.data)
+    if data.holdout != run.data.holdout and data.dataset == run.data.dataset:
+        logging.warning("The run was trained on the images that --holdout takes to test on, too.")
     return RunSubject(
         model=trained_backbone(folder, run, chosen if name or rounding else None, epoch),
         policy=chosen,
-        data=chosen_data(config.data, run.data),
+        data=data,
         results=folder.evaluation,
         title=f"{method.framework}, recipe {method.recipe}{after}",
         name=f"{method.framework}, {method.recipe}{after}",

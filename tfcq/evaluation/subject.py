@@ -10,10 +10,15 @@ from tfcq.data.augmentation import Augmentation, augmentation_for
 from tfcq.errors import UserError
 from tfcq.nn.quantizable import QuantizableModel, quantizers_of
 from tfcq.settings.backbones import UNIT_RANGE
-from tfcq.settings.datasets import is_tfds
+from tfcq.settings.datasets import FOLDER_PREFIX, is_tfds
 from tfcq.settings.evaluation import EvaluationDataSettings, SubjectSettings
 from tfcq.settings.policies import Policy, policy_named
 from tfcq.settings.training import DataSettings
+
+# Settings of the data that a run has too; what is not asked for is the run's.
+_ASKED = (
+    "data_dir", "image_size", "train_images", "holdout", "holdout_seed", "channels", "background",
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,16 +157,29 @@ def chosen_data(given: EvaluationDataSettings, own: DataSettings) -> DataSetting
     Args:
         given: what was asked for.
         own: the subject's own.
+
+    Raises:
+        UserError: when other images are to be held out than training was without.
     """
     chosen = own
     if given.dataset is not None and given.dataset != own.dataset:
         chosen = DataSettings(dataset=given.dataset)
         if is_tfds(given.dataset):
             chosen = dataclasses.replace(chosen, data_dir=own.data_dir)
-    changed = {
-        name: getattr(given, name)
-        for name in ("data_dir", "image_size", "train_images")
-        if getattr(given, name) is not None
-    }
+    changed = {name: getattr(given, name) for name in _ASKED if getattr(given, name) is not None}
     changed |= {n: True for n in ("download", "strict_data") if getattr(given, n)}
+    if chosen.holdout is not None:
+        for name in ("holdout", "holdout_seed"):
+            if changed.get(name, getattr(own, name)) != getattr(own, name):
+                raise UserError(
+                    f"--{name}={changed[name]} with a run that held out --holdout={own.holdout:g} "
+                    f"--holdout_seed={own.holdout_seed}; leave it out, and those images are tested."
+                )
+    if "background" in changed and not chosen.dataset.startswith(FOLDER_PREFIX):
+        raise UserError(
+            f"--background has no effect here: data set {chosen.dataset!r} is no folder:PATH; "
+            "leave it out."
+        )
+    if "holdout_seed" in changed and changed.get("holdout", chosen.holdout) is None:
+        raise UserError("--holdout_seed has no effect here: --holdout is missing; such as 0.2.")
     return dataclasses.replace(chosen, **changed)

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfcq.data.forms import held_images
 from tfcq.errors import UserError
 from tfcq.nn.activation_ranges import is_trained_quantized
 from tfcq.nn.input_range import check_pixels, known_input_range
@@ -58,7 +59,7 @@ class Calibrator:
 
 def calibrate(
     model: keras.Model,
-    images: np.ndarray | tf.Tensor,
+    images: np.ndarray | tf.Tensor | tf.data.Dataset,
     batch_size: int = 256,
     bits: str | None = None,
     input_range: str | None = None,
@@ -71,8 +72,9 @@ def calibrate(
 
     Args:
         model: a quantizable model.
-        images: float array [count, height, width, channels], at least one image; of a model that
-            takes pixels from 0 to 255, uint8 ones too.
+        images: float array [count, height, width, channels], at least one image, or a finite
+            `tf.data` set of such images, batched or not, perhaps with labels; of a model that takes
+            pixels from 0 to 255, uint8 ones too.
         batch_size: images per pass.
         bits: bit-width of the passes, such as `"4w8a"`, or `"fp"`; None for float, which a network
             trained in quantized passes alone refuses.
@@ -98,6 +100,8 @@ def calibrate(
             f"Model {model.name!r} was trained in quantized passes, and float ranges do not fit "
             "it; pass the bit-width that it is to run at, such as bits='4w8a' (or bits='fp')."
         )
+    if isinstance(images, tf.data.Dataset):
+        images = held_images(images, "calibrate()")
     name = known_input_range(model, input_range)
     if name == "0-255" and images.dtype in (np.uint8, tf.uint8):
         images = np.asarray(images, model.compute_dtype)

@@ -111,6 +111,13 @@ class Framework(keras.layers.Layer):
         """
         raise NotImplementedError
 
+    def check_targets(self, count: int) -> None:
+        """Refuses a step of more targets than the framework can keep; nothing unless it says so.
+
+        Args:
+            count: how many target embeddings a step has.
+        """
+
     def end_step(self, targets: list[tf.Tensor]) -> None:
         """Keeps what later steps need of this one's targets; nothing unless a framework says so.
 

@@ -51,6 +51,22 @@ class MoCoV2(Framework):
         """
         return losses.queue_info_nce(predictions, targets, self.queue.value, self.temperature)
 
+    def check_targets(self, count: int) -> None:
+        """Refuses more keys than the queue holds.
+
+        Args:
+            count: how many keys a step makes.
+
+        Raises:
+            UserError: when they do not fit into the queue.
+        """
+        size = self.queue.shape[0]
+        if count > size:
+            raise UserError(
+                f"A step makes {count} keys, the queue holds {size}; allowed: a queue_size of "
+                f"{count} and above."
+            )
+
     def end_step(self, targets: list[tf.Tensor]) -> None:
         """Replaces the oldest keys of the queue by this step's.
 
@@ -62,11 +78,7 @@ class MoCoV2(Framework):
         """
         keys = gathered(losses.normalized(tf.concat(targets, axis=0)))
         size = self.queue.shape[0]
-        if keys.shape[0] is not None and keys.shape[0] > size:
-            raise UserError(
-                f"A step makes {keys.shape[0]} keys, the queue holds {size}; allowed: a queue_size "
-                f"of {keys.shape[0]} and above."
-            )
+        self.check_targets(keys.shape[0] or 0)
         count = tf.shape(keys, out_type=tf.int64)[0]
         tf.debugging.assert_less_equal(
             count, tf.cast(size, tf.int64), "A step makes more keys than the queue holds."

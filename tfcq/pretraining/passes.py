@@ -54,19 +54,15 @@ def views_of_batch(recipe: Recipe, data: Any) -> dict[int, tf.Tensor]:
     Raises:
         UserError: when the data are not the recipe's views, of the same shape.
     """
+    # Labels beside views are not used.
+    tensors = [tensor for tensor in tf.nest.flatten(data) if len(tensor.shape) == 4]
     names = ", ".join(f"view {view}" if view else "image" for view in recipe.views)
-    if not isinstance(data, (tuple, list)) or len(data) != len(recipe.views):
+    if len(tensors) != len(recipe.views):
         raise UserError(
-            f"fit() received batches of {_description(data)}; allowed for recipe {recipe.name!r}: "
-            f"({names}). tfcq.two_views(dataset, views={recipe.views}) makes them from images."
+            f"fit() received batches with {len(tensors)} tensors of images; allowed for recipe "
+            f"{recipe.name!r}: ({names}). tfcq.two_views(images, views={recipe.views}) makes them."
         )
-    shapes = {str(view.shape) for view in data}
+    shapes = {str(view.shape) for view in tensors}
     if len(shapes) > 1:
         raise UserError(f"Views differ in shape: {' and '.join(sorted(shapes))}.")
-    return dict(zip(recipe.views, data, strict=True))
-
-
-def _description(data: Any) -> str:
-    if isinstance(data, (tuple, list)):
-        return "1 tensor" if len(data) == 1 else f"{len(data)} tensors"
-    return type(data).__name__
+    return dict(zip(recipe.views, tensors, strict=True))

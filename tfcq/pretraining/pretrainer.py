@@ -1,14 +1,17 @@
 """The Pretrainer: one Keras model, one train step, for every framework and recipe."""
 
+import types
 from collections.abc import Callable
 from typing import Any
 
 import keras
 import tensorflow as tf
 
+from tfcq.data.reading_errors import user_errors_of_pipelines
 from tfcq.errors import TrainingStopped, UserError, unknown_choice
 from tfcq.nn.activation_ranges import mark_trained
 from tfcq.nn.quantizable import QuantizableModel, quantizable
+from tfcq.pretraining.batches import batches_of, check_batch, takes_pixels
 from tfcq.pretraining.bit_schedules import BitSchedule
 from tfcq.pretraining.figures import StepFigures
 from tfcq.pretraining.framework import Framework
@@ -18,6 +21,7 @@ from tfcq.pretraining.monitoring import RunLength, StopOnFailure, Throughput
 from tfcq.pretraining.passes import make_passes, views_of_batch
 from tfcq.pretraining.quantizer_checks import check_drawn, check_quantizers
 from tfcq.pretraining.replicas import shuffled, unshuffled
+from tfcq.pretraining.saving import SAVED, check_callbacks, saved_arguments
 from tfcq.quantization.ops import NOT_FINITE
 from tfcq.settings.bitwidths import PERIODIC
 from tfcq.settings.policies import Policy
@@ -25,8 +29,9 @@ from tfcq.settings.recipes import Pass, Recipe, in_order, recipe_named
 from tfcq.settings.training import LOSS_REDUCTIONS
 
 
+@keras.saving.register_keras_serializable("tfcq")
 class Pretrainer(keras.Model):
-    """Pre-trains a backbone without labels; `fit` takes batches of (view 1, view 2).
+    """Pre-trains a backbone without labels; `fit` takes images, or batches of (view 1, view 2).
 
     One step makes every pass of the recipe once and minimizes the weighted mean of its pairs.
 
@@ -87,6 +92,7 @@ class Pretrainer(keras.Model):
         name: str = "pretrainer",
         **settings: Any,
     ) -> None:
+        given = dict(locals())
         super().__init__(name=name)
         self.recipe = recipe_named(recipe)
         if loss_reduction not in LOSS_REDUCTIONS:
@@ -115,6 +121,8 @@ class Pretrainer(keras.Model):
                 f"shuffle_keys has no effect: {self.framework.name!r} has no momentum network."
             )
         # Float passes record the ranges of the others, see `make_passes`.
+        # No dict, which checkpoints would hold.
+        self._arguments = types.MappingProxyType({name: given[name] for name in SAVED} | settings)
         mark_trained(self.backbone, not any(one.is_float for one in self.online_passes))
         self.step = self._counter("step", (), "int64")
         self.steps_per_epoch = self._counter("steps_per_epoch", (), "int64")
@@ -213,17 +221,76 @@ class Pretrainer(keras.Model):
         # Variables made in the first step would have it traced twice.
         self.optimizer.build(self.trainable_variables)
 
-    def fit(self, *args: Any, callbacks: list | None = None, **kwargs: Any) -> Any:
+    def save(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
+        """Saves all that the training goes on from; the file of the network is `backbone.save`'s.
+
+        `keras.saving.load_model(filepath)` reads it once `tfcq.Pretrainer` is imported.
+
+        Args:
+            filepath: the file, `PATH.keras`.
+            *args: as for `keras.Model.save`.
+            **kwargs: as for `keras.Model.save`.
+
+        Raises:
+            UserError: on another kind of file, or what `get_config` refuses.
+        """
+        if not str(filepath).endswith(".keras"):
+            raise UserError(f"save() received {str(filepath)!r}; allowed: PATH.keras.")
+        super().save(filepath, *args, **kwargs)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns what makes the model anew, for `save`.
+
+        Raises:
+            UserError: a framework that was built already, or a recipe with settings of its own.
+        """
+        return saved_arguments(dict(self._arguments), self.backbone, self.recipe)
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "Pretrainer":
+        """Returns a model from what `get_config` returned.
+
+        Args:
+            config: the configuration.
+            custom_objects: classes of the user's own, by name.
+        """
+        backbone = keras.saving.deserialize_keras_object(config["backbone"], custom_objects)
+        return cls(**{**config, "backbone": backbone})
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        """Compiles as before `save`.
+
+        Args:
+            config: what Keras kept of `compile`.
+        """
+        self.compile(**keras.saving.deserialize_keras_object(config))
+
+    def fit(
+        self,
+        x: Any = None,
+        y: Any = None,
+        batch_size: int | None = None,
+        epochs: int = 1,
+        verbose: Any = "auto",
+        callbacks: list | None = None,
+        **kwargs: Any,
+    ) -> Any:
         """Trains as `keras.Model.fit` does, watching for NaN and collapse.
 
         Args:
-            *args: as for `keras.Model.fit`; the data set yields (view 1, view 2), each float
-                [batch, height, width, channels].
+            x: batches of (view 1, view 2), each float [batch, height, width, channels] or uint8
+                pixels, perhaps with labels, which are not used; or single images in any form that
+                `tfcq.two_views` takes, of which the standard views are made anew each epoch.
+            y: labels beside arrays, which are not used.
+            batch_size: images per batch, of arrays and what is in no batches; 256 by default.
+            epochs: as for `keras.Model.fit`, as all that follows.
+            verbose: how progress is shown.
             callbacks: further callbacks.
-            **kwargs: as for `keras.Model.fit`.
+            **kwargs: further arguments of `keras.Model.fit`.
 
         Raises:
-            UserError: on an endless data set without `steps_per_epoch`, and on validation data.
+            UserError: on data that are no such images, a batch of one, an endless data set without
+                `steps_per_epoch`, validation data, or a `ModelCheckpoint` that could not save.
             TrainingStopped: when the loss is NaN or features have collapsed.
         """
         for name in ("validation_data", "validation_split"):
@@ -232,24 +299,28 @@ class Pretrainer(keras.Model):
                     f"fit() received {name}; pre-training has no labels to validate on. Evaluate "
                     "the backbone with tfcq.evaluate, or in a callback."
                 )
-        data = args[0] if args else kwargs.get("x")
-        is_dataset = isinstance(data, tf.data.Dataset)
-        if (
-            isinstance(data, tf.data.Dataset)
-            and kwargs.get("steps_per_epoch") is None
-            and data.cardinality() == tf.data.INFINITE_CARDINALITY
-        ):
-            raise UserError(
-                "fit() received an endless data set; pass steps_per_epoch, the number of images "
-                "divided by the batch size."
-            )
+        check_callbacks(self, callbacks or [])
         self.first_epoch = kwargs.get("initial_epoch", 0)
-        watching = [RunLength(), Throughput(), StopOnFailure()]
-        if is_dataset:
-            # Data sets bring their own order; Keras would only warn.
+        seed = self.bit_schedule.seed
+        batches, steps = batches_of(
+            x, y, self.recipe, batch_size, seed, self.first_epoch,
+            self.backbone.input_shape, self._check_batch,
+        )  # fmt: skip
+        if isinstance(batches, tf.data.Dataset):
+            # Data sets bring their own order and batches; Keras would only warn.
+            y = batch_size = None
             kwargs.setdefault("shuffle", False)
+            if kwargs.get("steps_per_epoch") is None:
+                kwargs["steps_per_epoch"] = steps
+                if steps is None and batches.cardinality() == tf.data.INFINITE_CARDINALITY:
+                    raise UserError(
+                        "fit() received an endless data set; pass steps_per_epoch, the number of "
+                        "images divided by the batch size."
+                    )
+        watching = [RunLength(), Throughput(), StopOnFailure(), *(callbacks or [])]
         try:
-            return super().fit(*args, callbacks=[*watching, *(callbacks or [])], **kwargs)
+            with user_errors_of_pipelines():
+                return super().fit(batches, y, batch_size, epochs, verbose, watching, **kwargs)
         except tf.errors.InvalidArgumentError as error:
             if NOT_FINITE not in str(error):
                 raise
@@ -257,6 +328,10 @@ class Pretrainer(keras.Model):
                 "Weights or activations became NaN or infinite; try a lower learning rate, and "
                 "look for NaN in the images."
             ) from None
+
+    def _check_batch(self, count: int, low: float, high: float) -> None:
+        check_batch(count, low, high, takes_pixels(self.backbone))
+        self.framework.check_targets(count * len(self.target_passes))
 
     def call(self, images: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """Returns the backbone's float features.
@@ -359,14 +434,16 @@ class Pretrainer(keras.Model):
         """Draws bits, makes the passes and applies one update.
 
         Args:
-            data: a tensor for each view of the recipe, float [batch, height, width, channels].
+            data: a tensor for each view of the recipe, float [batch, height, width, channels],
+                perhaps with labels, which are not used.
 
         Raises:
             UserError: when the data are not the recipe's views, of the same shape.
         """
         views = views_of_batch(self.recipe, data)
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
-        self._replica_images.assign_add(tf.shape(data[0], out_type=tf.int64)[0])
+        images = tf.shape(next(iter(views.values())), out_type=tf.int64)[0]
+        self._replica_images.assign_add(images)
         step, total_steps = self.step.value, self.total_steps.value
         draws = len(self.recipe.draws)
         self.bits.assign(self.bit_schedule.draw(step, draws, self.steps_per_epoch.value))

@@ -9,8 +9,8 @@ import tensorflow as tf
 from tfcq.backbones.build import backbone_from
 from tfcq.data.augmentation import augmentation_from
 from tfcq.data.pipeline import labelled_arrays, steps_per_epoch, view_batches
-from tfcq.data.sources import source_from
-from tfcq.data.split import Split, view_size
+from tfcq.data.sources import evaluation_needs, source_from
+from tfcq.data.split import Source, Split, view_size
 from tfcq.errors import UserError
 from tfcq.files import whole_file
 from tfcq.nn.activation_ranges import is_trained_quantized
@@ -47,7 +47,8 @@ def train(config: Config, folder: RunFolder) -> None:
     keras.utils.set_random_seed(config.execution.seed)
     if config.execution.deterministic:
         make_deterministic()
-    split = training_split(config.data)
+    source = source_from(config.data)
+    split = training_split(config.data, source)
     size, channels = view_size(split, config.data.image_size), split.image_shape[2]
     augmentation = augmentation_from(config.views, size, channels)
     batch_size, seed = config.optimization.batch_size, config.execution.seed
@@ -72,6 +73,8 @@ def train(config: Config, folder: RunFolder) -> None:
         print(f"{folder.path}: all {epochs} epochs are trained. Backbone: {folder.backbone}")
         return
     print(f"{folder.path}: {split.size} images, {steps} steps an epoch, epochs {done} to {epochs}")
+    if needs := evaluation_needs(source, split):
+        print(needs)
     if config.network.zero_init_residual:
         print("Residual branches start at zero; --zero_init_residual=false starts them at work.")
     print("The first step builds the graph, which takes about as long as some steps.", flush=True)
@@ -145,16 +148,17 @@ def _fit(
             )
 
 
-def training_split(data: DataSettings) -> Split:
+def training_split(data: DataSettings, source: Source | None = None) -> Split:
     """Returns the images that pre-training uses.
 
     Args:
         data: the settings.
+        source: the data set of the settings; None to open it.
 
     Raises:
         UserError: when fewer images are there than asked for.
     """
-    split = source_from(data).split("train")
+    split = (source or source_from(data)).split("train")
     return split.first(data.train_images) if data.train_images else split
 
 

@@ -8,6 +8,8 @@ import re
 from tfcq.errors import UserError
 
 DIGITS = "digits"
+BACKGROUND = (255, 255, 255)
+_COLOURS = {"white": BACKGROUND, "black": (0, 0, 0), "grey": (128, 128, 128)}
 FOLDER_PREFIX = "folder:"
 _ALLOWED = "digits, folder:PATH or the name of a TensorFlow data set such as fashion_mnist"
 # name, name/config, name:version or name/config:version
@@ -64,3 +66,25 @@ def _check_folder(path: str) -> None:
         if near:
             hint = f" Did you mean '{FOLDER_PREFIX}{os.path.join(os.path.dirname(path), near[0])}'?"
     raise UserError(f"Folder {path!r} does not exist; allowed: an existing folder.{hint}")
+
+
+def colour(name: str, text: str) -> tuple[int, int, int]:
+    """Reads a colour.
+
+    Args:
+        name: name of the setting.
+        text: `white`, `black`, `grey`, or two hexadecimal digits each of red, green and blue, such
+            as `#ff8000`.
+
+    Raises:
+        UserError: on another form.
+    """
+    if text in _COLOURS:
+        return _COLOURS[text]
+    if not re.fullmatch(r"#[0-9a-fA-F]{6}", text):
+        raise UserError(
+            f"--{name}={text!r} cannot be used; allowed: {', '.join(_COLOURS)}, or #RRGGBB such as "
+            "#ff8000."
+        )
+    red, green, blue = bytes.fromhex(text[1:])
+    return red, green, blue

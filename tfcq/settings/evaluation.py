@@ -7,6 +7,7 @@ from typing import Any
 from tfcq.errors import UserError, unknown_choice
 from tfcq.settings.backbones import APPLICATION, INPUT_RANGES, UNIT_RANGE
 from tfcq.settings.bitwidths import BitWidth, parse_bit_widths
+from tfcq.settings.datasets import colour
 from tfcq.settings.fields import check_fields, grouped, setting, share_range
 from tfcq.settings.policies import POLICIES, parse_bits_by_layer
 from tfcq.settings.protocols import (
@@ -78,9 +79,28 @@ class EvaluationDataSettings:
     data_dir: str | None = setting(None, "folder of prepared TFDS data sets")
     download: bool = setting(False, "let TFDS download what is not prepared")
     strict_data: bool = setting(False, "refuse a folder with a broken image instead of skipping")
+    channels: str | None = setting(
+        None, "turn all images to grey or to colour; default as the run did", ("1", "3")
+    )
+    background: str | None = setting(
+        None,
+        "behind transparent pixels: white, black, grey or #RRGGBB; default as the run did",
+    )
     image_size: int | None = setting(None, "height and width of the images in pixels", at_least=1)
     train_images: int | None = setting(
         None, "train on the first so many images; default the run's, or all", at_least=1
+    )
+    holdout: float | None = setting(
+        None,
+        "where there is no test split, share of each class that becomes one; default the run's",
+        above=0,
+        below=1,
+    )
+    holdout_seed: int | None = setting(
+        None,
+        "which images --holdout takes; default the run's, or 0",
+        at_least=0,
+        at_most=HIGHEST_SEED,
     )
     test_images: int | None = setting(
         None, "test on the first so many images; default all", at_least=1
@@ -189,6 +209,8 @@ class EvaluationConfig:
     def __post_init__(self) -> None:
         for group in dataclasses.fields(self):
             check_fields(getattr(self, group.name))
+        if self.data.background is not None:
+            colour("background", self.data.background)
         self._check_subject()
         self._check_policy()
         start = self.measurement.start

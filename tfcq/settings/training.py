@@ -18,7 +18,7 @@ from tfcq.settings.backbones import (
     standard_start,
 )
 from tfcq.settings.bitwidths import BIT_SCHEDULES, parse_bit_choices
-from tfcq.settings.datasets import check_dataset_name
+from tfcq.settings.datasets import check_dataset_name, colour
 from tfcq.settings.durations import Duration, parse_duration
 from tfcq.settings.fields import check_fields, grouped, setting, share_range
 from tfcq.settings.frameworks import (
@@ -66,6 +66,12 @@ class DataSettings:
     data_dir: str | None = setting(None, "folder of prepared TFDS data sets")
     download: bool = setting(False, "let TFDS download what is not prepared")
     strict_data: bool = setting(False, "refuse a folder with a broken image instead of skipping")
+    channels: str | None = setting(
+        None, "turn all images to grey or to colour; default as they are", ("1", "3")
+    )
+    background: str = setting(
+        "white", "behind transparent pixels of a folder's images: white, black, grey or #RRGGBB"
+    )
     image_size: int | None = setting(
         None,
         "height and width of a view in pixels; default native",
@@ -75,6 +81,13 @@ class DataSettings:
     train_images: int | None = setting(
         None, "pre-train on the first so many images; default all", at_least=1
     )
+    holdout: float | None = setting(
+        None,
+        "where there is no test split, share of each class that becomes one, such as 0.2",
+        above=0,
+        below=1,
+    )
+    holdout_seed: int = setting(0, "which images --holdout takes", at_least=0, at_most=HIGHEST_SEED)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -274,6 +287,7 @@ class Config:
         for group in dataclasses.fields(self):
             check_fields(getattr(self, group.name))
         check_dataset_name(self.data.dataset)
+        colour("background", self.data.background)
         check_backbone_name(self.network.backbone)
         self._record_start()
         self._check_method()

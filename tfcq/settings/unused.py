@@ -68,7 +68,12 @@ def check_used(config: Config, given: set[str]) -> None:
             (n, f"data set {data.dataset!r} is no TFDS name") for n in ("data_dir", "download")
         ]
     if not data.dataset.startswith(FOLDER_PREFIX):
-        unused += [("strict_data", f"data set {data.dataset!r} is no folder:PATH")]
+        unused += [
+            (n, f"data set {data.dataset!r} is no folder:PATH")
+            for n in ("strict_data", "background")
+        ]
+    if data.holdout is None:
+        unused += [("holdout_seed", "--holdout is missing")]
     for name, reason in unused:
         if name in given:
             raise UserError(f"--{name} has no effect here: {reason}; leave it out.")

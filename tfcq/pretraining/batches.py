@@ -1,0 +1,167 @@
+"""What `Pretrainer.fit` receives, as batches of the recipe's views."""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfcq.data.forms import FORMS, as_dataset, described, image_places, with_channels
+from tfcq.data.user_images import USUAL_BATCH, views_of_images
+from tfcq.errors import UserError
+from tfcq.settings.recipes import Recipe
+
+# Views may lie somewhat beyond 0 to 1, with noise or standardized; pixels lie farther.
+_FARTHEST = 10.0
+
+
+def batches_of(
+    data: Any,
+    labels: Any,
+    recipe: Recipe,
+    batch_size: int | None,
+    seed: int,
+    first_epoch: int,
+    takes: tuple[int | None, ...],
+    look: Callable[[int, float, float], None],
+) -> tuple[Any, int | None]:
+    """Returns batches of views, those received or made of the images received.
+
+    Args:
+        data: views as the recipe has them, or single images in any form that `two_views` takes;
+            what is neither array nor `tf.data` set, such as a generator, is left to Keras.
+        labels: labels beside arrays, which are not used, or the second view.
+        recipe: the recipe.
+        batch_size: images per batch, of what is in no batches; None for 256, or all if fewer.
+        seed: decides order and views of single images.
+        first_epoch: the epoch that single images go on from.
+        takes: shape of the images that the backbone takes, with None where it takes any.
+        look: refuses the first batch by its number of images, least and greatest value.
+
+    Returns:
+        What `keras.Model.fit` is given, and the steps of an epoch where the data do not end.
+
+    Raises:
+        UserError: when the data are neither views nor images, or not such as the backbone takes.
+    """
+    if not _is_known(data) and not (data is None or isinstance(data, str)):
+        return data, None
+    given = data if isinstance(data, tf.data.Dataset) else _beside(data, labels)
+    dataset = as_dataset(given, "fit()")
+    places, views = image_places(dataset), recipe.views
+    shapes = [tf.nest.flatten(dataset.element_spec)[place].shape for place in places]
+    single = len(places) == 1 and (len(views) > 1 or hasattr(dataset, "file_paths"))
+    if single or (len(places) == len(views) == 1 and shapes[0].rank < 4):
+        made, steps = views_of_images(
+            dataset, batch_size, takes[1], None, seed, first_epoch, views, "fit()"
+        )
+        return _looked_at(made, takes, look), steps
+    if len(places) != len(views):
+        names = ", ".join(f"view {view}" if view else "image" for view in views)
+        raise UserError(
+            f"fit() received elements {described(dataset)}, of which {len(places)} are images; "
+            f"allowed for recipe {recipe.name!r}: ({names}), or, to make views of, {FORMS}."
+        )
+    if dataset is not data:
+        dataset = dataset.shuffle(len(dataset), seed)
+    in_batches = with_channels(dataset, places)
+    if in_batches.element_spec[0].shape.rank < 4:
+        in_batches = in_batches.batch(batch_size or USUAL_BATCH)
+    return _looked_at(in_batches, takes, look), None
+
+
+def _is_known(data: Any) -> bool:
+    """Whether data are a `tf.data` set, arrays, or a structure of arrays."""
+    if isinstance(data, tf.data.Dataset):
+        return True
+    if isinstance(data, list) and data and isinstance(data[0], (list, int, float)):
+        return True
+    leaves = tf.nest.flatten(data)
+    return bool(leaves) and all(isinstance(x, (np.ndarray, tf.Tensor, tf.Variable)) for x in leaves)
+
+
+def _beside(data: Any, labels: Any) -> Any:
+    """Returns a list of views as a tuple, since a list is stacked, as one of images is."""
+    if isinstance(data, list) and all(len(np.shape(view)) == 4 for view in data):
+        data = tuple(data)
+    return data if labels is None else (data, labels)
+
+
+def _looked_at(
+    batches: tf.data.Dataset,
+    takes: tuple[int | None, ...],
+    look: Callable[[int, float, float], None],
+) -> tf.data.Dataset:
+    """Returns the batches as floats, of which the first is looked at before the first step."""
+    for view in batches.element_spec:
+        pairs = zip(view.shape[1:], takes[1:], strict=False)
+        if any(None not in pair and pair[0] != pair[1] for pair in pairs):
+            raise UserError(
+                f"fit() received views of shape {tuple(view.shape[1:])}; allowed for this "
+                f"backbone: {tuple('any' if side is None else side for side in takes[1:])}."
+            )
+
+    def refuse(*views: np.ndarray) -> np.bool_:
+        low, high = min(v.min() for v in views), max(v.max() for v in views)
+        look(len(views[0]), float(low), float(high))
+        return np.bool_(True)
+
+    def checked(number: tf.Tensor, *views: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        views = tuple(
+            view if view.dtype.is_floating else tf.cast(view, tf.float32) / 255 for view in views
+        )
+        seen = tf.cond(
+            number == 0,
+            lambda: tf.numpy_function(refuse, views, tf.bool),
+            lambda: tf.constant(True),
+        )
+        with tf.control_dependencies([seen]):
+            return tuple(map(tf.identity, views))
+
+    numbered = batches.enumerate()
+    return numbered.map(lambda number, views: checked(number, *views), tf.data.AUTOTUNE)
+
+
+def check_batch(count: int, low: float, high: float, takes_pixels: bool) -> None:
+    """Refuses a batch from which nothing can be learned.
+
+    Args:
+        count: number of images.
+        low: least value of any view.
+        high: greatest value.
+        takes_pixels: whether the backbone itself makes 0 to 1 of pixels.
+
+    Raises:
+        UserError: it holds one image, or views far beyond 0 to 1.
+    """
+    if count < 2:
+        raise UserError(
+            "fit() received a batch of 1 image; allowed: 2 and above, since batch norm and "
+            "collapse are judged over a batch."
+        )
+    if (low < -_FARTHEST or high > _FARTHEST) and not takes_pixels:
+        raise UserError(
+            f"fit() received views with values from {low:.4g} to {high:.4g}; allowed: 0 to 1, such "
+            "as views / 255."
+        )
+
+
+def takes_pixels(model: keras.Model) -> bool:
+    """Whether a model itself makes 0 to 1 of pixels, or computes what is not known with them.
+
+    Args:
+        model: the model.
+    """
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            return takes_pixels(layer)
+        if isinstance(layer, keras.layers.Rescaling):
+            return bool(np.max(np.abs(layer.scale)) < 1 / _FARTHEST)
+        if isinstance(layer, keras.layers.Normalization):
+            return bool(np.max(np.abs(layer.mean)) > _FARTHEST)
+        if not isinstance(layer, keras.layers.Layer):
+            return True
+        if layer.weights:
+            return False
+    return False
