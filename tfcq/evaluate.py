@@ -22,6 +22,8 @@ def flag_set() -> command_line.FlagSet:
             "--dataset=folder:PATH --output_dir=DIR",
         ),
     )
+    text = "print what is quantized at which bits, layer by layer, and leave"
+    flags.add("General", "describe", bool, False, text)
     for title, group in GROUPS.items():
         flags.add_settings(title, group)
     return flags
@@ -51,8 +53,11 @@ def main(command: command_line.Command) -> None:
     config = config_of(command)
     check_files(config)
     command_line.quiet_start_up(command.values["verbosity"], doing="Reading network and images")
-    from tfcq.evaluation.run import evaluate
+    from tfcq.evaluation.run import describe, evaluate
 
+    if command.values["describe"]:
+        print(describe(config))
+        return
     for measured in evaluate(config):
         show(measured)
     if config.subject.run_dir is not None and config.subject.checkpoint is None:
@@ -66,8 +71,8 @@ def show(measured: "Measured") -> None:
         measured: what was measured.
     """
     from tfcq.evaluation.records import read_records
+    from tfcq.reporting.measured import in_words
     from tfcq.reporting.plots import plot_accuracy
-    from tfcq.reporting.tables import percent, table
 
     record, results = measured.record, measured.results
     entries = read_records(measured.file)[0]["results"]
@@ -75,22 +80,7 @@ def show(measured: "Measured") -> None:
     top1 = {record["protocol"]: [entry["top1"] for entry in entries]}
     title = f"{measured.title}, {record['dataset']}, {record['protocol']}"
     plot_accuracy(picture, [entry["bits"] for entry in entries], top1, title=title)
-    rows = [
-        (name, *(percent(getattr(result, figure)) for result in results))
-        for name, figure in (
-            ("top-1 %", "top1"),
-            ("top-5 %", "top5"),
-            ("mean per class %", "mean_per_class"),
-        )
-    ]
-    print(f"\n{record['dataset']}, {record['protocol']}, {record['test_images']} test images")
-    print(table(("bits", *(result.bits for result in results)), rows))
-    ranges = {result.bits: result.ranges for result in results if result.ranges}
-    if len(set(ranges.values())) == 1:
-        print(f"Activation ranges: {next(iter(ranges.values()))}")
-    elif ranges:
-        each = ", ".join(f"{bits} {whose}" for bits, whose in ranges.items())
-        print(f"Activation ranges: {each}")
+    print(f"\n{in_words(record, results)}")
     print(f"Results: {measured.file}\nPicture: {picture}")
 
 

@@ -3,6 +3,7 @@
 import keras
 
 from tests.evaluation.evaluations import config_of
+from tfcq import evaluate
 from tfcq.evaluation.evaluation import open_subject
 from tfcq.nn.quantizable import quantizable
 from tfcq.settings.run_folder import RunFolder
@@ -26,3 +27,13 @@ def test_settings_of_run_and_flags_decide_the_data(tmp_path):
     # Of another data set nothing but the folder of prepared ones is the same.
     assert data_of(dataset="cifar100") == DataSettings("cifar100", "/own")
     assert data_of(dataset="digits") == DataSettings("digits")
+
+
+def test_what_is_quantized_is_described_without_reading_an_image(tmp_path, capsys):
+    inputs = keras.Input((8, 8, 1))
+    outputs = keras.layers.Dense(2, name="logits")(keras.layers.Flatten()(inputs))
+    keras.Model(inputs, outputs).save(tmp_path / "mine.keras")
+    flags = [f"--model={tmp_path / 'mine.keras'}", "--dataset=digits", "--output_dir=unused"]
+    evaluate.main(evaluate.flag_set().parse([*flags, "--verbosity=1", "--describe"]))
+    (row,) = [line for line in capsys.readouterr().out.splitlines() if "logits" in line]
+    assert row.split() == ["logits", "Dense", "8", "bits", "float", "output", "of", "the", "model"]

@@ -99,3 +99,12 @@ def accuracy_of(scores: np.ndarray, labels: np.ndarray, bits: BitWidth) -> Accur
     return Accuracy(
         str(bits), accuracy(scores, labels, 1), accuracy(scores, labels, 5), float(np.mean(shares))
     )
+
+
+def majority_share(labels: np.ndarray) -> float:
+    """Returns the share of the most frequent class, which any constant answer reaches.
+
+    Args:
+        labels: int [count].
+    """
+    return float(np.max(np.bincount(labels)) / len(labels))

@@ -31,6 +31,8 @@ from tfcq.settings.bitwidths import parse_bit_width
 _RANGES = ("minimum", "maximum", "range_bits", "trained_quantized")
 _READ_TOGETHER = 256
 _RESULTS, _EARLIER = "results", "earlier"
+# The last two follow from the data, and records of before they were kept lack them.
+_NO_SETTINGS = (_RESULTS, _EARLIER, "classes", "majority_share")
 _SHARES = dict.fromkeys(("top1", "top5", "mean_per_class"), float)
 # What is read of a record again.
 _FORM = {
@@ -146,4 +148,4 @@ def _alone_in(folder: pathlib.Path) -> Iterator[None]:
 def _settings(record: dict[str, Any]) -> dict[str, Any]:
     # Records of before it was kept are of networks that take pixels from 0 to 1.
     kept = {"input_range": UNIT_RANGE, **record}
-    return {name: value for name, value in kept.items() if name not in (_RESULTS, _EARLIER)}
+    return {name: value for name, value in kept.items() if name not in _NO_SETTINGS}

@@ -8,8 +8,8 @@ from typing import Any
 import keras
 
 from tfcq.command_line import stage
-from tfcq.evaluation.accuracy import Accuracy
-from tfcq.evaluation.evaluation import Evaluation, open_evaluation
+from tfcq.evaluation.accuracy import Accuracy, majority_share
+from tfcq.evaluation.evaluation import Evaluation, open_evaluation, open_subject
 from tfcq.evaluation.features import QuantizedFeatures
 from tfcq.evaluation.protocols import runner_of
 from tfcq.evaluation.records import (
@@ -22,6 +22,7 @@ from tfcq.evaluation.records import (
 from tfcq.evaluation.sweep import sweep
 from tfcq.nn.cloning import copy_of
 from tfcq.nn.loading import load
+from tfcq.nn.summary import summary
 from tfcq.settings.evaluation import EvaluationConfig
 from tfcq.settings.protocols import STARTS, PostTrainingSettings, Protocol
 
@@ -82,6 +83,18 @@ def evaluate(config: EvaluationConfig) -> list[Measured]:
         add_record(measured[name].file, {**measured[name].record, "results": [entry]})
         measured[name].results.append(result)
     return list(measured.values())
+
+
+def describe(config: EvaluationConfig) -> str:
+    """Returns a table of what is quantized in a subject, layer by layer.
+
+    Args:
+        config: the settings.
+
+    Raises:
+        UserError: when the subject cannot be had.
+    """
+    return summary(open_subject(config).model)
 
 
 def measure(evaluation: Evaluation) -> Iterator[tuple[str, Accuracy]]:
@@ -162,6 +175,8 @@ def about_data(evaluation: Evaluation) -> dict[str, Any]:
     return {
         "train_images": len(data.train_images),
         "test_images": len(data.test_images),
+        "classes": data.classes,
+        "majority_share": majority_share(data.test_labels),
         "test_crop": data.test_crop,
         **_holdout(evaluation),
         "data_fingerprint": data_fingerprint(data),
