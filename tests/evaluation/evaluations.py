@@ -122,7 +122,7 @@ class TinySubject(Subject):
 def subject_of(model, policy=UNIFORM, augmentation=NO_AUGMENTATION):
     return TinySubject(
         model, policy, DataSettings(), pathlib.Path("no_results"), "tiny", "tiny", "as trained",
-        True, augmentation,
+        True, augmentation=augmentation,
     )  # fmt: skip
 
 

@@ -104,8 +104,9 @@ def test_files_are_named_by_what_was_evaluated(evaluation):
 
 def run_subject(**views):
     return RunSubject(
-        None, None, DataSettings(), pathlib.Path("results"), "", "", "", True, ViewSettings(**views)
-    )
+        None, None, DataSettings(), pathlib.Path("results"), "", "", "", True,
+        views=ViewSettings(**views),
+    )  # fmt: skip
 
 
 def augmentation(protocol, size, channels=3, subject=None, **values):

@@ -97,7 +97,7 @@ def test_protocol_of_ones_own_needs_its_settings_and_its_runner_alone(
     run = RunFolder(tmp_path / "run")
     run.begin(Config())
     inputs = keras.Input((8, 8, 1))
-    backbone = keras.Model(inputs, keras.layers.Flatten()(inputs))
+    backbone = keras.Model(inputs, keras.layers.Dense(7)(keras.layers.Flatten()(inputs)))
     quantizable(backbone, "uniform").save(run.backbone)
     evaluate.main(
         command_of(run_dir=run.path, protocol="commonest,knn", bits="fp,4w4a", from_scratch=True)

@@ -258,7 +258,9 @@ def test_networks_without_ranges_tell_of_none(images):
     bits = parse_bit_width(FEW)
     policy = Policy("mine", weight_quantizer="dorefa", activation_quantizer="dorefa")
     model = tiny(policy)
-    assert PostTraining(model, images[:32], Plan()).at(bits) == Quantized(model)
+    assert PostTraining(model, images[:32], Plan()).at(bits) == Quantized(
+        model, steps="minmax ranges"
+    )
 
 
 def test_backbones_of_before_are_marked_by_their_recipe(tmp_path):

@@ -34,7 +34,7 @@ def test_defaults_are_the_documented_ones():
     expected = {
         "protocol": "linear", "bits": "fp,8w8a,6w6a,5w5a,4w4a,3w3a,2w8a,2w4a", "neighbours": 20,
         "temperature": 0.1, "features": "cached", "quantizer": "lsq", "start": "linear", "seed": 0,
-        "calibration": "minmax", "weight_scales": "max", "rounding_iterations": 10_000,
+        "calibration": None, "weight_scales": "max", "rounding_iterations": 10_000,
     }  # fmt: skip
     assert {name: values[name] for name in expected} == expected
     # Whatever else there is changes nothing unless it is asked for.

@@ -22,6 +22,7 @@ from tfcq.evaluation.records import versions
 from tfcq.evaluation.run import about_data, about_subject
 from tfcq.files import parse_json, read_text, whole_file, write_text
 from tfcq.post_training.plan import Plan, PostTraining, Quantized
+from tfcq.settings.backbones import UNIT_RANGE
 from tfcq.settings.bitwidths import FLOAT
 from tfcq.settings.evaluation import DEPLOYED_BITS, EvaluationConfig
 from tfcq.settings.protocols import PostTrainingSettings
@@ -148,7 +149,8 @@ def _check_earlier(file: pathlib.Path, about: dict[str, Any]) -> None:
     if not file.exists():
         return
     try:
-        earlier = parse_json(read_text(file), str(file))
+        # Before it was kept, all networks took pixels from 0 to 1.
+        earlier = {"input_range": UNIT_RANGE, **parse_json(read_text(file), str(file))}
         changed = [name for name in about if earlier[name] != about[name]]
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{file} cannot be read as an export's figures; move it away.") from None

@@ -42,6 +42,8 @@ def found_input_range(model: keras.Model) -> str | None:
     shape = model.input_shape
     if len(model.inputs) != 1 or not isinstance(shape, tuple) or len(shape) != 4 or not shape[3]:
         return None
+    if "int" in model.inputs[0].dtype:
+        return "0-255"
     size = [length or _ANY_SIZE for length in shape[1:3]]
     constants = np.array([0, 0.5, 1, 255], np.float32).reshape(4, 1, 1, 1)
     images = np.broadcast_to(constants, (4, *size, shape[3]))

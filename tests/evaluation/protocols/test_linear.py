@@ -77,7 +77,8 @@ def test_a_feature_that_wakes_up_in_the_test_images_does_not_decide(evaluation):
     """A channel that is zero on all training images, as at few bits, says nothing."""
     inputs = keras.Input((2, 2, 2))
     features = keras.layers.GlobalAveragePooling2D(name="features")(inputs)
-    backbone = quantizable(keras.Model(inputs, features), "uniform")
+    identity = keras.layers.Dense(2, kernel_initializer="identity", name="identity")(features)
+    backbone = quantizable(keras.Model(inputs, identity), "uniform")
 
     def with_second(images, value):
         return np.concatenate([images, np.full_like(images, value)], axis=-1)
