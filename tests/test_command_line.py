@@ -282,6 +282,7 @@ def test_the_package_itself_lists_and_runs_its_commands():
     for name in ("train", "evaluate", "export", "report"):
         assert f"python -m tfcq.{name} " in listed.stdout
     assert package("--version").stdout == f"tfcq {tfcq.__version__}\n"
+    assert package("help").stdout == listed.stdout
     assert "float" in package("train", "--list_recipes").stdout
     wrong = package("trian")
     assert (wrong.returncode, wrong.stdout) == (2, "")

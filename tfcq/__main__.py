@@ -22,7 +22,7 @@ def main() -> int:
         The exit code: 2 for a command that does not exist.
     """
     name, *arguments = sys.argv[1:] or ["--help"]
-    if name in ("--help", "-h"):
+    if name in ("--help", "-h", "help"):
         for known, text in COMMANDS.items():
             print(f"python -m tfcq.{known:<9} {text}; --help lists its flags")
         return 0

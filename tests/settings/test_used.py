@@ -60,7 +60,7 @@ def test_nothing_that_another_setting_decides_is_left_open():
         "target_update", "duration", "milestones", "exclude",
     }  # fmt: skip
     assert open_now == views | other_networks | other_methods | {
-        "data_dir", "image_size", "train_images", "start",
+        "data_dir", "image_size", "train_images", "channels", "holdout", "start",
     }  # fmt: skip
 
 
