@@ -1,5 +1,7 @@
 """Any functional or sequential model, made quantizable."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -275,6 +277,16 @@ def test_refusal_of_many_kernels_names_overrides_that_leave_just_them_in_float()
     )
     copy = quantizable(model, "uniform", overrides)
     assert copy.get_layer("odd2").weight_quantizer.bits is None
+
+
+@pytest.mark.parametrize(
+    ("name", "pattern"), [("odd[1]", "odd[[]1]"), ("odd*", "odd[*]"), ("odd1", "odd1")]
+)
+def test_override_of_a_refusal_matches_whatever_the_layer_is_called(name, pattern):
+    model = with_layer(layers.Conv1D(2, 3, name=name))
+    with pytest.raises(UserError, match=re.escape(f"overrides={{{pattern!r}: 'fp'}}")):
+        quantizable(model)
+    assert quantizable(model, overrides={pattern: "fp"}).get_layer(name)
 
 
 def test_subclass_of_a_known_layer_is_refused_since_its_call_is_unknown():

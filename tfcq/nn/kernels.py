@@ -1,6 +1,7 @@
 """Which layers hold a kernel, and the refusal of those whose kernel cannot be quantized."""
 
 import fnmatch
+import glob
 import re
 from typing import Any
 
@@ -84,9 +85,10 @@ def _patterns(names: list[str], all_names: list[str]) -> list[str]:
     """Returns patterns that match just these of all names, one for names that differ in numbers."""
     patterns: dict[str, None] = {}
     for name in names:
+        exact = glob.escape(name)
         # A number at the end is not left open: `conv*` would match `conv1_relu` too.
-        pattern = re.sub(r"\d+", "*", name) + ("[0-9]" if name[-1].isdigit() else "")
+        pattern = re.sub(r"\d+", "*", exact) + ("[0-9]" if name[-1].isdigit() else "")
         others = fnmatch.filter(set(all_names) - set(names), pattern)
-        alone = len(fnmatch.filter(names, pattern)) == 1
-        patterns[name if others or alone else pattern] = None
+        several = len(fnmatch.filter(names, pattern)) > 1
+        patterns[pattern if several and not others else exact] = None
     return list(patterns)
