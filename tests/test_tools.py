@@ -262,11 +262,20 @@ def test_applications_tells_what_was_refused_from_what_failed(tmp_path, monkeypa
     monkeypatch.setattr(sys, "argv", ["applications", "--networks=VGG16,Xception", files])
     for broken, code in (({}, 0), ({"4w4a": "NO"}, 1), ({"SSQL step": f"{zoo.FAILED}x"}, 1),
                          ({"converts": "two\nlines"}, 1)):  # fmt: skip
+        (tmp_path / "zoo.json").unlink(missing_ok=True)
         found["Xception"] = {**whole, **broken}
         with pytest.raises(SystemExit) as ended:
             zoo.main()
         assert ended.value.code == code
         page, record = (tmp_path / "zoo.md").read_text(), (tmp_path / "zoo.json").read_text()
         assert cells(page)["VGG16"] == ["32", "3.2 M", *["yes"] * 6, "note 1"]
-        assert f"1. {refusal}\n" in page and json.loads(record)["networks"] == found
-        assert "zoo" not in json.loads(record)["command"]
+        networks = json.loads(record)["networks"]
+        assert f"1. {refusal}\n" in page
+        assert [networks["Xception"][column] for column in zoo.CHECKS] == [
+            found["Xception"][column] for column in zoo.CHECKS
+        ]
+    # What stands in the file is not checked again.
+    found.clear()
+    with pytest.raises(SystemExit):
+        zoo.main()
+    assert json.loads((tmp_path / "zoo.json").read_text())["networks"] == networks

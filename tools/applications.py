@@ -21,6 +21,9 @@ import tempfile
 import traceback
 from importlib.metadata import version
 
+from tfcq.files import write_text
+from tfcq.reporting.tables import table
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 # The smallest member of each family, and the side of the smallest images that it takes.
 NETWORKS = {
@@ -57,26 +60,25 @@ def main() -> None:
     names = arguments.networks.split(",") if arguments.networks else list(NETWORKS)
     if unknown := set(names) - set(NETWORKS):
         sys.exit(f"error: unknown {', '.join(sorted(unknown))}; allowed: {', '.join(NETWORKS)}")
-    results = {}
-    for name in names:
-        results[name] = in_own_process(name, arguments.seed)
-        print(name, json.dumps(results[name]), flush=True)
+    file = pathlib.Path(f"{arguments.output}.json")
+    kept = arguments.output and file.exists()
+    results = json.loads(file.read_text())["networks"] if kept else {}
     about = {
-        "command": " ".join(
-            ["tools/applications.py", *(a for a in sys.argv[1:] if not a.startswith("--output"))]
-        ),
-        "commit": commit_here(),
+        "command": "tools/applications.py --output=results/applications",
         "seed": arguments.seed,
         "machine": f"{os.cpu_count()} CPU cores, {platform.machine()}",
         "versions": {name: version(name) for name in ("tensorflow", "keras", "numpy")},
     }
-    text = page(about, results)
-    print(text)
-    if arguments.output:
-        from tfcq.files import write_text
-
-        write_text(f"{arguments.output}.json", json.dumps({**about, "networks": results}, indent=2))
-        write_text(f"{arguments.output}.md", text)
+    for name in names:
+        if name not in results:
+            found = in_own_process(name, arguments.seed)
+            results[name] = {**found, "commit": commit_here()}
+            print(name, json.dumps(results[name]), flush=True)
+        ordered = {known: results[known] for known in NETWORKS if known in results}
+        if arguments.output:
+            write_text(file, json.dumps({**about, "networks": ordered}, indent=2) + "\n")
+            write_text(f"{arguments.output}.md", page(about, ordered))
+    print(page(about, results))
     sys.exit(0 if all(map(sound, results.values())) else 1)
 
 
@@ -197,8 +199,6 @@ def sound(found: dict) -> bool:
 
 def page(about: dict, results: dict) -> str:
     """Returns the table, what was refused below it, and where it was made."""
-    from tfcq.reporting.tables import table
-
     notes: list[str] = []
 
     def cell(outcome: str) -> str:
@@ -217,6 +217,7 @@ def page(about: dict, results: dict) -> str:
         )
         for name, found in results.items()
     ]
+    commits = dict.fromkeys(found["commit"] for found in results.values())
     lines = [
         "# Every family of keras.applications: what holds",
         "",
@@ -227,7 +228,7 @@ def page(about: dict, results: dict) -> str:
         *(f"{number}. {note}" for number, note in enumerate(notes, 1)),
         *([""] if notes else []),
         f"- Command: `{about['command']}`",
-        f"- Commit: {about['commit']}; seed {about['seed']}",
+        f"- Commit: {', '.join(commits)}; seed {about['seed']}",
         f"- Machine: {about['machine']}",
         f"- Versions: {', '.join(f'{k} {v}' for k, v in about['versions'].items())}",
         "",
