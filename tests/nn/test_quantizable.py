@@ -279,6 +279,18 @@ def test_refusal_of_many_kernels_names_overrides_that_leave_just_them_in_float()
     assert copy.get_layer("odd2").weight_quantizer.bits is None
 
 
+def test_refusal_of_a_hundred_kernels_is_short_where_norms_are_called_alike():
+    x = inputs = keras.Input((SIZE, SIZE, 3))
+    for number in range(100):
+        x = layers.SeparableConv2D(2, 1, name=f"sep_1_left{number}")(x)
+        x = layers.BatchNormalization(name=f"sep_1_bn_left{number}")(x)
+    model = keras.Model(inputs, layers.Conv2D(2, 1)(x))
+    with pytest.raises(UserError) as caught:
+        quantizable(model)
+    assert "{'sep_[0-9]_left[0-9]': 'fp', 'sep_[0-9]_left[0-9][0-9]': 'fp'}" in str(caught.value)
+    assert len(str(caught.value)) < 400
+
+
 @pytest.mark.parametrize(
     ("name", "pattern"), [("odd[1]", "odd[[]1]"), ("odd*", "odd[*]"), ("odd1", "odd1")]
 )

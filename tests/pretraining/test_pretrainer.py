@@ -222,7 +222,7 @@ def test_data_that_are_not_two_views_are_refused():
     three = synthetic_views().map(lambda a, b: (a, b, a))
     with pytest.raises(UserError, match="allowed for recipe 'ssql': \\(view 1, view 2\\)"):
         tiny().fit(three, verbose=0)
-    unequal = synthetic_views().map(lambda a, b: (a, b[:, :4]))
+    unequal = synthetic_views().map(lambda a, b: (a, b[:4]))
     with pytest.raises(UserError, match="Views differ in shape"):
         tiny().fit(unequal, verbose=0)
 

@@ -83,12 +83,14 @@ def _left_in_float(name: str, policy: Policy) -> bool:
 
 def _patterns(names: list[str], all_names: list[str]) -> list[str]:
     """Returns patterns that match just these of all names, one for names that differ in numbers."""
+    others = set(all_names) - set(names)
     patterns: dict[str, None] = {}
     for name in names:
         exact = glob.escape(name)
         # A number at the end is not left open: `conv*` would match `conv1_relu` too.
-        pattern = re.sub(r"\d+", "*", exact) + ("[0-9]" if name[-1].isdigit() else "")
-        others = fnmatch.filter(set(all_names) - set(names), pattern)
-        several = len(fnmatch.filter(names, pattern)) > 1
-        patterns[pattern if several and not others else exact] = None
+        wide = re.sub(r"\d+", "*", exact) + ("[0-9]" if name[-1].isdigit() else "")
+        for pattern in (wide, re.sub(r"\d", "[0-9]", exact), exact):
+            if not fnmatch.filter(others, pattern) and len(fnmatch.filter(names, pattern)) > 1:
+                break
+        patterns[pattern] = None
     return list(patterns)
