@@ -248,3 +248,34 @@ def test_lowest_versions_that_are_tried_are_those_that_are_allowed():
     assert {name for name, _ in allowed} == {name for name, _ in tried}
     for name, version in tried:
         assert version.startswith(dict(allowed)[name])
+
+
+def test_applications_tells_what_was_refused_from_what_failed(tmp_path, monkeypatch, capsys):
+    zoo = tool("applications")
+    refusal = "Layer 'a' holds; pass overrides={'a*': 'fp', 'b': 'fp'} (--layer_bits=a*:fp,b:fp)."
+    assert zoo.left_in_float(refusal) == {"a*": "fp", "b": "fp"}
+    assert zoo.left_in_float("Model 'a' is another.") == {}
+    whole = {"image": 32, "parameters": 3_210_000, **dict.fromkeys(zoo.CHECKS, "yes")}
+    found = {"VGG16": {**whole, "int8 export": refusal}, "Xception": whole}
+    monkeypatch.setattr(zoo, "in_own_process", lambda name, seed: found[name])
+    files = f"--output={tmp_path / 'zoo'}"
+    monkeypatch.setattr(sys, "argv", ["applications", "--networks=VGG16,Xception", files])
+    for broken, code in (({}, 0), ({"4w4a": "NO"}, 1), ({"SSQL step": f"{zoo.FAILED}x"}, 1),
+                         ({"converts": "two\nlines"}, 1)):  # fmt: skip
+        (tmp_path / "zoo.json").unlink(missing_ok=True)
+        found["Xception"] = {**whole, **broken}
+        with pytest.raises(SystemExit) as ended:
+            zoo.main()
+        assert ended.value.code == code
+        page, record = (tmp_path / "zoo.md").read_text(), (tmp_path / "zoo.json").read_text()
+        assert cells(page)["VGG16"] == ["32", "3.2 M", *["yes"] * 6, "note 1"]
+        networks = json.loads(record)["networks"]
+        assert f"1. {refusal}\n" in page
+        assert [networks["Xception"][column] for column in zoo.CHECKS] == [
+            found["Xception"][column] for column in zoo.CHECKS
+        ]
+    # What stands in the file is not checked again.
+    found.clear()
+    with pytest.raises(SystemExit):
+        zoo.main()
+    assert json.loads((tmp_path / "zoo.json").read_text())["networks"] == networks

@@ -342,6 +342,7 @@ AT_ODDS = {
     "average": lambda x: keras.layers.Average(name="odd")([x, 2 * x]),
     "relu1": lambda x: keras.layers.ReLU(1.0, name="odd")(x),
     "unit norm": lambda x: keras.layers.UnitNormalization(name="odd")(x),
+    "separable": lambda x: keras.layers.SeparableConv2D(4, 1, name="odd")(x),
     "layer norm": lambda x: keras.layers.LayerNormalization(name="odd")(x),
 }
 
@@ -352,7 +353,8 @@ def test_what_stays_in_float_is_named_as_the_user_named_it_and_truly_stays(name,
     x = keras.layers.Conv2D(4, 3, activation="relu")(inputs)
     x = keras.layers.Flatten()(AT_ODDS[name](x))
     images = (pixels / 255).astype(np.float32)
-    model = quantizable(keras.Model(inputs, keras.layers.Dense(2)(x)), "int8")
+    overrides = {"odd": "fp"} if name == "separable" else None
+    model = quantizable(keras.Model(inputs, keras.layers.Dense(2)(x)), "int8", overrides)
     calibrate(model, images)
     with pytest.raises(UserError, match="would stay in float at 'odd' "):
         int8_tflite(model, images)

@@ -1,5 +1,7 @@
 """Any functional or sequential model, made quantizable."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -253,6 +255,50 @@ def test_layer_with_an_unknown_kernel_is_refused_with_the_way_out(trainable):
     low = copy.get_layer("odd")(images)
     np.testing.assert_array_equal(low, model.get_layer("odd")(images))
     assert np.any(copy(images, precision=Precision(2, 8)) != model(images))
+
+
+def test_refusal_of_many_kernels_names_overrides_that_leave_just_them_in_float():
+    inner_input = keras.Input((SIZE, SIZE, 4))
+    x = layers.SeparableConv2D(4, 1, name="sep_12_b")(inner_input)
+    inner = keras.Model(inner_input, layers.ReLU(name="sep_12_b_relu")(x), name="inner")
+    x = inputs = keras.Input((SIZE, SIZE, 3))
+    for number in (1, 2, 10):
+        x = layers.SeparableConv2D(4, 1, name=f"block{number}_sep1")(x)
+        x = layers.ReLU(name=f"block{number}_sep1_relu")(x)
+    x = layers.Conv2D(4, 1, name="odd2")(layers.SeparableConv2D(4, 1, name="odd1")(x))
+    model = keras.Model(inputs, inner(x))
+    with pytest.raises(UserError) as caught:
+        quantizable(model)
+    overrides = {"block*_sep*[0-9]": "fp", "odd1": "fp", "sep_12_b": "fp"}
+    assert str(caught.value) == (
+        "Layer 'block1_sep1' (SeparableConv2D) and 4 more hold kernels that cannot be quantized; "
+        f"allowed: Conv2D, DepthwiseConv2D, Dense. To leave them in float, pass {overrides=} "
+        "(--layer_bits=block*_sep*[0-9]:fp,odd1:fp,sep_12_b:fp)."
+    )
+    copy = quantizable(model, "uniform", overrides)
+    assert copy.get_layer("odd2").weight_quantizer.bits is None
+
+
+def test_refusal_of_a_hundred_kernels_is_short_where_norms_are_called_alike():
+    x = inputs = keras.Input((SIZE, SIZE, 3))
+    for number in range(100):
+        x = layers.SeparableConv2D(2, 1, name=f"sep_1_left{number}")(x)
+        x = layers.BatchNormalization(name=f"sep_1_bn_left{number}")(x)
+    model = keras.Model(inputs, layers.Conv2D(2, 1)(x))
+    with pytest.raises(UserError) as caught:
+        quantizable(model)
+    assert "{'sep_[0-9]_left[0-9]': 'fp', 'sep_[0-9]_left[0-9][0-9]': 'fp'}" in str(caught.value)
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize(
+    ("name", "pattern"), [("odd[1]", "odd[[]1]"), ("odd*", "odd[*]"), ("odd1", "odd1")]
+)
+def test_override_of_a_refusal_matches_whatever_the_layer_is_called(name, pattern):
+    model = with_layer(layers.Conv1D(2, 3, name=name))
+    with pytest.raises(UserError, match=re.escape(f"overrides={{{pattern!r}: 'fp'}}")):
+        quantizable(model)
+    assert quantizable(model, overrides={pattern: "fp"}).get_layer(name)
 
 
 def test_subclass_of_a_known_layer_is_refused_since_its_call_is_unknown():

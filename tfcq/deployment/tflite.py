@@ -91,7 +91,7 @@ def _stays_in_float(model: keras.Model, named: list[str]) -> UserError:
     others = f" and {len(named) - 3} more" if len(named) > 3 else ""
     return UserError(
         f"Model {model.name!r} would stay in float at {', '.join(named[:3])}{others}; allowed: "
-        "convolutions and dense layers (ReLU behind them or fused), sums, pooling, padding, "
+        "Conv2D, DepthwiseConv2D and Dense (ReLU behind them or fused), sums, pooling, padding, "
         "reshaping."
     )
 

@@ -37,6 +37,8 @@ def _reason(operation: Any) -> str:
         return f"{kind} with activation {function!r}; use it as a layer behind"
     if kind == "Activation" and function in _FUNCTIONS_IN_FLOAT:
         return f"activation {function!r}"
+    if kind == "SeparableConv2D":
+        return f"{kind}; write it as DepthwiseConv2D and Conv2D"
     if kind == "ReLU" and operation.max_value not in (None, 6):
         return f"ReLU with max_value={operation.max_value:g}"
     return kind if kind in _IN_FLOAT else ""

@@ -1,7 +1,6 @@
 """Turns any functional or sequential Keras model into one whose calls take `precision`."""
 
 import dataclasses
-import fnmatch
 import inspect
 from typing import Any
 
@@ -11,6 +10,7 @@ from tfcq.errors import UserError
 from tfcq.nn.activation_quantizer import ActivationQuantizer
 from tfcq.nn.cloning import cloned, free_name, same_layer
 from tfcq.nn.copied_weights import copy_weights
+from tfcq.nn.kernels import holds_kernel, refuse_unknown_kernels
 from tfcq.nn.layers import QUANTIZED_COUNTERPARTS
 from tfcq.nn.placement import (
     Placement,
@@ -22,17 +22,7 @@ from tfcq.nn.placement import (
 from tfcq.nn.precision import TakesPrecision
 from tfcq.quantization.kinds import ACTIVATION_QUANTIZERS, WEIGHT_QUANTIZERS
 from tfcq.quantization.quantizer import Quantizer
-from tfcq.settings.policies import FLOAT, LayerBits, Policy, parse_layer_bits, policy_named
-
-_WITHOUT_KERNEL = (
-    keras.layers.PReLU,
-    keras.layers.Normalization,
-    keras.layers.BatchNormalization,
-    keras.layers.LayerNormalization,
-    keras.layers.GroupNormalization,
-    keras.layers.RMSNormalization,
-    keras.layers.UnitNormalization,
-)
+from tfcq.settings.policies import FLOAT, LayerBits, Policy, policy_named
 
 
 @keras.saving.register_keras_serializable("tfcq")
@@ -102,6 +92,7 @@ def quantizable(
     _activation_quantizer(policy, None, signed=True)
     functional = _as_functional(model)
     check_overrides(policy, _layer_names(functional))
+    refuse_unknown_kernels(functional, policy)
     copy = _convert(functional, policy, reads_images=True)
     _check_quantizes(copy, policy)
     copy_weights(model, copy)
@@ -254,8 +245,6 @@ def _dtype_policy(layer: Any) -> Any:
 def _clone_layer(layer: Any, placement: Placement, policy: Policy) -> Any:
     _refuse_foreign(layer)
     counterpart = QUANTIZED_COUNTERPARTS.get(type(layer))
-    if counterpart is None:
-        _refuse_unknown_kernel(layer, policy)
     if counterpart is None or layer.name not in placement.kernels:
         return same_layer(layer)
     bits = fixed_bits(placement.kernels[layer.name])
@@ -274,34 +263,6 @@ def _refuse_foreign(layer: Any) -> None:
         raise UserError(
             f"Layer {layer.name!r} (Lambda) holds Python code that is neither copied nor exported; "
             "allowed: operations of keras.ops on the tensor itself, or a class with get_config."
-        )
-
-
-def holds_kernel(layer: Any) -> bool:
-    """Whether a layer holds, anywhere inside it, a weight of two or more dimensions.
-
-    Keras's own normalizations and activations do not count, whose weights may have as many.
-
-    Args:
-        layer: the layer or operation, built.
-    """
-    # Frozen kernels too: `trainable_weights` would miss them.
-    kernels = any(len(weight.shape) >= 2 for weight in getattr(layer, "weights", []))
-    return kernels and type(layer) not in _WITHOUT_KERNEL and not isinstance(layer, keras.Model)
-
-
-def _refuse_unknown_kernel(layer: Any, policy: Policy) -> None:
-    """Raises for a layer that would silently stay in float although it holds a kernel."""
-    left_in_float = any(
-        fnmatch.fnmatchcase(layer.name, pattern) and parse_layer_bits(bits).weights == "float"
-        for pattern, bits in policy.overrides
-    )
-    if holds_kernel(layer) and not left_in_float:
-        allowed = ", ".join(kind.__name__ for kind in QUANTIZED_COUNTERPARTS)
-        raise UserError(
-            f"Layer {layer.name!r} ({type(layer).__name__}) holds a kernel that cannot be "
-            f"quantized; allowed: {allowed}. To leave it in float, pass "
-            f"overrides={{{layer.name!r}: 'fp'}} (--layer_bits={layer.name}:fp)."
         )
 
 
