@@ -16,9 +16,11 @@ from tfcq.files import whole_file
 from tfcq.nn.activation_ranges import is_trained_quantized
 from tfcq.nn.calibration import calibrate
 from tfcq.nn.quantizable import QuantizableModel
+from tfcq.pretraining.memory import check_memory
 from tfcq.pretraining.pretrainer import Pretrainer
 from tfcq.pretraining.settled import in_words, settled
 from tfcq.pretraining.start import give_start
+from tfcq.settings.backbones import settings_of
 from tfcq.settings.policies import Policy
 from tfcq.settings.run_folder import RunFolder
 from tfcq.settings.training import CALIBRATION_IMAGES, Config, DataSettings, policy, total_steps
@@ -60,6 +62,10 @@ def train(config: Config, folder: RunFolder) -> None:
         begins = not any(folder.checkpoints.glob("*.index"))
         pretrainer = pretrainer_from(config, (size, size, channels), steps, begins)
         print(in_words(settled(config, split, steps, pretrainer), channels, pretrainer))
+        if not tf.config.list_physical_devices("GPU"):
+            # Replicas on a CPU share its memory: the global batch counts.
+            stems = "stem" in settings_of(config.network.backbone)
+            check_memory(pretrainer, batch_size, size, stems and config.network.stem != "imagenet")
         folder.begin(config, lambda asked: settled(asked, split, steps, pretrainer))
         checkpoints = RunCheckpoints(folder.checkpoints, pretrainer)
         done = checkpoints.restore()
