@@ -70,7 +70,7 @@ def test_help_shows_defaults_and_choices():
     assert lines["--seed"].endswith("[0]")
     assert lines["--warmup"].endswith("[0epochs]")
     assert "resnet18, resnet34, resnet50" in lines["--backbone"]
-    assert lines["--stem"].endswith("default cifar: cifar, imagenet")
+    assert lines["--stem"].endswith("from 64 pixels up, else cifar: cifar, imagenet")
 
 
 @pytest.mark.parametrize(

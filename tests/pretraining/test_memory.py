@@ -1,41 +1,120 @@
-"""A step that cannot fit into memory is refused with the flags that make it fit."""
+"""The memory of a step, before the first one."""
 
+import math
 import re
+from types import SimpleNamespace
 
+import keras
 import pytest
+from keras import layers
 
 from tfcq.errors import UserError
 from tfcq.pretraining import memory
+from tfcq.pretraining.memory import available_bytes, check_memory, step_bytes
 from tfcq.pretraining.run import pretrainer_from
-from tfcq.settings.training import config_from_flat
+from tfcq.settings.fields import flat
+from tfcq.settings.training import config_from_flat, for_images
+
+SMALL = {"backbone": "cifar_resnet8", "projection_width": 4, "predictor_width": 2,
+         "batch_size": 64}  # fmt: skip
 
 
-def model(size=32, **values):
-    values = {"width": 4, "projection_width": 8, "predictor_width": 4, **values}
-    return pretrainer_from(config_from_flat(values), (size, size, 3), 10)
+def asked(size=32, **values):
+    config = for_images(config_from_flat({"width": 16, **SMALL, **values}), size)
+    return pretrainer_from(config, (size, size, 3), 2), config, size
 
 
-def test_estimate_grows_with_batch_area_and_passes():
-    ssql, plain = model(), model(recipe="float")
-    weights = memory.step_bytes(ssql, 0, 32)
-    one = memory.step_bytes(ssql, 1, 32) - weights
-    assert memory.step_bytes(ssql, 8, 32) - weights == pytest.approx(8 * one, rel=1e-3)
-    assert memory.step_bytes(plain, 1, 32) - weights == pytest.approx(one / 2, rel=0.01)
-    larger = memory.step_bytes(model(64), 1, 64) - weights
-    assert larger == pytest.approx(4 * one, rel=0.01)
+def activations(size=32, **values):
+    """Bytes that an image adds."""
+    model, _, _ = asked(size, **values)
+    return step_bytes(model, 3) - step_bytes(model, 2)
 
 
-def test_a_run_that_cannot_fit_is_told_what_makes_it_fit(monkeypatch):
-    large = model()
-    needed = memory.step_bytes(large, 64, 32)
-    monkeypatch.setattr(memory, "free_bytes", lambda: needed / 4)
-    with pytest.raises(UserError, match="64 images of 32x32 takes about .*--stem=imagenet") as told:
-        memory.check_memory(large, 64, 32, large_stem=True)
-    batch = int(re.search(r"--batch_size=(\d+)", str(told.value))[1])
-    memory.check_memory(large, batch, 32, large_stem=True)
-    monkeypatch.setattr(memory, "free_bytes", lambda: needed)
-    memory.check_memory(large, 64, 32, large_stem=True)
+def test_activations_are_those_of_every_layer_in_every_pass():
+    model, _, _ = asked(recipe="float")
+    values = sum(math.prod(layer.output.shape[1:]) for layer in model.backbone.layers)
+    assert activations(recipe="float") == 2 * 4 * values
+    # SSQL makes two passes more.
+    assert activations(recipe="ssql") == 2 * activations(recipe="float")
 
 
-def test_free_memory_is_known_here():
-    assert 10**8 < memory.free_bytes() < 10**14
+def test_activations_follow_area_and_width_and_stem():
+    assert activations(64) == pytest.approx(4 * activations(32), rel=0.02)
+    assert activations(width=32) == pytest.approx(2 * activations(width=16), rel=0.05)
+    resnet = {"backbone": "resnet18", "width": 8}
+    assert activations(64, **resnet, stem="cifar") > 8 * activations(64, **resnet)
+
+
+def test_weights_of_heads_and_of_the_momentum_network_count():
+    plain, momentum = (asked(framework=name, predictor_width=None)[0]
+                       for name in ("simclr", "mocov2"))  # fmt: skip
+    assert step_bytes(asked(projection_width=512)[0], 2) > step_bytes(asked()[0], 2)
+    assert len(momentum.networks) > len(plain.networks)
+
+
+def test_network_inside_a_network_counts_and_any_size_is_not_estimated():
+    inner = keras.Sequential([keras.Input((8, 8, 3)), layers.Conv2D(5, 3, padding="same")])
+    images = keras.Input((8, 8, 3))
+    outer = keras.Model(images, layers.Flatten()(inner(images)))
+    assert sum(memory._sizes(outer)) >= 8 * 8 * 5 + 8 * 8 * 3
+    any_size = SimpleNamespace(backbone=SimpleNamespace(input_shape=(None, None, None, 3)))
+    assert step_bytes(any_size, 2) is None
+
+
+@pytest.mark.parametrize("values", [{}, {"backbone": "resnet18"}])
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
+def test_each_flag_that_a_refusal_names_makes_the_run_fit(values, share, monkeypatch):
+    model, config, size = asked(96, **values)
+    needed = step_bytes(model, 64)
+    free = int(memory._fixed_bytes(model) + share * (needed - memory._fixed_bytes(model)))
+    monkeypatch.setattr(memory, "available_bytes", lambda: free)
+    with pytest.raises(UserError) as caught:
+        check_memory(model, config, size)
+    message = str(caught.value)
+    flags = re.findall(r"--(\w+)=(\d+)", message)
+    assert "\n" not in message and "batch 64, views of 96x96" in message
+    assert "batch_size" in {name for name, _ in flags}
+    for name, value in flags:
+        other = size if name != "image_size" else int(value)
+        changed = {} if name == "image_size" else {name: int(value)}
+        check_memory(*asked(other, **values, **changed))
+
+
+def test_run_that_fits_and_one_that_nothing_makes_fit(monkeypatch):
+    model, config, size = asked()
+    monkeypatch.setattr(memory, "available_bytes", lambda: step_bytes(model, 64))
+    check_memory(model, config, size)
+    monkeypatch.setattr(memory, "available_bytes", lambda: 10**6)
+    with pytest.raises(UserError, match="a machine with more memory"):
+        check_memory(model, config, size)
+    # An accelerator has memory of its own.
+    monkeypatch.setattr(
+        memory.tf.config, "list_physical_devices", lambda kind=None: [1] if kind else [1, 2]
+    )
+    check_memory(model, config, size)
+
+
+def test_a_container_may_take_less_than_the_machine_has(tmp_path):
+    machine = available_bytes(tmp_path)
+    (tmp_path / "memory.max").write_text("max\n")
+    (tmp_path / "memory.current").write_text("5000\n")
+    assert available_bytes(tmp_path) == pytest.approx(machine, rel=0.2)
+    (tmp_path / "memory.max").write_text("7000\n")
+    assert available_bytes(tmp_path) == 2000
+    older = tmp_path / "older" / "memory"
+    older.mkdir(parents=True)
+    (older / "memory.limit_in_bytes").write_text("100")
+    (older / "memory.usage_in_bytes").write_text("130")
+    assert available_bytes(older.parent) == 0
+
+
+def test_run_that_cannot_fit_leaves_no_folder(tmp_path, monkeypatch):
+    from tfcq.pretraining.run import train
+    from tfcq.settings.run_folder import RunFolder
+
+    monkeypatch.setattr(memory, "available_bytes", lambda: 10**6)
+    config = config_from_flat({**SMALL, "width": 16, "train_images": 100})
+    with pytest.raises(UserError, match="A step takes about"):
+        train(config, RunFolder(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+    assert flat(config)["stem"] is None

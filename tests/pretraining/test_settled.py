@@ -69,3 +69,14 @@ def test_first_line_of_a_run_says_what_is_trained_on_what():
     )
     found, model = settle(backbone="resnet18")
     assert "; resnet18, stem cifar, width 2, " in in_words(found, 1, model)
+
+
+@pytest.mark.parametrize(("size", "stem"), [(8, "cifar"), (64, "imagenet")])
+def test_first_layers_that_the_images_chose_are_recorded_and_built(size, stem):
+    found, model = settle(backbone="resnet18", image_size=size)
+    assert found.network.stem == stem
+    names = {layer.name for layer in model.backbone.layers}
+    assert ("stem_pool" in names) == (stem == "imagenet")
+    assert found.network.zero_init_residual == (stem == "imagenet")
+    asked, _ = settle(backbone="resnet18", image_size=size, stem="cifar")
+    assert asked.network.stem == "cifar"

@@ -7,7 +7,7 @@ import pytest
 from tfcq.errors import UserError
 from tfcq.settings.fields import flat
 from tfcq.settings.run_folder import RunFolder, default_run_dir
-from tfcq.settings.training import Config, config_from_flat
+from tfcq.settings.training import Config, config_from_flat, for_images
 from tfcq.settings.used import used
 
 
@@ -24,7 +24,7 @@ def test_new_run_writes_its_settings_and_goes_on_with_the_same(folder):
     written = folder.config.read_text()
     folder.begin(config)
     assert folder.config.read_text() == written == used(config).to_json(asked=["epochs"])
-    assert folder.asked(config) == {"epochs"}
+    assert folder.asked(config) == folder.asked(folder._read()) == {"epochs"}
 
 
 def test_other_settings_are_refused_with_the_difference(folder):
@@ -82,7 +82,7 @@ def test_settings_that_an_earlier_version_recorded_are_those_of_now(folder):
     tree = json.loads(config.to_json())
     del tree["version"]
     folder.config.write_text(json.dumps(tree))
-    folder.begin(config)
+    folder.begin(config, lambda asked: used(for_images(asked, 8)))
     assert json.loads(folder.config.read_text()) == tree
     assert folder.asked(config) == {"epochs"}
     with pytest.raises(UserError, match="width: 64 -> 32"):

@@ -15,6 +15,7 @@ from tfcq.settings.training import (
     DataSettings,
     config_from_flat,
     config_from_json,
+    for_images,
     policy,
     total_steps,
 )
@@ -60,7 +61,9 @@ def test_start_that_follows_the_stem_is_recorded_as_what_it_is():
         network = json.loads(config_from_flat(values).to_json())["network"]
         return network["kernel_initializer"], network["zero_init_residual"]
 
-    assert start() == start(backbone="cifar_resnet20") == ("uniform_fan_in", False)
+    assert start(stem="cifar") == start(backbone="cifar_resnet20") == ("uniform_fan_in", False)
+    # Images decide.
+    assert start() == (None, None)
     assert start(stem="imagenet") == ("normal_fan_out", True)
     assert start(stem="imagenet", zero_init_residual=False) == ("normal_fan_out", False)
     assert start(stem="cifar", zero_init_residual=True) == ("uniform_fan_in", True)
@@ -68,6 +71,31 @@ def test_start_that_follows_the_stem_is_recorded_as_what_it_is():
     assert start(**given) == ("uniform_fan_in", True)
     assert start(backbone="mobilenet_v2", stem="imagenet") == ("normal_fan_out", None)
     assert start(backbone="vit_tiny") == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("size", "stem", "start"),
+    [(8, "cifar", ("uniform_fan_in", False)), (63, "cifar", ("uniform_fan_in", False)),
+     (64, "imagenet", ("normal_fan_out", True)), (300, "imagenet", ("normal_fan_out", True))],
+)  # fmt: skip
+def test_first_layers_follow_the_size_of_the_images_unless_they_are_asked_for(size, stem, start):
+    of = lambda **values: for_images(config_from_flat(values), size).network  # noqa: E731
+    found = of()
+    assert (found.stem, (found.kernel_initializer, found.zero_init_residual)) == (stem, start)
+    for asked in ("cifar", "imagenet"):
+        assert of(stem=asked) == config_from_flat({"stem": asked}).network
+    assert of(zero_init_residual=False).zero_init_residual is False
+    assert of(backbone="mobilenet_v2").stem == stem
+    for name in ("cifar_resnet20", "vit_tiny"):
+        assert of(backbone=name) == config_from_flat({"backbone": name}).network
+
+
+def test_run_of_before_keeps_the_first_layers_it_had():
+    for values in ({"backbone": "resnet18"}, {"backbone": "mobilenet_v2", "stem": None}):
+        former = config_from_json(json.dumps({"network": values})).network
+        assert (former.stem, former.kernel_initializer) == ("cifar", "uniform_fan_in")
+    own = config_from_json(json.dumps({"network": {"backbone": "cifar_resnet20"}})).network
+    assert own.stem is None
 
 
 def test_values_reach_their_group_and_the_rest_keeps_its_default():

@@ -11,7 +11,7 @@ from tfcq.settings.used import used, used_alike
 
 # Two spellings of one run each.
 SPELT = [
-    ({}, {"stem": "cifar", "width": 64, "policy": "paper", "projection_width": 2048}),
+    ({}, {"width": 64, "policy": "paper", "projection_width": 2048}),
     ({"weight_bits": "2,3,4"}, {"weight_bits": " 2-4"}),
     ({"bit_schedule": "list", "weight_bits": "4,2"},
      {"bit_schedule": "list", "weight_bits": "04,2"}),
@@ -53,13 +53,15 @@ def test_nothing_that_another_setting_decides_is_left_open():
     open_now = {name for name, value in flat(used(Config())).items() if value is None}
     views = {"crop_area", "flip", "jitter_probability", "brightness", "contrast", "saturation",
              "hue", "grayscale", "blur"}  # fmt: skip
+    # Views decide on the first layers, and those on how the network starts.
+    start = {"stem", "kernel_initializer", "zero_init_residual"}
     other_networks = {"shortcut", "patch_size", "input_mean", "input_std", "layer_bits"}
     other_methods = {
         "precision_set", "projection_hidden", "projection_layers", "projection_norm", "temperature",
         "queue_size", "regression_loss", "target_momentum", "target_momentum_schedule",
         "target_update", "duration", "milestones", "exclude",
     }  # fmt: skip
-    assert open_now == views | other_networks | other_methods | {
+    assert open_now == views | start | other_networks | other_methods | {
         "data_dir", "image_size", "train_images", "channels", "holdout", "start",
     }  # fmt: skip
 

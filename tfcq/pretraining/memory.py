@@ -1,89 +1,130 @@
-"""How much memory a training step takes, told before the first one would take the machine down."""
+"""The memory that a step of pre-training takes, estimated before the first one."""
 
 import math
 import pathlib
+from collections.abc import Iterator
 
 import keras
+import psutil
+import tensorflow as tf
 
 from tfcq.errors import UserError
-from tfcq.nn.activation_quantizer import ActivationQuantizer
 from tfcq.pretraining.pretrainer import Pretrainer
+from tfcq.settings.backbones import LARGE_IMAGE, settings_of
+from tfcq.settings.training import Config
 
-# Tensors of a layer's output that a step holds at its peak, forward and backward: measured, see
-# `tools/step_memory.py` and `results/step_memory.json`.
-_TENSORS = 1.0
-# Weights, gradients, what the optimizer remembers, and a copy of each pass's.
-_WEIGHT_COPIES = 4
-# The stem for large images leaves a quarter of each side to the first stage.
-_STEM_SAVES = 16
-_BYTES = 4
-_MEMORY_FILES = ("/sys/fs/cgroup/memory.max", "/proc/meminfo")
+_FLOAT_BYTES = 4
+# Graph, kernels' workspace and allocator of each pass, whatever its images: results/memory.md.
+_PASS_BYTES = 75 * 10**6
+# A weight, its gradient and its optimizer's state.
+_COPIES_OF_WEIGHTS = 3
+# What a container may take: version 2 of control groups, then version 1; limit and use.
+_LIMITS = (
+    ("memory.max", "memory.current"),
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+)
+_LEAST_BATCH, _LEAST_WIDTH, _LEAST_SIZE = 8, 8, 8
 
 
-def step_bytes(model: Pretrainer, batch_size: int, size: int) -> int:
-    """Returns about how many bytes a training step takes beside the program itself.
+def step_bytes(model: Pretrainer, batch_size: int) -> int | None:
+    """Returns about how much memory a step takes, within a factor of 1.5 of what was measured.
 
-        batch * passes * outputs of all layers * 4 bytes * tensors held + weights * copies * 4
+    The backbone's activations of every pass are held until the gradient is there; results/memory.md
+    has the figures.
 
     Args:
         model: the model that is trained.
-        batch_size: images per step on one replica.
-        size: height and width of a view, in pixels.
+        batch_size: images per step.
+
+    Returns:
+        Bytes; None for a network whose images may have any size.
     """
-    values = _outputs(model.backbone, size)
-    passes = len(model.online_passes)
-    weights = sum(math.prod(weight.shape) for weight in model.trainable_weights)
-    activations = batch_size * passes * values * _TENSORS
-    return int(_BYTES * (activations + weights * _WEIGHT_COPIES))
+    if None in model.backbone.input_shape[1:]:
+        return None
+    return _fixed_bytes(model) + batch_size * _bytes_per_image(model)
 
 
-def _outputs(model: keras.Model, size: int) -> int:
-    """Returns how many numbers the outputs of all layers of one image have."""
-    total = 0
-    for layer in model.layers:
-        if isinstance(layer, keras.Model):
-            total += _outputs(layer, size)
-        elif not isinstance(layer, (ActivationQuantizer, keras.layers.InputLayer)):
-            for output in keras.tree.flatten(layer.output):
-                total += math.prod(length or size for length in output.shape[1:])
-    return total
+def _fixed_bytes(model: Pretrainer) -> int:
+    weights = sum(math.prod(w.shape) for network in model.networks for w in network.weights)
+    passes = _PASS_BYTES * len(model.online_passes)
+    return passes + weights * _FLOAT_BYTES * _COPIES_OF_WEIGHTS
 
 
-def free_bytes() -> float:
-    """Returns how much memory this process may still take; infinity where nothing tells."""
-    limits = [math.inf]
-    limit, info = (pathlib.Path(name) for name in _MEMORY_FILES)
-    if limit.is_file() and (text := limit.read_text().strip()).isdecimal():
-        limits.append(int(text))
-    if info.is_file():
-        lines = dict(line.split(":", 1) for line in info.read_text().splitlines())
-        limits.append(1024 * int(lines["MemAvailable"].split()[0]))
-    return min(limits)
+def _bytes_per_image(model: Pretrainer) -> int:
+    values = sum(_sizes(model.backbone))
+    return values * _FLOAT_BYTES * len(model.online_passes)
 
 
-def check_memory(model: Pretrainer, batch_size: int, size: int, large_stem: bool) -> None:
-    """Refuses a run whose steps do not fit into the memory that is free.
+def _sizes(network: keras.Model) -> Iterator[int]:
+    """Yields how many values each layer returns of an image."""
+    for layer in network.layers:
+        if isinstance(layer, (keras.Sequential, keras.Model)) and layer.layers:
+            yield from _sizes(layer)
+            continue
+        for output in keras.tree.flatten(layer.output):
+            yield math.prod(size or 1 for size in output.shape[1:])
+
+
+def available_bytes(groups: pathlib.Path = pathlib.Path("/sys/fs/cgroup")) -> int:
+    """Returns how much memory this process may still take: of the machine, and of its container.
+
+    Args:
+        groups: where the system tells of control groups.
+    """
+    available = psutil.virtual_memory().available
+    for limit, use in _LIMITS:
+        try:
+            rest = int((groups / limit).read_text()) - int((groups / use).read_text())
+        except (OSError, ValueError):
+            # There is no such group, or it has no limit ("max").
+            continue
+        available = min(available, max(rest, 0))
+    return available
+
+
+def check_memory(model: Pretrainer, config: Config, size: int) -> None:
+    """Refuses a run whose steps cannot fit into memory.
+
+    Accelerators have their own, of which nothing is known here.
 
     Args:
         model: the model that is trained.
-        batch_size: images per step on one replica.
+        config: the settings of the run, settled.
         size: height and width of a view, in pixels.
-        large_stem: whether `--stem=imagenet`, which takes a fraction, could still be chosen.
 
     Raises:
-        UserError: naming the flags that make it fit.
+        UserError: with the flags that make it fit.
     """
-    needed, free = step_bytes(model, batch_size, size), free_bytes()
-    if needed <= free:
+    if len(tf.config.list_physical_devices()) > len(tf.config.list_physical_devices("CPU")):
         return
-    share, ways = free / needed, []
-    if large_stem:
-        fitting = int(batch_size * share * _STEM_SAVES * 0.9)
-        ways = ["--stem=imagenet" + (f" --batch_size={fitting}" if fitting < batch_size else "")]
-    if fitting := int(batch_size * share * 0.9):
-        ways.append(f"--batch_size={fitting}")
-    ways.append(f"--image_size={max(4, int(size * math.sqrt(share) * 0.9))}")
+    batch_size = config.optimization.batch_size
+    needed, available = step_bytes(model, batch_size), available_bytes()
+    if needed is None or needed <= available:
+        return
+    flags = _flags_that_fit(model, config, size, available)
+    way_out = f"such as {' or '.join(flags)}" if flags else "a machine with more memory"
     raise UserError(
-        f"A step of {batch_size} images of {size}x{size} takes about {needed / 1e9:.1f} GB, and "
-        f"{free / 1e9:.1f} GB are free; allowed: {' or '.join(ways)}, or a smaller --width."
+        f"A step takes about {needed / 1e9:.1f} GB of memory and {available / 1e9:.1f} GB are free "
+        f"(batch {batch_size}, views of {size}x{size} pixels); allowed: what fits, {way_out}."
     )
+
+
+def _flags_that_fit(model: Pretrainer, config: Config, size: int, available: int) -> list[str]:
+    """Returns flags of which each alone makes a step fit; none where none does."""
+    network, batch_size = config.network, config.optimization.batch_size
+    room = available - _fixed_bytes(model)
+    if room <= 0:
+        return []
+    share, flags = room / (batch_size * _bytes_per_image(model)), []
+    # A power of two, as batches usually are.
+    if (batch := 2 ** math.floor(math.log2(max(share * batch_size, 1)))) >= _LEAST_BATCH:
+        flags.append(f"--batch_size={batch}")
+    chosen = "stem" in settings_of(network.backbone)
+    # Smaller views would have the first layers of small images, which take more.
+    least = LARGE_IMAGE if chosen and network.stem == "imagenet" else _LEAST_SIZE
+    step = 32 if size > LARGE_IMAGE else 4
+    if (smaller := math.floor(size * math.sqrt(share) / step) * step) >= least:
+        flags.append(f"--image_size={smaller}")
+    if network.width and (width := math.floor(network.width * share / 8) * 8) >= _LEAST_WIDTH:
+        flags.append(f"--width={width}")
+    return flags

@@ -20,10 +20,16 @@ from tfcq.pretraining.memory import check_memory
 from tfcq.pretraining.pretrainer import Pretrainer
 from tfcq.pretraining.settled import in_words, settled
 from tfcq.pretraining.start import give_start
-from tfcq.settings.backbones import settings_of
 from tfcq.settings.policies import Policy
 from tfcq.settings.run_folder import RunFolder
-from tfcq.settings.training import CALIBRATION_IMAGES, Config, DataSettings, policy, total_steps
+from tfcq.settings.training import (
+    CALIBRATION_IMAGES,
+    Config,
+    DataSettings,
+    for_images,
+    policy,
+    total_steps,
+)
 from tfcq.training.checkpoints import RunCheckpoints
 from tfcq.training.determinism import make_deterministic
 from tfcq.training.distribution import (
@@ -61,11 +67,9 @@ def train(config: Config, folder: RunFolder) -> None:
     with strategy.scope():
         begins = not any(folder.checkpoints.glob("*.index"))
         pretrainer = pretrainer_from(config, (size, size, channels), steps, begins)
-        print(in_words(settled(config, split, steps, pretrainer), channels, pretrainer))
-        if not tf.config.list_physical_devices("GPU"):
-            # Replicas on a CPU share its memory: the global batch counts.
-            stems = "stem" in settings_of(config.network.backbone)
-            check_memory(pretrainer, batch_size, size, stems and config.network.stem != "imagenet")
+        used = settled(config, split, steps, pretrainer)
+        print(in_words(used, channels, pretrainer))
+        check_memory(pretrainer, used, size)
         folder.begin(config, lambda asked: settled(asked, split, steps, pretrainer))
         checkpoints = RunCheckpoints(folder.checkpoints, pretrainer)
         done = checkpoints.restore()
@@ -81,7 +85,7 @@ def train(config: Config, folder: RunFolder) -> None:
     print(f"{folder.path}: {split.size} images, {steps} steps an epoch, epochs {done} to {epochs}")
     if needs := evaluation_needs(source, split):
         print(needs)
-    if config.network.zero_init_residual:
+    if used.network.zero_init_residual:
         print("Residual branches start at zero; --zero_init_residual=false starts them at work.")
     print("The first step builds the graph, which takes about as long as some steps.", flush=True)
     callbacks = [
@@ -182,6 +186,7 @@ def pretrainer_from(
     Raises:
         UserError: on settings that do not fit each other or the length of the run.
     """
+    config = for_images(config, shape[0])
     method = config.method
     backbone = backbone_from(config.network, shape)
     if begins:

@@ -10,7 +10,13 @@ from tfcq.nn.quantizable import quantizers_of
 from tfcq.pretraining.pretrainer import Pretrainer
 from tfcq.settings.backbones import settings_of
 from tfcq.settings.fields import flat
-from tfcq.settings.training import Config, ViewSettings, config_from_flat, total_steps
+from tfcq.settings.training import (
+    Config,
+    ViewSettings,
+    config_from_flat,
+    for_images,
+    total_steps,
+)
 from tfcq.settings.used import numbers_text, used
 
 _VIEWS = tuple(field.name for field in dataclasses.fields(ViewSettings))
@@ -28,8 +34,8 @@ def settled(config: Config, split: Split, steps: int, model: Pretrainer) -> Conf
         steps: steps per epoch.
         model: the model that is trained.
     """
-    values: dict[str, Any] = flat(used(config))
     size, channels = view_size(split, config.data.image_size), split.image_shape[2]
+    values: dict[str, Any] = flat(used(for_images(config, size)))
     total = total_steps(config.optimization, steps)
     duration = f"{total}steps" if total % steps else None
     values |= {"epochs": math.ceil(total / steps), "duration": duration}

@@ -9,6 +9,8 @@ from tfcq.errors import UserError, unknown_choice
 
 APPLICATION, FILE = "applications", "file"
 STEMS = ("cifar", "imagenet")
+# Height and width of views, in pixels, from which on the first layers are those of large images.
+LARGE_IMAGE = 64
 SHORTCUTS = ("identity", "projection")
 KERNEL_INITIALIZERS = ("uniform_fan_in", "normal_fan_out")
 _RESIDUAL = {"kernel_initializer", "zero_init_residual"}
@@ -97,6 +99,15 @@ def standard_width(name: str) -> int | None:
         name: name of a backbone.
     """
     return 16 if cifar_depth(name) is not None else _WIDTHS.get(name)
+
+
+def standard_stem(image_size: int) -> str:
+    """Returns the first layers that a network has for views of a size.
+
+    Args:
+        image_size: height and width of the views, in pixels.
+    """
+    return "imagenet" if image_size >= LARGE_IMAGE else "cifar"
 
 
 def standard_start(stem: str | None) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from tfcq.errors import UserError
 from tfcq.files import check_writable, parse_json, read_text, write_text
-from tfcq.settings.backbones import FILE, settings_of
+from tfcq.settings.backbones import FILE, settings_of, standard_start
 from tfcq.settings.fields import differences, flat
 from tfcq.settings.training import Config, config_from_json
 from tfcq.settings.used import used, used_alike
@@ -89,8 +89,11 @@ class RunFolder:
             config: the settings of the run.
         """
         tree = parse_json(read_text(self.config), str(self.config))
-        # Earlier versions recorded nothing but that.
-        return set(tree.get("asked", _changed(config)))
+        if "asked" in tree:
+            return set(tree["asked"])
+        # Earlier versions recorded nothing but that, and had one stem where none was asked for.
+        unasked = {"stem"} if tree.get("network", {}).get("stem") is None else set()
+        return set(_changed(config)) - unasked
 
     def load(self) -> Config:
         """Returns the configuration of a run.
@@ -185,8 +188,9 @@ def network_of_start(start: str, given: set[str]) -> dict[str, Any]:
 
 def _changed(config: Config) -> list[str]:
     """Returns the names of the settings that are not the usual ones."""
-    usual = flat(Config())
-    return [name for name, value in flat(config).items() if value != usual[name]]
+    usual = flat(Config()) | standard_start(config.network.stem)
+    # What is open follows images and network.
+    return [n for n, value in flat(config).items() if value not in (usual[n], None)]
 
 
 def default_run_dir(config: Config) -> str:

@@ -10,12 +10,14 @@ from tfcq.files import check_form, parse_json
 from tfcq.settings.backbones import (
     BACKBONE_HELP,
     KERNEL_INITIALIZERS,
+    LARGE_IMAGE,
     SHORTCUTS,
     STEMS,
     check_backbone_name,
     normalization,
     settings_of,
     standard_start,
+    standard_stem,
 )
 from tfcq.settings.bitwidths import BIT_SCHEDULES, parse_bit_choices
 from tfcq.settings.datasets import check_dataset_name, colour
@@ -119,7 +121,10 @@ class NetworkSettings:
         "begin with the weights, and the network, of another run (its folder) or of a .keras file",
     )
     stem: str | None = setting(
-        None, "first layers, for small or for large images; default cifar", STEMS
+        None,
+        f"first layers, for small or large images; default imagenet from {LARGE_IMAGE} pixels up, "
+        "else cifar",
+        STEMS,
     )
     width: int | None = setting(
         None, "channels of the first stage; default the paper's", at_least=1
@@ -298,6 +303,9 @@ class Config:
     def _record_start(self) -> None:
         """Puts in how the network starts where that was left to its stem, as config.json has it."""
         network = self.network
+        if network.stem is None and "stem" in settings_of(network.backbone):
+            # Images decide, see `for_images`.
+            return
         start = {
             name: value
             for name, value in standard_start(network.stem).items()
@@ -422,6 +430,21 @@ def total_steps(settings: OptimizationSettings, steps: int) -> int:
     return settings.length().steps(steps, settings.batch_size, at_least=1)
 
 
+def for_images(config: Config, image_size: int) -> Config:
+    """Returns settings whose network has the first layers that suit its images.
+
+    Args:
+        config: the settings.
+        image_size: height and width of a view, in pixels.
+    """
+    network = config.network
+    if network.stem is not None or "stem" not in settings_of(network.backbone):
+        return config
+    return dataclasses.replace(
+        config, network=dataclasses.replace(network, stem=standard_stem(image_size))
+    )
+
+
 def config_from_flat(values: dict[str, Any]) -> Config:
     """Returns the tree from values by setting name.
 
@@ -460,19 +483,22 @@ def config_from_json(text: str) -> Config:
     try:
         # Before anything reads them.
         config_from_flat(values)
-        return config_from_flat(_with_former_ways(values))
+        return config_from_flat(_with_former_ways(values, stem_recorded="version" in tree))
     except UserError as error:
         wrote, runs = tree.get("version"), importlib.metadata.version("tfcq")
         by = f" (tfcq {wrote} wrote it, this is {runs})" if wrote not in (None, runs) else ""
         raise UserError(f"{error}{by}") from None
 
 
-def _with_former_ways(values: dict[str, Any]) -> dict[str, Any]:
+def _with_former_ways(values: dict[str, Any], stem_recorded: bool) -> dict[str, Any]:
     """Returns settings of a run of before with what was done where there was no setting yet."""
     if "backbone" not in values:
         return values
     policy = values.get("policy") or recipe_named(values.get("recipe", "ssql")).policy
     start = {"kernel_initializer": "uniform_fan_in", "zero_init_residual": False}
     former: dict[str, Any] = {"rounding": "floor"} if policy == "contrastive_quant" else {}
-    former |= {n: v for n, v in start.items() if n in settings_of(values["backbone"])}
+    own = settings_of(values["backbone"])
+    former |= {n: v for n, v in start.items() if n in own}
+    if "stem" in own and values.get("stem") is None and not stem_recorded:
+        values = {**values, "stem": "cifar"}
     return former | values

@@ -26,7 +26,10 @@ from tfcq.settings.training import (
     scaled_learning_rate,
 )
 
-_LEFT_OPEN = {"image_size", "train_images", "patch_size", *BITS, *vars(ViewSettings())}
+_START = {"stem", "kernel_initializer", "zero_init_residual"}
+_LEFT_OPEN = {
+    "image_size", "train_images", "patch_size", *_START, *BITS, *vars(ViewSettings()),
+}  # fmt: skip
 
 
 def used_alike(one: Config, other: Config) -> tuple[Config, Config]:
@@ -84,7 +87,7 @@ def _network(config: Config) -> dict[str, Any]:
         "input_mean": numbers_text(normalized[0], ","),
         "input_std": numbers_text(normalized[1], ","),
     }
-    standard = {"stem": "cifar", "shortcut": "identity", "width": standard_width(network.backbone)}
+    standard = {"shortcut": "identity", "width": standard_width(network.backbone)}
     values |= {n: getattr(network, n) or standard[n] for n in own & standard.keys()}
     if network.layer_bits is not None:
         pairs = parse_bits_by_layer(network.layer_bits)
