@@ -11,7 +11,7 @@ import sys
 import pytest
 
 import tfcq
-from tfcq import command_line, evaluate, export, report, train
+from tfcq import command_line, evaluate, export, features, report, train
 from tfcq.errors import TrainingStopped, UserError
 from tfcq.settings.fields import flat
 from tfcq.settings.run_folder import RunFolder
@@ -54,7 +54,8 @@ def test_flags_of_every_kind_are_read_and_known_as_given():
 def test_help_names_every_flag_once_under_its_group():
     text = flag_set().help_text()
     lines = text.splitlines()
-    names = [*flat(Config()), "run_dir", "list_recipes", "help", "version", "flagfile", "verbosity"]
+    own = ["run_dir", "preview", "list_recipes", "help", "version", "flagfile", "verbosity"]
+    names = [*flat(Config()), *own]
     for name in names:
         assert sum(line.startswith(f"  --{name} ") for line in lines) == 1, name
     assert sum(line.startswith("  --") for line in lines) == len(names)
@@ -248,7 +249,7 @@ def test_help_and_version_in_their_usual_spellings(capsys, monkeypatch):
         assert capsys.readouterr().out == printed + "\n"
 
 
-@pytest.mark.parametrize("command", [train, evaluate, export, report])
+@pytest.mark.parametrize("command", [train, evaluate, export, features, report])
 def test_command_without_arguments_shows_how_to_begin(command, capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["tfcq"])
     with pytest.raises(SystemExit) as ended:
@@ -279,7 +280,7 @@ def package(*arguments):
 def test_the_package_itself_lists_and_runs_its_commands():
     listed = package("--help")
     assert listed.returncode == 0 and package().stdout == listed.stdout
-    for name in ("train", "evaluate", "export", "report"):
+    for name in ("train", "evaluate", "export", "features", "report"):
         assert f"python -m tfcq.{name} " in listed.stdout
     assert package("--version").stdout == f"tfcq {tfcq.__version__}\n"
     assert package("help").stdout == listed.stdout

@@ -11,6 +11,7 @@ COMMANDS = {
     "train": "pre-trains a backbone without labels",
     "evaluate": "scores a backbone or classifier at many bit-widths",
     "export": "converts to int8 LiteRT and checks it",
+    "features": "writes embeddings for other tools",
     "report": "puts runs side by side on one page",
 }
 

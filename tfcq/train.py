@@ -22,6 +22,8 @@ def flag_set() -> command_line.FlagSet:
         ),
     )
     flags.add("General", "run_dir", str, None, "folder of the run; alone: go on with the run there")
+    text = "draw views as the first step sees them into --run_dir, or here, and leave"
+    flags.add("General", "preview", bool, False, text)
     flags.add("General", "list_recipes", bool, False, "print the recipes and leave")
     for group in dataclasses.fields(Config):
         flags.add_settings((group.default.__doc__ or "").rstrip("."), group.default)
@@ -38,7 +40,7 @@ def settings_of(command: command_line.Command) -> tuple[Config, RunFolder]:
         UserError: on a value that cannot be used, or a flag that would change nothing.
     """
     run_dir = command.values["run_dir"]
-    if run_dir and command.given <= {*command_line.GENERAL, "run_dir"}:
+    if run_dir and command.given <= {*command_line.GENERAL, "run_dir", "preview"}:
         folder = RunFolder(run_dir)
         if folder.config.exists():
             return folder.load_unfinished(), folder
@@ -62,6 +64,12 @@ def main(command: command_line.Command) -> None:
     config, folder = settings_of(command)
     folder.check(config)
     command_line.quiet_start_up(command.values["verbosity"], config.execution.deterministic)
+    if command.values["preview"]:
+        from tfcq.pretraining.preview import draw_preview
+
+        here = command.values["run_dir"] is None
+        print(draw_preview(config, RunFolder("." if here else folder.path).preview))
+        return
     from tfcq.pretraining.run import train
 
     train(config, folder)

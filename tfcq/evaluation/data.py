@@ -58,14 +58,7 @@ def labelled_images(
             f"Training images have {channels} channels and test images {test.image_shape[2]}; "
             "allowed: the same in both, such as with --channels=1 or 3."
         )
-    size = view_size(train, data.image_size or model.input_shape[1])
-    taken = model.input_shape[1:]
-    hint = f" --channels={taken[2]} turns them." if {channels, taken[2]} == {1, 3} else ""
-    if any(a not in (None, b) for a, b in zip(taken, (size, size, channels), strict=True)):
-        raise UserError(
-            f"Images of {data.dataset!r} have shape {(size, size, channels)}; the model takes "
-            f"{tuple(taken)}.{hint}"
-        )
+    size = taken_size(data, model, train)
     taken_bytes = (train.size + test.size) * size * size * channels * ImageStream.dtype.itemsize
     held = taken_bytes <= min(HELD_BYTES, _memory_bytes() / 4)
     if not held:
@@ -92,6 +85,28 @@ def labelled_images(
             "2 and above. Remove the class, or use more images."
         )
     return train, labelled
+
+
+def taken_size(data: DataSettings, model: keras.Model, split: Split) -> int:
+    """Returns the height and width, in pixels, at which a model is given images.
+
+    Args:
+        data: the data set; its image size, or else the model's, decides.
+        model: takes the images.
+        split: the images.
+
+    Raises:
+        UserError: when the model does not take such images.
+    """
+    channels, taken = split.image_shape[2], model.input_shape[1:]
+    size = view_size(split, data.image_size or taken[0])
+    hint = f" --channels={taken[2]} turns them." if {channels, taken[2]} == {1, 3} else ""
+    if any(a not in (None, b) for a, b in zip(taken, (size, size, channels), strict=True)):
+        raise UserError(
+            f"Images of {data.dataset!r} have shape {(size, size, channels)}; the model takes "
+            f"{tuple(taken)}.{hint}"
+        )
+    return size
 
 
 def _memory_bytes() -> float:

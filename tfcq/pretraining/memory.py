@@ -15,7 +15,7 @@ from tfcq.settings.training import Config
 
 _FLOAT_BYTES = 4
 # Graph, kernels' workspace and allocator of each pass, whatever its images: results/memory.md.
-_PASS_BYTES = 75 * 10**6
+_PASS_BYTES = 110 * 10**6
 # A weight, its gradient and its optimizer's state.
 _COPIES_OF_WEIGHTS = 3
 # What a container may take: version 2 of control groups, then version 1; limit and use.

@@ -28,6 +28,8 @@ class RunFolder:
         self.history = self.path / "history.csv"
         self.checkpoints = self.path / "checkpoints"
         self.backbone = self.path / "backbone.keras"
+        self.preview = self.path / "preview.png"
+        self.features = self.path / "features"
         self.tensorboard = self.path / "tensorboard"
         self.evaluation = self.path / "evaluation"
         self.export = self.path / "export"
@@ -63,7 +65,7 @@ class RunFolder:
         if self.path.is_file():
             raise UserError(f"{self.path} exists and holds no run: it is a file.")
         check_writable(self.path, nearest)
-        if self.path.exists() and any(self.path.iterdir()):
+        if self.path.exists() and any(file != self.preview for file in self.path.iterdir()):
             raise UserError(
                 f"{self.path} exists and holds no run; allowed: a new or empty folder, or a run."
             )

@@ -1,0 +1,67 @@
+"""Writes embeddings of all images for other tools: `python -m tfcq.features --run_dir=DIR`."""
+
+from tfcq import command_line
+from tfcq.settings.evaluation import (
+    CalibrationSettings,
+    EvaluationConfig,
+    EvaluationDataSettings,
+    SubjectSettings,
+    evaluation_from_flat,
+)
+from tfcq.settings.protocols import LINEAR, PostTrainingSettings
+from tfcq.settings.subject_files import check_files
+from tfcq.settings.unused import check_used_in_evaluation
+
+
+def flag_set() -> command_line.FlagSet:
+    """Returns the command's flags."""
+    flags = command_line.FlagSet(
+        "Writes what a trained backbone makes of every image, as .npz and CSV: "
+        "python -m tfcq.features",
+        examples=(
+            "python -m tfcq.features --run_dir=RUN --bits=fp,4w4a",
+            "python -m tfcq.features --run_dir=RUN --dataset=folder:PATH --output_dir=DIR",
+        ),
+    )
+    flags.add_settings("Subject", SubjectSettings())
+    flags.add_settings("Data", EvaluationDataSettings())
+    flags.add_settings("Calibration", CalibrationSettings())
+    flags.add_settings("Post-training", PostTrainingSettings())
+    flags.add("Features", "bits", str, "fp,4w4a", "bit-widths, such as fp,8w8a,2-4w4a")
+    flags.add("Features", "seed", int, 0, "seed of learned rounding")
+    return flags
+
+
+def config_of(command: command_line.Command) -> EvaluationConfig:
+    """Returns the settings of a command line.
+
+    Args:
+        command: the parsed command line.
+
+    Raises:
+        UserError: on a value that cannot be used, or a flag that would change nothing.
+    """
+    values = {k: v for k, v in command.values.items() if k not in command_line.GENERAL}
+    config = evaluation_from_flat(values | {"protocol": LINEAR.name})
+    # A folder of its own is a choice for features of a run, too.
+    check_used_in_evaluation(config, command.given - {"output_dir"})
+    return config
+
+
+def main(command: command_line.Command) -> None:
+    """Writes the embeddings of one run or model.
+
+    Args:
+        command: the parsed command line.
+    """
+    config = config_of(command)
+    check_files(config)
+    command_line.quiet_start_up(command.values["verbosity"], doing="Reading network and images")
+    from tfcq.evaluation.embeddings import write_embeddings
+
+    for file in write_embeddings(config):
+        print(f"Features: {file}")
+
+
+if __name__ == "__main__":
+    command_line.run(flag_set(), main)
