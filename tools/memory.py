@@ -3,6 +3,7 @@
 Each network has a process of its own, whose peak beyond what it held after its imports is taken.
 """
 
+import argparse
 import json
 import resource
 import subprocess
@@ -19,8 +20,11 @@ _UNIT = 1e6
 
 def main() -> None:
     """Measures all networks under two recipes, or the one that is given as JSON."""
-    if sys.argv[1:]:
-        measure(*json.loads(sys.argv[1]))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("alone", nargs="?", help="one network, as JSON; default all")
+    alone = parser.parse_args().alone
+    if alone is not None:
+        measure(*json.loads(alone))
         return
     print("| network | images | batch | recipe | estimated MB | measured MB | ratio |")
     print("|---|---|---:|---|---:|---:|---:|")
