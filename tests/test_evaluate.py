@@ -23,7 +23,8 @@ from tfcq.nn.loading import load
 from tfcq.nn.quantizable import quantizable
 from tfcq.settings.policies import PAPER
 from tfcq.settings.run_folder import RunFolder
-from tfcq.settings.training import Config, DataSettings, MethodSettings
+from tfcq.settings.training import Config
+from tfcq.settings.training_groups import DataSettings, MethodSettings
 
 
 @pytest.fixture(scope="module")

@@ -2,16 +2,13 @@
 
 from tfcq import command_line
 from tfcq.errors import UserError
-from tfcq.settings.evaluation import (
+from tfcq.settings.evaluation import GROUPS, EvaluationConfig, evaluation_from_flat
+from tfcq.settings.evaluation_groups import (
     DEPLOYED_BITS,
     DEPLOYED_POLICY,
-    CalibrationSettings,
-    EvaluationConfig,
-    EvaluationDataSettings,
     SubjectSettings,
-    evaluation_from_flat,
 )
-from tfcq.settings.protocols import CLASSIFIER, LINEAR, PostTrainingSettings
+from tfcq.settings.protocols import CLASSIFIER, LINEAR
 from tfcq.settings.subject_files import check_files
 from tfcq.settings.unused import check_used_in_evaluation
 
@@ -30,9 +27,8 @@ def flag_set() -> command_line.FlagSet:
         ),
     )
     flags.add_settings("Subject", SubjectSettings(policy=DEPLOYED_POLICY))
-    flags.add_settings("Data", EvaluationDataSettings())
-    flags.add_settings("Calibration", CalibrationSettings())
-    flags.add_settings("Post-training", PostTrainingSettings())
+    for title in ("Data", "Calibration", "Post-training"):
+        flags.add_settings(title, GROUPS[title])
     flags.add("Check", "min_agreement", float, 0.99, "exit with 1 below this top-1 agreement")
     text = "the outputs are logits, compare them as they are; default under a linear probe"
     flags.add("Check", "classifier", bool, False, text)

@@ -1,14 +1,8 @@
 """Writes embeddings of all images for other tools: `python -m tfcq.features --run_dir=DIR`."""
 
 from tfcq import command_line
-from tfcq.settings.evaluation import (
-    CalibrationSettings,
-    EvaluationConfig,
-    EvaluationDataSettings,
-    SubjectSettings,
-    evaluation_from_flat,
-)
-from tfcq.settings.protocols import LINEAR, PostTrainingSettings
+from tfcq.settings.evaluation import GROUPS, EvaluationConfig, evaluation_from_flat
+from tfcq.settings.protocols import LINEAR
 from tfcq.settings.subject_files import check_files
 from tfcq.settings.unused import check_used_in_evaluation
 
@@ -23,10 +17,8 @@ def flag_set() -> command_line.FlagSet:
             "python -m tfcq.features --run_dir=RUN --dataset=folder:PATH --output_dir=DIR",
         ),
     )
-    flags.add_settings("Subject", SubjectSettings())
-    flags.add_settings("Data", EvaluationDataSettings())
-    flags.add_settings("Calibration", CalibrationSettings())
-    flags.add_settings("Post-training", PostTrainingSettings())
+    for title in ("Subject", "Data", "Calibration", "Post-training"):
+        flags.add_settings(title, GROUPS[title])
     flags.add("Features", "bits", str, "fp,4w4a", "bit-widths, such as fp,8w8a,2-4w4a")
     flags.add("Features", "seed", int, 0, "seed of learned rounding")
     return flags

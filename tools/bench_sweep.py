@@ -34,7 +34,7 @@ def main() -> None:
     from tfcq.nn.calibration import Calibrator
     from tfcq.nn.quantizable import quantizable
     from tfcq.settings.bitwidths import FLOAT, parse_bit_widths
-    from tfcq.settings.evaluation import ALL_BITS
+    from tfcq.settings.evaluation_groups import ALL_BITS
     from tfcq.settings.training import CALIBRATION_IMAGES
 
     size, widths = arguments.image_size, parse_bit_widths(ALL_BITS)

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from tfcq.data.augmentation import DRAWS, Augmentation, augmentation_for, augmentation_from
 from tfcq.errors import UserError
-from tfcq.settings.training import ViewSettings
+from tfcq.settings.training_groups import ViewSettings
 
 NOTHING = Augmentation(
     crop_area=(1.0, 1.0),

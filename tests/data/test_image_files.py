@@ -14,7 +14,8 @@ from tfcq.data.image_stream import ImageStream
 from tfcq.data.pipeline import labelled_arrays
 from tfcq.data.sources import source_from
 from tfcq.errors import UserError
-from tfcq.settings.training import DataSettings, config_from_flat
+from tfcq.settings.training import config_from_flat
+from tfcq.settings.training_groups import DataSettings
 
 WHITE = (255, 255, 255)
 LOSSLESS = {"PNG": {}, "TIFF": {}, "WEBP": {"lossless": True}, "BMP": {}}

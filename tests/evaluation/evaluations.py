@@ -19,15 +19,11 @@ from tfcq.evaluation.sweep import sweep
 from tfcq.nn.cloning import copy_of
 from tfcq.nn.quantizable import QuantizableModel, quantizable
 from tfcq.post_training.plan import Plan
-from tfcq.settings.evaluation import (
-    EvaluationConfig,
-    ProtocolSettings,
-    SubjectSettings,
-    evaluation_from_flat,
-)
+from tfcq.settings.evaluation import EvaluationConfig, evaluation_from_flat
+from tfcq.settings.evaluation_groups import ProtocolSettings, SubjectSettings
 from tfcq.settings.fields import flat
 from tfcq.settings.policies import UNIFORM
-from tfcq.settings.training import DataSettings
+from tfcq.settings.training_groups import DataSettings
 
 NO_AUGMENTATION = Augmentation(
     crop_area=(1.0, 1.0), crop_aspect=(1.0, 1.0), flip=0.0, jitter_probability=0.0, saturation=0.0,

@@ -18,7 +18,8 @@ from tfcq.evaluation.protocols.linear import on_augmented_images, on_cached_feat
 from tfcq.evaluation.protocols.network import finetuned
 from tfcq.nn.layers import QuantizedConv2D, QuantizedDense
 from tfcq.settings.bitwidths import FLOAT
-from tfcq.settings.protocols import CLASSIFIER_STARTS, PROTOCOLS
+from tfcq.settings.protocol_groups import CLASSIFIER_STARTS
+from tfcq.settings.protocols import PROTOCOLS
 
 
 def test_classifier_starts_as_the_source_does():

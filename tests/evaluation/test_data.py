@@ -10,8 +10,8 @@ from tfcq.errors import UserError
 from tfcq.evaluation import data
 from tfcq.evaluation.subject import chosen_data as data_of_subject
 from tfcq.pretraining.run import training_split
-from tfcq.settings.evaluation import EvaluationDataSettings
-from tfcq.settings.training import DataSettings
+from tfcq.settings.evaluation_groups import EvaluationDataSettings
+from tfcq.settings.training_groups import DataSettings
 
 
 def test_first_images():

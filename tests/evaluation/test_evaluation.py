@@ -22,7 +22,7 @@ from tfcq.nn.cloning import copy_of
 from tfcq.post_training.plan import Calibration
 from tfcq.settings.policies import UNIFORM
 from tfcq.settings.protocols import PROTOCOLS
-from tfcq.settings.training import DataSettings, ViewSettings
+from tfcq.settings.training_groups import DataSettings, ViewSettings
 
 
 @pytest.fixture

@@ -17,7 +17,8 @@ from tfcq.nn.quantizable import quantizable
 from tfcq.reporting import plots
 from tfcq.settings.protocols import PROTOCOLS
 from tfcq.settings.run_folder import RunFolder
-from tfcq.settings.training import Config, DataSettings
+from tfcq.settings.training import Config
+from tfcq.settings.training_groups import DataSettings
 
 USES = [(protocol, name) for name, (_, used) in FLAGS.items() for protocol in sorted(used)]
 

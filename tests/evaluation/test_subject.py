@@ -7,7 +7,8 @@ from tfcq import evaluate
 from tfcq.evaluation.evaluation import open_subject
 from tfcq.nn.quantizable import quantizable
 from tfcq.settings.run_folder import RunFolder
-from tfcq.settings.training import DataSettings, config_from_flat
+from tfcq.settings.training import config_from_flat
+from tfcq.settings.training_groups import DataSettings
 
 
 def test_settings_of_run_and_flags_decide_the_data(tmp_path):

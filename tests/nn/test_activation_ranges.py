@@ -36,7 +36,8 @@ from tfcq.quantization.precision import Observe, Precision
 from tfcq.settings.bitwidths import FLOAT, parse_bit_width
 from tfcq.settings.policies import Policy
 from tfcq.settings.run_folder import RunFolder
-from tfcq.settings.training import Config, DataSettings, MethodSettings
+from tfcq.settings.training import Config
+from tfcq.settings.training_groups import DataSettings, MethodSettings
 
 # Two batches, so that ranges are unions.
 CALIBRATION, TESTED = 300, 100

@@ -7,12 +7,8 @@ import pytest
 
 from tests.evaluation.evaluations import FLAGS, config_of, flags_of
 from tfcq.errors import UserError
-from tfcq.settings.evaluation import (
-    GROUPS,
-    EvaluationConfig,
-    ProtocolSettings,
-    SubjectSettings,
-)
+from tfcq.settings.evaluation import GROUPS, EvaluationConfig
+from tfcq.settings.evaluation_groups import ProtocolSettings, SubjectSettings
 from tfcq.settings.protocols import PROTOCOLS
 
 

@@ -4,7 +4,8 @@ import dataclasses
 
 import pytest
 
-from tfcq.settings.protocols import PROTOCOLS, LabelledTraining, ProtocolTrainingSettings
+from tfcq.settings.protocol_groups import LabelledTraining, ProtocolTrainingSettings
+from tfcq.settings.protocols import PROTOCOLS
 
 PRESETS = {name: protocol.presets for name, protocol in PROTOCOLS.items() if protocol.presets}
 COSINE, NO_MILESTONES = "cosine", None

@@ -10,15 +10,8 @@ import tfcq
 from tfcq.errors import UserError
 from tfcq.settings.fields import check_fields, differences, flat, setting, share_range
 from tfcq.settings.frameworks import FRAMEWORK_SETTINGS, REGRESSION_LOSSES
-from tfcq.settings.training import (
-    Config,
-    DataSettings,
-    config_from_flat,
-    config_from_json,
-    for_images,
-    policy,
-    total_steps,
-)
+from tfcq.settings.training import Config, config_from_flat, for_images, policy, total_steps
+from tfcq.settings.training_groups import DataSettings
 from tfcq.settings.unused import check_used
 
 
@@ -39,13 +32,6 @@ CHANGED = {
     "framework": "byol", "target_momentum": 0.9, "optimizer": "lars",
     "learning_rate_schedule": "step", "milestones": "3epochs,5epochs",
 }  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    "config", [Config(), config_from_flat(CHANGED)], ids=["default", "changed"]
-)
-def test_json_round_trips(config):
-    assert config_from_json(config.to_json()) == config
 
 
 def test_json_is_a_tree_of_groups():
@@ -90,14 +76,6 @@ def test_first_layers_follow_the_size_of_the_images_unless_they_are_asked_for(si
         assert of(backbone=name) == config_from_flat({"backbone": name}).network
 
 
-def test_run_of_before_keeps_the_first_layers_it_had():
-    for values in ({"backbone": "resnet18"}, {"backbone": "mobilenet_v2", "stem": None}):
-        former = config_from_json(json.dumps({"network": values})).network
-        assert (former.stem, former.kernel_initializer) == ("cifar", "uniform_fan_in")
-    own = config_from_json(json.dumps({"network": {"backbone": "cifar_resnet20"}})).network
-    assert own.stem is None
-
-
 def test_values_reach_their_group_and_the_rest_keeps_its_default():
     config = config_from_flat(CHANGED)
     assert {name: flat(config)[name] for name in CHANGED} == CHANGED
@@ -127,24 +105,6 @@ def test_no_two_groups_share_a_name():
 def test_settings_are_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
         Config().data = DataSettings()
-
-
-def test_misspelt_setting_names_the_nearest():
-    assert "Unknown setting 'epohs'" in error_of(config_from_flat, {"epohs": 3})
-    assert "Did you mean 'epochs'?" in error_of(config_from_flat, {"epohs": 3})
-    text = json.dumps({"optimization": {"leraning_rate": 0.1}})
-    assert "Did you mean 'learning_rate'?" in error_of(config_from_json, text)
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["", "{", "[]", "3", '{"data": 3}', '{"dta": {"dataset": "digits"}}',
-     '{"optimization": {"epochs": "ten"}}',
-     '{"optimization": {"epochs": null}}', '{"network": {"stem": 3}}',
-     '{"optimization": {"epochs": true}}', '{"data": {"download": 1}}'],
-)  # fmt: skip
-def test_text_that_is_no_configuration_is_refused_in_one_line(text):
-    error_of(config_from_json, text)
 
 
 @pytest.mark.parametrize(
@@ -285,15 +245,15 @@ def test_tables_of_the_code_have_the_names_of_the_settings():
     from tfcq.pretraining import byol
     from tfcq.pretraining.kinds import FRAMEWORKS
     from tfcq.quantization import kinds
-    from tfcq.settings import evaluation, policies, protocols, training
+    from tfcq.settings import evaluation_groups, policies, protocol_groups, training_groups
     from tfcq.training import optimizers
 
-    assert set(training.OPTIMIZERS) == set(optimizers.OPTIMIZERS)
+    assert set(training_groups.OPTIMIZERS) == set(optimizers.OPTIMIZERS)
     assert set(FRAMEWORK_SETTINGS) == set(FRAMEWORKS)
     assert set(REGRESSION_LOSSES) == set(byol.REGRESSIONS)
-    assert set(evaluation.CALIBRATIONS) == set(ranges.RANGES)
-    assert set(protocols.WEIGHT_SCALES) == set(weights.WEIGHT_SCALES)
-    assert {"nearest", *protocols.LEARNED_ROUNDINGS} == set(plan.ROUNDINGS)
+    assert set(evaluation_groups.CALIBRATIONS) == set(ranges.RANGES)
+    assert set(protocol_groups.WEIGHT_SCALES) == set(weights.WEIGHT_SCALES)
+    assert {"nearest", *protocol_groups.LEARNED_ROUNDINGS} == set(plan.ROUNDINGS)
     assert set(policies.WEIGHT_QUANTIZER_NAMES) == set(kinds.WEIGHT_QUANTIZERS)
     assert set(policies.ACTIVATION_QUANTIZER_NAMES) == set(kinds.ACTIVATION_QUANTIZERS)
 
@@ -328,38 +288,3 @@ def test_policy_is_the_recipes_unless_given():
 def test_setting_with_effect_is_taken():
     check_used(Config(), {"weight_bits", "activation_bits", "bit_schedule", "recipe"})
     check_used(config_from_flat({"dataset": "fashion_mnist"}), {"data_dir", "download"})
-
-
-def test_configurations_of_before_say_what_was_done_without_a_setting():
-    network = {"backbone": "resnet18", "stem": "imagenet"}
-    former = config_from_json(json.dumps({"network": network, "method": {"recipe": "cq_c"}}))
-    assert former.network.rounding == "floor"
-    assert former.network.kernel_initializer == "uniform_fan_in"
-    assert former.network.zero_init_residual is False
-    former = config_from_json(json.dumps({"network": network, "method": {"recipe": "ssql"}}))
-    assert former.network.rounding == "nearest"
-    now = config_from_flat({**network, "recipe": "cq_c"})
-    assert config_from_json(now.to_json()) == now
-    assert now.network.rounding == "nearest" and now.network.zero_init_residual
-
-
-@pytest.mark.parametrize(
-    "tree",
-    [{"optimization": {"epochs": 10**400}}, {"optimization": {"learning_rate": 2**64}},
-     {"network": {"backbone": 3}},
-     {"method": {"recipe": ["ssql"]}, "network": {"backbone": "resnet18"}},
-     {"network": {"policy": {}, "backbone": "resnet18"}}, {"data": {"data_dir": "a\0b"}},
-     {"data": {"dataset": "\ud800"}}, {"network": {"backbone": f"cifar_resnet{'9' * 5000}"}},
-     {"network": {"layer_bits": f"stem:{'9' * 5000}w"}}, {"method": {"weight_bits": "9" * 5000}},
-     {"optimization": {"duration": "1e308epochs"}},
-     {"method": {"recipe": f"{'9' * 5000}*v1@fp->v2@fp"}}],
-)  # fmt: skip
-def test_value_beyond_what_can_be_held_is_refused_in_one_line(tree):
-    error_of(config_from_json, json.dumps(tree))
-
-
-def test_setting_of_a_later_version_is_told_with_that_version():
-    text = json.dumps({"version": "99.1", "data": {"warp": 3}})
-    assert error_of(config_from_json, text).endswith(
-        f"(tfcq 99.1 wrote it, this is {tfcq.__version__})"
-    )

@@ -5,8 +5,9 @@ import inspect
 import pytest
 
 from tfcq.settings.backbones import standard_width
+from tfcq.settings.config_file import config_from_json
 from tfcq.settings.fields import differences, flat
-from tfcq.settings.training import Config, config_from_flat, config_from_json, policy
+from tfcq.settings.training import Config, config_from_flat, policy
 from tfcq.settings.used import used, used_alike
 
 # Two spellings of one run each.
@@ -63,6 +64,7 @@ def test_nothing_that_another_setting_decides_is_left_open():
     }  # fmt: skip
     assert open_now == views | start | other_networks | other_methods | {
         "data_dir", "image_size", "train_images", "channels", "holdout", "start",
+        "tracker",
     }  # fmt: skip
 
 

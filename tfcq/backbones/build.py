@@ -19,7 +19,7 @@ from tfcq.settings.backbones import (
     normalization,
     settings_of,
 )
-from tfcq.settings.training import NetworkSettings
+from tfcq.settings.training_groups import NetworkSettings
 
 _BACKBONES: dict[str, Callable[..., keras.Model]] = {
     "resnet18": functools.partial(resnet, 18),

@@ -13,7 +13,7 @@ import tensorflow as tf
 from tfcq.data import colour, resampling
 from tfcq.errors import UserError
 from tfcq.settings.fields import share_range
-from tfcq.settings.training import ViewSettings
+from tfcq.settings.training_groups import ViewSettings
 
 # One uniform draw per view and entry. The order is part of what makes a run repeatable.
 DRAWS = (

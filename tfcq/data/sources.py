@@ -7,7 +7,7 @@ from tfcq.data.holdout import HoldoutSource
 from tfcq.data.split import Source, Split
 from tfcq.errors import UserError
 from tfcq.settings import datasets
-from tfcq.settings.training import DataSettings
+from tfcq.settings.training_groups import DataSettings
 
 
 def open_source(

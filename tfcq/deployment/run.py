@@ -24,8 +24,9 @@ from tfcq.files import parse_json, read_text, whole_file, write_text
 from tfcq.post_training.plan import Plan, PostTraining, Quantized
 from tfcq.settings.backbones import UNIT_RANGE
 from tfcq.settings.bitwidths import FLOAT
-from tfcq.settings.evaluation import DEPLOYED_BITS, EvaluationConfig
-from tfcq.settings.protocols import PostTrainingSettings
+from tfcq.settings.evaluation import EvaluationConfig
+from tfcq.settings.evaluation_groups import DEPLOYED_BITS
+from tfcq.settings.protocol_groups import PostTrainingSettings
 from tfcq.settings.run_folder import RunFolder
 
 FIGURES = "int8.json"

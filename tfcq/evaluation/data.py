@@ -15,7 +15,8 @@ from tfcq.errors import UserError
 from tfcq.evaluation.accuracy import LabelledImages
 from tfcq.evaluation.probe import check_labels
 from tfcq.post_training.observation import calibration_images as drawn_images
-from tfcq.settings.training import CALIBRATION_IMAGES, DataSettings
+from tfcq.settings.training import CALIBRATION_IMAGES
+from tfcq.settings.training_groups import DataSettings
 
 # Larger data sets, or such as take more than a quarter of the memory, are decoded anew each time
 # they are read. Figures are the same.

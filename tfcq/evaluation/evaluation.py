@@ -19,9 +19,11 @@ from tfcq.nn.quantizable import QuantizableModel
 from tfcq.post_training.plan import Calibration, Plan, PostTraining, check_plan
 from tfcq.post_training.rounding import RoundingSettings
 from tfcq.settings.bitwidths import FLOAT, BitWidth
-from tfcq.settings.evaluation import CalibrationSettings, EvaluationConfig
+from tfcq.settings.evaluation import EvaluationConfig
+from tfcq.settings.evaluation_groups import CalibrationSettings
 from tfcq.settings.fields import share_range
-from tfcq.settings.protocols import LEARNED_ROUNDINGS, Protocol
+from tfcq.settings.protocol_groups import LEARNED_ROUNDINGS
+from tfcq.settings.protocols import Protocol
 from tfcq.settings.run_folder import RunFolder
 from tfcq.training.optimizers import optimizer_from
 

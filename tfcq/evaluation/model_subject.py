@@ -15,7 +15,7 @@ from tfcq.nn.loading import load
 from tfcq.nn.quantizable import QuantizableModel, check_graph, quantizable
 from tfcq.settings.backbones import APPLICATION, UNIT_RANGE
 from tfcq.settings.evaluation import EvaluationConfig
-from tfcq.settings.training import DataSettings
+from tfcq.settings.training_groups import DataSettings
 
 
 @dataclasses.dataclass(frozen=True)

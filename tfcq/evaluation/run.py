@@ -21,10 +21,12 @@ from tfcq.evaluation.records import (
 )
 from tfcq.evaluation.sweep import sweep
 from tfcq.nn.cloning import copy_of
+from tfcq.nn.integer_layers import tell_in_float
 from tfcq.nn.loading import load
 from tfcq.nn.summary import summary
 from tfcq.settings.evaluation import EvaluationConfig
-from tfcq.settings.protocols import STARTS, PostTrainingSettings, Protocol
+from tfcq.settings.protocol_groups import PostTrainingSettings
+from tfcq.settings.protocols import STARTS, Protocol
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +62,7 @@ def evaluate(config: EvaluationConfig) -> list[Measured]:
     keras.utils.set_random_seed(config.measurement.seed)
     evaluation = open_evaluation(config)
     evaluation.check_sizes()
+    tell_in_float(evaluation.subject.model, config.subject.policy)
     for protocol in config.protocols:
         runner_of(protocol).check(evaluation)
     shared = _shared_record(evaluation)

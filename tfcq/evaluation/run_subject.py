@@ -24,7 +24,8 @@ from tfcq.settings.frameworks import FRAMEWORK_SETTINGS
 from tfcq.settings.policies import Policy
 from tfcq.settings.recipes import recipe_named
 from tfcq.settings.run_folder import RunFolder
-from tfcq.settings.training import Config, ViewSettings, policy
+from tfcq.settings.training import Config, policy
+from tfcq.settings.training_groups import ViewSettings
 
 
 @dataclasses.dataclass(frozen=True)

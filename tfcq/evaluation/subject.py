@@ -11,9 +11,9 @@ from tfcq.errors import UserError
 from tfcq.nn.quantizable import QuantizableModel, quantizers_of
 from tfcq.settings.backbones import UNIT_RANGE
 from tfcq.settings.datasets import FOLDER_PREFIX, is_tfds
-from tfcq.settings.evaluation import EvaluationDataSettings, SubjectSettings
+from tfcq.settings.evaluation_groups import EvaluationDataSettings, SubjectSettings
 from tfcq.settings.policies import Policy, policy_named
-from tfcq.settings.training import DataSettings
+from tfcq.settings.training_groups import DataSettings
 
 # Settings of the data that a run has too; what is not asked for is the run's.
 _ASKED = (

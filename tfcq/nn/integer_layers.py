@@ -8,6 +8,7 @@ from typing import Any
 import keras
 
 from tfcq.nn.placement import KERNEL_CLASSES
+from tfcq.settings.policies import INT8
 
 _FUSED = {"linear", "relu", "relu6"}
 _IN_FLOAT = {"ELU", "LayerNormalization", "GroupNormalization", "UnitNormalization", "Average"}
@@ -27,6 +28,21 @@ def in_float(model: keras.Model) -> list[str]:
         elif reason := _reason(operation):
             found.append(f"{operation.name!r} ({reason})")
     return found
+
+
+def tell_in_float(model: keras.Model, policy: str | None) -> None:
+    """Prints what export will refuse of a network, if its policy is that of an int8 runtime.
+
+    Args:
+        model: as for `in_float`.
+        policy: the name of its policy.
+    """
+    if policy == INT8.name and (named := in_float(model)):
+        others = f" and {len(named) - 3} more" if len(named) > 3 else ""
+        print(
+            f"Policy {policy}, and an int8 runtime computes in float: {', '.join(named[:3])}"
+            f"{others}; tfcq.export will refuse the network."
+        )
 
 
 def _reason(operation: Any) -> str:

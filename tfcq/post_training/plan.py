@@ -32,7 +32,7 @@ from tfcq.post_training.weights import (
     with_stored_scales,
 )
 from tfcq.settings.bitwidths import FLOAT, BitWidth
-from tfcq.settings.evaluation import CALIBRATION_PASSES
+from tfcq.settings.evaluation_groups import CALIBRATION_PASSES
 
 # What is rounded together, see `learn_rounding`; None where nothing is learned.
 ROUNDINGS: dict[str, str | None] = {"nearest": None, "adaround": "layer", "block": "block"}

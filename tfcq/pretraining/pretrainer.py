@@ -26,7 +26,7 @@ from tfcq.quantization.ops import NOT_FINITE
 from tfcq.settings.bitwidths import PERIODIC
 from tfcq.settings.policies import Policy
 from tfcq.settings.recipes import Pass, Recipe, in_order, recipe_named
-from tfcq.settings.training import LOSS_REDUCTIONS
+from tfcq.settings.training_groups import LOSS_REDUCTIONS
 
 
 @keras.saving.register_keras_serializable("tfcq")

@@ -15,21 +15,17 @@ from tfcq.errors import UserError
 from tfcq.files import whole_file
 from tfcq.nn.activation_ranges import is_trained_quantized
 from tfcq.nn.calibration import calibrate
+from tfcq.nn.integer_layers import tell_in_float
 from tfcq.nn.quantizable import QuantizableModel
 from tfcq.pretraining.memory import check_memory
 from tfcq.pretraining.pretrainer import Pretrainer
 from tfcq.pretraining.settled import in_words, settled
 from tfcq.pretraining.start import give_start
+from tfcq.settings.fields import flat
 from tfcq.settings.policies import Policy
 from tfcq.settings.run_folder import RunFolder
-from tfcq.settings.training import (
-    CALIBRATION_IMAGES,
-    Config,
-    DataSettings,
-    for_images,
-    policy,
-    total_steps,
-)
+from tfcq.settings.training import CALIBRATION_IMAGES, Config, for_images, policy, total_steps
+from tfcq.settings.training_groups import DataSettings
 from tfcq.training.checkpoints import RunCheckpoints
 from tfcq.training.determinism import make_deterministic
 from tfcq.training.distribution import (
@@ -39,6 +35,7 @@ from tfcq.training.distribution import (
 )
 from tfcq.training.history import HistoryFile, Progress
 from tfcq.training.optimizers import optimizer_from
+from tfcq.training.trackers import tracker
 
 
 def train(config: Config, folder: RunFolder) -> None:
@@ -69,6 +66,7 @@ def train(config: Config, folder: RunFolder) -> None:
         pretrainer = pretrainer_from(config, (size, size, channels), steps, begins)
         used = settled(config, split, steps, pretrainer)
         print(in_words(used, channels, pretrainer))
+        tell_in_float(pretrainer.backbone, used.network.policy)
         check_memory(pretrainer, used, size)
         folder.begin(config, lambda asked: settled(asked, split, steps, pretrainer))
         checkpoints = RunCheckpoints(folder.checkpoints, pretrainer)
@@ -91,6 +89,7 @@ def train(config: Config, folder: RunFolder) -> None:
     callbacks = [
         HistoryFile(folder.history, done),
         keras.callbacks.TensorBoard(folder.tensorboard, write_graph=False),
+        *_trackers(used, folder),
         Progress(total, steps, done),
         # Last, so that a checkpoint never knows of an epoch that the history does not.
         checkpoints,
@@ -106,6 +105,12 @@ def train(config: Config, folder: RunFolder) -> None:
     with whole_file(folder.backbone) as temporary:
         pretrainer.backbone.save(temporary)
     print(f"Backbone: {folder.backbone}")
+
+
+def _trackers(used: Config, folder: RunFolder) -> list[keras.callbacks.Callback]:
+    """Returns the callback of the experiment tracker, if one was asked for."""
+    name = used.execution.tracker
+    return [tracker(name, folder.tracked_run, folder.path.name, flat(used))] if name else []
 
 
 def _record_ranges(backbone: QuantizableModel, split: Split, size: int) -> None:

@@ -10,13 +10,8 @@ from tfcq.nn.quantizable import quantizers_of
 from tfcq.pretraining.pretrainer import Pretrainer
 from tfcq.settings.backbones import settings_of
 from tfcq.settings.fields import flat
-from tfcq.settings.training import (
-    Config,
-    ViewSettings,
-    config_from_flat,
-    for_images,
-    total_steps,
-)
+from tfcq.settings.training import Config, config_from_flat, for_images, total_steps
+from tfcq.settings.training_groups import ViewSettings
 from tfcq.settings.used import numbers_text, used
 
 _VIEWS = tuple(field.name for field in dataclasses.fields(ViewSettings))

@@ -7,7 +7,7 @@ from tfcq.nn.copied_weights import copy_weights
 from tfcq.nn.loading import load
 from tfcq.settings.backbones import FILE
 from tfcq.settings.run_folder import start_file
-from tfcq.settings.training import NetworkSettings
+from tfcq.settings.training_groups import NetworkSettings
 
 
 def give_start(backbone: keras.Model, network: NetworkSettings) -> None:

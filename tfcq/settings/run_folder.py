@@ -8,8 +8,9 @@ from typing import Any
 from tfcq.errors import UserError
 from tfcq.files import check_writable, parse_json, read_text, write_text
 from tfcq.settings.backbones import FILE, settings_of, standard_start
+from tfcq.settings.config_file import config_from_json
 from tfcq.settings.fields import differences, flat
-from tfcq.settings.training import Config, config_from_json
+from tfcq.settings.training import Config
 from tfcq.settings.used import used, used_alike
 
 LATEST = "latest"
@@ -30,6 +31,7 @@ class RunFolder:
         self.backbone = self.path / "backbone.keras"
         self.preview = self.path / "preview.png"
         self.features = self.path / "features"
+        self.tracked_run = self.path / "tracked_run.txt"
         self.tensorboard = self.path / "tensorboard"
         self.evaluation = self.path / "evaluation"
         self.export = self.path / "export"

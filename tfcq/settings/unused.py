@@ -6,10 +6,13 @@ from tfcq.errors import UserError
 from tfcq.settings.backbones import BACKBONE_SETTINGS, settings_of
 from tfcq.settings.bitwidths import parse_bit_choices
 from tfcq.settings.datasets import FOLDER_PREFIX, is_tfds
-from tfcq.settings.evaluation import CalibrationSettings, EvaluationConfig
-from tfcq.settings.protocols import LEARNED_ROUNDINGS, POST_TRAINING, PROTOCOLS, QAT_QUANTIZERS
+from tfcq.settings.evaluation import EvaluationConfig
+from tfcq.settings.evaluation_groups import CalibrationSettings
+from tfcq.settings.protocol_groups import LEARNED_ROUNDINGS, QAT_QUANTIZERS
+from tfcq.settings.protocols import POST_TRAINING, PROTOCOLS
 from tfcq.settings.recipes import recipe_named
-from tfcq.settings.training import Config, ViewSettings
+from tfcq.settings.training import Config
+from tfcq.settings.training_groups import ViewSettings
 
 _CALIBRATION = tuple(field.name for field in dataclasses.fields(CalibrationSettings))
 _QUANTIZED_ONLY = ("weight_bits", "activation_bits", "precision_set", "bit_schedule")

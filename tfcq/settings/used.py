@@ -16,15 +16,8 @@ from tfcq.settings.fields import flat, share_range
 from tfcq.settings.frameworks import framework_settings
 from tfcq.settings.policies import parse_bits_by_layer
 from tfcq.settings.recipes import RECIPES, Recipe, recipe_named
-from tfcq.settings.training import (
-    BITS,
-    Config,
-    OptimizationSettings,
-    ViewSettings,
-    config_from_flat,
-    policy,
-    scaled_learning_rate,
-)
+from tfcq.settings.training import BITS, Config, config_from_flat, policy, scaled_learning_rate
+from tfcq.settings.training_groups import OptimizationSettings, ViewSettings
 
 _START = {"stem", "kernel_initializer", "zero_init_residual"}
 _LEFT_OPEN = {

@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 
 from tfcq.errors import UserError, unknown_choice
-from tfcq.settings.training import STRATEGIES
+from tfcq.settings.training_groups import STRATEGIES
 
 
 def strategy_named(name: str) -> tf.distribute.Strategy:

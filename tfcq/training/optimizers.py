@@ -7,7 +7,8 @@ import keras
 
 from tfcq.errors import UserError, unknown_choice
 from tfcq.settings.durations import Duration, parse_duration
-from tfcq.settings.training import OptimizationSettings, scaled_learning_rate, total_steps
+from tfcq.settings.training import scaled_learning_rate, total_steps
+from tfcq.settings.training_groups import OptimizationSettings
 from tfcq.training.exclusions import excluded
 from tfcq.training.lars import LARS
 from tfcq.training.schedules import learning_rate_schedule

@@ -7,7 +7,7 @@ import keras
 import tensorflow as tf
 
 from tfcq.errors import UserError, unknown_choice
-from tfcq.settings.training import LEARNING_RATE_SCHEDULES
+from tfcq.settings.training_groups import LEARNING_RATE_SCHEDULES
 
 
 @keras.saving.register_keras_serializable("tfcq")

@@ -12,7 +12,7 @@ from tfcq.data.sources import source_from
 from tfcq.errors import UserError
 from tfcq.evaluation.run import evaluate
 from tfcq.settings.evaluation import evaluation_from_flat
-from tfcq.settings.training import DataSettings
+from tfcq.settings.training_groups import DataSettings
 
 
 def classifier(path, *first, factor=1.0):

@@ -29,7 +29,8 @@ from tfcq.quantization.kinds import ACTIVATION_QUANTIZERS, WEIGHT_QUANTIZERS
 from tfcq.quantization.precision import Precision
 from tfcq.settings.bitwidths import BitWidth
 from tfcq.settings.policies import PAPER, UNIFORM
-from tfcq.settings.protocols import PROTOCOLS, QAT_QUANTIZERS
+from tfcq.settings.protocol_groups import QAT_QUANTIZERS
+from tfcq.settings.protocols import PROTOCOLS
 
 BITS = BitWidth(3, 3)
 # The subject's own network quantizes otherwise than any of QAT.

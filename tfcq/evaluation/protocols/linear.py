@@ -18,7 +18,8 @@ from tfcq.evaluation.sweep import Scorer, by_scores
 from tfcq.nn.cloning import copy_of
 from tfcq.nn.quantizable import QuantizableModel
 from tfcq.settings.bitwidths import FLOAT, BitWidth
-from tfcq.settings.protocols import PROTOCOLS, LabelledTraining
+from tfcq.settings.protocol_groups import LabelledTraining
+from tfcq.settings.protocols import PROTOCOLS
 
 _PROTOCOL = PROTOCOLS["linear"]
 

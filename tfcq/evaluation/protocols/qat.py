@@ -22,7 +22,8 @@ from tfcq.nn.float_model import requantizable
 from tfcq.nn.loading import load
 from tfcq.nn.quantizable import QuantizableModel
 from tfcq.settings.bitwidths import FLOAT
-from tfcq.settings.protocols import PROTOCOLS, QAT_QUANTIZERS, STARTS, ProtocolTrainingSettings
+from tfcq.settings.protocol_groups import QAT_QUANTIZERS, ProtocolTrainingSettings
+from tfcq.settings.protocols import PROTOCOLS, STARTS
 
 _PROTOCOL, _FINETUNE = PROTOCOLS["qat"], PROTOCOLS["finetune"]
 
