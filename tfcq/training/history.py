@@ -138,7 +138,9 @@ class Progress(keras.callbacks.Callback):
             return "ETA --:--"
         step, since = self.rate_start
         seconds = (self.total_steps - self.done) * (time.monotonic() - since) / (self.done - step)
-        return f"ETA {int(seconds) // 60}:{int(seconds) % 60:02d}"
+        minutes, seconds = divmod(int(seconds), 60)
+        hours, minutes = divmod(minutes, 60)
+        return f"ETA {hours}:{minutes:02d}:{seconds:02d}" if hours else f"ETA {minutes}:{seconds:02d}"
 
 
 def _columns(stream: TextIO) -> int:
