@@ -1,0 +1,1 @@
+"""Networks in integers: the form that int8 runtimes compute, and the files they read."""
