@@ -53,10 +53,11 @@ def same_layer(
     """
     if isinstance(layer, keras.Model):
         return copy_of(layer, weights=False)
-    config, kind = dict(layer.get_config() if config is None else config), kind or type(layer)
-    for name in config:
+    own, kind = layer.get_config(), kind or type(layer)
+    config = dict(own if config is None else config)
+    for name, text in own.items():
         value = getattr(layer, name, None)
-        if inspect.isfunction(value):
+        if inspect.isfunction(value) and config.get(name) == text:
             config[name] = value
     parameters = inspect.signature(kind.__init__).parameters
     if not any(one.kind is one.VAR_KEYWORD for one in parameters.values()):
