@@ -55,6 +55,32 @@ class ChannelAffine(layers.Layer):
         return inputs * self.factor + self.shift
 
 
+@keras.saving.register_keras_serializable("tfcq")
+class Slices(layers.Layer):
+    """Takes every so many values between two bounds along each axis behind the batch.
+
+    Args:
+        bounds: start, end and step of each axis, as a slice has them.
+        **kwargs: as for `keras.layers.Layer`.
+    """
+
+    def __init__(self, bounds: list[tuple[int | None, int | None, int]], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.bounds = [tuple(one) for one in bounds]
+
+    def slices(self) -> list[slice]:
+        """Returns the slices, that of the batch among them."""
+        return [slice(None), *(slice(*one) for one in self.bounds)]
+
+    def call(self, inputs: Any) -> Any:
+        """Returns the values."""
+        return inputs[tuple(self.slices())]
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the layer's configuration."""
+        return {**super().get_config(), "bounds": self.bounds}
+
+
 def replayed(model: keras.Model, inputs: Any, call: Call) -> Any:
     """Calls every operation of a functional model again, in its order.
 
@@ -412,6 +438,41 @@ def _leaky(flat: Flattening, operation: Any, args: tuple, kwargs: dict) -> Any:
     return flat._add(layers.LeakyReLU(slope, name=operation.name, dtype="float32"), args[0])
 
 
+def _items(flat: Flattening, operation: Any, args: tuple, kwargs: dict) -> Any:
+    """Slices; a single place of an axis is a slice of one, and axes go and come behind them."""
+    x, key = args
+    keys = [one for one in (key if isinstance(key, (tuple, list)) else [key]) if one is not None]
+    rank = len(x.shape)
+    if Ellipsis in keys:
+        place = keys.index(Ellipsis)
+        keys[place : place + 1] = [slice(None)] * (rank - len(keys) + 1)
+    keys += [slice(None)] * (rank - len(keys))
+    if keys[0] != slice(None):
+        return None
+    bounds = [
+        (one.start, one.stop, one.step or 1) if isinstance(one, slice)
+        else (one, one + 1 if one != -1 else None, 1)
+        for one in keys[1:]
+    ]  # fmt: skip
+    x = flat._add(Slices(bounds, name=operation.name, dtype="float32"), x)
+    if x.shape == operation.output.shape:
+        return x
+    return flat._add(layers.Reshape(operation.output.shape[1:], name=operation.name), x)
+
+
+def _reshaped(flat: Flattening, operation: Any, args: tuple, kwargs: dict) -> Any:
+    if isinstance(operation, layers.Layer):
+        return None
+    return flat._add(layers.Reshape(operation.output.shape[1:], name=operation.name), args[0])
+
+
+def _permuted(flat: Flattening, operation: Any, args: tuple, kwargs: dict) -> Any:
+    axes = operation.axes
+    if axes is None or axes[0] != 0:
+        return None
+    return flat._add(layers.Permute(tuple(axes[1:]), name=operation.name), args[0])
+
+
 _SPECIAL: dict[str, Callable[..., Any]] = {
     "GlobalAveragePooling2D": _mean,
     "Mean": _mean,
@@ -422,4 +483,9 @@ _SPECIAL: dict[str, Callable[..., Any]] = {
     "Multiply": _pair(layers.Multiply),
     "CustomScaleLayer": _scaled_sum,
     "LeakyReLU": _leaky,
+    "GetItem": _items,
+    "Reshape": _reshaped,
+    "Squeeze": _reshaped,
+    "ExpandDims": _reshaped,
+    "Transpose": _permuted,
 }

@@ -1,5 +1,6 @@
 """The layer that quantizes activations, over a recorded range or with a learned scale."""
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -30,11 +31,16 @@ class ActivationQuantizer(TakesPrecision, keras.layers.Layer):
 
     Args:
         quantizer: quantizer of the activations; asymmetric per tensor by default.
+        follows: name of the activation quantizer in the same model whose range it shares.
         **kwargs: as for `keras.layers.Layer`.
     """
 
-    def __init__(self, quantizer: Any = None, **kwargs: Any) -> None:
+    # Gives the layer whose grid this one shares; `link_grids` sets it.
+    leader: Callable[[], "ActivationQuantizer"] | None = None
+
+    def __init__(self, quantizer: Any = None, follows: str | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self.follows = follows
         if isinstance(quantizer, dict):
             quantizer = keras.saving.deserialize_keras_object(quantizer)
         self.quantizer = quantizer or MinMaxActivationQuantizer()
@@ -104,7 +110,24 @@ class ActivationQuantizer(TakesPrecision, keras.layers.Layer):
             ends=precision.once(self, self._recorded_range) if recorded else None,
         )
 
+    def parameters(self, precision: Precision) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Returns scale, zero point and highest level of a pass over the recorded range.
+
+        Args:
+            precision: the pass.
+        """
+        quantizer: Any = self.quantizer
+        if self.leader is not None:
+            return self.leader().parameters(precision)
+        if quantizer.takes_range:
+            ends = precision.once(self, self._recorded_range)
+        else:
+            ends = (tf.zeros((), scale_dtype(self)),) * 2
+        return quantizer.parameters(precision.activation_bits, *ends)
+
     def _recorded_range(self) -> tuple[tf.Tensor, tf.Tensor]:
+        if self.leader is not None:
+            return self.leader()._recorded_range()
         # The empty range is infinite, so this also tells of a range never recorded.
         minimum = tf.debugging.check_numerics(
             self.minimum.value,
@@ -155,4 +178,5 @@ class ActivationQuantizer(TakesPrecision, keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         """Returns the layer's configuration and the quantizer's."""
         quantizer = keras.saving.serialize_keras_object(self.quantizer)
-        return {**super().get_config(), "quantizer": quantizer}
+        config = {**super().get_config(), "quantizer": quantizer}
+        return {**config, "follows": self.follows} if self.follows else config

@@ -1,5 +1,6 @@
 """Keras layers whose weights are quantized when, and only when, the call names a precision."""
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -7,6 +8,7 @@ import tensorflow as tf
 
 from tfcq.nn.precision import TakesPrecision
 from tfcq.quantization.minmax import MinMaxWeightQuantizer
+from tfcq.quantization.ops import straight_through_round
 from tfcq.quantization.precision import Observe, Precision, RecordRanges, check_pass
 
 # Stands before the float layer that it completes; checkers take that for anything.
@@ -20,9 +22,14 @@ class _QuantizedKernel(TakesPrecision, _BeforeFloatLayer):
     kernel_axes: list[int]
     # What the weight quantizer trains, such as step sizes; a weight of the layer behind its own.
     learned_scale: keras.Variable | None = None
+    # Gives the scale of the inputs in a pass; `link_grids` sets it where biases are integers.
+    input_scale: Callable[[Precision], tf.Tensor] | None = None
 
-    def __init__(self, *args: Any, weight_quantizer: Any = None, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, weight_quantizer: Any = None, integer_bias: bool = False, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
+        self.integer_bias = integer_bias
         if isinstance(weight_quantizer, dict):
             weight_quantizer = keras.saving.deserialize_keras_object(weight_quantizer)
         self.weight_quantizer = weight_quantizer or MinMaxWeightQuantizer()
@@ -54,10 +61,29 @@ class _QuantizedKernel(TakesPrecision, _BeforeFloatLayer):
         outputs = self.apply_kernel(inputs, kernel)
         if self.bias is not None:
             bias = self.bias
+            if self.input_scale is not None and precision.ranges == "recorded":
+                bias = precision.once((self, "bias"), lambda: self.rounded_bias(precision)[0])
             if getattr(self, "data_format", "channels_last") == "channels_first":
                 bias = keras.ops.reshape(bias, (1, -1) + (1,) * (outputs.shape.rank - 2))
             outputs = keras.ops.add(outputs, bias)
         return outputs if self.activation is None else self.activation(outputs)
+
+    def rounded_bias(self, precision: Precision) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns the bias as integer runtimes add it, and the scales of its levels, [channels].
+
+            round(bias / scale) * scale      scale = scale of inputs * scale of weights
+
+        Args:
+            precision: the pass.
+        """
+        kernel = tf.convert_to_tensor(self.kernel)
+        weights = self.weight_quantizer.scale(
+            kernel, precision.weight_bits, self.kernel_axes, self.learned_scale
+        )
+        scale = tf.reshape(weights, [-1]) * self.input_scale(precision)
+        bias = tf.cast(tf.reshape(self.bias, [-1]), scale.dtype)
+        rounded = straight_through_round(bias / scale) * scale
+        return tf.cast(tf.reshape(rounded, tf.shape(self.bias)), self.compute_dtype), scale
 
     def quantized_kernel(self, precision: Precision) -> tf.Tensor:
         """Returns the kernel as a quantized pass uses it.
@@ -95,7 +121,8 @@ class _QuantizedKernel(TakesPrecision, _BeforeFloatLayer):
     def get_config(self) -> dict[str, Any]:
         """Returns the float layer's configuration and the weight quantizer's."""
         quantizer = keras.saving.serialize_keras_object(self.weight_quantizer)
-        return {**super().get_config(), "weight_quantizer": quantizer}
+        config = {**super().get_config(), "weight_quantizer": quantizer}
+        return {**config, "integer_bias": True} if self.integer_bias else config
 
 
 @keras.saving.register_keras_serializable("tfcq")

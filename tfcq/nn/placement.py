@@ -28,7 +28,7 @@ _VALUE_PRESERVING = {
     "InputLayer", "Flatten", "Reshape", "Permute", "RepeatVector", "MaxPooling2D",
     "GlobalMaxPooling2D", "ZeroPadding2D", "Cropping1D", "Cropping2D", "Dropout",
     "SpatialDropout2D", "UpSampling2D", "Identity", "Squeeze", "ExpandDims", "Transpose",
-    "Swapaxes", "Moveaxis", "GetItem", "Split", "Unstack",
+    "Swapaxes", "Moveaxis", "GetItem", "Slices", "Split", "Unstack",
 }  # fmt: skip
 _NEVER_NEGATIVE = {
     "Relu", "Relu6", "Sigmoid", "HardSigmoid", "Softmax", "AttentionProbabilities",

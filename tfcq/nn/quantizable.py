@@ -10,6 +10,7 @@ from tfcq.errors import UserError
 from tfcq.nn.activation_quantizer import ActivationQuantizer
 from tfcq.nn.cloning import cloned, free_name, same_layer
 from tfcq.nn.copied_weights import copy_weights
+from tfcq.nn.grids import link_grids
 from tfcq.nn.kernels import holds_kernel, refuse_unknown_kernels
 from tfcq.nn.layers import QUANTIZED_COUNTERPARTS
 from tfcq.nn.placement import (
@@ -39,6 +40,7 @@ class QuantizableModel(TakesPrecision, keras.Model):
     def __init__(self, inputs: Any, outputs: Any, name: str | None = None, **kwargs: Any) -> None:
         super().__init__(inputs=inputs, outputs=outputs, name=name, **kwargs)
         self.accept_precision()
+        link_grids(self)
 
     def call(self, inputs: Any, training: Any = None, mask: Any = None, **kwargs: Any) -> Any:
         """Returns the outputs, as Keras asks for.

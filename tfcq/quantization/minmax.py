@@ -41,6 +41,18 @@ class MinMaxWeightQuantizer(Quantizer):
         self.rounding = ops.checked_rounding(rounding)
         self.detach_scale = detach_scale
 
+    def scale(self, tensor: tf.Tensor, bits: Any, axes: list[int], learned: Any) -> tf.Tensor:
+        """Returns the scale of its largest magnitude, of a shape that broadcasts.
+
+        Args:
+            tensor: float tensor.
+            bits: int or int32 tensor of shape (), the bits of the pass.
+            axes: the axes that one output channel spans.
+            learned: unused.
+        """
+        axes_shared = self._shared_axes(axes)
+        return ops.symmetric_scale(tensor, self.chosen_bits(bits), axes_shared, self.narrow_range)
+
     def quantize(self, tensor: tf.Tensor, request: Request) -> tf.Tensor:
         """Returns the tensor on the grid of its largest magnitude.
 

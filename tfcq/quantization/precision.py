@@ -155,16 +155,17 @@ class Precision:
         """Returns a value that passes with the same `shared` compute once for each owner.
 
         Args:
-            owner: the layer that the value belongs to.
+            owner: the layer that the value belongs to, perhaps with a name of the value.
             compute: computes the value.
         """
         if self.shared is None:
             return compute()
         # The owner is kept too: a freed object's id could be another's.
-        _, value = self.shared.setdefault(id(owner), (owner, None))
+        key = _key(owner)
+        _, value = self.shared.setdefault(key, (owner, None))
         if value is None:
             value = compute()
-            self.shared[id(owner)] = owner, value
+            self.shared[key] = owner, value
         return value
 
     def provide(self, owner: Any, value: Any) -> None:
@@ -181,4 +182,9 @@ class Precision:
         """
         if self.shared is None:
             raise UserError("A value was provided to a pass with shared=None; allowed: shared={}.")
-        self.shared[id(owner)] = owner, value
+        self.shared[_key(owner)] = owner, value
+
+
+def _key(owner: Any) -> Any:
+    """Returns what a layer, perhaps with a name of the value, is known by."""
+    return (id(owner[0]), *owner[1:]) if isinstance(owner, tuple) else id(owner)

@@ -103,6 +103,17 @@ class Quantizer:
         """
         raise NotImplementedError
 
+    def scale(self, tensor: tf.Tensor, bits: Any, axes: list[int], learned: Any) -> tf.Tensor:
+        """Returns the distance of levels of weights; kinds whose levels are multiples of one.
+
+        Args:
+            tensor: float tensor.
+            bits: int or int32 tensor of shape (), the bits of the pass.
+            axes: the axes that one output channel spans.
+            learned: what `build` returned.
+        """
+        raise NotImplementedError
+
     def build(
         self,
         layer: keras.layers.Layer,

@@ -46,6 +46,17 @@ class StoredScaleWeightQuantizer(Quantizer):
         unset = keras.initializers.Constant(np.nan)
         return {"name": "scale", "shape": shape, "initializer": unset, "trainable": False}
 
+    def scale(self, tensor: tf.Tensor, bits: Any, axes: list[int], learned: Any) -> tf.Tensor:
+        """Returns the stored scale.
+
+        Args:
+            tensor: unused.
+            bits: unused.
+            axes: unused.
+            learned: what `build` returned.
+        """
+        return tf.convert_to_tensor(learned)
+
     def levels(self, dtype: tf.DType) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns the lowest and the highest level, each of shape ().
 

@@ -1,0 +1,205 @@
+"""The integer form of a network: a quantizable model that computes what its int8 file computes."""
+
+from typing import Any
+
+import keras
+import numpy as np
+
+from tfcq.errors import UserError
+from tfcq.integer.folded import Folded, folded
+from tfcq.integer.operations import (
+    FIXED_RANGES,
+    fuses_relu,
+    keeps_grid,
+    refuse_foreign,
+    takes_grid_of_input,
+)
+from tfcq.nn.activation_quantizer import ActivationQuantizer
+from tfcq.nn.activation_ranges import keep_ranges
+from tfcq.nn.cloning import cloned, free_name, same_layer
+from tfcq.nn.copied_weights import give_weights
+from tfcq.nn.layers import QUANTIZED_COUNTERPARTS
+from tfcq.nn.placement import Node, read_graph
+from tfcq.nn.quantizable import QuantizableModel, quantizable, quantizers_of
+from tfcq.quantization.integer import IntegerActivationQuantizer
+from tfcq.quantization.minmax import MinMaxActivationQuantizer, MinMaxWeightQuantizer
+from tfcq.quantization.stored_scale import StoredScaleWeightQuantizer
+from tfcq.settings.policies import INT8, Policy
+
+_BITS = 8
+_WEIGHTS = (MinMaxWeightQuantizer, StoredScaleWeightQuantizer)
+
+
+def deployable(model: keras.Model, policy: Policy = INT8) -> QuantizableModel:
+    """Returns the integer form of a network, which its int8 file equals step by step.
+
+    Its float pass is the model's. In a quantized pass every tensor that a runtime stores is on its
+    grid, images and outputs included, batch norms are part of the kernels before them, and biases
+    are whole multiples of the scales of input and weights. It is calibrated, scored and trained as
+    any quantizable model; `tfcq.int8_tflite` writes it.
+
+    Args:
+        model: a functional or sequential model of images in [0, 1]; a quantizable one keeps the
+            bits, the stored scales and the ranges of its quantizers.
+        policy: bits of layers, where the model is a float one.
+
+    Raises:
+        UserError: on a layer that int8 runtimes do not have, or quantizers whose grids they cannot
+            reproduce.
+
+    Example:
+
+        >>> network = tfcq.deployable(tfcq.cifar_resnet(8, width=2, input_shape=(8, 8, 1)))
+        >>> images = np.linspace(0, 1, 4 * 64, dtype="float32").reshape(4, 8, 8, 1)
+        >>> tfcq.calibrate(network, images)
+        >>> network(images, precision=tfcq.Precision(4, 8)).shape
+        TensorShape([4, 8])
+    """
+    if isinstance(model, keras.Sequential):
+        model = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
+    source = model
+    if isinstance(model, QuantizableModel):
+        check_grids(model)
+    else:
+        source = quantizable(model, policy)
+    plain = folded(source)
+    refuse_foreign(plain.model)
+    form = _quantized(plain)
+    keep_ranges(source, form)
+    return form
+
+
+def check_grids(model: QuantizableModel) -> None:
+    """Refuses quantizers whose grids are not those that an int8 runtime computes on.
+
+    Args:
+        model: a quantizable model.
+
+    Raises:
+        UserError: naming the layer and the way out.
+    """
+    weights = quantizers_of(model, "weight_quantizer")
+    for name, quantizer in (weights | quantizers_of(model, "quantizer")).items():
+        if not isinstance(quantizer, (*_WEIGHTS, MinMaxActivationQuantizer)):
+            raise UserError(
+                f"Layer {name!r} is quantized by {type(quantizer).__name__}, which int8 "
+                "cannot reproduce; allowed: 'minmax'. tfcq.requantizable(model, 'int8') makes such "
+                "a model from the same weights (tfcq.export: --policy=int8)."
+            )
+        if isinstance(quantizer, StoredScaleWeightQuantizer) and (quantizer.bits or 0) > _BITS:
+            raise UserError(
+                f"Layer {name!r} keeps a scale for {quantizer.bits} bits; allowed in int8: "
+                f"at most {_BITS}."
+            )
+
+
+def _quantized(plain: Folded) -> QuantizableModel:
+    """Returns the plain model with quantizers of weights and of everything that is stored."""
+    model = plain.model
+    nodes = read_graph(model.get_config())
+    outputs = {
+        operation.name
+        for operation in model.operations
+        if any(operation.output is output for output in keras.tree.flatten(model.output))
+    }
+    names = {operation.name for operation in model.operations}
+    behind: dict[str, str] = {}
+
+    def clone_layer(layer: Any) -> Any:
+        kind = QUANTIZED_COUNTERPARTS.get(type(layer))
+        if kind is None:
+            return same_layer(layer)
+        quantizer = _weight_quantizer(plain.kernels.get(layer.name))
+        config = {"weight_quantizer": quantizer, "integer_bias": layer.bias is not None}
+        return same_layer(layer, {**layer.get_config(), **config}, kind)
+
+    def call_layer(layer: Any, *args: Any, **kwargs: Any) -> Any:
+        values = layer(*args, **kwargs)
+        if not _is_stored(nodes, layer.name, outputs):
+            return values
+        quantizer = _activation_quantizer(nodes, layer.name, outputs, plain)
+        name = free_name(f"{plain.origins.get(layer.name, layer.name)}_quantizer", names)
+        names.add(name)
+        follows = None
+        if takes_grid_of_input(nodes[layer.name].kind):
+            follows = behind[_holder(nodes, nodes[layer.name].producers[0])]
+        behind[layer.name] = name
+        return ActivationQuantizer(quantizer, follows, name=name, dtype="float32")(values)
+
+    source = model.inputs[0]
+    images = keras.Input(batch_shape=source.shape, dtype="float32", name=source.name)
+    first = f"{source.name}_quantizer"
+    names.add(first)
+    behind[source.name] = first
+    grid = ActivationQuantizer(IntegerActivationQuantizer(_BITS, 0.0, 1.0), name=first)
+    stored = grid(images)
+
+    def call_on_grid(layer: Any, *args: Any, **kwargs: Any) -> Any:
+        args, kwargs = keras.tree.map_structure(
+            lambda value: stored if value is images else value, (args, kwargs)
+        )
+        return call_layer(layer, *args, **kwargs)
+
+    form = cloned(model, clone_layer, call_on_grid, QuantizableModel, inputs=images)
+    for layer in form.layers:
+        if layer.weights and not isinstance(layer, ActivationQuantizer):
+            _give(layer, model.get_layer(layer.name).get_weights(), plain)
+    return form
+
+
+def _give(layer: Any, weights: list[np.ndarray], plain: Folded) -> None:
+    """Sets the weights of a layer, and the scale that its kernel was stored with."""
+    original = plain.kernels.get(layer.name)
+    if layer.weights and getattr(layer, "learned_scale", None) is not None:
+        factor = plain.factors.get(layer.name, np.ones(()))
+        scale = np.asarray(original.learned_scale, np.float64)
+        depthwise = isinstance(layer, keras.layers.DepthwiseConv2D)
+        shape = scale.shape[2:] if depthwise and scale.ndim == 4 else (-1,)
+        weights = [*weights, scale * np.abs(factor).reshape(shape if factor.ndim else ())]
+    give_weights(layer, weights)
+
+
+def _weight_quantizer(original: Any) -> Any:
+    """Returns the quantizer of a kernel: the original's, without the level that int8 has not."""
+    given = getattr(original, "weight_quantizer", None)
+    if isinstance(given, StoredScaleWeightQuantizer):
+        return StoredScaleWeightQuantizer(given.bits, given.per_channel, given.narrow_range)
+    if given is None:
+        return MinMaxWeightQuantizer(_BITS, narrow_range=True)
+    config = {**given.get_config(), "narrow_range": True}
+    return MinMaxWeightQuantizer(**config)
+
+
+def _activation_quantizer(
+    nodes: dict[str, Node], name: str, outputs: set[str], plain: Folded
+) -> IntegerActivationQuantizer:
+    node = nodes[name]
+    fixed = FIXED_RANGES.get(node.config.get("activation") if node.kind == "Activation" else "")
+    if fixed is not None:
+        return IntegerActivationQuantizer(_BITS, *fixed)
+    # What leaves the network, and what is pooled, does not cost what a stored map costs.
+    small = name in outputs or node.kind.startswith("Global")
+    return IntegerActivationQuantizer(_BITS if small else None)
+
+
+def _is_stored(nodes: dict[str, Node], name: str, outputs: set[str]) -> bool:
+    """Whether a runtime keeps a layer's outputs on a grid of their own."""
+    node = nodes[name]
+    if keeps_grid(node.kind) or node.kind == "InputLayer":
+        return False
+    if name in outputs:
+        return True
+    readers = [nodes[reader] for reader in node.consumers]
+    if len(readers) != 1:
+        return True
+    (reader,) = readers
+    fused = reader.kind == "ReLU" and fuses_relu(node.kind)
+    joined = reader.kind == "Concatenate" and not takes_grid_of_input(node.kind)
+    return not (fused or (joined and node.kind != "Activation"))
+
+
+def _holder(nodes: dict[str, Node], name: str) -> str:
+    """Returns the layer whose grid a layer's outputs are on."""
+    while keeps_grid(nodes[name].kind):
+        (name,) = nodes[name].producers
+    return name
