@@ -19,8 +19,8 @@ from tfcq.nn.activation_ranges import keep_ranges
 from tfcq.nn.cloning import cloned, free_name, same_layer
 from tfcq.nn.copied_weights import give_weights
 from tfcq.nn.layers import QUANTIZED_COUNTERPARTS
-from tfcq.nn.placement import Node, read_graph
-from tfcq.nn.quantizable import QuantizableModel, quantizable, quantizers_of
+from tfcq.nn.placement import Node, check_overrides, fixed_bits, place, read_graph
+from tfcq.nn.quantizable import QuantizableModel, quantizers_of
 from tfcq.quantization.integer import IntegerActivationQuantizer
 from tfcq.quantization.minmax import MinMaxActivationQuantizer, MinMaxWeightQuantizer
 from tfcq.quantization.stored_scale import StoredScaleWeightQuantizer
@@ -57,15 +57,12 @@ def deployable(model: keras.Model, policy: Policy = INT8) -> QuantizableModel:
     """
     if isinstance(model, keras.Sequential):
         model = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
-    source = model
     if isinstance(model, QuantizableModel):
         check_grids(model)
-    else:
-        source = quantizable(model, policy)
-    plain = folded(source)
+    plain = folded(model)
     refuse_foreign(plain.model)
-    form = _quantized(plain)
-    keep_ranges(source, form)
+    form = _quantized(plain, _bits_of_kernels(plain, model, policy))
+    keep_ranges(model, form)
     return form
 
 
@@ -93,7 +90,16 @@ def check_grids(model: QuantizableModel) -> None:
             )
 
 
-def _quantized(plain: Folded) -> QuantizableModel:
+def _bits_of_kernels(plain: Folded, model: keras.Model, policy: Policy) -> dict[str, int | None]:
+    """Returns the bits of each kernel of a float model, None for those of the pass."""
+    if isinstance(model, QuantizableModel):
+        return {}
+    nodes = read_graph(plain.model.get_config())
+    check_overrides(policy, [*nodes, *(layer.name for layer in plain.kernels.values())])
+    return {name: fixed_bits(bits) for name, bits in place(nodes, policy).kernels.items()}
+
+
+def _quantized(plain: Folded, bits: dict[str, int | None]) -> QuantizableModel:
     """Returns the plain model with quantizers of weights and of everything that is stored."""
     model = plain.model
     nodes = read_graph(model.get_config())
@@ -109,7 +115,7 @@ def _quantized(plain: Folded) -> QuantizableModel:
         kind = QUANTIZED_COUNTERPARTS.get(type(layer))
         if kind is None:
             return same_layer(layer)
-        quantizer = _weight_quantizer(plain.kernels.get(layer.name))
+        quantizer = _weight_quantizer(plain.kernels.get(layer.name), bits.get(layer.name, _BITS))
         config = {"weight_quantizer": quantizer, "integer_bias": layer.bias is not None}
         return same_layer(layer, {**layer.get_config(), **config}, kind)
 
@@ -159,13 +165,13 @@ def _give(layer: Any, weights: list[np.ndarray], plain: Folded) -> None:
     give_weights(layer, weights)
 
 
-def _weight_quantizer(original: Any) -> Any:
+def _weight_quantizer(original: Any, bits: int | None) -> Any:
     """Returns the quantizer of a kernel: the original's, without the level that int8 has not."""
     given = getattr(original, "weight_quantizer", None)
     if isinstance(given, StoredScaleWeightQuantizer):
         return StoredScaleWeightQuantizer(given.bits, given.per_channel, given.narrow_range)
     if given is None:
-        return MinMaxWeightQuantizer(_BITS, narrow_range=True)
+        return MinMaxWeightQuantizer(bits, narrow_range=True)
     config = {**given.get_config(), "narrow_range": True}
     return MinMaxWeightQuantizer(**config)
 

@@ -133,8 +133,11 @@ class _Writer:
             return
         if node.kind == "ReLU" and fuses_relu(self.nodes[node.producers[0]].kind):
             self.place[name] = inputs[0]
-            (computed,) = [one for one in self.file.operations if one.outputs == inputs]
-            computed.options["fusedActivationFunction"] = _RELU[layer.max_value]
+            scale, zero_point = self.grid_of(inputs[0])
+            # A grid that ends where the function does clips as it does.
+            if zero_point > -_OFFSET or (layer.max_value or np.inf) < 255 * scale:
+                (computed,) = [one for one in self.file.operations if one.outputs == inputs]
+                computed.options["fusedActivationFunction"] = _RELU[layer.max_value]
             return
         write = _WRITERS["Kernel" if type(layer) in FLOAT_COUNTERPARTS else node.kind]
         self.place[name] = write(self, layer, inputs)
