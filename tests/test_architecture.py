@@ -13,7 +13,7 @@ FLOORS = [
     ["tfcq.settings", "tfcq.flag_files", "tfcq.command_line"],
     ["tfcq.quantization"],
     ["tfcq.nn", "tfcq.data"],
-    ["tfcq.backbones", "tfcq.training", "tfcq.post_training"],
+    ["tfcq.backbones", "tfcq.training", "tfcq.post_training", "tfcq.integer"],
     ["tfcq.pretraining", "tfcq.evaluation"],
     ["tfcq.deployment", "tfcq.reporting"],
     ["tfcq.train", "tfcq.evaluate", "tfcq.export", "tfcq.features", "tfcq.report", "tfcq.__main__"],

@@ -15,6 +15,7 @@ _HOME_OF = {
     "Pretrainer": "tfcq.pretraining.pretrainer",
     "RecordRanges": "tfcq.quantization.precision",
     "calibrate": "tfcq.nn.calibration",
+    "deployable": "tfcq.integer.form",
     "int8_tflite": "tfcq.deployment.tflite",
     "load": "tfcq.nn.loading",
     "float_model": "tfcq.nn.float_model",

@@ -8,6 +8,7 @@ from tfcq.data.augmentation import Augmentation as Augmentation
 from tfcq.data.user_images import two_views as two_views
 from tfcq.deployment.tflite import int8_tflite as int8_tflite
 from tfcq.evaluation.features import FeatureExtractor as FeatureExtractor
+from tfcq.integer.form import deployable as deployable
 from tfcq.nn.calibration import calibrate as calibrate
 from tfcq.nn.float_model import float_model as float_model
 from tfcq.nn.float_model import requantizable as requantizable

@@ -1,6 +1,5 @@
-"""From a quantizable model to TFLite files: float32, and int8 on the grids that were evaluated."""
+"""From a quantizable model to TFLite files: float32, and integers as they were evaluated."""
 
-import re
 import warnings
 
 import keras
@@ -8,14 +7,18 @@ import numpy as np
 import tensorflow as tf
 
 from tfcq import native_messages
-from tfcq.deployment.fold import fold
-from tfcq.deployment.int8_graph import int8_graph
-from tfcq.deployment.runtime import LiteModel
 from tfcq.errors import UserError
-from tfcq.nn.calibration import check_float_images, check_quantizable
+from tfcq.integer.folded import folded
+from tfcq.integer.form import deployable, is_form
+from tfcq.integer.writing import check_deployed, written
+from tfcq.nn.activation_ranges import activation_layers, is_trained_quantized, keep_ranges
+from tfcq.nn.calibration import Calibrator, check_float_images, check_quantizable
 from tfcq.nn.input_range import known_input_range, to_unit, with_unit_input
-from tfcq.nn.integer_layers import in_float
+from tfcq.nn.quantizable import QuantizableModel
 from tfcq.settings.backbones import INPUT_RANGES
+from tfcq.settings.bitwidths import FLOAT, parse_bit_width
+
+DEPLOYED = "8w8a"
 
 
 def float_tflite(model: keras.Model) -> bytes:
@@ -27,28 +30,50 @@ def float_tflite(model: keras.Model) -> bytes:
     Raises:
         UserError: on a model that cannot be folded or has no fixed image size.
     """
-    return _convert(fold(model), integer=False)
+    plain = folded(model).model
+    check_deployed(plain)
+    # The converter freezes only variables that the module it is given holds itself.
+    module = tf.Module()
+    module.held = [variable.value for variable in plain.variables]
+    signature = [tf.TensorSpec([1, *plain.input_shape[1:]], tf.float32)]
+    module.compute = tf.function(
+        lambda images: plain(images, training=False), input_signature=signature
+    )
+    with warnings.catch_warnings(), native_messages.hidden():
+        warnings.simplefilter("ignore")
+        function = module.compute.get_concrete_function()
+        return tf.lite.TFLiteConverter.from_concrete_functions([function], module).convert()
 
 
-def int8_tflite(model: keras.Model, images: np.ndarray, input_range: str | None = None) -> bytes:
-    """Returns an int8 TFLite model for single images, on the grids described in `int8_graph`.
+def int8_tflite(
+    model: keras.Model,
+    images: np.ndarray,
+    input_range: str | None = None,
+    bits: str = DEPLOYED,
+    batch: int = 1,
+) -> bytes:
+    """Returns an int8 TFLite model whose integers are those of the network's integer form.
 
-    Its input is uint8 [1, height, width, channels], the pixels as cameras and image files hold
+    Its input is uint8 [batch, height, width, channels], the pixels as cameras and image files hold
     them, whatever pixels the float model takes: as [0, 1] at the scale 1/255 they pass without any
     loss, and a device needs no float arithmetic for them. Its output is float32, dequantized in
     the last operation, so that whatever reads features needs to know no scale.
 
     Args:
-        model: a calibrated quantizable model of images, with one output or several.
+        model: a calibrated quantizable model of images, with one output or several; one that
+            `tfcq.deployable` did not make is brought to its integer form, and keeps its ranges.
         images: float32 [count, height, width, channels], calibration images in the pixels that the
             model takes; they set the ranges of the tensors behind which the model has no activation
             quantizer.
         input_range: as for `tfcq.calibrate`.
+        bits: bit-width of the weights beside 8 of the activations, such as `"4w8a"`; weights of
+            fewer bits than 8 are stored in 8.
+        batch: images that the file takes at once.
 
     Raises:
         UserError: on images outside those pixels or of another shape, or a model that is not
-            quantizable, cannot be folded, was not calibrated, has no fixed image size or holds an
-            operation that would stay in float.
+            quantizable, cannot be folded, was not calibrated, has no fixed image size or holds a
+            layer that int8 runtimes do not have.
 
     Example:
 
@@ -71,51 +96,31 @@ def int8_tflite(model: keras.Model, images: np.ndarray, input_range: str | None 
             f"{model.name!r} takes, from {low:g} to {high:g}, or others with input_range: "
             f"{', '.join(repr(other) for other in INPUT_RANGES)}."
         )
-    model, images = with_unit_input(model, name), to_unit(images, name)
-    if named := in_float(model):
-        raise _stays_in_float(model, named)
-    content = _convert(int8_graph(model, images), integer=True)
-    lite = LiteModel(content)
-    inner = [tensor for tensor in lite.tensors if not tensor.is_output]
-    left = [tensor.name for tensor in inner if np.issubdtype(tensor.dtype, np.floating)]
-    if left:
-        # Names of the graph that was converted: those of the layers, some numbered.
-        parts = {part for name in left for part in re.split("[/;]", name)}
-        stems = parts | {re.sub(r"_\d+$", "", part) for part in parts}
-        named = [repr(layer.name) for layer in model.operations if layer.name in stems]
-        raise _stays_in_float(model, named or [repr(left[0])])
-    return content
+    form = calibrated_form(with_unit_input(model, name), to_unit(images, name))
+    return written(form, parse_bit_width(bits), batch).to_bytes()
 
 
-def _stays_in_float(model: keras.Model, named: list[str]) -> UserError:
-    others = f" and {len(named) - 3} more" if len(named) > 3 else ""
-    return UserError(
-        f"Model {model.name!r} would stay in float at {', '.join(named[:3])}{others}; allowed: "
-        "Conv2D, DepthwiseConv2D and Dense (ReLU behind them or fused), sums, pooling, padding, "
-        "reshaping."
-    )
+def calibrated_form(model: QuantizableModel, images: np.ndarray) -> QuantizableModel:
+    """Returns the integer form of a calibrated model, with the ranges that it has.
 
+    Args:
+        model: a calibrated quantizable model of images in [0, 1].
+        images: float32 [count, height, width, channels], which set the ranges of other tensors: in
+            quantized passes where the model was trained in such, else in float ones.
 
-def _convert(model: keras.Model, integer: bool) -> bytes:
-    if None in model.input_shape[1:]:
-        raise UserError(
-            f"Model {model.name!r} takes images of shape {model.input_shape[1:]}; allowed for "
-            "deployment: a fixed shape."
-        )
-    # The converter freezes only variables that the module it is given holds itself.
-    module = tf.Module()
-    module.held = [variable.value for variable in model.variables]
-    signature = [tf.TensorSpec([1, *model.input_shape[1:]], tf.float32)]
-    module.compute = tf.function(
-        lambda images: model(images, training=False), input_signature=signature
-    )
-    with warnings.catch_warnings(), native_messages.hidden():
-        warnings.simplefilter("ignore")
-        function = module.compute.get_concrete_function()
-        converter = tf.lite.TFLiteConverter.from_concrete_functions([function], module)
-        if integer:
-            # The grids in the graph are all it needs: no representative data set.
-            converter.optimizations = [tf.lite.Optimize.DEFAULT]
-            converter.inference_input_type = tf.uint8
-            converter.inference_output_type = tf.float32
-        return converter.convert()
+    Raises:
+        UserError: as `tfcq.deployable` does, or on a model that was not calibrated.
+    """
+    for name, layer in activation_layers(model):
+        if layer.quantizer.takes_range and not np.isfinite(layer.minimum.numpy()):
+            raise UserError(
+                f"Activation quantizer {name!r} has no recorded range; call "
+                "tfcq.calibrate(model, images) before deployment."
+            )
+    if is_form(model):
+        return model
+    form = deployable(model)
+    passes = parse_bit_width(DEPLOYED) if is_trained_quantized(model) else FLOAT
+    Calibrator(form)(images, passes)
+    keep_ranges(model, form)
+    return form

@@ -9,6 +9,7 @@ from tfcq.backbones.keras_models import application
 from tfcq.errors import UserError
 from tfcq.evaluation.classifier import CLASSIFIER, policy_beside_classifier
 from tfcq.evaluation.subject import Subject, chosen_data, chosen_policy, policy_in_words
+from tfcq.integer.form import at_policy
 from tfcq.nn.float_model import requantizable
 from tfcq.nn.input_range import found_input_range, known_input_range, with_unit_input
 from tfcq.nn.loading import load
@@ -65,12 +66,12 @@ def open_model(config: EvaluationConfig) -> ModelSubject:
         )
     policy = policy_beside_classifier(model, policy)
     policy_name = policy_in_words("the model's own" if own else policy.name, subject, rounding)
-    if not isinstance(model, QuantizableModel):
-        model = quantizable(model, policy)
-    elif not own:
-        model = requantizable(model, policy)
+    model = with_unit_input(model, input_range)
+    if not own:
+        make = requantizable if isinstance(model, QuantizableModel) else quantizable
+        model = at_policy(model, policy, make)
     return ModelSubject(
-        model=with_unit_input(model, input_range),
+        model=model,
         policy=policy,
         data=data,
         results=pathlib.Path(str(subject.output_dir)),

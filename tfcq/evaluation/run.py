@@ -21,7 +21,6 @@ from tfcq.evaluation.records import (
 )
 from tfcq.evaluation.sweep import sweep
 from tfcq.nn.cloning import copy_of
-from tfcq.nn.integer_layers import tell_in_float
 from tfcq.nn.loading import load
 from tfcq.nn.summary import summary
 from tfcq.settings.evaluation import EvaluationConfig
@@ -62,7 +61,6 @@ def evaluate(config: EvaluationConfig) -> list[Measured]:
     keras.utils.set_random_seed(config.measurement.seed)
     evaluation = open_evaluation(config)
     evaluation.check_sizes()
-    tell_in_float(evaluation.subject.model, config.subject.policy)
     for protocol in config.protocols:
         runner_of(protocol).check(evaluation)
     shared = _shared_record(evaluation)

@@ -13,6 +13,7 @@ from tfcq.evaluation.subject import (
     policy_in_words,
     rounded,
 )
+from tfcq.integer.form import at_policy
 from tfcq.nn.activation_ranges import is_trained_quantized, mark_trained
 from tfcq.nn.float_model import requantizable
 from tfcq.nn.loading import load
@@ -21,7 +22,7 @@ from tfcq.pretraining.run import backbone_after
 from tfcq.settings.backbones import FILE
 from tfcq.settings.evaluation import EvaluationConfig
 from tfcq.settings.frameworks import FRAMEWORK_SETTINGS
-from tfcq.settings.policies import Policy
+from tfcq.settings.policies import Policy, policy_named
 from tfcq.settings.recipes import recipe_named
 from tfcq.settings.run_folder import RunFolder
 from tfcq.settings.training import Config, policy
@@ -113,4 +114,4 @@ def trained_backbone(
     if not any(one.is_float for one in passes) and not is_trained_quantized(model):
         # A file of before that was noted.
         mark_trained(model, quantized=True)
-    return model if policy is None else requantizable(model, policy)
+    return model if policy is None else at_policy(model, policy_named(policy), requantizable)

@@ -347,7 +347,7 @@ def _constants(operation: Any, kind: str, args: tuple) -> tuple[Any, Any, Any] |
     held = [isinstance(value, keras.KerasTensor) for value in args]
     if all(held) or not any(held):
         return None
-    x, number = (args if held[0] else args[::-1])
+    x, number = args if held[0] else args[::-1]
     number = np.asarray(number, np.float64)
     pairs = {
         "Add": (one, number),
@@ -379,9 +379,7 @@ def _mean(flat: Flattening, operation: Any, args: tuple, kwargs: dict) -> Any:
     shape = (1, 1, x.shape[-1]) if keeps else (x.shape[-1],)
     if tuple(x.shape[1:3]) == (1, 1):
         return flat._add(layers.Reshape(shape, name=operation.name), x)
-    pooled = layers.GlobalAveragePooling2D(
-        keepdims=keeps, name=operation.name, dtype="float32"
-    )
+    pooled = layers.GlobalAveragePooling2D(keepdims=keeps, name=operation.name, dtype="float32")
     return flat._add(pooled, x)
 
 

@@ -1,5 +1,6 @@
 """The integer form of a network: a quantizable model that computes what its int8 file computes."""
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -64,6 +65,47 @@ def deployable(model: keras.Model, policy: Policy = INT8) -> QuantizableModel:
     form = _quantized(plain, _bits_of_kernels(plain, model, policy))
     keep_ranges(model, form)
     return form
+
+
+def is_form(model: keras.Model) -> bool:
+    """Whether a model is an integer form already.
+
+    Args:
+        model: the model.
+    """
+    quantizers = quantizers_of(model, "quantizer").values()
+    return bool(quantizers) and all(isinstance(q, IntegerActivationQuantizer) for q in quantizers)
+
+
+def told_refusal(model: keras.Model) -> str:
+    """Returns what keeps a network from its integer form, in one line; empty where nothing does.
+
+    Args:
+        model: as for `deployable`.
+    """
+    try:
+        refuse_foreign(folded(model).model)
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+def at_policy(model: keras.Model, policy: Policy, make: Callable[..., Any]) -> QuantizableModel:
+    """Returns a network quantized by a policy: under `int8` its integer form, where it has one.
+
+    Args:
+        model: a model of images in [0, 1].
+        policy: the policy.
+        make: takes model and policy and returns the model quantized by any policy.
+    """
+    if policy.name != INT8.name:
+        return make(model, policy)
+    if told := told_refusal(model):
+        print(f"Policy {policy.name} without export: {told}", flush=True)
+        return make(model, policy)
+    if isinstance(model, QuantizableModel):
+        return deployable(make(model, policy), policy)
+    return deployable(model, policy)
 
 
 def check_grids(model: QuantizableModel) -> None:

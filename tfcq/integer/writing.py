@@ -7,8 +7,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfcq.deployment.lite_file import LiteFile, Operation, Tensor
 from tfcq.errors import UserError
+from tfcq.integer.lite_file import LiteFile, Operation, Tensor
 from tfcq.integer.operations import fuses_relu
 from tfcq.nn.activation_quantizer import ActivationQuantizer
 from tfcq.nn.layers import FLOAT_COUNTERPARTS
@@ -51,17 +51,31 @@ def written(model: QuantizableModel, bits: BitWidth, batch: int = 1) -> LiteFile
     Raises:
         UserError: without a fixed image size or on other activations than of 8 bits.
     """
+    check_deployed(model)
+    if bits.is_float or not 2 <= bits.weights <= 8:
+        raise UserError(f"Weights at {bits} cannot be deployed as integers; allowed: 2w8a to 8w8a.")
     if bits.activations != 8:
         raise UserError(
             f"Activations of {bits.activations} bits cannot be deployed; LiteRT has 8, such as "
             f"{bits.weights}w8a."
         )
+    return _Writer(model, Precision(bits.weights, bits.activations), batch).file
+
+
+def check_deployed(model: keras.Model) -> None:
+    """Refuses a model whose images have no fixed size.
+
+    Args:
+        model: the model.
+
+    Raises:
+        UserError: naming the shape.
+    """
     if None in model.input_shape[1:]:
         raise UserError(
             f"Model {model.name!r} takes images of shape {model.input_shape[1:]}; allowed for "
             "deployment: a fixed shape."
         )
-    return _Writer(model, Precision(bits.weights, bits.activations), batch).file
 
 
 class _Writer:
@@ -144,7 +158,9 @@ class _Writer:
 
     def output(self, layer: Any) -> int:
         """Adds the tensor of a layer's outputs on the grid behind it."""
-        return self.tensor(layer.name, self._shape(layer.name), "int8", self._grid_after(layer.name))
+        return self.tensor(
+            layer.name, self._shape(layer.name), "int8", self._grid_after(layer.name)
+        )
 
     def kept(self, layer: Any, source: int) -> int:
         """Adds the tensor of a layer's outputs on the grid of its input."""
@@ -290,7 +306,13 @@ def _global_max(writer: _Writer, layer: Any, inputs: list[int]) -> int:
     batch, rows, columns, channels = writer.file.tensors[inputs[0]].shape
     grid = writer.grid_of(inputs[0])
     pooled = writer.tensor(f"{layer.name}/pooled", (batch, 1, 1, channels), "int8", grid)
-    options = {"padding": 1, "strideH": 1, "strideW": 1, "filterHeight": rows, "filterWidth": columns}
+    options = {
+        "padding": 1,
+        "strideH": 1,
+        "strideW": 1,
+        "filterHeight": rows,
+        "filterWidth": columns,
+    }
     pooled = writer.add("MAX_POOL_2D", inputs, pooled, options)
     return pooled if layer.keepdims else _reshape(writer, layer, [pooled])
 
@@ -325,7 +347,10 @@ def _slice(writer: _Writer, layer: Any, inputs: list[int], slices: list[slice]) 
     # What ends before the first place, counted backwards, ends before none.
     masked = [index for index, (_, end, _) in enumerate(rows) if end < 0]
     names = ("begin", "end", "strides")
-    bounds = [writer.constant(f"{layer.name}/{n}", v) for n, v in zip(names, zip(*rows, strict=True), strict=True)]
+    bounds = [
+        writer.constant(f"{layer.name}/{n}", v)
+        for n, v in zip(names, zip(*rows, strict=True), strict=True)
+    ]
     options = {"beginMask": 0, "endMask": sum(1 << index for index in masked)}
     output = writer.kept(layer, inputs[0])
     return writer.add("STRIDED_SLICE", [inputs[0], *bounds], output, options)

@@ -13,16 +13,16 @@ from tfcq.data.sources import evaluation_needs, source_from
 from tfcq.data.split import Source, Split, view_size
 from tfcq.errors import UserError
 from tfcq.files import whole_file
+from tfcq.integer.form import told_refusal
 from tfcq.nn.activation_ranges import is_trained_quantized
 from tfcq.nn.calibration import calibrate
-from tfcq.nn.integer_layers import tell_in_float
 from tfcq.nn.quantizable import QuantizableModel
 from tfcq.pretraining.memory import check_memory
 from tfcq.pretraining.pretrainer import Pretrainer
 from tfcq.pretraining.settled import in_words, settled
 from tfcq.pretraining.start import give_start
 from tfcq.settings.fields import flat
-from tfcq.settings.policies import Policy
+from tfcq.settings.policies import INT8, Policy
 from tfcq.settings.run_folder import RunFolder
 from tfcq.settings.training import CALIBRATION_IMAGES, Config, for_images, policy, total_steps
 from tfcq.settings.training_groups import DataSettings
@@ -66,7 +66,8 @@ def train(config: Config, folder: RunFolder) -> None:
         pretrainer = pretrainer_from(config, (size, size, channels), steps, begins)
         used = settled(config, split, steps, pretrainer)
         print(in_words(used, channels, pretrainer))
-        tell_in_float(pretrainer.backbone, used.network.policy)
+        if used.network.policy == INT8.name and (told := told_refusal(pretrainer.backbone)):
+            print(f"The int8 file of this network will be refused: {told}")
         check_memory(pretrainer, used, size)
         folder.begin(config, lambda asked: settled(asked, split, steps, pretrainer))
         checkpoints = RunCheckpoints(folder.checkpoints, pretrainer)

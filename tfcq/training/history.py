@@ -140,7 +140,9 @@ class Progress(keras.callbacks.Callback):
         seconds = (self.total_steps - self.done) * (time.monotonic() - since) / (self.done - step)
         minutes, seconds = divmod(int(seconds), 60)
         hours, minutes = divmod(minutes, 60)
-        return f"ETA {hours}:{minutes:02d}:{seconds:02d}" if hours else f"ETA {minutes}:{seconds:02d}"
+        return (
+            f"ETA {hours}:{minutes:02d}:{seconds:02d}" if hours else f"ETA {minutes}:{seconds:02d}"
+        )
 
 
 def _columns(stream: TextIO) -> int:
