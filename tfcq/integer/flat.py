@@ -232,7 +232,7 @@ class Flattening:
         return copy(*args, **kwargs)
 
     def _kernel(self, layer: Any, x: Any) -> Any:
-        changes = {"activation": "linear", "dtype": "float32"}
+        changes: dict[str, Any] = {"activation": "linear", "dtype": "float32"}
         if getattr(layer, "lora_enabled", False):
             # Its `kernel` is the sum already.
             changes["lora_rank"] = None

@@ -197,10 +197,9 @@ def _quantized(plain: Folded, bits: dict[str, int | None]) -> QuantizableModel:
 
 def _give(layer: Any, weights: list[np.ndarray], plain: Folded) -> None:
     """Sets the weights of a layer, and the scale that its kernel was stored with."""
-    original = plain.kernels.get(layer.name)
     if layer.weights and getattr(layer, "learned_scale", None) is not None:
         factor = plain.factors.get(layer.name, np.ones(()))
-        scale = np.asarray(original.learned_scale, np.float64)
+        scale = np.asarray(plain.kernels[layer.name].learned_scale, np.float64)
         depthwise = isinstance(layer, keras.layers.DepthwiseConv2D)
         shape = scale.shape[2:] if depthwise and scale.ndim == 4 else (-1,)
         weights = [*weights, scale * np.abs(factor).reshape(shape if factor.ndim else ())]
@@ -211,7 +210,9 @@ def _weight_quantizer(original: Any, bits: int | None) -> Any:
     """Returns the quantizer of a kernel: the original's, without the level that int8 has not."""
     given = getattr(original, "weight_quantizer", None)
     if isinstance(given, StoredScaleWeightQuantizer):
-        return StoredScaleWeightQuantizer(given.bits, given.per_channel, given.narrow_range)
+        return StoredScaleWeightQuantizer(
+            given.bits or _BITS, given.per_channel, given.narrow_range
+        )
     if given is None:
         return MinMaxWeightQuantizer(bits, narrow_range=True)
     config = {**given.get_config(), "narrow_range": True}
@@ -222,7 +223,8 @@ def _activation_quantizer(
     nodes: dict[str, Node], name: str, outputs: set[str], plain: Folded
 ) -> IntegerActivationQuantizer:
     node = nodes[name]
-    fixed = FIXED_RANGES.get(node.config.get("activation") if node.kind == "Activation" else "")
+    function = node.config["activation"] if node.kind == "Activation" else ""
+    fixed = FIXED_RANGES.get(str(function))
     if fixed is not None:
         return IntegerActivationQuantizer(_BITS, *fixed)
     # What leaves the network, and what is pooled, does not cost what a stored map costs.

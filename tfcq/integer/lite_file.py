@@ -234,9 +234,10 @@ def _bytes(tensor: Tensor) -> Array:
 
 
 def _buffer(data: Array) -> Any:
-    schema = _schema()
+    schema: Any = _schema()
+    base: Any = schema.BufferT
 
-    class Buffer(schema.BufferT):
+    class Buffer(base):
         """A buffer at an address that kernels may read from; the schema's own packs bytes."""
 
         def Pack(self, builder: Any) -> Any:

@@ -21,7 +21,7 @@ _PADDING = {"same": 0, "valid": 1}
 _RELU = {None: 1, 6: 3}
 # The zero point of uint8 levels as int8 has it.
 _OFFSET = 128
-_FUNCTIONS = {
+_FUNCTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "sigmoid": ("LOGISTIC", {}),
     "tanh": ("TANH", {}),
     "softmax": ("SOFTMAX", {"beta": 1.0}),
@@ -52,7 +52,7 @@ def written(model: QuantizableModel, bits: BitWidth, batch: int = 1) -> LiteFile
         UserError: without a fixed image size or on other activations than of 8 bits.
     """
     check_deployed(model)
-    if bits.is_float or not 2 <= bits.weights <= 8:
+    if bits.weights is None or not 2 <= bits.weights <= 8:
         raise UserError(f"Weights at {bits} cannot be deployed as integers; allowed: 2w8a to 8w8a.")
     if bits.activations != 8:
         raise UserError(
@@ -185,7 +185,7 @@ def _images(writer: _Writer, layer: Any, inputs: list[int]) -> int:
 
 
 def integers(layer: Any, precision: Precision) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Returns the levels of a kernel, int8, their scales, float32 [channels], and those of the bias.
+    """Returns the levels of a kernel, int8, their scales, float32, and the levels of the bias.
 
     They are those of the quantized pass itself.
 
@@ -346,11 +346,8 @@ def _slice(writer: _Writer, layer: Any, inputs: list[int], slices: list[slice]) 
     rows = [one.indices(size) for one, size in zip(slices, shape, strict=True)]
     # What ends before the first place, counted backwards, ends before none.
     masked = [index for index, (_, end, _) in enumerate(rows) if end < 0]
-    names = ("begin", "end", "strides")
-    bounds = [
-        writer.constant(f"{layer.name}/{n}", v)
-        for n, v in zip(names, zip(*rows, strict=True), strict=True)
-    ]
+    named = zip(("begin", "end", "strides"), zip(*rows, strict=True), strict=True)
+    bounds = [writer.constant(f"{layer.name}/{name}", values) for name, values in named]
     options = {"beginMask": 0, "endMask": sum(1 << index for index in masked)}
     output = writer.kept(layer, inputs[0])
     return writer.add("STRIDED_SLICE", [inputs[0], *bounds], output, options)

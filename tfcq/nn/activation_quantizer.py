@@ -1,6 +1,5 @@
 """The layer that quantizes activations, over a recorded range or with a learned scale."""
 
-from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -36,7 +35,7 @@ class ActivationQuantizer(TakesPrecision, keras.layers.Layer):
     """
 
     # Gives the layer whose grid this one shares; `link_grids` sets it.
-    leader: Callable[[], "ActivationQuantizer"] | None = None
+    leader: Any = None
 
     def __init__(self, quantizer: Any = None, follows: str | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)

@@ -1,6 +1,5 @@
 """Keras layers whose weights are quantized when, and only when, the call names a precision."""
 
-from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -23,7 +22,7 @@ class _QuantizedKernel(TakesPrecision, _BeforeFloatLayer):
     # What the weight quantizer trains, such as step sizes; a weight of the layer behind its own.
     learned_scale: keras.Variable | None = None
     # Gives the scale of the inputs in a pass; `link_grids` sets it where biases are integers.
-    input_scale: Callable[[Precision], tf.Tensor] | None = None
+    input_scale: Any = None
 
     def __init__(
         self, *args: Any, weight_quantizer: Any = None, integer_bias: bool = False, **kwargs: Any
