@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from tests.deployment.conftest import randomize_norms
+from tests.integer.conftest import randomize_norms
 from tfcq.backbones.cifar_resnet import cifar_resnet
 from tfcq.backbones.mobilenet_v2 import mobilenet_v2
 from tfcq.backbones.resnet import resnet

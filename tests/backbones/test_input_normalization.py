@@ -8,10 +8,10 @@ import tensorflow as tf
 from tfcq.backbones.build import backbone_from
 from tfcq.backbones.input_normalization import with_normalized_input
 from tfcq.backbones.resnet import resnet
-from tfcq.deployment.fold import fold
 from tfcq.deployment.runtime import LiteModel
 from tfcq.deployment.tflite import int8_tflite
 from tfcq.errors import UserError
+from tfcq.integer.folded import folded
 from tfcq.nn.calibration import calibrate
 from tfcq.nn.loading import load
 from tfcq.nn.quantizable import quantizable
@@ -76,9 +76,9 @@ def test_evaluation_saved_file_and_int8_model_contain_it(networks, images, tmp_p
     np.testing.assert_array_equal(again(images, precision=W8A8), features)
     np.testing.assert_allclose(plain(outside(images), precision=W8A8), features, atol=0.01)
 
-    folded = fold(normalized)
-    assert not any(isinstance(layer, keras.layers.Normalization) for layer in folded.layers)
-    np.testing.assert_allclose(folded(images), normalized(images), rtol=1e-4, atol=1e-5)
+    plain_copy = folded(normalized).model
+    assert not any(isinstance(layer, keras.layers.Normalization) for layer in plain_copy.layers)
+    np.testing.assert_allclose(plain_copy(images), normalized(images), rtol=1e-4, atol=1e-5)
 
     found = LiteModel(int8_tflite(normalized, images))(images)
     cosines = tf.reduce_sum(

@@ -5,16 +5,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.deployment.conftest import randomize_norms
+from tests.integer.conftest import randomize_norms
 from tfcq.backbones.cifar_resnet import cifar_resnet
 from tfcq.backbones.keras_models import application, backbone_from_file
 from tfcq.backbones.mobilenet_v2 import mobilenet_v2
 from tfcq.backbones.vision_transformer import vision_transformer
 from tfcq.deployment.check import compare
-from tfcq.deployment.fold import fold
 from tfcq.deployment.runtime import LiteModel
 from tfcq.deployment.tflite import int8_tflite
 from tfcq.errors import UserError
+from tfcq.integer.folded import folded
 from tfcq.nn.calibration import calibrate
 from tfcq.nn.loading import load
 from tfcq.nn.quantizable import quantizable
@@ -114,9 +114,9 @@ def test_saved_model_comes_back_with_weights_ranges_and_precision(pair, images, 
 
 def test_folded_model_computes_the_same_without_batch_norms(pair, images):
     _, copy = pair
-    folded = fold(copy)
-    np.testing.assert_allclose(folded(images), copy(images), rtol=1e-4, atol=1e-5)
-    assert not [x for x in folded.layers if isinstance(x, keras.layers.BatchNormalization)]
+    plain = folded(copy).model
+    np.testing.assert_allclose(plain(images), copy(images), rtol=1e-4, atol=1e-5)
+    assert not [x for x in plain.layers if isinstance(x, keras.layers.BatchNormalization)]
 
 
 def test_cifar_resnet_with_identity_shortcuts_becomes_integer_throughout(images):

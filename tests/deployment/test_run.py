@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 
-from tests.deployment.conftest import randomize_norms
+from tests.integer.conftest import randomize_norms
 from tfcq import export
 from tfcq.backbones.resnet import resnet
 from tfcq.data.pipeline import labelled_arrays

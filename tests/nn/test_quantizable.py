@@ -9,8 +9,8 @@ import tensorflow as tf
 from keras import layers
 
 from tfcq.backbones.resnet import resnet
-from tfcq.deployment.fold import fold
 from tfcq.errors import UserError
+from tfcq.integer.folded import folded
 from tfcq.nn.activation_quantizer import ActivationQuantizer
 from tfcq.nn.calibration import calibrate
 from tfcq.nn.cloning import copy_of
@@ -136,7 +136,7 @@ def test_an_adapted_normalization_is_copied_with_its_moments():
     copy = quantizable(model, "uniform")
     np.testing.assert_array_equal(copy(images), model(images))
     np.testing.assert_array_equal(copy_of(copy)(images), model(images))
-    np.testing.assert_allclose(fold(copy)(images), model(images), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(folded(copy).model(images), model(images), rtol=1e-5, atol=1e-5)
 
 
 def test_quantizers_of_nested_models_are_found_by_their_path():

@@ -11,7 +11,8 @@ from tfcq.errors import UserError
 from tfcq.integer.folded import folded
 from tfcq.integer.form import deployable, is_form
 from tfcq.integer.writing import check_deployed, written
-from tfcq.nn.activation_ranges import activation_layers, is_trained_quantized, keep_ranges
+from tfcq.nn.activation_quantizer import ActivationQuantizer
+from tfcq.nn.activation_ranges import activation_layers, is_trained_quantized
 from tfcq.nn.calibration import Calibrator, check_float_images, check_quantizable
 from tfcq.nn.input_range import known_input_range, to_unit, with_unit_input
 from tfcq.nn.quantizable import QuantizableModel
@@ -112,7 +113,7 @@ def calibrated_form(model: QuantizableModel, images: np.ndarray) -> QuantizableM
         UserError: as `tfcq.deployable` does, or on a model that was not calibrated.
     """
     for name, layer in activation_layers(model):
-        if layer.quantizer.takes_range and not np.isfinite(layer.minimum.numpy()):
+        if layer.quantizer.takes_range and not _is_known(layer):
             raise UserError(
                 f"Activation quantizer {name!r} has no recorded range; call "
                 "tfcq.calibrate(model, images) before deployment."
@@ -120,7 +121,15 @@ def calibrated_form(model: QuantizableModel, images: np.ndarray) -> QuantizableM
     if is_form(model):
         return model
     form = deployable(model)
+    held = [
+        (layer, layer.get_weights()) for _, layer in activation_layers(form) if _is_known(layer)
+    ]
     passes = parse_bit_width(DEPLOYED) if is_trained_quantized(model) else FLOAT
     Calibrator(form)(images, passes)
-    keep_ranges(model, form)
+    for layer, ranges in held:
+        layer.set_weights(ranges)
     return form
+
+
+def _is_known(layer: ActivationQuantizer) -> bool:
+    return bool(np.isfinite(layer.minimum.numpy()))

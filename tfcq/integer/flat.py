@@ -176,6 +176,8 @@ class Flattening:
         # kernel it has.
         self.origins: dict[str, str] = {}
         self.kernels: dict[str, Any] = {}
+        # The model's quantizer behind the outputs of a new layer.
+        self.quantizers: dict[str, ActivationQuantizer] = {}
         check_one_input(model)
         source = model.inputs[0]
         inputs = keras.Input(batch_shape=source.shape, dtype="float32", name=source.name)
@@ -203,6 +205,8 @@ class Flattening:
         kind, name = type(operation).__name__, operation.name
         if isinstance(operation, keras.Model):
             return replayed(operation, args[0], self._call)
+        if isinstance(operation, ActivationQuantizer):
+            self.quantizers[_producer(args[0])] = operation
         if isinstance(operation, _IDLE) or kind.startswith("Random"):
             return args[0]
         if type(operation) in FLOAT_COUNTERPARTS or type(operation) in QUANTIZED_COUNTERPARTS:

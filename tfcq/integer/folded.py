@@ -8,6 +8,7 @@ import numpy as np
 from keras import layers
 
 from tfcq.integer.flat import ChannelAffine, Flattening
+from tfcq.nn.activation_quantizer import ActivationQuantizer
 from tfcq.nn.cloning import cloned, same_layer
 from tfcq.nn.copied_weights import give_weights
 from tfcq.nn.layers import QUANTIZED_COUNTERPARTS
@@ -24,12 +25,14 @@ class Folded:
         kernels: by the name of a layer with a kernel, the original's layer.
         factors: float64 [channels], by the name of a layer with a kernel, what each channel of the
             original's kernel was multiplied by.
+        quantizers: by the name of a layer, the original's quantizer behind its outputs.
     """
 
     model: keras.Model
     origins: dict[str, str]
     kernels: dict[str, Any]
     factors: dict[str, np.ndarray]
+    quantizers: dict[str, ActivationQuantizer]
 
 
 def folded(model: keras.Model) -> Folded:
@@ -67,12 +70,14 @@ def folded(model: keras.Model) -> Folded:
             constants[root] = before[0] * factor, before[1] * factor + shift
             into[name] = root
             flat.origins[root] = flat.origins.get(name, name)
+            if name in flat.quantizers:
+                flat.quantizers[root] = flat.quantizers[name]
         else:
             constants[name] = factor, shift
     idle = {n for n, c in constants.items() if n not in into and _is_identity(found[n], c)}
     plain = _built(flat, nodes, constants, {*into, *idle})
     factors = {name: values[0] for name, values in constants.items() if name in flat.kernels}
-    return Folded(plain, flat.origins, flat.kernels, factors)
+    return Folded(plain, flat.origins, flat.kernels, factors, flat.quantizers)
 
 
 def _output_names(model: keras.Model) -> list[str]:

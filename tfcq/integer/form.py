@@ -16,7 +16,7 @@ from tfcq.integer.operations import (
     takes_grid_of_input,
 )
 from tfcq.nn.activation_quantizer import ActivationQuantizer
-from tfcq.nn.activation_ranges import keep_ranges
+from tfcq.nn.activation_ranges import held_range, is_trained_quantized, mark_trained
 from tfcq.nn.cloning import cloned, free_name, same_layer
 from tfcq.nn.copied_weights import give_weights
 from tfcq.nn.layers import QUANTIZED_COUNTERPARTS
@@ -62,8 +62,10 @@ def deployable(model: keras.Model, policy: Policy = INT8) -> QuantizableModel:
         check_grids(model)
     plain = folded(model)
     refuse_foreign(plain.model)
-    form = _quantized(plain, _bits_of_kernels(plain, model, policy))
-    keep_ranges(model, form)
+    form, held = _quantized(plain, _bits_of_kernels(plain, model, policy))
+    mark_trained(form, is_trained_quantized(model))
+    for name, layer in held.items():
+        form.get_layer(name).set_range(*held_range(layer))
     return form
 
 
@@ -141,8 +143,13 @@ def _bits_of_kernels(plain: Folded, model: keras.Model, policy: Policy) -> dict[
     return {name: fixed_bits(bits) for name, bits in place(nodes, policy).kernels.items()}
 
 
-def _quantized(plain: Folded, bits: dict[str, int | None]) -> QuantizableModel:
-    """Returns the plain model with quantizers of weights and of everything that is stored."""
+def _quantized(
+    plain: Folded, bits: dict[str, int | None]
+) -> tuple[QuantizableModel, dict[str, ActivationQuantizer]]:
+    """Returns the plain model with quantizers of weights and of everything that is stored.
+
+    Beside it those of the original by the names of the new ones that have their place.
+    """
     model = plain.model
     nodes = read_graph(model.get_config())
     outputs = {
@@ -152,6 +159,7 @@ def _quantized(plain: Folded, bits: dict[str, int | None]) -> QuantizableModel:
     }
     names = {operation.name for operation in model.operations}
     behind: dict[str, str] = {}
+    held: dict[str, ActivationQuantizer] = {}
 
     def clone_layer(layer: Any) -> Any:
         kind = QUANTIZED_COUNTERPARTS.get(type(layer))
@@ -172,6 +180,8 @@ def _quantized(plain: Folded, bits: dict[str, int | None]) -> QuantizableModel:
         if takes_grid_of_input(nodes[layer.name].kind):
             follows = behind[_holder(nodes, nodes[layer.name].producers[0])]
         behind[layer.name] = name
+        if layer.name in plain.quantizers:
+            held[name] = plain.quantizers[layer.name]
         return ActivationQuantizer(quantizer, follows, name=name, dtype="float32")(values)
 
     source = model.inputs[0]
@@ -192,7 +202,7 @@ def _quantized(plain: Folded, bits: dict[str, int | None]) -> QuantizableModel:
     for layer in form.layers:
         if layer.weights and not isinstance(layer, ActivationQuantizer):
             _give(layer, model.get_layer(layer.name).get_weights(), plain)
-    return form
+    return form, held
 
 
 def _give(layer: Any, weights: list[np.ndarray], plain: Folded) -> None:

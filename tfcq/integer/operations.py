@@ -59,7 +59,9 @@ def _reason(operation: Any) -> str:
     kind = type(operation).__name__
     if kind not in LAYERS:
         return kind
-    if getattr(operation, "data_format", None) == "channels_first":
+    # Padding of the last two axes is that of any tensor.
+    first = getattr(operation, "data_format", None) == "channels_first"
+    if first and kind != "ZeroPadding2D":
         return f"{kind} with data_format='channels_first'"
     if kind == "Activation" and (name := operation.activation.__name__) not in FUNCTIONS:
         return f"activation {name!r}"

@@ -91,7 +91,7 @@ class _Writer:
             self._write(name)
         for number, output in enumerate(keras.tree.flatten(model.output)):
             name = next(n for n, layer in self.layers.items() if layer.output is output)
-            self._write_output(name, output, number, len(model.outputs))
+            self._write_output(name, output, number)
 
     def tensor(
         self, name: str, shape: tuple, dtype: str, grid: Grid | None = None, data: Any = None
@@ -166,11 +166,9 @@ class _Writer:
         """Adds the tensor of a layer's outputs on the grid of its input."""
         return self.tensor(layer.name, self._shape(layer.name), "int8", self.grid_of(source))
 
-    def _write_output(self, name: str, output: Any, number: int, count: int) -> None:
-        # The interpreter orders outputs by the number behind.
-        label = "output" if count == 1 else f"output:{number}"
-        shape = (self.batch, *output.shape[1:])
-        made = self.tensor(label, shape, "float32")
+    def _write_output(self, name: str, output: Any, number: int) -> None:
+        # Named as the converter does, by whose numbers readers order outputs.
+        made = self.tensor(f"output:{number}", (self.batch, *output.shape[1:]), "float32")
         self.file.outputs.append(self.add("DEQUANTIZE", [self.place[name]], made, {}))
 
 
@@ -325,7 +323,9 @@ def _reshape(writer: _Writer, layer: Any, inputs: list[int]) -> int:
 
 
 def _padding(writer: _Writer, layer: Any, inputs: list[int]) -> int:
-    pads = writer.constant(f"{layer.name}/paddings", [(0, 0), *layer.padding, (0, 0)])
+    first = layer.data_format == "channels_first"
+    rows = [*layer.padding, (0, 0)] if not first else [(0, 0), *layer.padding]
+    pads = writer.constant(f"{layer.name}/paddings", [(0, 0), *rows])
     return writer.add("PAD", [inputs[0], pads], writer.kept(layer, inputs[0]), {})
 
 

@@ -97,8 +97,16 @@ def keep_ranges(source: keras.Model, target: keras.Model) -> None:
     mark_trained(target, is_trained_quantized(source))
     for name, layer in activation_layers(target):
         if name in held:
-            minimum, maximum = held[name].minimum.numpy(), held[name].maximum.numpy()
-            layer.set_range(minimum, maximum, _bits(held[name]))
+            layer.set_range(*held_range(held[name]))
+
+
+def held_range(layer: ActivationQuantizer) -> tuple[float, float, tuple[int, int]]:
+    """Returns the range of a quantizer and whose it is, as `set_range` takes them.
+
+    Args:
+        layer: the quantizer.
+    """
+    return float(layer.minimum.numpy()), float(layer.maximum.numpy()), _bits(layer)
 
 
 def _bits(layer: ActivationQuantizer) -> tuple[int, int]:

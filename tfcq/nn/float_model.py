@@ -72,7 +72,8 @@ def float_layer(layer: Any, **changes: Any) -> Any:
     if not isinstance(layer, keras.layers.Layer):
         return same_layer(layer)
     config = {**layer.get_config(), **changes}
-    config.pop("weight_quantizer", None)
+    for name in ("weight_quantizer", "integer_bias"):
+        config.pop(name, None)
     return same_layer(layer, config, FLOAT_COUNTERPARTS.get(type(layer)))
 
 

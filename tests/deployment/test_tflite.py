@@ -3,21 +3,21 @@
 import keras
 import numpy as np
 import pytest
-
-from tests.deployment.conftest import randomize_norms
-from tfcq.backbones.resnet import resnet
-from tfcq.deployment import tflite
-from tfcq.deployment.check import compare
 from tfcq.deployment.fold import fold
 from tfcq.deployment.int8_graph import int8_graph, int8_kernel, with_zero
 from tfcq.deployment.ranges import activation_ranges
+from tfcq.nn.integer_layers import in_float
+
+from tests.integer.conftest import randomize_norms
+from tfcq.backbones.resnet import resnet
+from tfcq.deployment import tflite
+from tfcq.deployment.check import compare
 from tfcq.deployment.runtime import LiteModel
 from tfcq.deployment.tflite import float_tflite, int8_tflite
 from tfcq.errors import UserError
 from tfcq.evaluation.features import FeatureExtractor
 from tfcq.nn.activation_quantizer import ActivationQuantizer
 from tfcq.nn.calibration import calibrate
-from tfcq.nn.integer_layers import in_float
 from tfcq.nn.quantizable import quantizable
 from tfcq.post_training.weights import with_stored_scales
 from tfcq.quantization.precision import Precision
