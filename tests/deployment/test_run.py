@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 
+import tfcq
 from tests.integer.conftest import randomize_norms
 from tfcq import export
 from tfcq.backbones.resnet import resnet
@@ -81,7 +82,7 @@ def test_figures_are_those_of_a_model_calibrated_on_the_first_training_images(ru
         labelled_arrays(source.split(name), 8) for name in ("train", "test")
     )
     test, test_labels = test[:20], test_labels[:20]
-    model = requantizable(load(run.backbone), "int8")
+    model = tfcq.deployable(requantizable(load(run.backbone), "int8"))
     calibrate(model, train[:64])
     content = (run.export / "int8.tflite").read_bytes()
     assert content == int8_tflite(model, train[:64])
@@ -172,14 +173,16 @@ def test_another_export_is_not_replaced_without_a_word(run, printed, tmp_path):
     assert (tmp_path / "other" / "int8.tflite").read_bytes() != written
 
 
-def test_classifier_that_ends_in_softmax_is_told_what_to_save(tmp_path):
+def test_classifier_that_ends_in_softmax_is_exported_with_it(tmp_path):
     inputs = keras.Input((8, 8, 1))
     flat = keras.layers.Flatten()(inputs)
     outputs = keras.layers.Dense(10, activation="softmax", name="scores")(flat)
     keras.Model(inputs, outputs).save(tmp_path / "softmax.keras")
     place = {"model": tmp_path / "softmax.keras", "output_dir": tmp_path, "dataset": "digits"}
-    with pytest.raises(UserError, match="'scores' of .* ends in softmax.*activation=None"):
-        export.main(command(classifier=True, **place))
+    export.main(command(classifier=True, min_agreement=0.0, **place))
+    image = np.zeros((1, 8, 8, 1), np.float32)
+    probabilities = LiteModel((tmp_path / "int8.tflite").read_bytes())(image)
+    assert abs(np.sum(probabilities) - 1) < 0.03
 
 
 def test_kept_classifier_without_its_flag_is_told_the_flag(classifier, tmp_path):
@@ -207,7 +210,8 @@ def test_steps_after_training_reach_the_exported_model(run, printed, tmp_path):
     # One after the other, on the same images, as their functions do.
     train, _ = labelled_arrays(open_source("digits").split("train"), 8)
     plan = Plan(calibration="mse", correct_biases=True)
-    model = PostTraining(requantizable(load(run.backbone), "int8"), train[:64], plan)
+    form = tfcq.deployable(requantizable(load(run.backbone), "int8"))
+    model = PostTraining(form, train[:64], plan)
     expected = int8_tflite(model.at(parse_bit_width("8w8a")).model, train[:64])
     assert files[1].read_bytes() == expected
 

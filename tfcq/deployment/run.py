@@ -51,7 +51,6 @@ def export(config: EvaluationConfig) -> tuple[dict[str, Any], dict[str, pathlib.
     subject, (bits,) = evaluation.subject, evaluation.bit_widths
     if config.scores_logits:
         check_classifier(evaluation)
-        subject.check_logits()
     about = {
         **about_subject(evaluation),
         "evaluated_bits": DEPLOYED_BITS,

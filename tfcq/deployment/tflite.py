@@ -9,7 +9,7 @@ import tensorflow as tf
 from tfcq import native_messages
 from tfcq.errors import UserError
 from tfcq.integer.folded import folded
-from tfcq.integer.form import deployable, is_form
+from tfcq.integer.form import check_grids, deployable, is_form
 from tfcq.integer.writing import check_deployed, written
 from tfcq.nn.activation_quantizer import ActivationQuantizer
 from tfcq.nn.activation_ranges import activation_layers, is_trained_quantized
@@ -112,6 +112,7 @@ def calibrated_form(model: QuantizableModel, images: np.ndarray) -> QuantizableM
     Raises:
         UserError: as `tfcq.deployable` does, or on a model that was not calibrated.
     """
+    check_grids(model)
     for name, layer in activation_layers(model):
         if layer.quantizer.takes_range and not _is_known(layer):
             raise UserError(

@@ -94,21 +94,6 @@ class Subject:
                     "at a lower learning rate."
                 )
 
-    def check_logits(self) -> None:
-        """Refuses a model that ends in a softmax, which integer runtimes compute on other grids.
-
-        Raises:
-            UserError: naming the layer.
-        """
-        last = self.model.layers[-1]
-        while getattr(last, "layers", None):
-            last = last.layers[-1]
-        if type(last).__name__ == "Softmax" or last.get_config().get("activation") == "softmax":
-            raise UserError(
-                f"Layer {last.name!r} of {self.title} ends in softmax; allowed for export: logits. "
-                "Save the model with activation=None there; the classes stay the same."
-            )
-
 
 def chosen_policy(name: str, subject: SubjectSettings, rounding: str | None) -> Policy:
     """Returns the policy of a name with what was asked for beside it.

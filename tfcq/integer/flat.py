@@ -382,7 +382,7 @@ def _mean(flat: Flattening, operation: Any, args: tuple, kwargs: dict) -> Any:
         keeps = operation.keepdims
     shape = (1, 1, x.shape[-1]) if keeps else (x.shape[-1],)
     if tuple(x.shape[1:3]) == (1, 1):
-        return flat._add(layers.Reshape(shape, name=operation.name), x)
+        return flat._add(layers.Reshape(shape, name=operation.name, dtype="float32"), x)
     pooled = layers.GlobalAveragePooling2D(keepdims=keeps, name=operation.name, dtype="float32")
     return flat._add(pooled, x)
 
@@ -459,20 +459,24 @@ def _items(flat: Flattening, operation: Any, args: tuple, kwargs: dict) -> Any:
     x = flat._add(Slices(bounds, name=operation.name, dtype="float32"), x)
     if x.shape == operation.output.shape:
         return x
-    return flat._add(layers.Reshape(operation.output.shape[1:], name=operation.name), x)
+    return flat._add(
+        layers.Reshape(operation.output.shape[1:], name=operation.name, dtype="float32"), x
+    )
 
 
 def _reshaped(flat: Flattening, operation: Any, args: tuple, kwargs: dict) -> Any:
     if isinstance(operation, layers.Layer):
         return None
-    return flat._add(layers.Reshape(operation.output.shape[1:], name=operation.name), args[0])
+    return flat._add(
+        layers.Reshape(operation.output.shape[1:], name=operation.name, dtype="float32"), args[0]
+    )
 
 
 def _permuted(flat: Flattening, operation: Any, args: tuple, kwargs: dict) -> Any:
     axes = operation.axes
     if axes is None or axes[0] != 0:
         return None
-    return flat._add(layers.Permute(tuple(axes[1:]), name=operation.name), args[0])
+    return flat._add(layers.Permute(tuple(axes[1:]), name=operation.name, dtype="float32"), args[0])
 
 
 _SPECIAL: dict[str, Callable[..., Any]] = {

@@ -119,8 +119,12 @@ def _built(
         added = isinstance(layer, layers.DepthwiseConv2D) and layer.name in constants
         if added and len(args[0].shape) != 4:
             x = args[0]
-            pixels = layers.Reshape((-1, 1, x.shape[-1]), name=f"{layer.name}_pixels")(x)
-            return layers.Reshape(x.shape[1:], name=f"{layer.name}_values")(layer(pixels))
+            pixels = layers.Reshape(
+                (-1, 1, x.shape[-1]), name=f"{layer.name}_pixels", dtype="float32"
+            )(x)
+            return layers.Reshape(x.shape[1:], name=f"{layer.name}_values", dtype="float32")(
+                layer(pixels)
+            )
         return layer(*args, **kwargs)
 
     plain = cloned(flat.model, clone_layer, call_layer)

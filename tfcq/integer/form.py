@@ -189,7 +189,9 @@ def _quantized(
     first = f"{source.name}_quantizer"
     names.add(first)
     behind[source.name] = first
-    grid = ActivationQuantizer(IntegerActivationQuantizer(_BITS, 0.0, 1.0), name=first)
+    grid = ActivationQuantizer(
+        IntegerActivationQuantizer(_BITS, 0.0, 1.0), name=first, dtype="float32"
+    )
     stored = grid(images)
 
     def call_on_grid(layer: Any, *args: Any, **kwargs: Any) -> Any:
