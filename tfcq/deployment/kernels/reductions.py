@@ -1,0 +1,73 @@
+"""Operations that make one value of several: means and pools."""
+
+import numpy as np
+
+from tfcq.deployment.kernels.products import paddings
+from tfcq.deployment.kernels.rounding import (
+    OPTIMIZED,
+    XNNPACK,
+    Array,
+    fixed_point,
+    in_float32,
+    multiplied,
+)
+from tfcq.deployment.kernels.step import Step
+
+
+def mean(step: Step) -> Array:
+    """Returns means along axes."""
+    source, output = step.tensor(0), step.output
+    rank = len(source.shape)
+    axes = tuple(sorted({int(axis) % rank for axis in step.constant(1).ravel()}))
+    count = int(np.prod([source.shape[axis] for axis in axes]))
+    over = tuple(axis + 1 for axis in axes)
+    sums = step.value(0).sum(axis=over, dtype=np.int64) - source.zero_point * count
+    if step.kernels == XNNPACK:
+        scale = source.scale / output.scale * (np.float32(1) / np.float32(count))
+        bounds = step.bounds()
+        return step.stored(in_float32(sums, scale, bounds, output.zero_point))
+    multiplier, shift = fixed_point(float(source.scale) / float(output.scale))
+    more = min(count.bit_length() - 1, 32, 31 + int(shift))
+    multiplier = (int(multiplier) << more) // count
+    levels = multiplied(sums, np.int64(multiplier), shift - more, ties_up=False)
+    return step.stored(levels + output.zero_point)
+
+
+def average_pool_2d(step: Step) -> Array:
+    """Returns means of windows, of what lies inside the map."""
+    windows, inside = _pooled(step, 0)
+    sums = windows.sum(axis=(4, 5), dtype=np.int64)
+    counts = inside[:, :, None]
+    # Divided as C does, toward zero.
+    halves = np.where(sums > 0, counts // 2, -(counts // 2))
+    sums += halves
+    levels = np.sign(sums) * (np.abs(sums) // counts)
+    return step.stored(levels, step.on(OPTIMIZED).bounds())
+
+
+def max_pool_2d(step: Step) -> Array:
+    """Returns the greatest of each window."""
+    low = np.iinfo(step.output.dtype).min if step.is_integer() else -np.inf
+    windows, _ = _pooled(step, low)
+    levels = windows.max(axis=(4, 5))
+    return step.stored(levels, step.bounds())
+
+
+def _pooled(step: Step, filling: float) -> tuple[Array, Array]:
+    """Returns windows as views, and how many of each window's places lie inside the map."""
+    images = step.value(0)
+    images = images.reshape(-1, *images.shape[2:])
+    size = step.option("filterHeight", 1), step.option("filterWidth", 1)
+    strides = step.option("strideH", 1), step.option("strideW", 1)
+    around = paddings(step.option("padding"), images.shape[1:3], size, strides)
+
+    def windows(maps: Array, value: float) -> Array:
+        padded = np.pad(maps, ((0, 0), *around, (0, 0)), constant_values=value)
+        found = np.lib.stride_tricks.sliding_window_view(padded, size, axis=(1, 2))
+        return found[:, :: strides[0], :: strides[1]]
+
+    inside = windows(np.ones((1, *images.shape[1:3], 1), np.int64), 0).sum(axis=(0, 3, 4, 5))
+    return windows(images, filling), inside
+
+
+RULES = {"MEAN": mean, "AVERAGE_POOL_2D": average_pool_2d, "MAX_POOL_2D": max_pool_2d}
