@@ -15,6 +15,8 @@ from tfcq.deployment.kernels.rounding import (
 from tfcq.deployment.kernels.step import Step
 
 _SAME = 0
+# Channels that optimized kernels compute together.
+_VECTOR = 8
 # Windows of so many values are laid out at a time.
 _CHUNK = 1 << 23
 
@@ -163,7 +165,12 @@ def _requantized(step: Step, sums: Array) -> Array:
         if dense and len(second.scales) == 1:
             # The product of the scales is a float32 there.
             ratio = np.float64(first.scale * second.scale) / np.float64(output.scale)
-        levels = multiplied(totals, *fixed_point(ratio), ties_up=step.kernels == OPTIMIZED)
+        fixed = fixed_point(np.broadcast_to(ratio, totals.shape[-1:]))
+        ties_up = np.full(totals.shape[-1:], step.kernels == OPTIMIZED)
+        if step.operation.kind == "DEPTHWISE_CONV_2D":
+            # What is left of the vectors is computed by itself.
+            ties_up[len(ties_up) // _VECTOR * _VECTOR :] = False
+        levels = multiplied(totals, *fixed, ties_up=ties_up)
     levels += output.zero_point
     return step.stored(levels, bounds)
 

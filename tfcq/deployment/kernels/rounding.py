@@ -41,16 +41,16 @@ def high_product(values: Array, multiplier: Array | int) -> Array:
     return product
 
 
-def shifted_right(values: Array, bits: Array | int, ties_up: bool) -> Array:
+def shifted_right(values: Array, bits: Array | int, ties_up: Array | bool) -> Array:
     """Returns int64 values divided by a power of two, ties up or away from zero."""
     bits = np.asarray(bits, np.int64)
     half = np.where(bits > 0, 1 << np.maximum(bits - 1, 0), 0)
-    if ties_up:
+    if np.all(ties_up):
         return (values + half) >> bits
-    return (values + half - ((values < 0) & (bits > 0))) >> bits
+    return (values + half - ((values < 0) & (bits > 0) & ~np.asarray(ties_up))) >> bits
 
 
-def multiplied(values: Array, multiplier: Array, shift: Array, ties_up: bool) -> Array:
+def multiplied(values: Array, multiplier: Array, shift: Array, ties_up: Array | bool) -> Array:
     """Returns int64 values times a fixed-point number, rounded twice.
 
     Args:
