@@ -4,6 +4,7 @@ import numpy as np
 
 from tfcq.deployment.kernels.rounding import (
     OPTIMIZED,
+    REFERENCE,
     XNNPACK,
     Array,
     fixed_point,
@@ -11,10 +12,12 @@ from tfcq.deployment.kernels.rounding import (
     in_float32,
     multiplied,
 )
-from tfcq.deployment.kernels.step import Step, limits
+from tfcq.deployment.kernels.step import Step
 
 # Bits by which operands of a sum are shifted left before they are rounded to a common scale.
 _GUARD_BITS = 20
+# Values that optimized conversions compute together.
+_VECTOR = 8
 
 
 def add(step: Step) -> Array:
@@ -69,10 +72,7 @@ def quantize(step: Step) -> Array:
     """Returns values on the output's grid."""
     source, output = step.tensor(0), step.output
     if source.dtype == "float32":
-        if step.kernels == XNNPACK:
-            scaled = step.value(0) * (np.float32(1) / output.scale)
-            return step.stored(np.rint(scaled) + np.float32(output.zero_point))
-        return step.stored(half_away(step.value(0) / output.scale) + output.zero_point)
+        return step.stored(_whole(step) + np.float32(output.zero_point))
     ratio = source.scale / output.scale
     step = step.unless(source.dtype == output.dtype and 2**-8 <= ratio <= 2**7)
     centred = _centred(step, 0)
@@ -84,12 +84,33 @@ def quantize(step: Step) -> Array:
     return step.stored(levels + output.zero_point)
 
 
+def _whole(step: Step) -> Array:
+    """Returns float32 values in steps of the output, rounded."""
+    values, scale = step.value(0), step.output.scale
+    if step.kernels == REFERENCE:
+        return half_away(values / scale)
+    together = np.rint(values * (np.float32(1) / scale))
+    if step.kernels == XNNPACK:
+        return together
+    return np.where(_in_vectors(step), together, half_away(values / np.float64(scale)))
+
+
 def dequantize(step: Step) -> Array:
     """Returns levels as float32."""
     source = step.tensor(0)
     if source.dtype == "float16":
         return step.value(0).astype(np.float32)
-    return _centred(step, 0).astype(np.float32) * source.scale
+    exact = _centred(step, 0).astype(np.float32) * source.scale
+    if step.kernels != OPTIMIZED:
+        return exact
+    moved = np.float32(-source.zero_point) * source.scale
+    return np.where(_in_vectors(step), step.value(0) * source.scale + moved, exact)
+
+
+def _in_vectors(step: Step) -> Array:
+    """Returns which values of an image optimized kernels compute together, by its shape."""
+    size = int(np.prod(step.output.shape))
+    return (np.arange(size) < size // _VECTOR * _VECTOR).reshape(step.output.shape)
 
 
 def _centred(step: Step, index: int) -> Array:
@@ -108,4 +129,3 @@ def activated(step: Step, values: Array) -> Array:
 RULES = {
     "ADD": add, "SUB": subtract, "MUL": multiply, "QUANTIZE": quantize, "DEQUANTIZE": dequantize,
 }  # fmt: skip
-_ = (OPTIMIZED, limits)

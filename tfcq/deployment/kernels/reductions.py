@@ -8,10 +8,13 @@ from tfcq.deployment.kernels.rounding import (
     XNNPACK,
     Array,
     fixed_point,
-    in_float32,
+    half_away,
     multiplied,
 )
 from tfcq.deployment.kernels.step import Step
+
+# Channels that the optimized mean computes together.
+_VECTOR = 16
 
 
 def mean(step: Step) -> Array:
@@ -21,16 +24,37 @@ def mean(step: Step) -> Array:
     axes = tuple(sorted({int(axis) % rank for axis in step.constant(1).ravel()}))
     count = int(np.prod([source.shape[axis] for axis in axes]))
     over = tuple(axis + 1 for axis in axes)
-    sums = step.value(0).sum(axis=over, dtype=np.int64) - source.zero_point * count
+    sums = step.value(0).sum(axis=over, dtype=np.int64)
     if step.kernels == XNNPACK:
-        scale = source.scale / output.scale * (np.float32(1) / np.float32(count))
-        bounds = step.bounds()
-        return step.stored(in_float32(sums, scale, bounds, output.zero_point))
+        return step.stored(summed_in_float32(step, sums, count, np.float32(1) / np.float32(count)))
+    if step.kernels == OPTIMIZED and step.option("keepDims", False) and rank == 4 and over == (2, 3):
+        return _mean_of_maps(step, sums, count)
+    sums -= source.zero_point * count
     multiplier, shift = fixed_point(float(source.scale) / float(output.scale))
     more = min(count.bit_length() - 1, 32, 31 + int(shift))
     multiplier = (int(multiplier) << more) // count
     levels = multiplied(sums, np.int64(multiplier), shift - more, ties_up=False)
     return step.stored(levels + output.zero_point)
+
+
+def summed_in_float32(step: Step, sums: Array, count: int, share: np.float32) -> Array:
+    """Returns levels of sums with their zero points, times a share, as XNNPACK converts them."""
+    source, output = step.tensor(0), step.output
+    scale = source.scale / output.scale * share
+    # What the zero points add up to moves the output's.
+    offset = np.float32(output.zero_point) - np.float32(count * source.zero_point) * scale
+    return np.rint(sums.astype(np.float32) * scale + offset)
+
+
+def _mean_of_maps(step: Step, sums: Array, count: int) -> Array:
+    """Returns means over height and width, whose zero point is rounded by itself."""
+    source, output = step.tensor(0), step.output
+    moved = half_away(np.float32(source.zero_point) * source.scale / output.scale)
+    scale = source.scale / (np.float32(count) * output.scale)
+    depth = sums.shape[-1]
+    ties_up = np.arange(depth) < depth // _VECTOR * _VECTOR
+    levels = multiplied(sums, *fixed_point(scale), ties_up=ties_up)
+    return step.stored(levels + (output.zero_point - int(moved)))
 
 
 def average_pool_2d(step: Step) -> Array:
