@@ -6,15 +6,20 @@ most operations, which round in different ways. Here are their rules, by `kernel
 
 import numpy as np
 
-from tfcq.deployment.kernels import elementwise, products, reductions, shapes
+from tfcq.deployment.kernels import activations, elementwise, products, reductions, shapes, softmax
 from tfcq.deployment.kernels.rounding import KERNELS, Array
 from tfcq.deployment.kernels.step import Step
 from tfcq.deployment.lite_file import LiteFile, Operation
 from tfcq.errors import UserError
 
 _RULES = {
-    **products.RULES, **elementwise.RULES, **reductions.RULES, **shapes.RULES,
-}  # fmt: skip
+    **products.RULES,
+    **elementwise.RULES,
+    **activations.RULES,
+    **softmax.RULES,
+    **reductions.RULES,
+    **shapes.RULES,
+}
 
 
 def emulate(file: LiteFile, images: Array, kernels: str) -> list[Array | None]:

@@ -37,21 +37,28 @@ def _sum(step: Step, sign: int) -> Array:
     tensors = step.tensor(0), step.tensor(1)
     ratios = [tensor.scale / step.output.scale for tensor in tensors]
     step = step.unless(all(2**-10 <= ratio < 2**8 for ratio in ratios))
-    left, right = (_centred(step, index) for index in (0, 1))
     bounds = step.bounds()
     if step.kernels == XNNPACK:
+        left, right = (step.centred(index) for index in (0, 1))
         shift = 20 - int(np.floor(np.log2(max(ratios))))
         first, second = (int(np.rint(np.ldexp(ratio, shift))) for ratio in ratios)
         total = left * first + sign * right * second + (1 << (shift - 1))
         return step.stored((total >> shift) + step.output.zero_point, bounds)
-    twice = 2 * float(max(tensor.scale for tensor in tensors))
-    scaled = []
-    for value, tensor in zip((left, right), tensors, strict=True):
-        multiplier, shift = fixed_point(float(tensor.scale) / twice)
-        scaled.append(multiplied(value << _GUARD_BITS, multiplier, shift, ties_up=False))
+    left, right, twice = _on_common_scale(step, _GUARD_BITS)
     final = fixed_point(twice / float(np.float32(2**_GUARD_BITS) * step.output.scale))
-    levels = multiplied(scaled[0] + sign * scaled[1], *final, ties_up=False)
+    levels = multiplied(left + sign * right, *final, ties_up=False)
     return step.stored(levels + step.output.zero_point, bounds)
+
+
+def _on_common_scale(step: Step, guard: int) -> tuple[Array, Array, float]:
+    """Returns both operands with bits to guard their rounding, and twice the greater scale."""
+    scales = [float(step.tensor(index).scale) for index in (0, 1)]
+    twice = 2 * max(scales)
+    left, right = (
+        multiplied(step.centred(index) << guard, *fixed_point(scale / twice), ties_up=False)
+        for index, scale in enumerate(scales)
+    )
+    return left, right, twice
 
 
 def multiply(step: Step) -> Array:
@@ -60,12 +67,34 @@ def multiply(step: Step) -> Array:
         return activated(step, step.value(0) * step.value(1))
     scale = step.tensor(0).scale * step.tensor(1).scale / step.output.scale
     step = step.unless(2**-16 <= scale < 2**8)
-    products = _centred(step, 0) * _centred(step, 1)
+    products = step.centred(0) * step.centred(1)
     bounds = step.bounds()
     if step.kernels == XNNPACK:
         return step.stored(in_float32(products, scale, bounds, step.output.zero_point))
     levels = multiplied(products, *fixed_point(scale), ties_up=False)
     return step.stored(levels + step.output.zero_point, bounds)
+
+
+def squared_difference(step: Step) -> Array:
+    """Returns squares of differences."""
+    if not step.is_integer():
+        difference = step.value(0) - step.value(1)
+        return difference * difference
+    guard = 7
+    left, right, twice = _on_common_scale(step, guard)
+    real = twice * twice / float(np.float32(1 << 2 * guard) * step.output.scale)
+    levels = multiplied((left - right) ** 2, *fixed_point(real), ties_up=False)
+    return step.stored(levels + step.output.zero_point)
+
+
+def maximum(step: Step) -> Array:
+    """Returns the greater of two values."""
+    return np.maximum(step.value(0), step.value(1))
+
+
+def minimum(step: Step) -> Array:
+    """Returns the lesser of two values."""
+    return np.minimum(step.value(0), step.value(1))
 
 
 def quantize(step: Step) -> Array:
@@ -75,7 +104,7 @@ def quantize(step: Step) -> Array:
         return step.stored(_whole(step) + np.float32(output.zero_point))
     ratio = source.scale / output.scale
     step = step.unless(source.dtype == output.dtype and 2**-8 <= ratio <= 2**7)
-    centred = _centred(step, 0)
+    centred = step.centred(0)
     if step.kernels == XNNPACK:
         levels = (centred * int(np.rint(np.float32(256) * ratio)) + 128) >> 8
     else:
@@ -100,7 +129,7 @@ def dequantize(step: Step) -> Array:
     source = step.tensor(0)
     if source.dtype == "float16":
         return step.value(0).astype(np.float32)
-    exact = _centred(step, 0).astype(np.float32) * source.scale
+    exact = step.centred(0).astype(np.float32) * source.scale
     if step.kernels != OPTIMIZED:
         return exact
     moved = np.float32(-source.zero_point) * source.scale
@@ -113,11 +142,6 @@ def _in_vectors(step: Step) -> Array:
     return (np.arange(size) < size // _VECTOR * _VECTOR).reshape(step.output.shape)
 
 
-def _centred(step: Step, index: int) -> Array:
-    """Returns levels without the zero point, int64."""
-    return step.value(index).astype(np.int64) - step.tensor(index).zero_point
-
-
 def activated(step: Step, values: Array) -> Array:
     """Returns float32 values under the fused activation."""
     low, high = {0: (None, None), 1: (0, None), 2: (-1, 1), 3: (0, 6)}[
@@ -127,5 +151,6 @@ def activated(step: Step, values: Array) -> Array:
 
 
 RULES = {
-    "ADD": add, "SUB": subtract, "MUL": multiply, "QUANTIZE": quantize, "DEQUANTIZE": dequantize,
+    "ADD": add, "SUB": subtract, "MUL": multiply, "SQUARED_DIFFERENCE": squared_difference,
+    "MAXIMUM": maximum, "MINIMUM": minimum, "QUANTIZE": quantize, "DEQUANTIZE": dequantize,
 }  # fmt: skip

@@ -1,5 +1,7 @@
 """Operations that make one value of several: means and pools."""
 
+import dataclasses
+
 import numpy as np
 
 from tfcq.deployment.kernels.products import paddings
@@ -20,11 +22,8 @@ _VECTOR = 16
 def mean(step: Step) -> Array:
     """Returns means along axes."""
     source, output = step.tensor(0), step.output
+    sums, over, count = _summed(step)
     rank = len(source.shape)
-    axes = tuple(sorted({int(axis) % rank for axis in step.constant(1).ravel()}))
-    count = int(np.prod([source.shape[axis] for axis in axes]))
-    over = tuple(axis + 1 for axis in axes)
-    sums = step.value(0).sum(axis=over, dtype=np.int64)
     if step.kernels == XNNPACK:
         return step.stored(summed_in_float32(step, sums, count, np.float32(1) / np.float32(count)))
     if step.kernels == OPTIMIZED and step.option("keepDims", False) and rank == 4 and over == (2, 3):
@@ -35,6 +34,36 @@ def mean(step: Step) -> Array:
     multiplier = (int(multiplier) << more) // count
     levels = multiplied(sums, np.int64(multiplier), shift - more, ties_up=False)
     return step.stored(levels + output.zero_point)
+
+
+def total(step: Step) -> Array:
+    """Returns sums along axes."""
+    source, output = step.tensor(0), step.output
+    sums, _, count = _summed(step)
+    axes = step.value(1)
+    if step.kernels == XNNPACK:
+        return step.stored(summed_in_float32(step, sums, count, np.float32(1)))
+    if step.kernels == OPTIMIZED:
+        scale = source.scale / output.scale
+        bias = np.float32(-source.zero_point) * scale * np.float32(count)
+        levels = half_away(sums.astype(np.float32) * scale + bias)
+    else:
+        # LiteRT's kernel takes signed bytes for unsigned ones, here and in what it stores.
+        sums = _summed(dataclasses.replace(step, values=[step.value(0).view(np.uint8), axes]))[0]
+        fixed = fixed_point(float(source.scale) / float(output.scale))
+        levels = multiplied(sums - source.zero_point * count, *fixed, ties_up=False)
+        levels = np.clip(levels + output.zero_point, 0, 255).astype(np.uint8).view(output.dtype)
+        return step.stored(levels)
+    return step.stored(levels + output.zero_point)
+
+
+def _summed(step: Step) -> tuple[Array, tuple[int, ...], int]:
+    """Returns sums of levels, the axes they ran along, images among them, and of how many."""
+    shape = step.tensor(0).shape
+    axes = sorted({int(axis) % len(shape) for axis in step.constant(1).ravel()})
+    over = tuple(axis + 1 for axis in axes)
+    sums = step.value(0).sum(axis=over, dtype=np.int64)
+    return sums, over, int(np.prod([shape[axis] for axis in axes]))
 
 
 def summed_in_float32(step: Step, sums: Array, count: int, share: np.float32) -> Array:
@@ -94,4 +123,6 @@ def _pooled(step: Step, filling: float) -> tuple[Array, Array]:
     return windows(images, filling), inside
 
 
-RULES = {"MEAN": mean, "AVERAGE_POOL_2D": average_pool_2d, "MAX_POOL_2D": max_pool_2d}
+RULES = {
+    "MEAN": mean, "SUM": total, "AVERAGE_POOL_2D": average_pool_2d, "MAX_POOL_2D": max_pool_2d,
+}  # fmt: skip

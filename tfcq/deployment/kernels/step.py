@@ -48,6 +48,10 @@ class Step:
         assert found is not None
         return found
 
+    def centred(self, index: int) -> Array:
+        """Returns the levels of an input without their zero point, int64."""
+        return self.value(index).astype(np.int64) - self.tensor(index).zero_point
+
     def constant(self, index: int) -> Array:
         """Returns the value of an input that is the same for all images."""
         return self.value(index)[0]
