@@ -8,10 +8,10 @@ import tensorflow as tf
 from tfcq.backbones.build import backbone_from
 from tfcq.backbones.input_normalization import with_normalized_input
 from tfcq.backbones.resnet import resnet
-from tfcq.deployment.runtime import LiteModel
 from tfcq.deployment.tflite import int8_tflite
 from tfcq.errors import UserError
 from tfcq.integer.folded import folded
+from tfcq.integer.runtime import LiteModel
 from tfcq.nn.calibration import calibrate
 from tfcq.nn.loading import load
 from tfcq.nn.quantizable import quantizable

@@ -11,10 +11,10 @@ from tfcq.backbones.keras_models import application, backbone_from_file
 from tfcq.backbones.mobilenet_v2 import mobilenet_v2
 from tfcq.backbones.vision_transformer import vision_transformer
 from tfcq.deployment.check import compare
-from tfcq.deployment.runtime import LiteModel
 from tfcq.deployment.tflite import int8_tflite
 from tfcq.errors import UserError
 from tfcq.integer.folded import folded
+from tfcq.integer.runtime import LiteModel
 from tfcq.nn.calibration import calibrate
 from tfcq.nn.loading import load
 from tfcq.nn.quantizable import quantizable

@@ -16,12 +16,12 @@ from tfcq.backbones.resnet import resnet
 from tfcq.data.pipeline import labelled_arrays
 from tfcq.data.sources import open_source
 from tfcq.deployment import run as deployment
-from tfcq.deployment.runtime import LiteModel
 from tfcq.deployment.tflite import int8_tflite
 from tfcq.errors import UserError
 from tfcq.evaluation.classifier import with_classifier
 from tfcq.evaluation.features import FeatureExtractor
 from tfcq.evaluation.probe import fit_linear_probe
+from tfcq.integer.runtime import LiteModel
 from tfcq.nn.calibration import calibrate
 from tfcq.nn.float_model import requantizable
 from tfcq.nn.loading import load

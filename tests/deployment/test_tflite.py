@@ -7,10 +7,10 @@ import pytest
 from tests.integer.conftest import randomize_norms
 from tfcq.backbones.resnet import resnet
 from tfcq.deployment.check import compare
-from tfcq.deployment.runtime import LiteModel
 from tfcq.deployment.tflite import float_tflite, int8_tflite
 from tfcq.errors import UserError
 from tfcq.evaluation.features import FeatureExtractor
+from tfcq.integer.runtime import LiteModel
 from tfcq.nn.activation_quantizer import ActivationQuantizer
 from tfcq.nn.calibration import calibrate
 from tfcq.nn.quantizable import quantizable

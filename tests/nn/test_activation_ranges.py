@@ -12,7 +12,6 @@ from tests.evaluation.evaluations import config_of
 from tfcq import evaluate, export
 from tfcq.backbones.resnet import resnet
 from tfcq.data.sources import open_source
-from tfcq.deployment.runtime import LiteModel
 from tfcq.deployment.tflite import calibrated_form
 from tfcq.errors import UserError
 from tfcq.evaluation.classifier import train_classifier, with_classifier
@@ -20,6 +19,7 @@ from tfcq.evaluation.evaluation import open_subject
 from tfcq.evaluation.features import FeatureExtractor
 from tfcq.evaluation.protocols import linear
 from tfcq.evaluation.run_subject import trained_backbone
+from tfcq.integer.runtime import LiteModel
 from tfcq.nn.activation_ranges import (
     activation_layers,
     is_trained_quantized,

@@ -10,7 +10,6 @@ import numpy as np
 
 from tfcq.command_line import stage
 from tfcq.deployment.check import compare, median_seconds
-from tfcq.deployment.runtime import LiteModel, runtime_version
 from tfcq.deployment.tflite import float_tflite, int8_tflite
 from tfcq.errors import UserError
 from tfcq.evaluation.accuracy import LabelledImages
@@ -21,6 +20,7 @@ from tfcq.evaluation.protocols.classifier import check_classifier
 from tfcq.evaluation.records import versions
 from tfcq.evaluation.run import about_data, about_subject
 from tfcq.files import parse_json, read_text, whole_file, write_text
+from tfcq.integer.runtime import LiteModel, runtime_version
 from tfcq.post_training.plan import Plan, PostTraining, Quantized
 from tfcq.settings.backbones import UNIT_RANGE
 from tfcq.settings.bitwidths import FLOAT

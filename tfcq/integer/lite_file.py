@@ -283,10 +283,10 @@ def _code(kind: str, version: int) -> Any:
 # Operations whose options are called otherwise than they are.
 _OPTIONS = {
     "AVERAGE_POOL_2D": "Pool2DOptions", "MAX_POOL_2D": "Pool2DOptions", "MEAN": "ReducerOptions",
-    "SUM": "ReducerOptions", "CONV_2D": "Conv2DOptions",
-    "DEPTHWISE_CONV_2D": "DepthwiseConv2DOptions",
-    "BATCH_MATMUL": "BatchMatMulOptions", "LOGISTIC": None, "TANH": None, "RELU": None, "ELU": None,
-    "PRELU": None, "PADV2": "PadV2Options",
+    "SUM": "ReducerOptions", "CONV_2D": "Conv2DOptions", "BATCH_MATMUL": "BatchMatMulOptions",
+    "DEPTHWISE_CONV_2D": "DepthwiseConv2DOptions", "LOGISTIC": None, "TANH": None, "RELU": None,
+    "RELU6": None, "ELU": None, "PRELU": None, "PADV2": "PadV2Options", "RSQRT": None,
+    "MAXIMUM": "MaximumMinimumOptions", "MINIMUM": "MaximumMinimumOptions",
 }  # fmt: skip
 
 

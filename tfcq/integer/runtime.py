@@ -9,6 +9,15 @@ import numpy as np
 
 from tfcq import native_messages
 from tfcq.errors import UserError
+from tfcq.integer.emulation import checked_input
+from tfcq.integer.kernels.rounding import KERNELS, XNNPACK
+from tfcq.integer.lite_file import LiteFile
+
+# What LiteRT calls them.
+_RESOLVERS = {
+    "xnnpack": "BUILTIN", "optimized": "BUILTIN_WITHOUT_DEFAULT_DELEGATES",
+    "reference": "BUILTIN_REF",
+}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -30,7 +39,7 @@ class LiteTensor:
     is_output: bool
 
 
-def _interpreter_class() -> type:
+def _interpreter_class() -> Any:
     try:
         from ai_edge_litert.interpreter import Interpreter
     except ImportError as error:
@@ -50,19 +59,73 @@ def runtime_version() -> str:
     return importlib.metadata.version("ai-edge-litert")
 
 
+def _interpreter(content: bytes, threads: int, kernels: str) -> Any:
+    """Returns LiteRT's interpreter of a file, on a set of kernels."""
+    made = _interpreter_class()
+    if kernels not in KERNELS:
+        raise UserError(f"Unknown kernels {kernels!r}; allowed: {', '.join(KERNELS)}.")
+    from ai_edge_litert.interpreter import OpResolverType
+
+    return made(
+        model_content=content,
+        num_threads=threads,
+        experimental_op_resolver_type=getattr(OpResolverType, _RESOLVERS[kernels]),
+    )
+
+
+def every_tensor(file: LiteFile, images: np.ndarray, kernels: str) -> list[np.ndarray | None]:
+    """Returns the value of every tensor of a file as LiteRT computes it.
+
+    Args:
+        file: the file.
+        images: as `emulate` takes them.
+        kernels: one of `KERNELS`.
+
+    Returns:
+        As `emulate` returns them.
+
+    Raises:
+        UserError: on images that the file does not take, or when LiteRT refuses the file.
+    """
+    source = checked_input(file, images)
+    computed = list(dict.fromkeys(index for one in file.operations for index in one.outputs))
+    # A delegate keeps what the model returns, and nothing in between.
+    copy = dataclasses.replace(file, outputs=computed)
+    interpreter = _interpreter(copy.to_bytes(), 1, kernels)
+    with native_messages.hidden():
+        try:
+            interpreter.allocate_tensors()
+        except RuntimeError as error:
+            raise UserError(f"LiteRT refuses the file: {str(error).splitlines()[0]}") from None
+    found: dict[int, list[np.ndarray]] = {index: [] for index in computed}
+    for image in images.reshape(-1, *file.tensors[source].shape):
+        interpreter.set_tensor(source, image)
+        interpreter.invoke()
+        for index, values in found.items():
+            values.append(interpreter.get_tensor(index))
+    values = [tensor.data for tensor in file.tensors]
+    values[source] = images
+    for index, several in found.items():
+        values[index] = np.concatenate([np.atleast_1d(value) for value in several])
+    return values
+
+
 class LiteModel:
     """Runs a TFLite model that takes single images.
 
     Args:
         content: the bytes of a `.tflite` file.
         threads: threads of the runtime.
+        kernels: the set of kernels: `"xnnpack"`, which LiteRT takes of itself, `"optimized"` or
+            `"reference"`, which a microcontroller computes.
 
     Raises:
-        UserError: when the runtime is not installed.
+        UserError: when the runtime is not installed, or the bytes are no TFLite model that it runs.
     """
 
-    def __init__(self, content: bytes, threads: int = 1) -> None:
-        self._interpreter = _interpreter_class()(model_content=content, num_threads=threads)
+    def __init__(self, content: bytes, threads: int = 1, kernels: str = XNNPACK) -> None:
+        LiteFile.read(content)
+        self._interpreter = _interpreter(content, threads, kernels)
         (self._input,) = self._interpreter.get_input_details()
         # The file numbers them in the order in which the model returns them.
         self._outputs = sorted(

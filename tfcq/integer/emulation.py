@@ -1,0 +1,114 @@
+"""What a `.tflite` file computes, to the last bit, on each set of kernels.
+
+A file does not say what it computes: LiteRT has a reference, an optimized and an XNNPACK kernel of
+most operations, which round in different ways. Here are their rules, by `kernels/`.
+"""
+
+import numpy as np
+
+from tfcq.errors import UserError
+from tfcq.integer.kernels import activations, elementwise, products, reductions, shapes, softmax
+from tfcq.integer.kernels.rounding import KERNELS, Array
+from tfcq.integer.kernels.step import Step
+from tfcq.integer.lite_file import LiteFile, Operation
+
+_RULES = {
+    **products.RULES,
+    **elementwise.RULES,
+    **activations.RULES,
+    **softmax.RULES,
+    **reductions.RULES,
+    **shapes.RULES,
+}
+
+
+def emulate(file: LiteFile, images: Array, kernels: str) -> list[Array | None]:
+    """Returns the value of every tensor of a file.
+
+    Args:
+        file: the file.
+        images: of the type and the shape of the file's input, as many as wanted along the first
+            axis.
+        kernels: one of `KERNELS`.
+
+    Returns:
+        By tensor: as the file holds it where it is a constant; else with the first axis of every
+        image's value behind that of the one before. None where nothing is computed.
+
+    Raises:
+        UserError: on images that the file does not take, unknown kernels, or an operation that has
+            no rule.
+
+    Example:
+        >>> file = LiteFile.read(pathlib.Path("model.tflite").read_bytes())
+        >>> outputs = [emulate(file, images, "xnnpack")[index] for index in file.outputs]
+    """
+    check_rules(file, kernels)
+    index = checked_input(file, images)
+    values = [None if tensor.data is None else tensor.data[None] for tensor in file.tensors]
+    values[index] = images.reshape(-1, *file.tensors[index].shape)
+    count = len(values[index])
+    computed = {index}
+    for operation in file.operations:
+        found = _RULES[operation.kind](_step(file, operation, values, kernels))
+        outputs = [found] if isinstance(found, np.ndarray) else found
+        for output, value in zip(operation.outputs, outputs, strict=True):
+            values[output] = value
+            computed.add(output)
+    return [
+        stacked(value, count) if index in computed else file.tensors[index].data
+        for index, value in enumerate(values)
+    ]
+
+
+def check_rules(file: LiteFile, kernels: str) -> None:
+    """Refuses kernels that are not known and operations without a rule.
+
+    Raises:
+        UserError: naming them.
+    """
+    if kernels not in KERNELS:
+        raise UserError(f"Unknown kernels {kernels!r}; allowed: {', '.join(KERNELS)}.")
+    for operation in file.operations:
+        if operation.kind not in _RULES:
+            name = file.tensors[operation.outputs[0]].name
+            raise UserError(
+                f"The emulation has no rule for {operation.kind} (it makes {name!r}); allowed: "
+                f"{', '.join(sorted(_RULES))}."
+            )
+
+
+def checked_input(file: LiteFile, images: Array) -> int:
+    """Returns the number of the file's input tensor.
+
+    Raises:
+        UserError: when the file has several inputs or does not take the images.
+    """
+    if len(file.inputs) != 1:
+        raise UserError(f"The file has {len(file.inputs)} inputs; allowed: one, the images.")
+    (index,) = file.inputs
+    tensor = file.tensors[index]
+    fits = images.shape[1:] == tensor.shape[1:] and len(images) % tensor.shape[0] == 0
+    if images.dtype != tensor.dtype or not fits:
+        raise UserError(
+            f"The file takes {tensor.dtype} {list(tensor.shape)}; got {images.dtype} "
+            f"{list(images.shape)}."
+        )
+    return index
+
+
+def stacked(value: Array, count: int) -> Array:
+    """Returns [images, first axis, ...] values with the first two axes as one."""
+    value = np.broadcast_to(value, (count, *value.shape[1:]))
+    return value.reshape(-1, *value.shape[2:])
+
+
+def _step(file: LiteFile, operation: Operation, values: list[Array | None], kernels: str) -> Step:
+    present = [index if index >= 0 else None for index in operation.inputs]
+    return Step(
+        operation,
+        [None if index is None else file.tensors[index] for index in present],
+        [file.tensors[index] for index in operation.outputs],
+        [None if index is None else values[index] for index in present],
+        kernels,
+    )

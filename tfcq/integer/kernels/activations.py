@@ -1,0 +1,174 @@
+"""Functions of each value by itself."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from tfcq.integer.kernels.fixed_point import inverse_square_root
+from tfcq.integer.kernels.rounding import (
+    XNNPACK,
+    Array,
+    fixed_point,
+    half_away,
+    high_product,
+    multiplied,
+    shifted_right,
+)
+from tfcq.integer.kernels.step import Step, activation_bounds, limits
+
+Function = Callable[[float], float]
+_RELU, _RELU6 = 1, 3
+
+
+def _logistic(step: Step) -> Array:
+    return _looked_up(step, lambda x: 1 / (1 + math.exp(-max(x, -700))))
+
+
+def _tanh(step: Step) -> Array:
+    return _looked_up(step, math.tanh)
+
+
+def _elu(step: Step) -> Array:
+    return _looked_up(step, lambda x: math.expm1(x) if x < 0 else x)
+
+
+def _gelu(step: Step) -> Array:
+    step = step.unless(False)
+    if step.option("approximate", False):
+        root = math.sqrt(2 / math.pi)
+        return _looked_up(
+            step, lambda x: 0.5 * x * (1 + math.tanh(root * (x + 0.044715 * x * x * x)))
+        )
+    return _looked_up(step, lambda x: 0.5 * x * math.erfc(-x * math.sqrt(0.5)))
+
+
+def _looked_up(step: Step, function: Function) -> Array:
+    """Returns what a table of all levels says.
+
+    Args:
+        step: the operation.
+        function: of a number.
+    """
+    source, output = step.tensor(0), step.output
+    low, high = limits(source)
+    levels = np.arange(low, high + 1) - source.zero_point
+    real = levels.astype(np.float32) * source.scale
+    found = np.array([function(float(value)) for value in real]).astype(np.float32)
+    steps = found * (np.float32(1) / output.scale)
+    if step.kernels == XNNPACK:
+        rounded = np.rint(steps + np.float32(output.zero_point))
+    else:
+        rounded = half_away(steps) + np.float32(output.zero_point)
+    table = np.clip(rounded, *limits(output)).astype(output.dtype)
+    return table[step.value(0).astype(np.int64) - low]
+
+
+def _relu(step: Step) -> Array:
+    return _rectified(step, _RELU)
+
+
+def _relu6(step: Step) -> Array:
+    return _rectified(step, _RELU6)
+
+
+def _rectified(step: Step, activation: int) -> Array:
+    source, output = step.tensor(0), step.output
+    if not step.is_integer():
+        high = {_RELU: None, _RELU6: np.float32(6)}[activation]
+        return np.clip(step.value(0), np.float32(0), high)
+    fixed = fixed_point(float(source.scale / output.scale))
+    levels = multiplied(step.centred(0), *fixed, ties_up=False) + output.zero_point
+    return step.stored(levels, activation_bounds(output, activation, to_even=False))
+
+
+def _leaky_relu(step: Step) -> Array:
+    source, output = step.tensor(0), step.output
+    slope = np.float32(step.option("alpha"))
+    ratio = source.scale / output.scale
+    falling = ratio * slope
+    step = step.unless(
+        2**-8 <= ratio <= 2**7 and -127.99609375 <= falling <= 2**7 and abs(falling) >= 2**-8
+    )
+    centred = step.centred(0)
+    if step.kernels == XNNPACK:
+        factors = (int(np.rint(np.float32(256) * one)) for one in (ratio, falling))
+        rising, sinking = ((centred * factor + 128) >> 8 for factor in factors)
+    else:
+        rising = multiplied(centred, *fixed_point(float(ratio)), ties_up=False)
+        real = float(source.scale * slope / output.scale)
+        sinking = multiplied(centred, *fixed_point(abs(real)), ties_up=False)
+        sinking = sinking if real >= 0 else -sinking
+    return step.stored(np.where(centred >= 0, rising, sinking) + output.zero_point)
+
+
+def _prelu(step: Step) -> Array:
+    source, slopes, output = step.tensor(0), step.tensor(1), step.output
+    centred = step.centred(0)
+    rising = multiplied(centred, *fixed_point(float(source.scale / output.scale)), ties_up=False)
+    real = float(source.scale * slopes.scale / output.scale)
+    sinking = multiplied(centred * step.centred(1), *fixed_point(real), ties_up=False)
+    return step.stored(np.where(centred >= 0, rising, sinking) + output.zero_point)
+
+
+def _hard_swish(step: Step) -> Array:
+    """Returns x * relu6(x + 3) / 6 in numbers of 16 bits."""
+    source, output = step.tensor(0), step.output
+    fine = np.float32(1 / 128) * source.scale
+    to_output, exponent = _short(float(fine / output.scale))
+    to_gate, gate_exponent = _short(float(fine / (np.float32(3) / np.float32(32768))))
+    values = step.centred(0) << 7
+    moved = _high_product_16(values, to_output)
+    gate = values
+    if gate_exponent > 0:
+        gate = _saturated(gate << (gate_exponent - 1))
+    gate = _high_product_16(gate, to_gate)
+    if gate_exponent > 0:
+        gate = _saturated(gate << 1)
+    elif gate_exponent < 0:
+        gate = shifted_right(gate, -gate_exponent, ties_up=False)
+    gate = (gate + 2**15) >> 1
+    # This product alone is cut toward zero.
+    doubled = gate * moved
+    cut = np.sign(doubled) * (np.abs(doubled) >> 15)
+    levels = shifted_right(cut, -exponent, ties_up=False) + output.zero_point
+    return step.stored(levels)
+
+
+def _short(real: float) -> tuple[int, int]:
+    """Returns a multiplier of 15 bits and an exponent."""
+    multiplier, exponent = fixed_point(real)
+    return min((int(multiplier) + (1 << 15)) >> 16, 32767), int(exponent)
+
+
+def _high_product_16(values: Array, multiplier: int) -> Array:
+    return high_product(values << 16, multiplier)
+
+
+def _saturated(values: Array) -> Array:
+    return np.clip(values, -(2**15), 2**15 - 1)
+
+
+def _rsqrt(step: Step) -> Array:
+    """Returns one divided by square roots of values above zero."""
+    source, output = step.tensor(0), step.output
+    if not step.is_integer():
+        return np.float32(1) / np.sqrt(step.value(0))
+    root = np.sqrt(source.scale) * output.scale
+    multiplier, shift = fixed_point(1 / float(root))
+    low, high = limits(source)
+    table = np.zeros(high - low + 1, np.int64)
+    for value in range(1, high - source.zero_point + 1):
+        factor, right = inverse_square_root(value)
+        found = multiplied(np.int64(1), np.int64(factor), np.int64(20 - right), ties_up=False)
+        level = multiplied(found, multiplier, shift - 20, ties_up=False)
+        table[value + source.zero_point - low] = level + output.zero_point
+    table[source.zero_point - low] = high
+    return step.stored(table[step.value(0).astype(np.int64) - low])
+
+
+RULES = {
+    "LOGISTIC": _logistic, "TANH": _tanh, "ELU": _elu, "GELU": _gelu, "RELU": _relu,
+    "RELU6": _relu6, "LEAKY_RELU": _leaky_relu, "PRELU": _prelu, "HARD_SWISH": _hard_swish,
+    "RSQRT": _rsqrt,
+}  # fmt: skip

@@ -1,0 +1,181 @@
+"""Sums of products: convolutions, dense layers and products of matrices."""
+
+import numpy as np
+
+from tfcq.integer.kernels.rounding import (
+    OPTIMIZED,
+    REFERENCE,
+    XNNPACK,
+    Array,
+    fixed_point,
+    half_away,
+    in_float32,
+    multiplied,
+)
+from tfcq.integer.kernels.step import Step
+
+_SAME = 0
+# Channels that optimized kernels compute together.
+_VECTOR = 8
+# Windows of so many values are laid out at a time.
+_CHUNK = 1 << 23
+
+
+def conv_2d(step: Step) -> Array:
+    """Returns a convolution, of groups where the kernel has less channels than the input."""
+    step = step.unless(_delegated(step, bias=True))
+    images, kernel = _images(step), step.constant(1).astype(np.float64)
+    rows, columns, depth = kernel.shape[1:]
+    groups = images.shape[-1] // depth
+    matrices = kernel.reshape(groups, -1, rows * columns * depth)
+    height, width, filters = step.output.shape[1:]
+    sums = np.empty((len(images), height, width, groups, filters // groups))
+    chunk = max(1, _CHUNK // (height * width * rows * columns * depth))
+    for group, matrix in enumerate(matrices):
+        channels = images[..., group * depth : (group + 1) * depth]
+        for start in range(0, len(images), chunk):
+            part = _windows(step, channels[start : start + chunk], (rows, columns))
+            flat = part.reshape(-1, matrix.shape[1])
+            found = exact_product(flat, matrix.T, 255)
+            sums[start : start + chunk, :, :, group] = found.reshape(*part.shape[:3], -1)
+    return _requantized(step, sums.reshape(len(images), height, width, filters))
+
+
+def depthwise_conv_2d(step: Step) -> Array:
+    """Returns a convolution of each channel by itself."""
+    step = step.unless(_delegated(step, bias=True))
+    images, kernel = _images(step), step.constant(1).astype(np.int32)[0]
+    rows, columns = kernel.shape[:2]
+    repeated = kernel.shape[-1] // images.shape[-1]
+    if repeated > 1:
+        images = np.repeat(images, repeated, axis=-1)
+    windows = _views(step, images, (rows, columns))
+    sums = np.zeros(windows.shape[:3] + images.shape[-1:], np.int32)
+    for row in range(rows):
+        for column in range(columns):
+            sums += windows[:, :, :, row, column].astype(np.int32) * kernel[row, column]
+    return _requantized(step, sums)
+
+
+def fully_connected(step: Step) -> Array:
+    """Returns a dense layer."""
+    step = step.unless(_delegated(step, bias=False))
+    weights = step.constant(1).astype(np.float64)
+    inputs = step.value(0).astype(np.int16) - np.int16(step.tensor(0).zero_point)
+    if len(step.tensor(1).scales) == 1:
+        weights = weights - step.tensor(1).zero_point
+    flat = inputs.reshape(-1, weights.shape[1])
+    sums = exact_product(flat, weights.T, 255).reshape(len(inputs), -1, len(weights))
+    return _requantized(step, sums)
+
+
+def batch_matmul(step: Step) -> Array:
+    """Returns products of matrices."""
+    delegated = step.inputs[1] is not None and step.tensor(1).dtype == step.tensor(0).dtype
+    step = step.unless(delegated)
+    left, right = (
+        step.value(index).astype(np.float64) - step.tensor(index).zero_point for index in (0, 1)
+    )
+    if step.option("adjX", False):
+        left = left.swapaxes(-1, -2)
+    if step.option("adjY", False):
+        right = right.swapaxes(-1, -2)
+    return _requantized(step, np.matmul(left, right))
+
+
+def exact_product(left: Array, right: Array, greatest: int) -> Array:
+    """Returns the product of matrices of integers, without a rounding.
+
+    Args:
+        left: [a, b] integers of at most `greatest`.
+        right: [b, c].
+        greatest: of the absolute values of `left`.
+    """
+    # Every partial sum is an integer that float32 holds.
+    small = np.abs(right).sum(axis=0).max(initial=0) * greatest < 2**24
+    dtype = np.float32 if small else np.float64
+    return left.astype(dtype) @ right.astype(dtype)
+
+
+def _delegated(step: Step, bias: bool) -> bool:
+    """Returns whether XNNPACK takes the operation."""
+    kernel = step.tensor(1)
+    if bias and not step.has(2) or kernel.data is None or kernel.dtype == "int4":
+        return False
+    return bool(step.tensor(0).dtype == step.output.dtype and np.all(kernel.zero_points == 0))
+
+
+def _images(step: Step) -> Array:
+    """Returns maps without their zero point, [images, height, width, channels]."""
+    value = step.value(0)
+    value = value.reshape(-1, *value.shape[2:])
+    return value.astype(np.int16) - np.int16(step.tensor(0).zero_point)
+
+
+def _views(step: Step, images: Array, size: tuple[int, int]) -> Array:
+    """Returns windows of maps as views, [images, height, width, rows, columns, channels]."""
+    strides = step.option("strideH", 1), step.option("strideW", 1)
+    dilations = step.option("dilationHFactor", 1), step.option("dilationWFactor", 1)
+    padding = paddings(step.option("padding"), images.shape[1:3], size, strides, dilations)
+    images = np.pad(images, ((0, 0), *padding, (0, 0)))
+    spans = [dilation * (extent - 1) + 1 for dilation, extent in zip(dilations, size, strict=True)]
+    windows = np.lib.stride_tricks.sliding_window_view(images, spans, axis=(1, 2))
+    windows = windows[:, :: strides[0], :: strides[1], :, :: dilations[0], :: dilations[1]]
+    return windows.transpose(0, 1, 2, 4, 5, 3)
+
+
+def _windows(step: Step, images: Array, size: tuple[int, int]) -> Array:
+    return np.ascontiguousarray(_views(step, images, size))
+
+
+def paddings(
+    kind: int,
+    extents: tuple[int, ...],
+    size: tuple[int, int],
+    strides: tuple[int, int],
+    dilations: tuple[int, int] = (1, 1),
+) -> list[tuple[int, int]]:
+    """Returns what is added before and after the height and the width."""
+    found = []
+    for extent, window, stride, dilation in zip(extents, size, strides, dilations, strict=True):
+        span = dilation * (window - 1) + 1
+        total = max((-(-extent // stride) - 1) * stride + span - extent, 0)
+        before = total // 2
+        found.append((before, total - before) if kind == _SAME else (0, 0))
+    return found
+
+
+def _requantized(step: Step, sums: Array) -> Array:
+    """Returns sums, without a bias so far, as the output's levels."""
+    first, second, output = step.tensor(0), step.tensor(1), step.output
+    bounds = step.bounds()
+    if step.kernels == XNNPACK:
+        scale = first.scale * second.scales / output.scale
+        if step.has(2):
+            sums = sums.astype(np.int64) + step.constant(2)
+        return step.stored(in_float32(sums, scale, bounds, output.zero_point))
+    totals = sums.astype(np.int64)
+    if step.has(2):
+        totals += step.constant(2)
+    ratio = np.float64(first.scale) * second.scales.astype(np.float64) / np.float64(output.scale)
+    dense = step.operation.kind == "FULLY_CONNECTED"
+    if dense and step.kernels == REFERENCE:
+        levels = half_away(totals * ratio)
+    else:
+        if dense and len(second.scales) == 1:
+            # The product of the scales is a float32 there.
+            ratio = np.float64(first.scale * second.scale) / np.float64(output.scale)
+        fixed = fixed_point(np.broadcast_to(ratio, totals.shape[-1:]))
+        ties_up = np.full(totals.shape[-1:], step.kernels == OPTIMIZED)
+        if step.operation.kind == "DEPTHWISE_CONV_2D":
+            # What is left of the vectors is computed by itself.
+            ties_up[len(ties_up) // _VECTOR * _VECTOR :] = False
+        levels = multiplied(totals, *fixed, ties_up=ties_up)
+    levels += output.zero_point
+    return step.stored(levels, bounds)
+
+
+RULES = {
+    "CONV_2D": conv_2d, "DEPTHWISE_CONV_2D": depthwise_conv_2d, "FULLY_CONNECTED": fully_connected,
+    "BATCH_MATMUL": batch_matmul,
+}  # fmt: skip
