@@ -73,6 +73,21 @@ def _interpreter(content: bytes, threads: int, kernels: str) -> Any:
     )
 
 
+def as_levels(images: np.ndarray, dtype: Any, scale: float, zero_point: int) -> np.ndarray:
+    """Returns images as a file takes them.
+
+    Args:
+        images: float [..., height, width, channels] in [0, 1].
+        dtype: type of the file's input.
+        scale: its scale, of integers.
+        zero_point: its zero point, of integers.
+    """
+    if np.dtype(dtype) == np.float32:
+        return images.astype(np.float32)
+    limits = np.iinfo(dtype)
+    return np.clip(np.round(images / scale) + zero_point, limits.min, limits.max).astype(dtype)
+
+
 def every_tensor(file: LiteFile, images: np.ndarray, kernels: str) -> list[np.ndarray | None]:
     """Returns the value of every tensor of a file as LiteRT computes it.
 
@@ -165,12 +180,7 @@ class LiteModel:
         return [self._interpreter.get_tensor(output["index"])[0] for output in self._outputs]
 
     def _as_input(self, image: np.ndarray) -> np.ndarray:
-        dtype = self._input["dtype"]
-        if dtype == np.float32:
-            return image.astype(np.float32)
-        scale, zero_point = self._input["quantization"]
-        limits = np.iinfo(dtype)
-        return np.clip(np.round(image / scale) + zero_point, limits.min, limits.max).astype(dtype)
+        return as_levels(image, self._input["dtype"], *self._input["quantization"])
 
     def invoke(self) -> None:
         """Computes once more on the last image, for measuring time."""

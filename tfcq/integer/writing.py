@@ -1,5 +1,6 @@
 """From the integer form of a network to a TFLite file with just its integers."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -40,7 +41,20 @@ _VERSIONS = {
 Grid = tuple[np.float32, int]
 
 
-def written(model: QuantizableModel, bits: BitWidth, batch: int = 1) -> LiteFile:
+@dataclasses.dataclass(frozen=True, eq=False)
+class Written:
+    """A file, and where in it the values of the form are.
+
+    Args:
+        file: the file.
+        places: index of the tensor on each quantizer's grid, by the name of the quantizer's layer.
+    """
+
+    file: LiteFile
+    places: dict[str, int]
+
+
+def written(model: QuantizableModel, bits: BitWidth, batch: int = 1) -> Written:
     """Returns the file of a calibrated integer form at a bit-width of its weights.
 
     Args:
@@ -59,7 +73,13 @@ def written(model: QuantizableModel, bits: BitWidth, batch: int = 1) -> LiteFile
             f"Activations of {bits.activations} bits cannot be deployed; LiteRT has 8, such as "
             f"{bits.weights}w8a."
         )
-    return _Writer(model, Precision(bits.weights, bits.activations), batch).file
+    writer = _Writer(model, Precision(bits.weights, bits.activations), batch)
+    places = {
+        name: place
+        for name, place in writer.place.items()
+        if isinstance(writer.layers[name], ActivationQuantizer)
+    }
+    return Written(writer.file, places)
 
 
 def check_deployed(model: keras.Model) -> None:
