@@ -161,14 +161,15 @@ def gate_figures(counts: list[Compared], images: int) -> dict[str, Any]:
             "first": first,
             "equal_steps": None if last is None else _equal(last, last.apart.get(name, 0)),
         }
-    simulated = next((one for one in reversed(counts) if one.simulated is not None), None)
+    last_simulated = next((one for one in reversed(counts) if one.simulated is not None), None)
     return {
         "images": images,
         "elements": sum(one.elements for one in counts),
         "passed": all(not found["differing"] for found in kernels.values()),
         "kernels": kernels,
-        "simulation_equal_steps": _equal(simulated, simulated.simulated or 0) if simulated else None,
-        "simulation_largest_steps": simulated.largest if simulated else None,
+        "simulation_equal_steps": last_simulated
+        and _equal(last_simulated, last_simulated.simulated or 0),
+        "simulation_largest_steps": last_simulated and last_simulated.largest,
         "operations": [dataclasses.asdict(one) for one in counts],
     }
 

@@ -1,6 +1,5 @@
 """The integer form of a network: a quantizable model that computes what its int8 file computes."""
 
-from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -85,29 +84,13 @@ def told_refusal(model: keras.Model) -> str:
     Args:
         model: as for `deployable`.
     """
+    if isinstance(model, keras.Sequential):
+        model = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
     try:
         refuse_foreign(folded(model).model)
     except UserError as error:
         return str(error)
     return ""
-
-
-def at_policy(model: keras.Model, policy: Policy, make: Callable[..., Any]) -> QuantizableModel:
-    """Returns a network quantized by a policy: under `int8` its integer form, where it has one.
-
-    Args:
-        model: a model of images in [0, 1].
-        policy: the policy.
-        make: takes model and policy and returns the model quantized by any policy.
-    """
-    if policy.name != INT8.name:
-        return make(model, policy)
-    if told := told_refusal(model):
-        print(f"Policy {policy.name} without export: {told}", flush=True)
-        return make(model, policy)
-    if isinstance(model, QuantizableModel):
-        return deployable(make(model, policy), policy)
-    return deployable(model, policy)
 
 
 def check_grids(model: QuantizableModel) -> None:
