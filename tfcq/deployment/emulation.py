@@ -7,7 +7,7 @@ most operations, which round in different ways. Here are their rules, by `kernel
 import numpy as np
 
 from tfcq.deployment.kernels import activations, elementwise, products, reductions, shapes, softmax
-from tfcq.deployment.kernels.rounding import KERNELS, Array
+from tfcq.deployment.kernels.rounding import KERNELS, REFERENCE, Array
 from tfcq.deployment.kernels.step import Step
 from tfcq.deployment.lite_file import LiteFile, Operation
 from tfcq.errors import UserError
@@ -20,6 +20,16 @@ _RULES = {
     **reductions.RULES,
     **shapes.RULES,
 }
+
+# Kinds that move values of any type.
+_ANY = frozenset(shapes.RULES)
+# Kinds whose float32 kernels round as IEEE says, whatever the set.
+_FLOAT = frozenset(
+    ["ADD", "SUB", "MUL", "SQUARED_DIFFERENCE", "MAXIMUM", "MINIMUM", "RELU", "RELU6", "QUANTIZE"]
+)
+_UNSIGNED = frozenset(["QUANTIZE", "DEQUANTIZE"])
+# What LiteRT has no kernel of in a set.
+_ABSENT = frozenset([("ELU", REFERENCE)])
 
 
 def emulate(file: LiteFile, images: Array, kernels: str) -> list[Array | None]:
@@ -70,12 +80,30 @@ def check_rules(file: LiteFile, kernels: str) -> None:
     if kernels not in KERNELS:
         raise UserError(f"Unknown kernels {kernels!r}; allowed: {', '.join(KERNELS)}.")
     for operation in file.operations:
+        name = file.tensors[operation.outputs[0]].name
         if operation.kind not in _RULES:
-            name = file.tensors[operation.outputs[0]].name
             raise UserError(
                 f"The emulation has no rule for {operation.kind} (it makes {name!r}); allowed: "
                 f"{', '.join(sorted(_RULES))}."
             )
+        if (operation.kind, kernels) in _ABSENT:
+            raise UserError(f"LiteRT has no {kernels} kernel of {operation.kind} ({name!r}).")
+        types = _types(operation)
+        found = file.tensors[operation.inputs[operation.kind == "SPLIT"]].dtype
+        if types is not None and found not in types:
+            raise UserError(
+                f"The emulation has no rule for {operation.kind} of {found} (it makes {name!r}); "
+                f"allowed: {', '.join(types)}."
+            )
+
+
+def _types(operation: Operation) -> list[str] | None:
+    """Returns the types that an operation's rule reads, None for all."""
+    if operation.kind in _ANY:
+        return None
+    unsigned = ["uint8"] if operation.kind in _UNSIGNED else []
+    real = ["float32"] if operation.kind in _FLOAT else []
+    return ["int8", *unsigned, *real]
 
 
 def checked_input(file: LiteFile, images: Array) -> int:

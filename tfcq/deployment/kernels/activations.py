@@ -152,8 +152,6 @@ def _saturated(values: Array) -> Array:
 def _rsqrt(step: Step) -> Array:
     """Returns one divided by square roots of values above zero."""
     source, output = step.tensor(0), step.output
-    if not step.is_integer():
-        return np.float32(1) / np.sqrt(step.value(0))
     root = np.sqrt(source.scale) * output.scale
     multiplier, shift = fixed_point(1 / float(root))
     low, high = limits(source)

@@ -127,8 +127,6 @@ def _whole(step: Step) -> Array:
 def dequantize(step: Step) -> Array:
     """Returns levels as float32."""
     source = step.tensor(0)
-    if source.dtype == "float16":
-        return step.value(0).astype(np.float32)
     exact = step.centred(0).astype(np.float32) * source.scale
     if step.kernels != OPTIMIZED:
         return exact

@@ -71,8 +71,7 @@ def fully_connected(step: Step) -> Array:
 
 def batch_matmul(step: Step) -> Array:
     """Returns products of matrices."""
-    delegated = step.inputs[1] is not None and step.tensor(1).dtype == step.tensor(0).dtype
-    step = step.unless(delegated)
+    step = step.unless(step.tensor(1).zero_point == 0)
     left, right = (
         step.value(index).astype(np.float64) - step.tensor(index).zero_point for index in (0, 1)
     )
@@ -158,16 +157,19 @@ def _requantized(step: Step, sums: Array) -> Array:
     if step.has(2):
         totals += step.constant(2)
     ratio = np.float64(first.scale) * second.scales.astype(np.float64) / np.float64(output.scale)
-    dense = step.operation.kind == "FULLY_CONNECTED"
-    if dense and step.kernels == REFERENCE:
+    kind = step.operation.kind
+    if kind == "FULLY_CONNECTED" and step.kernels == REFERENCE:
         levels = half_away(totals * ratio)
     else:
-        if dense and len(second.scales) == 1:
+        if kind in ("FULLY_CONNECTED", "BATCH_MATMUL") and len(second.scales) == 1:
             # The product of the scales is a float32 there.
             ratio = np.float64(first.scale * second.scale) / np.float64(output.scale)
         fixed = fixed_point(np.broadcast_to(ratio, totals.shape[-1:]))
-        ties_up = np.full(totals.shape[-1:], step.kernels == OPTIMIZED)
-        if step.operation.kind == "DEPTHWISE_CONV_2D":
+        # LiteRT has no optimized product of two computed matrices.
+        ties_up = np.full(
+            totals.shape[-1:], step.kernels == OPTIMIZED and kind != "BATCH_MATMUL"
+        )
+        if kind == "DEPTHWISE_CONV_2D":
             # What is left of the vectors is computed by itself.
             ties_up[len(ties_up) // _VECTOR * _VECTOR :] = False
         levels = multiplied(totals, *fixed, ties_up=ties_up)

@@ -21,6 +21,73 @@ def pad(step: Step) -> Array:
     return np.pad(step.value(0), around, constant_values=filling)
 
 
+def concatenation(step: Step) -> Array:
+    """Returns values behind one another along an axis, which have one grid."""
+    count = max(len(value) for value in step.values if value is not None)
+    parts = [
+        np.broadcast_to(step.value(index), (count, *step.value(index).shape[1:]))
+        for index in range(len(step.inputs))
+    ]
+    return np.concatenate(parts, axis=_axis(step, step.option("axis")))
+
+
+def transpose(step: Step) -> Array:
+    """Returns values with their axes in another order."""
+    return step.value(0).transpose(0, *(step.constant(1) + 1))
+
+
+def split(step: Step) -> list[Array]:
+    """Returns equal parts along an axis; the axis is the first input."""
+    axis = int(step.constant(0).ravel()[0])
+    rank = len(step.tensor(1).shape)
+    return np.split(step.value(1), len(step.outputs), axis=axis % rank + 1)
+
+
+def strided_slice(step: Step) -> Array:
+    """Returns every so many-th value between two ends of each axis."""
+    begins, ends, strides = (step.constant(index).tolist() for index in (1, 2, 3))
+    taken: list[slice | int] = [slice(None)]
+    for axis, (begin, end, stride) in enumerate(zip(begins, ends, strides, strict=True)):
+
+        def is_masked(name: str, axis: int = axis) -> bool:
+            return bool(step.option(name) >> axis & 1)
+
+        if is_masked("shrinkAxisMask"):
+            taken.append(begin)
+            continue
+        if step.option("offset", False):
+            end += begin
+        taken.append(
+            slice(
+                None if is_masked("beginMask") else begin,
+                None if is_masked("endMask") else end,
+                stride,
+            )
+        )
+    return step.value(0)[tuple(taken)].reshape(-1, *step.output.shape)
+
+
+def resize_nearest_neighbor(step: Step) -> Array:
+    """Returns maps of another size, of the nearest values."""
+    value = step.value(0)
+    for axis in (1, 2):
+        old, new = step.tensor(0).shape[axis], step.output.shape[axis]
+        aligned = step.option("alignCorners", False) and new > 1
+        ratio = np.float32((old - 1) / (new - 1)) if aligned else np.float32(old) / np.float32(new)
+        centre = np.float32(0.5 if step.option("halfPixelCenters", False) else 0)
+        places = (np.arange(new, dtype=np.float32) + centre) * ratio
+        nearest = np.trunc(places + np.float32(0.5)) if aligned else np.floor(places)
+        value = value.take(np.clip(nearest.astype(int), 0, old - 1), axis=axis + 1)
+    return value
+
+
+def _axis(step: Step, axis: int) -> int:
+    """Returns the place of an axis of the tensor behind that of images."""
+    return axis % len(step.output.shape) + 1
+
+
 RULES = {
     "RESHAPE": reshape, "SQUEEZE": reshape, "EXPAND_DIMS": reshape, "PAD": pad, "PADV2": pad,
+    "CONCATENATION": concatenation, "TRANSPOSE": transpose, "SPLIT": split,
+    "STRIDED_SLICE": strided_slice, "RESIZE_NEAREST_NEIGHBOR": resize_nearest_neighbor,
 }  # fmt: skip
