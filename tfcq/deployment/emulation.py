@@ -106,15 +106,24 @@ def _types(operation: Operation) -> list[str] | None:
     return ["int8", *unsigned, *real]
 
 
+def only_input(file: LiteFile) -> int:
+    """Returns the number of the file's input tensor.
+
+    Raises:
+        UserError: when the file has several.
+    """
+    if len(file.inputs) != 1:
+        raise UserError(f"The file has {len(file.inputs)} inputs; allowed: one, the images.")
+    return file.inputs[0]
+
+
 def checked_input(file: LiteFile, images: Array) -> int:
     """Returns the number of the file's input tensor.
 
     Raises:
         UserError: when the file has several inputs or does not take the images.
     """
-    if len(file.inputs) != 1:
-        raise UserError(f"The file has {len(file.inputs)} inputs; allowed: one, the images.")
-    (index,) = file.inputs
+    index = only_input(file)
     tensor = file.tensors[index]
     fits = images.shape[1:] == tensor.shape[1:] and len(images) % tensor.shape[0] == 0
     if images.dtype != tensor.dtype or not fits:
