@@ -32,8 +32,9 @@ def kernel(rng, *shape):
     return rng.integers(-127, 128, shape).astype(np.int8)
 
 
-def bias(rng, size):
-    return constant(rng.integers(-900, 900, size).astype(np.int32), 1.0)
+def bias(rng, scales, size):
+    """Returns a bias on the grid of the sums, of one scale or one a channel."""
+    return constant(rng.integers(-900, 900, size).astype(np.int32), scales)
 
 
 def convolutions(rng, first, second, third):
@@ -52,7 +53,7 @@ def convolutions(rng, first, second, third):
         }  # fmt: skip
         yield single(
             "CONV_2D",
-            [maps, constant(kernel(rng, 9, size, size, 5), scales), bias(rng, 9)],
+            [maps, constant(kernel(rng, 9, size, size, 5), scales), bias(rng, first * scales, 9)],
             levels((1, *out, 9), third, -7),
             version=3,
             **options,
@@ -64,11 +65,12 @@ def no_bias(rng, first, second, third):
     weights = constant(kernel(rng, 4, 3, 3, 3), second / 16)
     options = {"padding": SAME, "strideH": 1, "strideW": 1}
     options |= {"dilationHFactor": 1, "dilationWFactor": 1}
-    yield single("CONV_2D", [maps, weights, None], levels((1, 4, 4, 4), third), 3, **options)
+    yield single("CONV_2D", [maps, weights], levels((1, 4, 4, 4), third), 3, **options)
     # Two groups of channels.
     maps, weights = levels((1, 4, 4, 6), first, 5), constant(kernel(rng, 4, 3, 3, 3), second / 16)
     output = levels((1, 4, 4, 4), third)
-    yield single("CONV_2D", [maps, weights, bias(rng, 4)], output, 6, **options)
+    inputs = [maps, weights, bias(rng, first * second / 16, 4)]
+    yield single("CONV_2D", inputs, output, 6, **options)
 
 
 def depthwise(rng, first, second, third):
@@ -76,12 +78,11 @@ def depthwise(rng, first, second, third):
     for depth, repeated, stride, activation in [(11, 1, 1, 0), (8, 1, 2, 3), (5, 2, 1, 1)]:
         width = depth * repeated
         maps, side = levels((1, 6, 6, depth), first, 9), 6 // stride
-        weights = constant(
-            kernel(rng, 1, 3, 3, width), second / 2 ** rng.integers(2, 5, width), axis=3
-        )
+        scales = second / 2 ** rng.integers(2, 5, width)
+        weights = constant(kernel(rng, 1, 3, 3, width), scales, axis=3)
         yield single(
             "DEPTHWISE_CONV_2D",
-            [maps, weights, bias(rng, width)],
+            [maps, weights, bias(rng, first * scales, width)],
             levels((1, side, side, width), third, 4),
             version=3,
             padding=SAME,
@@ -100,7 +101,7 @@ def dense(rng, first, second, third):
         (second / 8, 3, False),
     ]:  # fmt: skip
         weights = constant(kernel(rng, 7, 20), scales)
-        inputs = [levels((1, 20), first, -11), weights] + [bias(rng, 7)] * has_bias
+        inputs = [levels((1, 20), first, -11), weights] + [bias(rng, first * scales, 7)] * has_bias
         output = levels((1, 7), third, 12)
         yield single("FULLY_CONNECTED", inputs, output, 4, fusedActivationFunction=activation)
 
@@ -374,11 +375,13 @@ def test_a_tie_tells_rules_apart(kind):
         assert 0 < np.mean(xnnpack != reference) < 0.5
 
 
-def test_values_at_both_ends_of_the_grid_occur():
-    for kind in ("CONV_2D", "ADD", "MUL", "LEAKY_RELU"):
-        values = emulate(files(kind, "odd")[0], pictures(files(kind, "odd")[0].tensors[0]), "xnnpack")
-        assert values[-1].max() == 127
-        assert values[-1].min() == -128 or kind == "LEAKY_RELU"
+@pytest.mark.parametrize("kind", ["CONV_2D", "FULLY_CONNECTED", "ADD", "QUANTIZE"])
+def test_values_at_both_ends_of_the_grid_occur(kind):
+    found = set()
+    for file in files(kind, "odd"):
+        values = emulate(file, pictures(file.tensors[0]), "xnnpack")[-1]
+        found |= {int(values.min()), int(values.max())}
+    assert {-128, 127} <= found
 
 
 def test_images_are_computed_as_one_by_one(network_file, pixels):
@@ -404,6 +407,7 @@ def test_what_has_no_rule_is_named():
     file = single("ABS", [maps], levels((1, 4, 4, 3), 0.1, name="sizes"))
     with pytest.raises(UserError, match=r"no rule for ABS \(it makes 'sizes'\); allowed: ADD, "):
         emulate(file, images, "xnnpack")
+    file = single("RELU", [maps], levels((1, 4, 4, 3), 0.1))
     with pytest.raises(UserError, match="Unknown kernels 'neon'; allowed: xnnpack, optimized, ref"):
         emulate(file, images, "neon")
     with pytest.raises(UserError, match=r"takes int8 \[1, 4, 4, 3\]; got uint8 \[2, 4, 4, 3\]"):

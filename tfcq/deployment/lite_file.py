@@ -187,7 +187,8 @@ def _contents(model: Any) -> tuple[Any, ...]:
             tensor.scales = np.asarray(quantization.scale, np.float32)
             points = quantization.zeroPoint
             # A file may leave out zeros.
-            tensor.zero_points = np.asarray([0] if points is None else points, np.int64)
+            points = points if points is not None and len(points) else [0] * len(tensor.scales)
+            tensor.zero_points = np.asarray(points, np.int64)
             tensor.axis = quantization.quantizedDimension
         if raw is not None and len(raw):
             tensor.data = _values(np.asarray(raw, np.uint8), tensor)
@@ -204,7 +205,7 @@ def _contents(model: Any) -> tuple[Any, ...]:
                 kind,
                 [int(index) for index in operator.inputs],
                 [int(index) for index in operator.outputs],
-                dict(vars(options)) if options is not None else {},
+                _present(options),
                 code.version,
             )
         )
@@ -214,6 +215,12 @@ def _contents(model: Any) -> tuple[Any, ...]:
         if buffers[note.buffer].data is not None
     }
     return tensors, operations, list(map(int, graph.inputs)), list(map(int, graph.outputs)), notes
+
+
+def _present(options: Any) -> dict[str, Any]:
+    """Returns the options that a file holds."""
+    found = {} if options is None else vars(options)
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _values(raw: Array, tensor: Tensor) -> Array:

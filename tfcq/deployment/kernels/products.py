@@ -15,6 +15,8 @@ from tfcq.deployment.kernels.rounding import (
 from tfcq.deployment.kernels.step import Step
 
 _SAME = 0
+# Of differences of two levels.
+_GREATEST = 255
 # Channels that optimized kernels compute together.
 _VECTOR = 8
 # Windows of so many values are laid out at a time.
@@ -28,17 +30,17 @@ def conv_2d(step: Step) -> Array:
     rows, columns, depth = kernel.shape[1:]
     groups = images.shape[-1] // depth
     matrices = kernel.reshape(groups, -1, rows * columns * depth)
-    height, width, filters = step.output.shape[1:]
-    sums = np.empty((len(images), height, width, groups, filters // groups))
-    chunk = max(1, _CHUNK // (height * width * rows * columns * depth))
-    for group, matrix in enumerate(matrices):
-        channels = images[..., group * depth : (group + 1) * depth]
-        for start in range(0, len(images), chunk):
-            part = _windows(step, channels[start : start + chunk], (rows, columns))
-            flat = part.reshape(-1, matrix.shape[1])
-            found = exact_product(flat, matrix.T, 255)
-            sums[start : start + chunk, :, :, group] = found.reshape(*part.shape[:3], -1)
-    return _requantized(step, sums.reshape(len(images), height, width, filters))
+    chunk = max(1, _CHUNK // (images[0].size * rows * columns))
+    found = []
+    for start in range(0, len(images), chunk):
+        views = _windows(step, images[start : start + chunk], (rows, columns))
+        parts = []
+        for group, matrix in enumerate(matrices):
+            channels = views[..., group * depth : (group + 1) * depth]
+            product = exact_product(channels.reshape(-1, matrix.shape[1]), matrix.T)
+            parts.append(product.reshape(*views.shape[:3], -1))
+        found.append(np.concatenate(parts, axis=-1))
+    return step.of_maps(_requantized(step, np.concatenate(found)))
 
 
 def depthwise_conv_2d(step: Step) -> Array:
@@ -49,12 +51,12 @@ def depthwise_conv_2d(step: Step) -> Array:
     repeated = kernel.shape[-1] // images.shape[-1]
     if repeated > 1:
         images = np.repeat(images, repeated, axis=-1)
-    windows = _views(step, images, (rows, columns))
+    windows = _windows(step, images, (rows, columns))
     sums = np.zeros(windows.shape[:3] + images.shape[-1:], np.int32)
     for row in range(rows):
         for column in range(columns):
             sums += windows[:, :, :, row, column].astype(np.int32) * kernel[row, column]
-    return _requantized(step, sums)
+    return step.of_maps(_requantized(step, sums))
 
 
 def fully_connected(step: Step) -> Array:
@@ -65,8 +67,10 @@ def fully_connected(step: Step) -> Array:
     if len(step.tensor(1).scales) == 1:
         weights = weights - step.tensor(1).zero_point
     flat = inputs.reshape(-1, weights.shape[1])
-    sums = exact_product(flat, weights.T, 255).reshape(len(inputs), -1, len(weights))
-    return _requantized(step, sums)
+    levels = _requantized(step, exact_product(flat, weights.T))
+    if step.option("keepNumDims", False):
+        return levels.reshape(*inputs.shape[:-1], len(weights))
+    return levels.reshape(len(inputs), -1, len(weights))
 
 
 def batch_matmul(step: Step) -> Array:
@@ -82,16 +86,15 @@ def batch_matmul(step: Step) -> Array:
     return _requantized(step, np.matmul(left, right))
 
 
-def exact_product(left: Array, right: Array, greatest: int) -> Array:
+def exact_product(left: Array, right: Array) -> Array:
     """Returns the product of matrices of integers, without a rounding.
 
     Args:
-        left: [a, b] integers of at most `greatest`.
+        left: [a, b] differences of two levels.
         right: [b, c].
-        greatest: of the absolute values of `left`.
     """
     # Every partial sum is an integer that float32 holds.
-    small = np.abs(right).sum(axis=0).max(initial=0) * greatest < 2**24
+    small = np.abs(right).sum(axis=0).max(initial=0) * _GREATEST < 2**24
     dtype = np.float32 if small else np.float64
     return left.astype(dtype) @ right.astype(dtype)
 
@@ -106,12 +109,10 @@ def _delegated(step: Step, bias: bool) -> bool:
 
 def _images(step: Step) -> Array:
     """Returns maps without their zero point, [images, height, width, channels]."""
-    value = step.value(0)
-    value = value.reshape(-1, *value.shape[2:])
-    return value.astype(np.int16) - np.int16(step.tensor(0).zero_point)
+    return step.maps().astype(np.int16) - np.int16(step.tensor(0).zero_point)
 
 
-def _views(step: Step, images: Array, size: tuple[int, int]) -> Array:
+def _windows(step: Step, images: Array, size: tuple[int, int]) -> Array:
     """Returns windows of maps as views, [images, height, width, rows, columns, channels]."""
     strides = step.option("strideH", 1), step.option("strideW", 1)
     dilations = step.option("dilationHFactor", 1), step.option("dilationWFactor", 1)
@@ -121,10 +122,6 @@ def _views(step: Step, images: Array, size: tuple[int, int]) -> Array:
     windows = np.lib.stride_tricks.sliding_window_view(images, spans, axis=(1, 2))
     windows = windows[:, :: strides[0], :: strides[1], :, :: dilations[0], :: dilations[1]]
     return windows.transpose(0, 1, 2, 4, 5, 3)
-
-
-def _windows(step: Step, images: Array, size: tuple[int, int]) -> Array:
-    return np.ascontiguousarray(_views(step, images, size))
 
 
 def paddings(
