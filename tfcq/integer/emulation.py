@@ -8,7 +8,7 @@ import numpy as np
 
 from tfcq.errors import UserError
 from tfcq.integer.kernels import activations, elementwise, products, reductions, shapes, softmax
-from tfcq.integer.kernels.rounding import KERNELS, Array
+from tfcq.integer.kernels.rounding import KERNELS, REFERENCE, Array
 from tfcq.integer.kernels.step import Step
 from tfcq.integer.lite_file import LiteFile, Operation
 
@@ -20,6 +20,16 @@ _RULES = {
     **reductions.RULES,
     **shapes.RULES,
 }
+
+# Kinds that move values of any type.
+_ANY = frozenset(shapes.RULES)
+# Kinds whose float32 kernels round as IEEE says, whatever the set.
+_FLOAT = frozenset(
+    ["ADD", "SUB", "MUL", "SQUARED_DIFFERENCE", "MAXIMUM", "MINIMUM", "RELU", "RELU6", "QUANTIZE"]
+)
+_UNSIGNED = frozenset(["QUANTIZE", "DEQUANTIZE"])
+# What LiteRT has no kernel of in a set.
+_ABSENT = frozenset([("ELU", REFERENCE)])
 
 
 def emulate(file: LiteFile, images: Array, kernels: str) -> list[Array | None]:
@@ -70,12 +80,41 @@ def check_rules(file: LiteFile, kernels: str) -> None:
     if kernels not in KERNELS:
         raise UserError(f"Unknown kernels {kernels!r}; allowed: {', '.join(KERNELS)}.")
     for operation in file.operations:
+        name = file.tensors[operation.outputs[0]].name
         if operation.kind not in _RULES:
-            name = file.tensors[operation.outputs[0]].name
             raise UserError(
                 f"The emulation has no rule for {operation.kind} (it makes {name!r}); allowed: "
                 f"{', '.join(sorted(_RULES))}."
             )
+        if (operation.kind, kernels) in _ABSENT:
+            raise UserError(f"LiteRT has no {kernels} kernel of {operation.kind} ({name!r}).")
+        types = _types(operation)
+        found = file.tensors[operation.inputs[operation.kind == "SPLIT"]].dtype
+        if types is not None and found not in types:
+            raise UserError(
+                f"The emulation has no rule for {operation.kind} of {found} (it makes {name!r}); "
+                f"allowed: {', '.join(types)}."
+            )
+
+
+def _types(operation: Operation) -> list[str] | None:
+    """Returns the types that an operation's rule reads, None for all."""
+    if operation.kind in _ANY:
+        return None
+    unsigned = ["uint8"] if operation.kind in _UNSIGNED else []
+    real = ["float32"] if operation.kind in _FLOAT else []
+    return ["int8", *unsigned, *real]
+
+
+def only_input(file: LiteFile) -> int:
+    """Returns the number of the file's input tensor.
+
+    Raises:
+        UserError: when the file has several.
+    """
+    if len(file.inputs) != 1:
+        raise UserError(f"The file has {len(file.inputs)} inputs; allowed: one, the images.")
+    return file.inputs[0]
 
 
 def checked_input(file: LiteFile, images: Array) -> int:
@@ -84,9 +123,7 @@ def checked_input(file: LiteFile, images: Array) -> int:
     Raises:
         UserError: when the file has several inputs or does not take the images.
     """
-    if len(file.inputs) != 1:
-        raise UserError(f"The file has {len(file.inputs)} inputs; allowed: one, the images.")
-    (index,) = file.inputs
+    index = only_input(file)
     tensor = file.tensors[index]
     fits = images.shape[1:] == tensor.shape[1:] and len(images) % tensor.shape[0] == 0
     if images.dtype != tensor.dtype or not fits:

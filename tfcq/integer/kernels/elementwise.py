@@ -16,8 +16,8 @@ from tfcq.integer.kernels.step import Step
 
 # Bits by which operands of a sum are shifted left before they are rounded to a common scale.
 _GUARD_BITS = 20
-# Values that optimized conversions compute together.
-_VECTOR = 8
+# Values that optimized conversions to and from float32, and between grids, compute together.
+_CONVERTED, _REQUANTIZED = 8, 16
 
 
 def add(step: Step) -> Array:
@@ -109,7 +109,8 @@ def quantize(step: Step) -> Array:
         levels = (centred * int(np.rint(np.float32(256) * ratio)) + 128) >> 8
     else:
         real = np.float64(source.scale) / np.float64(output.scale)
-        levels = multiplied(centred, *fixed_point(real), ties_up=False)
+        together = _in_vectors(step, _REQUANTIZED) & (step.kernels == OPTIMIZED)
+        levels = multiplied(centred, *fixed_point(real), ties_up=together)
     return step.stored(levels + output.zero_point)
 
 
@@ -121,25 +122,24 @@ def _whole(step: Step) -> Array:
     together = np.rint(values * (np.float32(1) / scale))
     if step.kernels == XNNPACK:
         return together
-    return np.where(_in_vectors(step), together, half_away(values / np.float64(scale)))
+    return np.where(_in_vectors(step, _CONVERTED), together, half_away(values / np.float64(scale)))
 
 
 def dequantize(step: Step) -> Array:
     """Returns levels as float32."""
     source = step.tensor(0)
-    if source.dtype == "float16":
-        return step.value(0).astype(np.float32)
     exact = step.centred(0).astype(np.float32) * source.scale
     if step.kernels != OPTIMIZED:
         return exact
     moved = np.float32(-source.zero_point) * source.scale
-    return np.where(_in_vectors(step), step.value(0) * source.scale + moved, exact)
+    return np.where(_in_vectors(step, _CONVERTED), step.value(0) * source.scale + moved, exact)
 
 
-def _in_vectors(step: Step) -> Array:
-    """Returns which values of an image optimized kernels compute together, by its shape."""
-    size = int(np.prod(step.output.shape))
-    return (np.arange(size) < size // _VECTOR * _VECTOR).reshape(step.output.shape)
+def _in_vectors(step: Step, width: int) -> Array:
+    """Returns which values of an image optimized kernels compute together, in its shape."""
+    shape = step.value(0).shape[1:]
+    size = int(np.prod(shape))
+    return (np.arange(size) < size // width * width).reshape(shape)
 
 
 def activated(step: Step, values: Array) -> Array:

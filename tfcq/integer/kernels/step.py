@@ -85,10 +85,18 @@ class Step:
         return self.output.dtype != "float32"
 
     def stored(self, levels: Array, bounds: tuple[int, int] | None = None) -> Array:
-        """Returns levels within bounds as the output holds them, each image with its shape."""
+        """Returns levels within bounds, of the output's type."""
         low, high = bounds or limits(self.output)
-        shape = (len(levels), *self.output.shape)
-        return np.clip(levels, low, high).astype(self.output.dtype).reshape(shape)
+        return np.clip(levels, low, high).astype(self.output.dtype)
+
+    def maps(self) -> Array:
+        """Returns the first input, [images, height, width, channels]: batches of one axis."""
+        value = self.value(0)
+        return value.reshape(-1, *value.shape[2:])
+
+    def of_maps(self, values: Array) -> Array:
+        """Returns what was made of `maps`, each image with its batch."""
+        return values.reshape(*self.value(0).shape[:2], *values.shape[1:])
 
 
 def limits(tensor: Tensor) -> tuple[int, int]:
