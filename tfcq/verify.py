@@ -19,9 +19,10 @@ def flag_set() -> command_line.FlagSet:
         examples=("python -m tfcq.verify FILE.tflite --dataset=folder:PATH",),
     )
     flags.add_settings("Data", EvaluationDataSettings())
-    flags.add(
-        "Check", "output_dir", str, None, "where figures are written; default beside the file"
-    )
+    text = "test images, and training images where those are fewer, that are compared"
+    flags.add("Check", "images", int, _IMAGES, text)
+    text = "where figures are written; default beside the file"
+    flags.add("Check", "output_dir", str, None, text)
     return flags
 
 

@@ -98,7 +98,6 @@ def write_gate(place: pathlib.Path, figures: Mapping[str, Any], title: str) -> l
     picture = draw_gate(figures, title)
     with whole_file(files[2]) as temporary:
         temporary.write_bytes(picture)
-    write_text(
-        files[1], f"# {title}\n\n{gate_tables(figures)}\n\n![Differences]({files[2].name})\n"
-    )
+    picture_line = f"![Differences along the network]({files[2].name})"
+    write_text(files[1], f"# {title}\n\n{gate_tables(figures)}\n\n{picture_line}\n")
     return files
