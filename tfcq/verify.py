@@ -6,8 +6,7 @@ from tfcq import command_line
 from tfcq.errors import UserError
 from tfcq.settings.evaluation_groups import EvaluationDataSettings
 from tfcq.settings.fields import check_fields
-
-_IMAGES = 1000
+from tfcq.settings.gate import GATE_HELP, GATE_IMAGES, checked_images
 
 
 def flag_set() -> command_line.FlagSet:
@@ -19,8 +18,7 @@ def flag_set() -> command_line.FlagSet:
         examples=("python -m tfcq.verify FILE.tflite --dataset=folder:PATH",),
     )
     flags.add_settings("Data", EvaluationDataSettings())
-    text = "test images, and training images where those are fewer, that are compared"
-    flags.add("Check", "images", int, _IMAGES, text)
+    flags.add("Check", "images", int, GATE_IMAGES, GATE_HELP)
     text = "where figures are written; default beside the file"
     flags.add("Check", "output_dir", str, None, text)
     return flags
@@ -42,10 +40,6 @@ def main(command: command_line.Command) -> int:
     file = pathlib.Path(command.arguments[0])
     if not file.is_file():
         raise UserError(f"{file} does not exist; allowed: a .tflite file.")
-    if command.values["images"] < 1:
-        raise UserError(
-            f"--images={command.values['images']} cannot be used; allowed: 1 and above."
-        )
     names = vars(EvaluationDataSettings())
     data = EvaluationDataSettings(**{name: command.values[name] for name in names})
     check_fields(data)
@@ -56,7 +50,7 @@ def main(command: command_line.Command) -> int:
     from tfcq.reporting.gate import gate_tables, write_gate
 
     place = pathlib.Path(command.values["output_dir"] or file.parent) / f"{file.stem}_verified"
-    figures = verify(file, data, command.values["images"])
+    figures = verify(file, data, checked_images(command.values["images"]))
     print(gate_tables(figures))
     for path in write_gate(place, figures, title=file.name):
         print(f"Figures: {path}")

@@ -16,20 +16,22 @@ def gate_tables(figures: Mapping[str, Any]) -> str:
     Args:
         figures: those of `tfcq.deployment.verify`.
     """
-    accuracy = figures.get("top1", {})
-    rows = [
-        (
-            kernels,
-            "equal" if not found["differing"] else f"{found['differing']:,} differ",
-            found["first"] or "",
-            percent(found["equal_steps"]) if found["equal_steps"] is not None else "",
-            percent(figures["same_argmax"][kernels]),
-            percent(accuracy[kernels]) if kernels in accuracy else "",
+    head = ["kernels", "emulation", "first at", "steps as XNNPACK %"]
+    columns = {"same_class": "class as XNNPACK %", "top1": "top-1 %"}
+    shown = [name for name in columns if name in figures]
+    rows = []
+    for kernels, found in figures["kernels"].items():
+        equal = found["equal_steps"]
+        rows.append(
+            (
+                kernels,
+                "equal" if not found["differing"] else f"{found['differing']:,} differ",
+                found["first"] or "",
+                "" if equal is None else percent(equal),
+                *(percent(figures[name][kernels]) for name in shown),
+            )
         )
-        for kernels, found in figures["kernels"].items()
-    ]
-    head = ("kernels", "emulation", "first at", "steps as XNNPACK %", "argmax as XNNPACK %")
-    text = table((*head, "top-1 %"), rows)
+    text = table((*head, *(columns[name] for name in shown)), rows)
     counted = (
         f"{figures['images']:,} images, {figures['elements']:,} values of "
         f"{len(figures['operations'])} operations"
@@ -43,6 +45,24 @@ def gate_tables(figures: Mapping[str, Any]) -> str:
     verdict = "passed: LiteRT computes what the file says"
     failed = "FAILED: LiteRT computes something else than the rules of its kernels say"
     return "\n".join([*lines, f"Gate {verdict if figures['passed'] else failed}"])
+
+
+def export_failure(figures: Mapping[str, Any], lowest: float) -> str:
+    """Returns what is wrong with an export, in one line; empty where nothing is.
+
+    Args:
+        figures: those of `tfcq.deployment.run.export`.
+        lowest: the lowest top-1 agreement of file and simulation that is enough.
+    """
+    if not figures["gate"]["passed"]:
+        return "The gate failed; the files were written."
+    if figures["agreement"] >= lowest:
+        return ""
+    return (
+        f"Top-1 agreement {figures['agreement']:.4f} with the {figures['evaluated_bits']} "
+        f"simulation is under --min_agreement={lowest}; the files were written. A classifier that "
+        "is unsure decides near-ties otherwise: train it longer, or lower --min_agreement."
+    )
 
 
 def draw_gate(figures: Mapping[str, Any], title: str) -> bytes:
@@ -70,9 +90,9 @@ def draw_gate(figures: Mapping[str, Any], title: str) -> bytes:
             range(len(shares)), [100 * share for share in shares], **line_style(index)
         )
     if simulated:
-        places, shares = zip(*simulated, strict=True)
-        style = line_style(len(series))
-        (named["simulation"],) = axes.plot(places, [100 * share for share in shares], **style)
+        places = [place for place, _ in simulated]
+        shares = [100 * share for _, share in simulated]
+        (named["simulation"],) = axes.plot(places, shares, **line_style(len(series)))
     axes.set_xlabel("operation, in the order of the network")
     axes.set_ylabel("steps other than XNNPACK's (%)")
     axes.set_title(title)
