@@ -10,12 +10,13 @@ from tfcq.nn.placement import keeps_values
 # Of functions whose results runtimes store on grids of their own making.
 FIXED_RANGES = {"sigmoid": (0.0, 255 / 256), "softmax": (0.0, 255 / 256), "tanh": (-1.0, 127 / 128)}
 FUNCTIONS = {*FIXED_RANGES, "elu", "gelu", "hard_silu"}
-_FUSING = {"Conv2D", "DepthwiseConv2D", "Dense", "Add", "Subtract", "Multiply"}
+_FUSING = {"Conv2D", "DepthwiseConv2D", "Dense", "Add", "Subtract", "Multiply", "ConstantSum"}
 LAYERS = {
     "InputLayer", "Conv2D", "DepthwiseConv2D", "Dense", "ReLU", "LeakyReLU", "Activation", "Add",
     "Subtract", "Multiply", "Concatenate", "GlobalAveragePooling2D", "GlobalMaxPooling2D",
     "AveragePooling2D", "MaxPooling2D", "ZeroPadding2D", "Cropping2D", "UpSampling2D", "Reshape",
-    "Flatten", "Permute", "Slices",
+    "Flatten", "Permute", "Slices", "ZeroPadding1D", "MeanOfChannels", "MatrixProduct", "Rsqrt",
+    "ConstantSum",
 }  # fmt: skip
 
 
