@@ -294,13 +294,13 @@ class Flattening:
         if function in ("relu", "relu6"):
             highest = 6.0 if function == "relu6" else None
             return self.add(layers.ReLU(highest, name=name, dtype="float32"), x)
-        if function == "silu":
-            gate = self.activated(x, "sigmoid", f"{name}_gate")
+        if function in ("silu", "hard_silu"):
+            # HARD_SWISH exists and rounds to 15 bits on its way, in other ways than all others.
+            gate = self.activated(x, function.replace("silu", "sigmoid"), f"{name}_gate")
             return self.add(layers.Multiply(name=name, dtype="float32"), [x, gate])
         if function == "hard_sigmoid":
-            x = self.affine(f"{name}_shifted", x, 1.0, 3.0)
-            x = self.activated(x, "relu6", f"{name}_clipped")
-            return self.affine(name, x, 1 / 6, 0.0)
+            x = self.affine(f"{name}_line", x, 1 / 6, 0.5)
+            return self.add(layers.ReLU(1.0, name=name, dtype="float32"), x)
         return self.add(layers.Activation(function, name=name, dtype="float32"), x)
 
 

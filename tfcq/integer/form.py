@@ -239,9 +239,24 @@ def _activation_quantizer(
     fixed = FIXED_RANGES.get(str(function))
     if fixed is not None:
         return IntegerActivationQuantizer(_BITS, *fixed)
+    if node.kind == "ReLU" and node.config["max_value"] == 1:
+        return IntegerActivationQuantizer(_BITS, 0.0, 1.0)
     # What leaves the network, and what is pooled, does not cost what a stored map costs.
     small = name in outputs or node.kind.startswith("Global")
-    return IntegerActivationQuantizer(_BITS if small else None)
+    return IntegerActivationQuantizer(_BITS if small else None, centred=_is_factor(nodes, name))
+
+
+def _is_factor(nodes: dict[str, Node], name: str) -> bool:
+    """Whether a layer's values are the second factor of a product of matrices.
+
+    Fast kernels take that one as they take weights: without a zero point.
+    """
+    return any(
+        nodes[reader].producers[1] == name
+        if nodes[reader].kind == "MatrixProduct"
+        else keeps_grid(nodes[reader].kind) and _is_factor(nodes, reader)
+        for reader in nodes[name].consumers
+    )
 
 
 def _is_stored(nodes: dict[str, Node], name: str, outputs: set[str]) -> bool:

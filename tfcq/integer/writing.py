@@ -18,7 +18,7 @@ from tfcq.quantization.precision import Precision
 from tfcq.settings.bitwidths import BitWidth
 
 _PADDING = {"same": 0, "valid": 1}
-_RELU = {None: 1, 6: 3}
+_RELU = {None: 1, 1: 2, 6: 3}
 # The zero point of uint8 levels as int8 has it.
 _OFFSET = 128
 _FUNCTIONS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -27,7 +27,6 @@ _FUNCTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "softmax": ("SOFTMAX", {"beta": 1.0}),
     "elu": ("ELU", {}),
     "gelu": ("GELU", {"approximate": False}),
-    "hard_silu": ("HARD_SWISH", {}),
 }
 # The version of a kernel from which on it takes int8, beyond the first.
 _VERSIONS = {
@@ -149,7 +148,7 @@ class _Writer:
             self.place[name] = inputs[0]
             scale, zero_point = self.grid_of(inputs[0])
             # A grid that ends where the function does clips as it does.
-            if zero_point > -_OFFSET or (layer.max_value or np.inf) < 255 * scale:
+            if zero_point > -_OFFSET or (layer.max_value or np.inf) < 254.5 * scale:
                 (computed,) = [one for one in self.file.operations if one.outputs == inputs]
                 computed.options["fusedActivationFunction"] = _RELU[layer.max_value]
             return

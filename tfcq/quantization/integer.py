@@ -16,13 +16,18 @@ class IntegerActivationQuantizer(MinMaxActivationQuantizer):
         bits: fixed bits, or None to take the activation bits of the pass.
         lowest: lower end of a range that is known, as of images; None for the recorded one.
         highest: upper end of that range.
+        centred: whether zero is the middle level, as of the second factor of a product.
     """
 
     def __init__(
-        self, bits: int | None = None, lowest: float | None = None, highest: float | None = None
+        self,
+        bits: int | None = None,
+        lowest: float | None = None,
+        highest: float | None = None,
+        centred: bool = False,
     ) -> None:
         super().__init__(bits)
-        self.lowest, self.highest = lowest, highest
+        self.lowest, self.highest, self.centred = lowest, highest, centred
         self.takes_range = lowest is None
 
     def parameters(
@@ -38,4 +43,8 @@ class IntegerActivationQuantizer(MinMaxActivationQuantizer):
         if self.lowest is not None:
             minimum, maximum = (tf.constant(v, minimum.dtype) for v in (self.lowest, self.highest))
         zero = tf.zeros((), minimum.dtype)
+        if self.centred:
+            maximum = tf.maximum(tf.abs(minimum), tf.abs(maximum))
+            levels = tf.pow(tf.constant(2.0, minimum.dtype), tf.cast(self.chosen_bits(bits) - 1, minimum.dtype))
+            minimum = -maximum * levels / (levels - 1)
         return super().parameters(bits, tf.minimum(minimum, zero), tf.maximum(maximum, zero))
