@@ -8,6 +8,7 @@ import numpy as np
 
 from tfcq.errors import UserError
 from tfcq.integer.folded import Folded, folded
+from tfcq.integer.layers import HIGHEST_LEVEL
 from tfcq.integer.operations import (
     FIXED_RANGES,
     fuses_relu,
@@ -241,6 +242,9 @@ def _activation_quantizer(
         return IntegerActivationQuantizer(_BITS, *fixed)
     if node.kind == "ReLU" and node.config["max_value"] == 1:
         return IntegerActivationQuantizer(_BITS, 0.0, 1.0)
+    if node.kind == "Rsqrt":
+        # Up to that of the first level above zero: a grid cannot tell what is below from none.
+        return IntegerActivationQuantizer(_BITS, ratio=HIGHEST_LEVEL**0.5)
     # What leaves the network, and what is pooled, does not cost what a stored map costs.
     small = name in outputs or node.kind.startswith("Global")
     return IntegerActivationQuantizer(_BITS if small else None, centred=_is_factor(nodes, name))

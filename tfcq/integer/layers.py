@@ -12,7 +12,8 @@ from tfcq.quantization.minmax import MinMaxWeightQuantizer
 from tfcq.quantization.precision import Observe, Precision, RecordRanges
 
 _BITS = 8
-_HIGHEST = 255
+# Of a grid of 8 bits whose lowest stands for zero.
+HIGHEST_LEVEL = 255
 
 
 @keras.saving.register_keras_serializable("tfcq")
@@ -88,7 +89,7 @@ class Rsqrt(TakesPrecision, keras.layers.Layer):
             scale = tf.cast(self.input_scale(precision), inputs.dtype)
             added = inputs + tf.round(self.epsilon / scale) * scale
             # Epsilon stands for a zero, for which integer kernels return the greatest level.
-            values = tf.maximum(tf.minimum(added, _HIGHEST * scale), self.epsilon or 1e-12)
+            values = tf.maximum(tf.minimum(added, HIGHEST_LEVEL * scale), self.epsilon or 1e-12)
         return ops.rsqrt(values)
 
     def steps(self, scale: float) -> int:
