@@ -7,6 +7,7 @@ import numpy as np
 
 from tfcq.errors import UserError
 from tfcq.integer.folded import Folded, folded
+from tfcq.integer.layers import HIGHEST_LEVEL
 from tfcq.integer.operations import (
     FIXED_RANGES,
     fuses_relu,
@@ -222,9 +223,27 @@ def _activation_quantizer(
     fixed = FIXED_RANGES.get(str(function))
     if fixed is not None:
         return IntegerActivationQuantizer(_BITS, *fixed)
+    if node.kind == "ReLU" and node.config["max_value"] == 1:
+        return IntegerActivationQuantizer(_BITS, 0.0, 1.0)
+    if node.kind == "Rsqrt":
+        # Up to that of the first level above zero: a grid cannot tell what is below from none.
+        return IntegerActivationQuantizer(_BITS, ratio=HIGHEST_LEVEL**0.5)
     # What leaves the network, and what is pooled, does not cost what a stored map costs.
     small = name in outputs or node.kind.startswith("Global")
-    return IntegerActivationQuantizer(_BITS if small else None)
+    return IntegerActivationQuantizer(_BITS if small else None, centred=_is_factor(nodes, name))
+
+
+def _is_factor(nodes: dict[str, Node], name: str) -> bool:
+    """Whether a layer's values are the second factor of a product of matrices.
+
+    Fast kernels take that one as they take weights: without a zero point.
+    """
+    return any(
+        nodes[reader].producers[1] == name
+        if nodes[reader].kind == "MatrixProduct"
+        else keeps_grid(nodes[reader].kind) and _is_factor(nodes, reader)
+        for reader in nodes[name].consumers
+    )
 
 
 def _is_stored(nodes: dict[str, Node], name: str, outputs: set[str]) -> bool:
