@@ -64,7 +64,8 @@ def printed(run):
 
 def test_files_figures_and_table_are_written(run, printed):
     assert sorted(path.name for path in run.export.iterdir()) == [
-        "float.tflite", "int8.json", "int8.tflite", "int8_gate.json", "int8_gate.md", "int8_gate.png",
+        "float.tflite", "int8.json", "int8.tflite",
+        *(f"int8_gate.{end}" for end in ("json", "md", "png")),
     ]  # fmt: skip
     figures = json.loads((run.export / "int8.json").read_text())
     assert figures["dataset"] == "digits"
