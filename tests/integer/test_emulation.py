@@ -7,7 +7,7 @@ from tests.integer.lite_files import chain, constant, levels, pictures, real, si
 from tfcq.deployment.tflite import int8_tflite
 from tfcq.errors import UserError
 from tfcq.integer.emulation import KERNELS, emulate
-from tfcq.integer.lite_file import LiteFile
+from tfcq.integer.lite_file import LiteFile, Tensor
 from tfcq.integer.runtime import LiteModel, every_tensor
 
 # Scales of powers of two tie often; those of the second row never do.
@@ -60,17 +60,14 @@ def convolutions(rng, first, second, third):
         )
 
 
-def no_bias(rng, first, second, third):
-    maps = levels((1, 4, 4, 3), first, -128)
-    weights = constant(kernel(rng, 4, 3, 3, 3), second / 16)
-    options = {"padding": SAME, "strideH": 1, "strideW": 1}
-    options |= {"dilationHFactor": 1, "dilationWFactor": 1}
-    yield single("CONV_2D", [maps, weights], levels((1, 4, 4, 4), third), 3, **options)
-    # Two groups of channels.
+STEPS = {"padding": SAME, "strideH": 1, "strideW": 1, "dilationHFactor": 1, "dilationWFactor": 1}
+
+
+def groups(rng, first, second, third):
     maps, weights = levels((1, 4, 4, 6), first, 5), constant(kernel(rng, 4, 3, 3, 3), second / 16)
     output = levels((1, 4, 4, 4), third)
     inputs = [maps, weights, bias(rng, first * second / 16, 4)]
-    yield single("CONV_2D", inputs, output, 6, **options)
+    yield single("CONV_2D", inputs, output, 6, **STEPS)
 
 
 def depthwise(rng, first, second, third):
@@ -104,6 +101,19 @@ def dense(rng, first, second, third):
         inputs = [levels((1, 20), first, -11), weights] + [bias(rng, first * scales, 7)] * has_bias
         output = levels((1, 7), third, 12)
         yield single("FULLY_CONNECTED", inputs, output, 4, fusedActivationFunction=activation)
+
+
+def four_bits(rng, first, second, third):
+    """Yields layers whose weights share bytes; XNNPACK takes dense ones of even rows."""
+    for width in (12, 13):
+        weights = constant(rng.integers(-8, 8, (7, width)).astype(np.int8), np.full(7, second))
+        weights.dtype = "int4"
+        inputs = [levels((1, width), first, -11), weights, bias(rng, first * weights.scales, 7)]
+        yield single("FULLY_CONNECTED", inputs, levels((1, 7), third, 12), 7)
+    weights = constant(rng.integers(-8, 8, (5, 3, 3, 4)).astype(np.int8), np.full(5, second))
+    weights.dtype = "int4"
+    inputs = [levels((1, 4, 4, 4), first, -11), weights, bias(rng, first * weights.scales, 5)]
+    yield single("CONV_2D", inputs, levels((1, 4, 4, 5), 2 * third, 12), 4, **STEPS)
 
 
 def matrices(rng, first, second, third):
@@ -143,15 +153,18 @@ def extremes(kind):
 def along_axes(kind):
     def made(rng, first, second, third):
         for depth, axes, keep in [
-            (19, [1, 2], True), (3, [1, 2], False), (4, [3], True), (4, [-3], True), (4, [2, 1], True),
+            (19, [1, 2], True), (3, [1, 2], False), (4, [3], True), (4, [-3], True),
+            (4, [2, 1], True),
         ]:  # fmt: skip
             reduced = {axis % 4 for axis in axes}
             shape = (1, 4, 5, depth)
             left = [1 if axis in reduced else size for axis, size in enumerate(shape)]
             if not keep:
                 left = [size for axis, size in enumerate(shape) if axis not in reduced]
-            scale = first if kind == "MEAN" else 4 * first
-            maps, output = levels(shape, first, 7), levels(left, scale, -5)
+            # Extremes stay on their grid.
+            scale = {"MEAN": first, "SUM": 4 * first}.get(kind, first)
+            output = levels(left, scale, -5 if kind in ("MEAN", "SUM") else 7)
+            maps = levels(shape, first, 7)
             yield single(kind, [maps, constant(np.int32(axes))], output, keepDims=keep)
 
     return made
@@ -209,6 +222,32 @@ def slopes(rng, first, second, third):
     yield single("PRELU", [maps, operand], levels((1, 3, 3, 5), third, -2), 1)
 
 
+def sizes(rng, first, second, third):
+    """Yields a tail that reckons its shape, as converters write it for an open batch."""
+    maps, flat = levels((1, 4, 6, 5), first, -3), levels((1, 120), first, -3)
+    shape, rest, count, target = (
+        Tensor("sizes", (size,) if size else (), "int32") for size in (4, 3, 0, 2)
+    )
+    yield chain(
+        maps,
+        ("SHAPE", [maps], [shape], {"outType": 2}, 1),
+        ("GATHER", [shape, constant(np.int32([1, 2, 3]))], [rest], {"axis": 0}, 1),
+        ("REDUCE_PROD", [rest, constant(np.int32([0]))], [count], {"keepDims": False}, 1),
+        ("PACK", [constant(np.int32(1)), count], [target], {"valuesCount": 2, "axis": 0}, 1),
+        ("RESHAPE", [maps, target], [flat], {}, 1),
+    )
+
+
+def negative(rng, first, second, third):
+    yield single("NEG", [real((1, 5))], real((1, 5)), 1)
+
+
+def tiles(rng, first, second, third):
+    maps = levels((1, 2, 3, 2), first, -3)
+    inputs = [maps, constant(np.int32([1, 2, 1, 3]))]
+    yield single("TILE", inputs, levels((1, 4, 3, 6), first, -3), 1)
+
+
 def moved(kind):
     def made(rng, first, second, third):
         maps = levels((1, 4, 6, 5), first, -3)
@@ -263,9 +302,10 @@ MOVED = [
 ]  # fmt: skip
 CASES = {
     "CONV_2D": convolutions,
-    "CONV_2D without a bias or in groups": no_bias,
+    "CONV_2D in groups": groups,
     "DEPTHWISE_CONV_2D": depthwise,
     "FULLY_CONNECTED": dense,
+    "FULLY_CONNECTED and CONV_2D of four bits": four_bits,
     "BATCH_MATMUL": matrices,
     "ADD": pairs("ADD", "fused"),
     "SUB": pairs("SUB", "fused"),
@@ -292,6 +332,11 @@ CASES = {
     "RSQRT": unary("RSQRT", output=(0.05, -128), zero_point=-128),
     "SOFTMAX": unary("SOFTMAX", output=(1 / 256, -128), steps=(1, 9), beta=1.0),
     "PRELU": slopes,
+    "REDUCE_MAX": along_axes("REDUCE_MAX"),
+    "REDUCE_MIN": along_axes("REDUCE_MIN"),
+    "SHAPE, GATHER, REDUCE_PROD and PACK": sizes,
+    "NEG": negative,
+    "TILE": tiles,
     **{kind: moved(kind) for kind in MOVED},
 }
 ABSENT = [("ELU", "reference")]
@@ -335,6 +380,23 @@ def test_a_gate_of_channels_and_a_float_tail_are_what_litert_computes(kernels):
     assert set(differences(file, pictures(maps), kernels).values()) == {0}
 
 
+@pytest.mark.parametrize("kernels", KERNELS)
+def test_operands_without_an_axis_of_images_are_what_litert_computes(kernels):
+    maps, flat, output = (
+        levels((1, 1, 1, 9), 0.07, 3),
+        levels((9,), 0.07, 3),
+        levels((1, 1, 1, 9), 0.1),
+    )
+    product = levels((1, 1, 1, 9), 0.2, 5)
+    file = chain(
+        maps,
+        ("RESHAPE", [maps, constant(np.int32([9]))], [flat], {}, 1),
+        ("ADD", [maps, flat], [output], {}, 2),
+        ("MUL", [flat, output], [product], {}, 2),
+    )
+    assert set(differences(file, pictures(maps), kernels).values()) == {0}
+
+
 @pytest.fixture(scope="module")
 def network_file(network, images):
     return LiteFile.read(int8_tflite(network, images))
@@ -373,7 +435,7 @@ def test_a_tie_tells_rules_apart(kind):
         assert 0 < np.mean(xnnpack != reference) < 0.5
 
 
-@pytest.mark.parametrize("kind", ["CONV_2D", "FULLY_CONNECTED", "ADD", "QUANTIZE"])
+@pytest.mark.parametrize("kind", ["CONV_2D", "QUANTIZE"])
 def test_values_at_both_ends_of_the_grid_occur(kind):
     found = set()
     for file in files(kind, "odd"):
@@ -397,6 +459,8 @@ def test_a_batch_of_the_file_is_kept():
     assert differences(file, pictures(maps, 6), "xnnpack") == {"QUANTIZE": 0}
     with pytest.raises(UserError, match=r"The file takes int8 \[2, 3\]; got int8 \[5, 3\]"):
         emulate(file, pictures(maps, 5), "xnnpack")
+    with pytest.raises(UserError, match="There are no images; the file takes at least one"):
+        emulate(file, pictures(maps, 0), "xnnpack")
 
 
 def test_what_has_no_rule_is_named():
@@ -410,6 +474,13 @@ def test_what_has_no_rule_is_named():
         emulate(file, images, "neon")
     with pytest.raises(UserError, match=r"takes int8 \[1, 4, 4, 3\]; got uint8 \[2, 4, 4, 3\]"):
         emulate(file, images.astype(np.uint8), "xnnpack")
+    weights, output = (
+        constant(kernel(np.random.default_rng(0), 1, 3, 3, 3), 0.1),
+        levels(maps.shape, 1),
+    )
+    file = single("DEPTHWISE_CONV_2D", [maps, weights], output, 3, depthMultiplier=1, **STEPS)
+    with pytest.raises(UserError, match="computes no DEPTHWISE_CONV_2D without a bias"):
+        emulate(file, images, "optimized")
     source = real((1, 4))
     file = single("TANH", [source], real((1, 4), "t"))
     with pytest.raises(UserError, match=r"no rule for TANH of float32 .*allowed: int8\."):

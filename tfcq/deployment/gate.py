@@ -77,7 +77,7 @@ def gate(
             for count, operation in zip(counts, file.operations, strict=True):
                 wrong = sum(_differing(values[i], expected[i]) for i in operation.outputs)
                 count.differing[kernels] = count.differing.get(kernels, 0) + wrong
-            outputs[kernels].append(values[file.outputs[0]])
+            outputs[kernels].append(np.asarray(values[file.outputs[0]]))
         simulated = {} if simulate is None else simulate(batch)
         for count, operation in zip(counts, file.operations, strict=True):
             _count(count, file, operation.outputs[0], computed, simulated)

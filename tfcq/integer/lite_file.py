@@ -299,6 +299,7 @@ _OPTIONS = {
     "RELU6": None, "ELU": None, "PRELU": None, "PADV2": "PadV2Options", "RSQRT": None,
     "MAXIMUM": "MaximumMinimumOptions", "MINIMUM": "MaximumMinimumOptions",
     "REDUCE_MAX": "ReducerOptions", "REDUCE_MIN": "ReducerOptions",
+    "REDUCE_PROD": "ReducerOptions",
     "L2_NORMALIZATION": "L2NormOptions", "SPACE_TO_BATCH_ND": "SpaceToBatchNDOptions",
     "BATCH_TO_SPACE_ND": "BatchToSpaceNDOptions",
 }  # fmt: skip

@@ -128,9 +128,9 @@ def every_tensor(file: LiteFile, images: np.ndarray, kernels: str) -> list[np.nd
     for image in images.reshape(-1, *file.tensors[source].shape):
         interpreter.set_tensor(source, image)
         interpreter.invoke()
-        for index, values in found.items():
-            values.append(interpreter.get_tensor(index))
-    values = [tensor.data for tensor in file.tensors]
+        for index, several in found.items():
+            several.append(interpreter.get_tensor(index))
+    values: list[np.ndarray | None] = [tensor.data for tensor in file.tensors]
     values[source] = images
     for index, several in found.items():
         values[index] = np.concatenate([np.atleast_1d(value) for value in several])

@@ -123,10 +123,10 @@ def _leaky_relu(step: Step) -> Array:
 
 def _prelu(step: Step) -> Array:
     source, slopes, output = step.tensor(0), step.tensor(1), step.output
-    centred = step.centred(0)
+    centred, factors = step.centred_operands()
     rising = multiplied(centred, *fixed_point(float(source.scale / output.scale)), ties_up=False)
     real = float(source.scale * slopes.scale / output.scale)
-    sinking = multiplied(centred * step.centred(1), *fixed_point(real), ties_up=False)
+    sinking = multiplied(centred * factors, *fixed_point(real), ties_up=False)
     return step.stored(np.where(centred >= 0, rising, sinking) + output.zero_point)
 
 

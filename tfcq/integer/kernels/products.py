@@ -25,10 +25,13 @@ _CHUNK = 1 << 23
 
 def conv_2d(step: Step) -> Array:
     """Returns a convolution, of groups where the kernel has less channels than the input."""
-    step = step.unless(_delegated(step, bias=True))
+    step = step.unless(_delegated(step))
     images, kernel = _images(step), step.constant(1).astype(np.float64)
     rows, columns, depth = kernel.shape[1:]
     groups = images.shape[-1] // depth
+    if groups > 1 and step.kernels == OPTIMIZED:
+        # LiteRT has no optimized kernel of groups.
+        step = step.on(REFERENCE)
     matrices = kernel.reshape(groups, -1, rows * columns * depth)
     chunk = max(1, _CHUNK // (images[0].size * rows * columns))
     found = []
@@ -45,7 +48,7 @@ def conv_2d(step: Step) -> Array:
 
 def depthwise_conv_2d(step: Step) -> Array:
     """Returns a convolution of each channel by itself."""
-    step = step.unless(_delegated(step, bias=True))
+    step = step.unless(_delegated(step))
     images, kernel = _images(step), step.constant(1).astype(np.int32)[0]
     rows, columns = kernel.shape[:2]
     repeated = kernel.shape[-1] // images.shape[-1]
@@ -61,7 +64,7 @@ def depthwise_conv_2d(step: Step) -> Array:
 
 def fully_connected(step: Step) -> Array:
     """Returns a dense layer."""
-    step = step.unless(_delegated(step, bias=False))
+    step = step.unless(_delegated(step))
     weights = step.constant(1).astype(np.float64)
     inputs = step.value(0).astype(np.int16) - np.int16(step.tensor(0).zero_point)
     if len(step.tensor(1).scales) == 1:
@@ -99,12 +102,14 @@ def exact_product(left: Array, right: Array) -> Array:
     return left.astype(dtype) @ right.astype(dtype)
 
 
-def _delegated(step: Step, bias: bool) -> bool:
+def _delegated(step: Step) -> bool:
     """Returns whether XNNPACK takes the operation."""
     kernel = step.tensor(1)
-    if bias and not step.has(2) or kernel.data is None or kernel.dtype == "int4":
-        return False
-    return bool(step.tensor(0).dtype == step.output.dtype and np.all(kernel.zero_points == 0))
+    taken = kernel.dtype == "int8"
+    if step.operation.kind == "FULLY_CONNECTED" and kernel.dtype == "int4":
+        # Two levels a byte, from rows that fill theirs.
+        taken = kernel.shape[-1] % 2 == 0
+    return bool(taken and kernel.data is not None and np.all(kernel.zero_points == 0))
 
 
 def _images(step: Step) -> Array:
@@ -160,7 +165,7 @@ def _requantized(step: Step, sums: Array) -> Array:
     else:
         if kind in ("FULLY_CONNECTED", "BATCH_MATMUL") and len(second.scales) == 1:
             # The product of the scales is a float32 there.
-            ratio = np.float64(first.scale * second.scale) / np.float64(output.scale)
+            ratio = (first.scale * second.scales).astype(np.float64) / np.float64(output.scale)
         fixed = fixed_point(np.broadcast_to(ratio, totals.shape[-1:]))
         # LiteRT has no optimized product of two computed matrices.
         ties_up = np.full(totals.shape[-1:], step.kernels == OPTIMIZED and kind != "BATCH_MATMUL")

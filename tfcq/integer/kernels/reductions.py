@@ -31,8 +31,8 @@ def mean(step: Step) -> Array:
     sums -= source.zero_point * count
     multiplier, shift = fixed_point(float(source.scale) / float(output.scale))
     more = min(count.bit_length() - 1, 32, 31 + int(shift))
-    multiplier = (int(multiplier) << more) // count
-    levels = multiplied(sums, np.int64(multiplier), shift - more, ties_up=False)
+    share = (int(multiplier) << more) // count
+    levels = multiplied(sums, share, shift - more, ties_up=False)
     return step.stored(levels + output.zero_point)
 
 
@@ -57,14 +57,34 @@ def total(step: Step) -> Array:
     return step.stored(levels + output.zero_point)
 
 
+def _greatest(step: Step) -> Array:
+    over, keep = _axes(step)
+    return step.value(0).max(axis=over, keepdims=keep)
+
+
+def _least(step: Step) -> Array:
+    over, keep = _axes(step)
+    return step.value(0).min(axis=over, keepdims=keep)
+
+
+def _product(step: Step) -> Array:
+    """Returns products, of sizes of a shape."""
+    over, keep = _axes(step)
+    return step.value(0).prod(axis=over, keepdims=keep, dtype=step.output.dtype)
+
+
+def _axes(step: Step) -> tuple[tuple[int, ...], bool]:
+    """Returns the axes to reduce, images among those counted, and whether they are kept."""
+    rank = step.value(0).ndim - 1
+    axes = sorted({int(axis) % rank for axis in step.constant(1).ravel()})
+    return tuple(axis + 1 for axis in axes), bool(step.option("keepDims", False))
+
+
 def _summed(step: Step) -> tuple[Array, tuple[int, ...], int]:
     """Returns sums of levels, the axes they ran along, images among them, and of how many."""
-    shape = step.value(0).shape[1:]
-    axes = sorted({int(axis) % len(shape) for axis in step.constant(1).ravel()})
-    over = tuple(axis + 1 for axis in axes)
-    keep = bool(step.option("keepDims", False))
+    over, keep = _axes(step)
     sums = step.value(0).sum(axis=over, dtype=np.int64, keepdims=keep)
-    return sums, over, int(np.prod([shape[axis] for axis in axes]))
+    return sums, over, int(np.prod([step.value(0).shape[axis] for axis in over]))
 
 
 def summed_in_float32(step: Step, sums: Array, count: int, share: np.float32) -> Array:
@@ -124,5 +144,6 @@ def _pooled(step: Step, filling: float) -> tuple[Array, Array]:
 
 
 RULES = {
-    "MEAN": mean, "SUM": total, "AVERAGE_POOL_2D": average_pool_2d, "MAX_POOL_2D": max_pool_2d,
+    "MEAN": mean, "SUM": total, "REDUCE_MAX": _greatest, "REDUCE_MIN": _least,
+    "REDUCE_PROD": _product, "AVERAGE_POOL_2D": average_pool_2d, "MAX_POOL_2D": max_pool_2d,
 }  # fmt: skip

@@ -1,5 +1,7 @@
 """Operations that move values and compute none."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from tfcq.errors import UserError
@@ -102,13 +104,38 @@ def resize_nearest_neighbor(step: Step) -> Array:
     return value
 
 
+def shape(step: Step) -> Array:
+    """Returns the shape of a tensor, the same for all images."""
+    return np.array([step.value(0).shape[1:]], step.output.dtype)
+
+
+def pack(step: Step) -> Array:
+    """Returns values along a new axis."""
+    axis = step.option("axis")
+    parts = np.broadcast_arrays(*(value for value in step.values if value is not None))
+    return np.stack(parts, axis=axis + 1 if axis >= 0 else axis)
+
+
+def gather(step: Step) -> Array:
+    """Returns the values at places along an axis."""
+    if step.option("batchDims"):
+        raise UserError("The emulation has no rule for GATHER with batchDims.")
+    return np.take(step.value(0), step.constant(1), axis=_axis(step, step.option("axis")))
+
+
+def tile(step: Step) -> Array:
+    """Returns the values repeated along each axis."""
+    return np.tile(step.value(0), (1, *step.constant(1)))
+
+
 def _axis(step: Step, axis: int) -> int:
     """Returns the place of an axis of the tensor behind that of images."""
     return axis % (step.value(0).ndim - 1) + 1
 
 
-RULES = {
+RULES: dict[str, Callable[[Step], Array | list[Array]]] = {
     "RESHAPE": reshape, "SQUEEZE": squeeze, "EXPAND_DIMS": expand_dims, "PAD": pad, "PADV2": pad,
     "CONCATENATION": concatenation, "TRANSPOSE": transpose, "SPLIT": split,
+    "SHAPE": shape, "PACK": pack, "GATHER": gather, "TILE": tile,
     "STRIDED_SLICE": strided_slice, "RESIZE_NEAREST_NEIGHBOR": resize_nearest_neighbor,
 }  # fmt: skip
