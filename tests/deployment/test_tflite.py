@@ -237,9 +237,7 @@ AT_ODDS = {
     "conv selu": lambda x: keras.layers.Conv2D(4, 1, activation="selu", name="odd")(x),
     "softplus": lambda x: keras.layers.Activation("softplus", name="odd")(x),
     "mish": lambda x: keras.layers.Activation("mish", name="odd")(x),
-    "relu1": lambda x: keras.layers.ReLU(1.0, name="odd")(x),
     "unit norm": lambda x: keras.layers.UnitNormalization(name="odd")(x),
-    "layer norm": lambda x: keras.layers.LayerNormalization(name="odd")(x),
     "bilinear": lambda x: keras.layers.UpSampling2D(interpolation="bilinear", name="odd")(x),
 }
 

@@ -51,7 +51,7 @@ def share_of_equal_steps(model: keras.Model, images: np.ndarray, kernels: str = 
     """Returns in what share of its outputs a model's integer form equals its file in LiteRT."""
     form = deployable(model)
     calibrate(form, images)
-    file = written(form, BitWidth(8, 8))
+    file = written(form, BitWidth(8, 8)).file
     values = every_tensor(file, np.round(images * 255).astype(np.uint8), kernels)
     outputs = keras.tree.flatten(form(images, precision=Precision(8, 8)))
     shares = []

@@ -101,7 +101,7 @@ def test_constants_are_on_a_grid_of_eight_bits_in_quantized_passes():
 def test_second_factors_of_products_have_no_zero_point(transformer, images):
     form = deployable(transformer)
     calibrate(form, images)
-    file = written(form, BitWidth(8, 8))
+    file = written(form, BitWidth(8, 8)).file
     products = [one for one in file.operations if one.kind == "BATCH_MATMUL"]
     assert len(products) == 2 + 3
     assert all(file.tensors[one.inputs[1]].zero_point == 0 for one in products)

@@ -220,7 +220,11 @@ def _contents(model: Any) -> tuple[Any, ...]:
 def _present(options: Any) -> dict[str, Any]:
     """Returns the options that a file holds."""
     found = {} if options is None else vars(options)
-    return {name: value for name, value in found.items() if value is not None}
+    return {
+        name: value.tolist() if isinstance(value, np.ndarray) else value
+        for name, value in found.items()
+        if value is not None
+    }
 
 
 def _values(raw: Array, tensor: Tensor) -> Array:
