@@ -6,8 +6,8 @@ import pytest
 
 from tests.integer.conftest import share_of_equal_steps
 from tfcq.backbones.vision_transformer import vision_transformer
-from tfcq.integer.form import deployable
 from tfcq.integer.folded import folded
+from tfcq.integer.form import deployable
 from tfcq.integer.layers import ConstantSum, Rsqrt
 from tfcq.integer.writing import written
 from tfcq.nn.calibration import calibrate
