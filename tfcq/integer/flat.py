@@ -13,6 +13,7 @@ import numpy as np
 from keras import layers
 
 from tfcq.errors import UserError
+from tfcq.integer.layers import gelu_tanh
 from tfcq.integer.transformers import SPECIAL
 from tfcq.nn.activation_quantizer import ActivationQuantizer
 from tfcq.nn.cloning import free_name, same_layer
@@ -21,6 +22,8 @@ from tfcq.nn.float_model import float_layer
 from tfcq.nn.layers import FLOAT_COUNTERPARTS, QUANTIZED_COUNTERPARTS
 
 Call = Callable[[Any, tuple, dict], Any]
+# Of `keras.activations.leaky_relu`.
+_LEAKY_SLOPE = 0.2
 _IDLE = (
     ActivationQuantizer, layers.Dropout, layers.SpatialDropout1D, layers.SpatialDropout2D,
     layers.GaussianDropout, layers.GaussianNoise, layers.AlphaDropout, layers.Identity,
@@ -303,7 +306,10 @@ class Flattening:
         if function == "hard_sigmoid":
             x = self.affine(f"{name}_line", x, 1 / 6, 0.5)
             return self.add(layers.ReLU(1.0, name=name, dtype="float32"), x)
-        return self.add(layers.Activation(function, name=name, dtype="float32"), x)
+        if function == "leaky_relu":
+            return self.add(layers.LeakyReLU(_LEAKY_SLOPE, name=name, dtype="float32"), x)
+        known = gelu_tanh if function == "gelu_tanh" else function
+        return self.add(layers.Activation(known, name=name, dtype="float32"), x)
 
 
 def check_one_input(model: keras.Model) -> None:
@@ -344,6 +350,10 @@ def _function(operation: Any, kind: str) -> str | None:
         return known.get(operation.max_value) if plain else None
     if kind == "Softmax" and isinstance(operation, layers.Layer):
         return "softmax" if operation.axis == -1 else None
+    if kind == "LeakyRelu":
+        return None
+    if kind == "Gelu" and operation.approximate:
+        return "gelu_tanh"
     return _SAME_FUNCTION.get(kind) if not isinstance(operation, layers.Layer) else None
 
 
@@ -455,7 +465,21 @@ def _scaled_sum(flat: Flattening, operation: Any, args: tuple, kwargs: dict) -> 
 
 def _leaky(flat: Flattening, operation: Any, args: tuple, kwargs: dict) -> Any:
     slope = operation.negative_slope
+    if not slope:
+        return flat.activated(args[0], "relu", operation.name)
     return flat.add(layers.LeakyReLU(slope, name=operation.name, dtype="float32"), args[0])
+
+
+def _prelu(flat: Flattening, operation: Any, args: tuple, kwargs: dict) -> Any:
+    """As relu(x) - slopes * relu(-x), where each channel has one slope."""
+    slopes = np.asarray(operation.alpha)
+    if np.size(slopes) not in (1, args[0].shape[-1]):
+        return None
+    below = flat.affine(f"{operation.name}_negated", args[0], -1.0, 0.0)
+    below = flat.activated(below, "relu", f"{operation.name}_below")
+    below = flat.affine(f"{operation.name}_scaled", below, -slopes, 0.0)
+    above = flat.activated(args[0], "relu", f"{operation.name}_above")
+    return _sum(flat, [above, below], operation.name)
 
 
 def _items(flat: Flattening, operation: Any, args: tuple, kwargs: dict) -> Any:
@@ -521,6 +545,8 @@ _SPECIAL: dict[str, Callable[..., Any]] = {
     "Multiply": _pair(layers.Multiply),
     "CustomScaleLayer": _scaled_sum,
     "LeakyReLU": _leaky,
+    "LeakyRelu": _leaky,
+    "PReLU": _prelu,
     "GetItem": _items,
     "Reshape": _reshaped,
     "Squeeze": _reshaped,

@@ -7,7 +7,6 @@ import numpy as np
 
 from tfcq.errors import UserError
 from tfcq.integer.folded import Folded, folded
-from tfcq.integer.layers import HIGHEST_LEVEL
 from tfcq.integer.operations import (
     FIXED_RANGES,
     fuses_relu,
@@ -28,6 +27,8 @@ from tfcq.quantization.stored_scale import StoredScaleWeightQuantizer
 from tfcq.settings.policies import INT8, Policy
 
 _BITS = 8
+# Between the greatest and the least inverse of a norm's deviations.
+_LARGEST_RATIO = 64.0
 _WEIGHTS = (MinMaxWeightQuantizer, StoredScaleWeightQuantizer)
 
 
@@ -226,8 +227,9 @@ def _activation_quantizer(
     if node.kind == "ReLU" and node.config["max_value"] == 1:
         return IntegerActivationQuantizer(_BITS, 0.0, 1.0)
     if node.kind == "Rsqrt":
-        # Up to that of the first level above zero: a grid cannot tell what is below from none.
-        return IntegerActivationQuantizer(_BITS, ratio=HIGHEST_LEVEL**0.5)
+        # Vectors without any variance, which no scale makes more of, leave levels to the others. A
+        # class token has less than a step of the greatest energy, and yet needs its scale.
+        return IntegerActivationQuantizer(_BITS, ratio=_LARGEST_RATIO)
     # What leaves the network, and what is pooled, does not cost what a stored map costs.
     small = name in outputs or node.kind.startswith("Global")
     return IntegerActivationQuantizer(_BITS if small else None, centred=_is_factor(nodes, name))

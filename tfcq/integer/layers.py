@@ -17,6 +17,16 @@ HIGHEST_LEVEL = 255
 
 
 @keras.saving.register_keras_serializable("tfcq")
+def gelu_tanh(x: Any) -> Any:
+    """Returns GELU as its approximation by a hyperbolic tangent.
+
+    Args:
+        x: float tensor.
+    """
+    return ops.gelu(x, approximate=True)
+
+
+@keras.saving.register_keras_serializable("tfcq")
 class MeanOfChannels(keras.layers.Layer):
     """Means along the last axis, which stays with one value.
 

@@ -9,7 +9,7 @@ from tfcq.nn.placement import keeps_values
 
 # Of functions whose results runtimes store on grids of their own making.
 FIXED_RANGES = {"sigmoid": (0.0, 255 / 256), "softmax": (0.0, 255 / 256), "tanh": (-1.0, 127 / 128)}
-FUNCTIONS = {*FIXED_RANGES, "elu", "gelu"}
+FUNCTIONS = {*FIXED_RANGES, "elu", "gelu", "gelu_tanh"}
 # The ends of ReLUs that runtimes know, none among them.
 RELU_ENDS = (None, 1, 6)
 _FUSING = {"Conv2D", "DepthwiseConv2D", "Dense", "Add", "Subtract", "Multiply", "ConstantSum"}

@@ -14,7 +14,7 @@ _FLOAT = {"dtype": "float32"}
 def layer_norm(flat: Any, operation: Any, args: tuple, kwargs: dict) -> Any:
     """Returns the norm of each vector along the last axis.
 
-        centred = x - mean(x)    y = centred / sqrt(centred . centred + n epsilon) sqrt(n) gamma + beta
+        c = x - mean(x)    y = c / sqrt(c . c + n epsilon) sqrt(n) gamma + beta
 
     The product of a vector with itself is summed in 32 bits: no square is ever rounded to 8.
 

@@ -22,19 +22,22 @@ _PADDING = {"same": 0, "valid": 1}
 _RELU = {None: 1, 1: 2, 6: 3}
 # The zero point of uint8 levels as int8 has it.
 _OFFSET = 128
+# The greatest level of a constant without a zero point.
+_LEVEL = 127
 _FUNCTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "sigmoid": ("LOGISTIC", {}),
     "tanh": ("TANH", {}),
     "softmax": ("SOFTMAX", {"beta": 1.0}),
     "elu": ("ELU", {}),
     "gelu": ("GELU", {"approximate": False}),
+    "gelu_tanh": ("GELU", {"approximate": True}),
 }
 # The version of a kernel from which on it takes int8, beyond the first.
 _VERSIONS = {
     "CONV_2D": 3, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 5, "ADD": 2, "SUB": 2, "MUL": 2,
     "MEAN": 2, "QUANTIZE": 1, "DEQUANTIZE": 2, "AVERAGE_POOL_2D": 2, "MAX_POOL_2D": 2, "PAD": 2,
     "CONCATENATION": 2, "LOGISTIC": 2, "TANH": 2, "SOFTMAX": 2, "TRANSPOSE": 2, "LEAKY_RELU": 2,
-    "STRIDED_SLICE": 2, "RESIZE_NEAREST_NEIGHBOR": 2, "GELU": 2,
+    "STRIDED_SLICE": 2, "RESIZE_NEAREST_NEIGHBOR": 2, "GELU": 2, "MAXIMUM": 2, "MINIMUM": 2,
 }  # fmt: skip
 
 Grid = tuple[np.float32, int]
@@ -143,8 +146,22 @@ class _Writer:
         """Returns a tensor on a grid, rounded to it once more where it is on another."""
         if self.grid_of(index) == grid:
             return index
-        shape = self.file.tensors[index].shape
-        return self.add("QUANTIZE", [index], self.tensor(name, shape, "int8", grid), {})
+        source = self.file.tensors[index]
+        made = self.tensor(name, source.shape, "int8", grid)
+        if source.dtype != "int8":
+            return self.add("QUANTIZE", [index], made, {})
+        return self.times(1.0, index, made)
+
+    def times(self, factor: float, source: int, output: int, activation: int = 0) -> int:
+        """Writes a tensor times a number, on the grid of the output, and returns its index.
+
+        XNNPACK's QUANTIZE and LEAKY_RELU multiply by whole 256ths; its MUL by a float32.
+        """
+        name, grid = self.file.tensors[output].name, (np.float32(abs(factor) / _LEVEL), 0)
+        data = np.array([_LEVEL if factor > 0 else -_LEVEL], np.int8)
+        constant = self.tensor(f"{name}/factor", (1,), "int8", grid, data)
+        options = {"fusedActivationFunction": activation}
+        return self.add("MUL", [source, constant], output, options)
 
     def _shape(self, name: str) -> tuple[int, ...]:
         return (self.batch, *self.layers[name].output.shape[1:])
@@ -166,14 +183,18 @@ class _Writer:
             return
         if node.kind == "ReLU" and fuses_relu(self.nodes[node.producers[0]].kind):
             self.place[name] = inputs[0]
-            scale, zero_point = self.grid_of(inputs[0])
-            # A grid that ends where the function does clips as it does.
-            if zero_point > -_OFFSET or (layer.max_value or np.inf) < 254.5 * scale:
-                (computed,) = [one for one in self.file.operations if one.outputs == inputs]
-                computed.options["fusedActivationFunction"] = _RELU[layer.max_value]
+            (computed,) = [one for one in self.file.operations if one.outputs == inputs]
+            computed.options["fusedActivationFunction"] = self.clipping(layer, inputs[0])
             return
         write = _WRITERS["Kernel" if type(layer) in FLOAT_COUNTERPARTS else node.kind]
         self.place[name] = write(self, layer, inputs)
+
+    def clipping(self, layer: Any, output: int) -> int:
+        """Returns the activation that an operation takes for a ReLU of what it writes."""
+        scale, zero_point = self.grid_of(output)
+        # A grid that ends where the function does clips as it does.
+        needed = zero_point > -_OFFSET or (layer.max_value or np.inf) < 254.5 * scale
+        return _RELU[layer.max_value] if needed else 0
 
     def output(self, layer: Any) -> int:
         """Adds the tensor of a layer's outputs on the grid behind it."""
@@ -294,13 +315,18 @@ def _function(writer: _Writer, layer: Any, inputs: list[int]) -> int:
 
 
 def _leaky(writer: _Writer, layer: Any, inputs: list[int]) -> int:
-    options = {"alpha": float(layer.negative_slope)}
-    return writer.add("LEAKY_RELU", inputs, writer.output(layer), options)
+    """As the greater of values and values times the slope, whichever way each is rounded."""
+    slope, output = float(layer.negative_slope), writer.output(layer)
+    shape, grid = writer.file.tensors[output].shape, writer.grid_of(output)
+    parts = [writer.tensor(f"{layer.name}/{n}", shape, "int8", grid) for n in ("rising", "falling")]
+    writer.times(1.0, inputs[0], parts[0])
+    writer.times(slope, inputs[0], parts[1])
+    return writer.add("MAXIMUM" if slope <= 1 else "MINIMUM", parts, output, {})
 
 
 def _relu(writer: _Writer, layer: Any, inputs: list[int]) -> int:
-    """As a requantization: what the grid behind does not hold is clipped."""
-    return writer.add("QUANTIZE", inputs, writer.output(layer), {})
+    output = writer.output(layer)
+    return writer.times(1.0, inputs[0], output, writer.clipping(layer, output))
 
 
 def _mean(writer: _Writer, layer: Any, inputs: list[int]) -> int:
