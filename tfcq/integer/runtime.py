@@ -110,6 +110,21 @@ def every_tensor(file: LiteFile, images: np.ndarray, kernels: str) -> list[np.nd
     return values
 
 
+def as_input(images: np.ndarray, dtype: Any, scale: float, zero_point: int) -> np.ndarray:
+    """Returns images as a file takes them.
+
+    Args:
+        images: float, in [0, 1].
+        dtype: type of the file's input.
+        scale: its scale, where it takes integers.
+        zero_point: its level for zero.
+    """
+    if dtype == np.float32:
+        return images.astype(np.float32)
+    limits = np.iinfo(dtype)
+    return np.clip(np.round(images / scale) + zero_point, limits.min, limits.max).astype(dtype)
+
+
 class LiteModel:
     """Runs a TFLite model that takes single images.
 
@@ -160,17 +175,11 @@ class LiteModel:
         return outputs[0] if len(self._outputs) == 1 else outputs
 
     def _run(self, image: np.ndarray) -> list[np.ndarray]:
-        self._interpreter.set_tensor(self._input["index"], self._as_input(image[np.newaxis]))
+        dtype, (scale, zero_point) = self._input["dtype"], self._input["quantization"]
+        pixels = as_input(image[np.newaxis], dtype, scale, zero_point)
+        self._interpreter.set_tensor(self._input["index"], pixels)
         self._interpreter.invoke()
         return [self._interpreter.get_tensor(output["index"])[0] for output in self._outputs]
-
-    def _as_input(self, image: np.ndarray) -> np.ndarray:
-        dtype = self._input["dtype"]
-        if dtype == np.float32:
-            return image.astype(np.float32)
-        scale, zero_point = self._input["quantization"]
-        limits = np.iinfo(dtype)
-        return np.clip(np.round(image / scale) + zero_point, limits.min, limits.max).astype(dtype)
 
     def invoke(self) -> None:
         """Computes once more on the last image, for measuring time."""
