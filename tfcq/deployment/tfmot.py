@@ -145,7 +145,8 @@ def _run_apart(folder: pathlib.Path) -> None:
     if done.returncode == 0:
         return
     error = folder / _ERROR
-    told = error.read_text() if error.exists() else (done.stderr.strip() or "no word").splitlines()[-1]
+    last = (done.stderr.strip() or "no word").splitlines()[-1]
+    told = error.read_text() if error.exists() else last
     raise UserError(f"tensorflow-model-optimization (exit {done.returncode}): {told}")
 
 
@@ -197,8 +198,9 @@ def work(folder: pathlib.Path) -> None:
     tf_keras.utils.set_random_seed(asked["seed"])
     network = _rebuilt(asked, arrays, tf_keras)
     images, labels = arrays["images"], arrays["labels"]
+    outputs = arrays["outputs"]
     again = network.predict(images[:_CHECKED], verbose=0)
-    difference = float(np.max(np.abs(again - arrays["outputs"])) / np.max(np.abs(arrays["outputs"])))
+    difference = float(np.max(np.abs(again - outputs)) / np.max(np.abs(outputs)))
     if not difference <= _TOLERANCE:
         raise UserError(
             f"the network built again in Keras 2 differs by {difference:.2g} of its largest "
@@ -225,7 +227,9 @@ def work(folder: pathlib.Path) -> None:
     figures["last_top1"] = top1(quantized)
     test_images = arrays["test_images"]
     simulated = quantized.predict(test_images, verbose=0) if len(test_images) else np.zeros((0, 0))
-    converter = tf.lite.TFLiteConverter.from_keras_model(quantized)
+    one = tf.TensorSpec([1, *asked["shape"]], tf.float32)
+    function = tf.function(lambda x: quantized(x, training=False)).get_concrete_function(one)
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([function], quantized)
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     converter.inference_input_type = tf.uint8
     (folder / _FILE).write_bytes(converter.convert())
@@ -254,7 +258,9 @@ def _rebuilt(asked: dict[str, Any], arrays: Any, tf_keras: Any) -> Any:
 
 
 def _set_ranges(quantized: Any, network: Any, images: np.ndarray, tf_keras: Any) -> None:
-    """Starts the ranges of activations at what the float network returns."""
+    """Starts the ranges of kernels and of activations at those of the float network."""
+    # Those of kernels follow a training pass.
+    quantized(images[:_CHECKED], training=True)
     names = {f"quant_{layer.name}": layer for layer in network.layers}
     held = [layer for layer in quantized.layers if layer.name in names and _range(layer)]
     outputs = tf_keras.Model(network.inputs, [names[layer.name].output for layer in held])
