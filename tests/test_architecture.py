@@ -10,13 +10,21 @@ import pytest
 ROOT = pathlib.Path(__file__).parent.parent
 FLOORS = [
     ["tfcq.errors", "tfcq.files", "tfcq.interruption", "tfcq.native_messages"],
-    ["tfcq.settings", "tfcq.flag_files", "tfcq.command_line"],
+    ["tfcq.settings", "tfcq.command_line"],
     ["tfcq.quantization"],
     ["tfcq.nn", "tfcq.data"],
     ["tfcq.backbones", "tfcq.training", "tfcq.post_training", "tfcq.integer"],
     ["tfcq.pretraining", "tfcq.evaluation"],
     ["tfcq.deployment", "tfcq.reporting"],
-    ["tfcq.train", "tfcq.evaluate", "tfcq.export", "tfcq.features", "tfcq.report", "tfcq.__main__"],
+    [
+        "tfcq.train",
+        "tfcq.evaluate",
+        "tfcq.export",
+        "tfcq.features",
+        "tfcq.report",
+        "tfcq.verify",
+        "tfcq.__main__",
+    ],
 ]
 COMMANDS = FLOORS[-1]
 # What settings may import beside themselves and the standard library.
@@ -218,7 +226,7 @@ def test_protocols_are_named_in_their_table_and_their_own_files_alone():
 
 
 # Imported before TensorFlow starts, so that a mistake is told at once.
-LIGHT = ["tfcq.command_line", "tfcq.flag_files", "tfcq.errors", "tfcq.settings", *COMMANDS]
+LIGHT = ["tfcq.command_line", "tfcq.errors", "tfcq.settings", *COMMANDS]
 HEAVY = {"tensorflow", "keras", "numpy", "sklearn", "tensorflow_datasets", "matplotlib"}
 
 

@@ -12,6 +12,7 @@ COMMANDS = {
     "evaluate": "scores a backbone or classifier at many bit-widths",
     "export": "converts to int8 LiteRT and checks it",
     "features": "writes embeddings for other tools",
+    "verify": "checks what a TFLite file computes, tensor by tensor",
     "report": "puts runs side by side on one page",
 }
 

@@ -20,8 +20,8 @@ from absl import flags
 import tfcq
 from tfcq import interruption, native_messages
 from tfcq.errors import TrainingStopped, UserError
-from tfcq.flag_files import FLAGFILE, files_first
 from tfcq.settings.fields import parse_value
+from tfcq.settings.flag_files import FLAGFILE, files_first
 
 USER_ERROR = 2
 FAILURE = 1

@@ -2,17 +2,23 @@
 
 from tfcq import command_line
 from tfcq.errors import UserError
-from tfcq.settings.evaluation import GROUPS, EvaluationConfig, evaluation_from_flat
+from tfcq.settings.evaluation import (
+    GROUPS,
+    EvaluationConfig,
+    check_deployed,
+    evaluation_from_flat,
+)
 from tfcq.settings.evaluation_groups import (
     DEPLOYED_BITS,
     DEPLOYED_POLICY,
     SubjectSettings,
 )
+from tfcq.settings.gate import GATE_HELP, GATE_IMAGES, checked_images
 from tfcq.settings.protocols import CLASSIFIER, LINEAR
 from tfcq.settings.subject_files import check_files
 from tfcq.settings.unused import check_used_in_evaluation
 
-_CHECK = {"min_agreement", "classifier"}
+_CHECK = {"min_agreement", "classifier", "images"}
 
 
 def flag_set() -> command_line.FlagSet:
@@ -29,7 +35,10 @@ def flag_set() -> command_line.FlagSet:
     flags.add_settings("Subject", SubjectSettings(policy=DEPLOYED_POLICY))
     for title in ("Data", "Calibration", "Post-training"):
         flags.add_settings(title, GROUPS[title])
+    text = f"bit-width of the weights, 2w8a to {DEPLOYED_BITS}; activations have 8 bits in LiteRT"
+    flags.add("Check", "bits", str, DEPLOYED_BITS, text)
     flags.add("Check", "min_agreement", float, 0.99, "exit with 1 below this top-1 agreement")
+    flags.add("Check", "images", int, GATE_IMAGES, GATE_HELP)
     text = "the outputs are logits, compare them as they are; default under a linear probe"
     flags.add("Check", "classifier", bool, False, text)
     flags.add("Check", "seed", int, 0, "seed of the linear probe and of learned rounding")
@@ -47,14 +56,10 @@ def config_of(command: command_line.Command) -> EvaluationConfig:
     """
     values = {k: v for k, v in command.values.items() if k not in {*command_line.GENERAL, *_CHECK}}
     scored_as = CLASSIFIER if command.values["classifier"] else LINEAR
-    config = evaluation_from_flat(values | {"bits": DEPLOYED_BITS, "protocol": scored_as.name})
+    config = evaluation_from_flat(values | {"protocol": scored_as.name})
     # Its folder is a run's usual place here, not its only one.
     check_used_in_evaluation(config, command.given - {"output_dir"})
-    if config.quantizer_rounding not in (None, "nearest"):
-        raise UserError(
-            f"--rounding={config.quantizer_rounding} cannot be exported; allowed: nearest, as "
-            "LiteRT rounds, adaround or block."
-        )
+    check_deployed(config)
     return config
 
 
@@ -74,17 +79,17 @@ def main(command: command_line.Command) -> int:
     check_files(config)
     command_line.quiet_start_up(command.values["verbosity"], doing="Reading network and images")
     from tfcq.deployment.run import export
+    from tfcq.reporting.gate import export_failure, gate_tables, write_gate
     from tfcq.reporting.tables import export_tables
 
-    figures, files = export(config)
-    print(export_tables(figures, files))
+    figures, files = export(config, checked_images(command.values["images"]))
+    print(f"{export_tables(figures, files)}\n{gate_tables(figures['gate'])}")
+    page = files["figures"].with_suffix("")
+    for path in write_gate(page.with_name(f"{page.name}_gate"), figures["gate"], page.name):
+        print(f"Figures: {path}")
     print(f"Figures: {files['figures']}")
-    if figures["agreement"] < lowest:
-        print(
-            f"Top-1 agreement {figures['agreement']:.4f} with the {DEPLOYED_BITS} simulation is "
-            f"under --min_agreement={lowest}; the files were written. A classifier that is unsure "
-            "decides near-ties otherwise: train it longer, or lower --min_agreement."
-        )
+    if failure := export_failure(figures, lowest):
+        print(failure)
         return command_line.FAILURE
     if config.subject.run_dir is not None:
         command_line.tell_next("report", config.subject.run_dir, output="report")

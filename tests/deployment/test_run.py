@@ -27,14 +27,14 @@ from tfcq.nn.float_model import requantizable
 from tfcq.nn.loading import load
 from tfcq.nn.quantizable import quantizable
 from tfcq.post_training.plan import Plan, PostTraining
-from tfcq.reporting import tables
+from tfcq.reporting import gate, tables
 from tfcq.settings.bitwidths import parse_bit_width
 from tfcq.settings.run_folder import RunFolder
 from tfcq.settings.training import Config
 
 
 def command(**values):
-    few = {"calibration_images": 64, "test_images": 20, "min_agreement": 0.5}
+    few = {"calibration_images": 64, "test_images": 20, "min_agreement": 0.5, "images": 20}
     arguments = [f"--{name}={value}" for name, value in {**few, **values}.items()]
     return export.flag_set().parse(["--verbosity=1", *arguments])
 
@@ -65,6 +65,7 @@ def printed(run):
 def test_files_figures_and_table_are_written(run, printed):
     assert sorted(path.name for path in run.export.iterdir()) == [
         "float.tflite", "int8.json", "int8.tflite",
+        *(f"int8_gate.{end}" for end in ("json", "md", "png")),
     ]  # fmt: skip
     figures = json.loads((run.export / "int8.json").read_text())
     assert figures["dataset"] == "digits"
@@ -106,12 +107,15 @@ def test_too_little_agreement_is_told_with_exit_code_1_and_the_files_are_written
 ):
     written = []
 
-    def exported(config):
+    def exported(config, images):
         written.append(config)
-        return {"agreement": 0.98}, {"figures": "int8.json"}
+        figures = {"agreement": 0.98, "evaluated_bits": "8w8a", "gate": {"passed": True}}
+        return figures, {"figures": run.export / "int8.json"}
 
     monkeypatch.setattr(deployment, "export", exported)
     monkeypatch.setattr(tables, "export_tables", lambda figures, files: "")
+    monkeypatch.setattr(gate, "gate_tables", lambda figures: "")
+    monkeypatch.setattr(gate, "write_gate", lambda *arguments: [])
     assert export.main(command(run_dir=str(run.path), min_agreement=0.99)) == 1
     assert export.main(command(run_dir=str(run.path), min_agreement=0.98)) == 0
     assert len(written) == 2

@@ -10,7 +10,9 @@ import numpy as np
 
 from tfcq.command_line import stage
 from tfcq.deployment.check import compare, median_seconds
-from tfcq.deployment.tflite import float_tflite, int8_tflite
+from tfcq.deployment.gate import simulated_levels
+from tfcq.deployment.tflite import calibrated_form, float_tflite
+from tfcq.deployment.verify import checked, class_figures, gate_images
 from tfcq.errors import UserError
 from tfcq.evaluation.accuracy import LabelledImages
 from tfcq.evaluation.evaluation import Evaluation, open_evaluation, open_subject
@@ -20,7 +22,10 @@ from tfcq.evaluation.protocols.classifier import check_classifier
 from tfcq.evaluation.records import versions
 from tfcq.evaluation.run import about_data, about_subject
 from tfcq.files import parse_json, read_text, whole_file, write_text
+from tfcq.integer.kernels.rounding import KERNELS
 from tfcq.integer.runtime import LiteModel, runtime_version
+from tfcq.integer.writing import written
+from tfcq.nn.quantizable import QuantizableModel
 from tfcq.post_training.plan import Plan, PostTraining, Quantized
 from tfcq.settings.backbones import UNIT_RANGE
 from tfcq.settings.bitwidths import FLOAT
@@ -29,16 +34,17 @@ from tfcq.settings.evaluation_groups import DEPLOYED_BITS
 from tfcq.settings.protocol_groups import PostTrainingSettings
 from tfcq.settings.run_folder import RunFolder
 
-FIGURES = "int8.json"
-
 Scores = Callable[[np.ndarray], np.ndarray]
 
 
-def export(config: EvaluationConfig) -> tuple[dict[str, Any], dict[str, pathlib.Path]]:
+def export(
+    config: EvaluationConfig, gate_count: int
+) -> tuple[dict[str, Any], dict[str, pathlib.Path]]:
     """Writes int8 and float LiteRT models of a subject, and the figures of their comparison.
 
     Args:
-        config: the settings, at `DEPLOYED_BITS`.
+        config: the settings, at one bit-width.
+        gate_count: how many images the gate compares.
 
     Returns:
         The figures, and the files by their name.
@@ -53,41 +59,58 @@ def export(config: EvaluationConfig) -> tuple[dict[str, Any], dict[str, pathlib.
         check_classifier(evaluation)
     about = {
         **about_subject(evaluation),
-        "evaluated_bits": DEPLOYED_BITS,
+        "evaluated_bits": config.measurement.bits,
         "compared": "logits" if config.scores_logits else "features, under a linear probe",
         "post_training": _steps(config),
     }
-    folder = _folder(config)
-    _check_earlier(folder / FIGURES, about)
+    folder, name = _folder(config), file_name(config.measurement.bits)
+    figures_file = folder / f"{name}.json"
+    _check_earlier(figures_file, about)
     stage(f"Converting to int8, ranges from {len(evaluation.calibration_images):,} images")
     quantized = evaluation.post_training(subject.model).at(bits)
-    images = evaluation.calibration_images
-    files = {"int8": int8_tflite(quantized.model, images), "float": float_tflite(subject.model)}
+    form = calibrated_form(quantized.model, evaluation.calibration_images)
+    made = written(form, bits)
+    files = {"int8": made.file.to_bytes(), "float": float_tflite(subject.model)}
     stage(f"Comparing on {len(evaluation.data.test_images):,} test images")
-    compared = _compared(evaluation, quantized, files)
+    compared = _compared(evaluation, form, files)
+    images = gate_images(evaluation.data, gate_count)
+    stage(f"Gate: emulation against LiteRT on {len(images):,} images")
+    gate = checked(made.file, images, simulated_levels(form, made, bits))
+    del gate["outputs"]
+    gate |= compared.pop("by_kernels")
     figures = {
         **about,
         "ranges": quantized.ranges,
         "agreement": compared["int8_against_simulation"]["agreement"],
         **compared,
+        "gate": gate,
         "bytes": {name: len(content) for name, content in files.items()},
         **about_data(evaluation),
         "versions": {**versions(), "ai_edge_litert": runtime_version()},
     }
-    paths = {name: folder / f"{name}.tflite" for name in files}
-    for name, content in files.items():
-        with whole_file(paths[name]) as temporary:
+    paths = {"int8": folder / f"{name}.tflite", "float": folder / "float.tflite"}
+    for kind, content in files.items():
+        with whole_file(paths[kind]) as temporary:
             temporary.write_bytes(content)
-    write_text(folder / FIGURES, json.dumps(figures, indent=2) + "\n")
-    return figures, {**paths, "figures": folder / FIGURES}
+    write_text(figures_file, json.dumps(figures, indent=2) + "\n")
+    return figures, {**paths, "figures": figures_file}
+
+
+def file_name(bits: str) -> str:
+    """Returns the name of the integer file of a bit-width, without suffix.
+
+    Args:
+        bits: the bit-width, such as `"4w8a"`.
+    """
+    return "int8" if bits == DEPLOYED_BITS else f"int8_{bits}"
 
 
 def _compared(
-    evaluation: Evaluation, quantized: Quantized, files: dict[str, bytes]
+    evaluation: Evaluation, form: QuantizableModel, files: dict[str, bytes]
 ) -> dict[str, Any]:
-    """Returns how outputs agree, top-1 of each, and milliseconds per image."""
+    """Returns how outputs agree, top-1 of each, by kernels too, and milliseconds per image."""
     data, (bits,) = evaluation.data, evaluation.bit_widths
-    images, features = data.test_images, FeatureExtractor(quantized.model)
+    images, features = data.test_images, FeatureExtractor(form)
     scores = _scores(evaluation, features)
     lite = {name: LiteModel(content) for name, content in files.items()}
     outputs = {
@@ -114,6 +137,13 @@ def _compared(
             name: float(np.mean(classes[name] == data.test_labels))
             for name in ("int8", "simulation", "float")
         },
+        "by_kernels": class_figures(
+            {
+                kernels: scores(LiteModel(files["int8"], kernels=kernels)(images))
+                for kernels in KERNELS
+            },
+            data.test_labels,
+        ),
         "milliseconds_per_image": {name: 1000 * value for name, value in seconds.items()},
     }
 

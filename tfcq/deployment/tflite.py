@@ -98,7 +98,7 @@ def int8_tflite(
             f"{', '.join(repr(other) for other in INPUT_RANGES)}."
         )
     form = calibrated_form(with_unit_input(model, name), to_unit(images, name))
-    return written(form, parse_bit_width(bits), batch).to_bytes()
+    return written(form, parse_bit_width(bits), batch).file.to_bytes()
 
 
 def calibrated_form(model: QuantizableModel, images: np.ndarray) -> QuantizableModel:

@@ -8,8 +8,8 @@ import keras
 from tfcq.backbones.keras_models import application
 from tfcq.errors import UserError
 from tfcq.evaluation.classifier import CLASSIFIER, policy_beside_classifier
-from tfcq.evaluation.subject import Subject, chosen_data, chosen_policy, policy_in_words
-from tfcq.integer.form import at_policy
+from tfcq.evaluation.records import weights_fingerprint
+from tfcq.evaluation.subject import Subject, at_policy, chosen_data, chosen_policy, policy_in_words
 from tfcq.nn.float_model import requantizable
 from tfcq.nn.input_range import found_input_range, known_input_range, with_unit_input
 from tfcq.nn.loading import load
@@ -67,11 +67,13 @@ def open_model(config: EvaluationConfig) -> ModelSubject:
     policy = policy_beside_classifier(model, policy)
     policy_name = policy_in_words("the model's own" if own else policy.name, subject, rounding)
     model = with_unit_input(model, input_range)
+    weights = weights_fingerprint(model)
     if not own:
         make = requantizable if isinstance(model, QuantizableModel) else quantizable
-        model = at_policy(model, policy, make)
+        model, weights = at_policy(model, policy, make)
     return ModelSubject(
         model=model,
+        weights=weights,
         policy=policy,
         data=data,
         results=pathlib.Path(str(subject.output_dir)),

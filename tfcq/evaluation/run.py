@@ -153,7 +153,7 @@ def about_subject(evaluation: Evaluation) -> dict[str, Any]:
     return {
         "dataset": subject.data.dataset,
         "subject": subject.name,
-        "weights": weights_fingerprint(subject.model),
+        "weights": subject.weights,
         "input_range": subject.input_range,
         "policy": subject.policy_name,
         "calibration": {

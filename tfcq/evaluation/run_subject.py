@@ -6,14 +6,15 @@ from absl import logging
 
 from tfcq.data.augmentation import Augmentation, augmentation_from
 from tfcq.errors import UserError
+from tfcq.evaluation.records import weights_fingerprint
 from tfcq.evaluation.subject import (
     Subject,
+    at_policy,
     chosen_data,
     chosen_policy,
     policy_in_words,
     rounded,
 )
-from tfcq.integer.form import at_policy
 from tfcq.nn.activation_ranges import is_trained_quantized, mark_trained
 from tfcq.nn.float_model import requantizable
 from tfcq.nn.loading import load
@@ -22,7 +23,7 @@ from tfcq.pretraining.run import backbone_after
 from tfcq.settings.backbones import FILE
 from tfcq.settings.evaluation import EvaluationConfig
 from tfcq.settings.frameworks import FRAMEWORK_SETTINGS
-from tfcq.settings.policies import Policy, policy_named
+from tfcq.settings.policies import Policy
 from tfcq.settings.recipes import recipe_named
 from tfcq.settings.run_folder import RunFolder
 from tfcq.settings.training import Config, policy
@@ -78,8 +79,13 @@ def open_run(config: EvaluationConfig, folder: RunFolder) -> RunSubject:
     data = chosen_data(config.data, run.data)
     if data.holdout != run.data.holdout and data.dataset == run.data.dataset:
         logging.warning("The run was trained on the images that --holdout takes to test on, too.")
+    model = trained_backbone(folder, run, epoch=epoch)
+    weights = weights_fingerprint(model)
+    if name or rounding:
+        model, weights = at_policy(model, chosen, requantizable)
     return RunSubject(
-        model=trained_backbone(folder, run, chosen if name or rounding else None, epoch),
+        model=model,
+        weights=weights,
         policy=chosen,
         data=data,
         results=folder.evaluation,
@@ -114,4 +120,4 @@ def trained_backbone(
     if not any(one.is_float for one in passes) and not is_trained_quantized(model):
         # A file of before that was noted.
         mark_trained(model, quantized=True)
-    return model if policy is None else at_policy(model, policy_named(policy), requantizable)
+    return model if policy is None else requantizable(model, policy)

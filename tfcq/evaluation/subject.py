@@ -2,17 +2,21 @@
 
 import dataclasses
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
+import keras
 import numpy as np
 
 from tfcq.data.augmentation import Augmentation, augmentation_for
 from tfcq.errors import UserError
+from tfcq.evaluation.records import weights_fingerprint
+from tfcq.integer.form import deployable, told_refusal
 from tfcq.nn.quantizable import QuantizableModel, quantizers_of
 from tfcq.settings.backbones import UNIT_RANGE
 from tfcq.settings.datasets import FOLDER_PREFIX, is_tfds
 from tfcq.settings.evaluation_groups import EvaluationDataSettings, SubjectSettings
-from tfcq.settings.policies import Policy, policy_named
+from tfcq.settings.policies import INT8, Policy, policy_named
 from tfcq.settings.training_groups import DataSettings
 
 # Settings of the data that a run has too; what is not asked for is the run's.
@@ -37,6 +41,7 @@ class Subject:
         input_range: the pixels that the network takes, a name in `INPUT_RANGES`; `model` itself
             takes those from 0 to 1.
         assumed_range: whether nothing told so.
+        weights: fingerprint of the network's weights, whatever form `model` has.
     """
 
     model: QuantizableModel
@@ -49,6 +54,7 @@ class Subject:
     has_own_policy: bool
     input_range: str = UNIT_RANGE
     assumed_range: bool = False
+    weights: str = ""
 
     @property
     def saved_quantizers(self) -> bool:
@@ -93,6 +99,29 @@ class Subject:
                     f"Weight {weight.path!r} of {self.title} holds NaN or infinity; train it again "
                     "at a lower learning rate."
                 )
+
+
+def at_policy(
+    model: keras.Model, policy: Policy, make: Callable[..., QuantizableModel]
+) -> tuple[QuantizableModel, str]:
+    """Returns a network quantized by a policy, and the fingerprint of its weights.
+
+    Under `int8` it is the integer form of the network, where it has one.
+
+    Args:
+        model: a model of images in [0, 1].
+        policy: the policy.
+        make: takes model and policy and returns the model quantized by any policy.
+    """
+    told = told_refusal(model) if policy.name == INT8.name else ""
+    if policy.name != INT8.name or told:
+        if told:
+            print(f"Policy {policy.name} without export: {told}", flush=True)
+        made = make(model, policy)
+        return made, weights_fingerprint(made)
+    # A float one is quantized as a whole, with layers that are taken apart first.
+    made = make(model, policy) if isinstance(model, QuantizableModel) else model
+    return deployable(made, policy), weights_fingerprint(made)
 
 
 def chosen_policy(name: str, subject: SubjectSettings, rounding: str | None) -> Policy:

@@ -13,6 +13,7 @@ import numpy as np
 from keras import layers
 
 from tfcq.errors import UserError
+from tfcq.integer.transformers import SPECIAL
 from tfcq.nn.activation_quantizer import ActivationQuantizer
 from tfcq.nn.cloning import free_name, same_layer
 from tfcq.nn.copied_weights import give_weights
@@ -187,17 +188,25 @@ class Flattening:
         for layer, weights in self.weights:
             give_weights(layer, weights)
 
-    def _add(self, layer: Any, inputs: Any, weights: list[np.ndarray] | None = None) -> Any:
-        """Calls a new layer of float32 under a free name."""
+    def add(self, layer: Any, *inputs: Any, weights: list[np.ndarray] | None = None) -> Any:
+        """Returns what a new layer, under a free name, makes of inputs.
+
+        Args:
+            layer: a layer of float32.
+            *inputs: what it is called with.
+            weights: its weights.
+        """
         layer.name = free_name(layer.name, self.names)
         self.names.add(layer.name)
         if weights is not None:
             self.weights.append((layer, weights))
-        return layer(inputs)
+        return layer(*inputs)
 
     def _call(self, operation: Any, args: tuple, kwargs: dict) -> Any:
         outputs = self._converted(operation, args, kwargs)
-        for tensor in keras.tree.flatten(outputs):
+        # A quantizer is known by the layer before it.
+        named = [] if isinstance(operation, ActivationQuantizer) else keras.tree.flatten(outputs)
+        for tensor in named:
             self.origins[_producer(tensor)] = operation.name
         return outputs
 
@@ -207,7 +216,7 @@ class Flattening:
             return replayed(operation, args[0], self._call)
         if isinstance(operation, ActivationQuantizer):
             self.quantizers[_producer(args[0])] = operation
-        if isinstance(operation, _IDLE) or kind.startswith("Random"):
+        if isinstance(operation, _IDLE) or kind.startswith("Random") or kind == "StochasticDepth":
             return args[0]
         if type(operation) in FLOAT_COUNTERPARTS or type(operation) in QUANTIZED_COUNTERPARTS:
             return self._kernel(operation, args[0])
@@ -215,7 +224,7 @@ class Flattening:
             return self._separable(operation, args[0])
         constants = _constants(operation, kind, args)
         if constants is not None:
-            return self._affine(name, *constants)
+            return self.affine(name, *constants)
         function = _function(operation, kind)
         if function is not None:
             return self.activated(args[0], function, name)
@@ -242,7 +251,7 @@ class Flattening:
             changes["lora_rank"] = None
         weights = [np.asarray(w) for w in (layer.kernel, layer.bias) if w is not None]
         plain = float_layer(layer, **changes)
-        x = self._add(plain, x, weights)
+        x = self.add(plain, x, weights=weights)
         self.kernels[plain.name] = layer
         return self.activated(x, _activation_name(layer), f"{layer.name}_activation")
 
@@ -252,18 +261,27 @@ class Flattening:
             layer.kernel_size, depth_multiplier=layer.depth_multiplier, use_bias=False,
             name=f"{layer.name}_depthwise", dtype="float32", **places,
         )  # fmt: skip
-        x = self._add(depthwise, x, [np.asarray(layer.depthwise_kernel)])
+        x = self.add(depthwise, x, weights=[np.asarray(layer.depthwise_kernel)])
         pointwise = layers.Conv2D(
             layer.filters, 1, use_bias=layer.use_bias, name=layer.name, dtype="float32"
         )
         kernel = [layer.pointwise_kernel, layer.bias]
-        x = self._add(pointwise, x, [np.asarray(w) for w in kernel if w is not None])
+        weights = [np.asarray(w) for w in kernel if w is not None]
+        x = self.add(pointwise, x, weights=weights)
         return self.activated(x, _activation_name(layer), f"{layer.name}_activation")
 
-    def _affine(self, name: str, x: Any, factor: Any, shift: Any) -> Any:
+    def affine(self, name: str, x: Any, factor: Any, shift: Any) -> Any:
+        """Returns a tensor times a factor plus a shift.
+
+        Args:
+            name: what the layer is called.
+            x: the tensor.
+            factor: a number for all, or one for each channel.
+            shift: as `factor`.
+        """
         channels = x.shape[-1]
         values = [np.broadcast_to(np.ravel(v), (channels,)) for v in (factor, shift)]
-        return self._add(ChannelAffine(name=name, dtype="float32"), x, values)
+        return self.add(ChannelAffine(name=name, dtype="float32"), x, weights=values)
 
     def activated(self, x: Any, function: str, name: str) -> Any:
         """Returns what an activation function makes of a tensor, in layers that runtimes have.
@@ -277,15 +295,15 @@ class Flattening:
             return x
         if function in ("relu", "relu6"):
             highest = 6.0 if function == "relu6" else None
-            return self._add(layers.ReLU(highest, name=name, dtype="float32"), x)
-        if function == "silu":
-            gate = self.activated(x, "sigmoid", f"{name}_gate")
-            return self._add(layers.Multiply(name=name, dtype="float32"), [x, gate])
+            return self.add(layers.ReLU(highest, name=name, dtype="float32"), x)
+        if function in ("silu", "hard_silu"):
+            # HARD_SWISH exists and rounds to 15 bits on its way, in other ways than all others.
+            gate = self.activated(x, function.replace("silu", "sigmoid"), f"{name}_gate")
+            return self.add(layers.Multiply(name=name, dtype="float32"), [x, gate])
         if function == "hard_sigmoid":
-            x = self._affine(f"{name}_shifted", x, 1.0, 3.0)
-            x = self.activated(x, "relu6", f"{name}_clipped")
-            return self._affine(name, x, 1 / 6, 0.0)
-        return self._add(layers.Activation(function, name=name, dtype="float32"), x)
+            x = self.affine(f"{name}_line", x, 1 / 6, 0.5)
+            return self.add(layers.ReLU(1.0, name=name, dtype="float32"), x)
+        return self.add(layers.Activation(function, name=name, dtype="float32"), x)
 
 
 def check_one_input(model: keras.Model) -> None:
@@ -382,9 +400,9 @@ def _mean(flat: Flattening, operation: Any, args: tuple, kwargs: dict) -> Any:
         keeps = operation.keepdims
     shape = (1, 1, x.shape[-1]) if keeps else (x.shape[-1],)
     if tuple(x.shape[1:3]) == (1, 1):
-        return flat._add(layers.Reshape(shape, name=operation.name, dtype="float32"), x)
+        return flat.add(layers.Reshape(shape, name=operation.name, dtype="float32"), x)
     pooled = layers.GlobalAveragePooling2D(keepdims=keeps, name=operation.name, dtype="float32")
-    return flat._add(pooled, x)
+    return flat.add(pooled, x)
 
 
 def _average_pool(flat: Flattening, operation: Any, args: tuple, kwargs: dict) -> Any:
@@ -396,20 +414,20 @@ def _average_pool(flat: Flattening, operation: Any, args: tuple, kwargs: dict) -
         size, strides=operation.strides, use_bias=False, name=operation.name, dtype="float32"
     )
     weights = np.full((*size, args[0].shape[-1], 1), 1 / np.prod(size))
-    return flat._add(pool, args[0], [weights])
+    return flat.add(pool, args[0], weights=[weights])
 
 
 def _average(flat: Flattening, operation: Any, args: tuple, kwargs: dict) -> Any:
     parts = list(args[0])
     total = _sum(flat, parts, f"{operation.name}_sum")
-    return flat._affine(operation.name, total, 1 / len(parts), 0.0)
+    return flat.affine(operation.name, total, 1 / len(parts), 0.0)
 
 
 def _sum(flat: Flattening, parts: list[Any], name: str) -> Any:
     """Sums of more than two, one after the other, as runtimes have sums of two."""
     total = parts[0]
     for part in parts[1:]:
-        total = flat._add(layers.Add(name=name, dtype="float32"), [total, part])
+        total = flat.add(layers.Add(name=name, dtype="float32"), [total, part])
     return total
 
 
@@ -423,7 +441,7 @@ def _pair(kind: type) -> Callable[..., Any]:
         parts = list(args[0]) if isinstance(operation, layers.Layer) else list(args)
         if len(parts) != 2 or any(not isinstance(p, keras.KerasTensor) for p in parts):
             return None
-        return flat._add(kind(name=operation.name, dtype="float32"), parts)
+        return flat.add(kind(name=operation.name, dtype="float32"), parts)
 
     return make
 
@@ -431,13 +449,13 @@ def _pair(kind: type) -> Callable[..., Any]:
 def _scaled_sum(flat: Flattening, operation: Any, args: tuple, kwargs: dict) -> Any:
     """The residual sums of `keras.applications.InceptionResNetV2`."""
     first, second = args[0]
-    second = flat._affine(f"{operation.name}_scaled", second, operation.scale, 0.0)
+    second = flat.affine(f"{operation.name}_scaled", second, operation.scale, 0.0)
     return _sum(flat, [first, second], operation.name)
 
 
 def _leaky(flat: Flattening, operation: Any, args: tuple, kwargs: dict) -> Any:
     slope = operation.negative_slope
-    return flat._add(layers.LeakyReLU(slope, name=operation.name, dtype="float32"), args[0])
+    return flat.add(layers.LeakyReLU(slope, name=operation.name, dtype="float32"), args[0])
 
 
 def _items(flat: Flattening, operation: Any, args: tuple, kwargs: dict) -> Any:
@@ -456,10 +474,10 @@ def _items(flat: Flattening, operation: Any, args: tuple, kwargs: dict) -> Any:
         else (one, one + 1 if one != -1 else None, 1)
         for one in keys[1:]
     ]  # fmt: skip
-    x = flat._add(Slices(bounds, name=operation.name, dtype="float32"), x)
+    x = flat.add(Slices(bounds, name=operation.name, dtype="float32"), x)
     if x.shape == operation.output.shape:
         return x
-    return flat._add(
+    return flat.add(
         layers.Reshape(operation.output.shape[1:], name=operation.name, dtype="float32"), x
     )
 
@@ -467,7 +485,7 @@ def _items(flat: Flattening, operation: Any, args: tuple, kwargs: dict) -> Any:
 def _reshaped(flat: Flattening, operation: Any, args: tuple, kwargs: dict) -> Any:
     if isinstance(operation, layers.Layer):
         return None
-    return flat._add(
+    return flat.add(
         layers.Reshape(operation.output.shape[1:], name=operation.name, dtype="float32"), args[0]
     )
 
@@ -476,10 +494,24 @@ def _permuted(flat: Flattening, operation: Any, args: tuple, kwargs: dict) -> An
     axes = operation.axes
     if axes is None or axes[0] != 0:
         return None
-    return flat._add(layers.Permute(tuple(axes[1:]), name=operation.name, dtype="float32"), args[0])
+    return flat.add(layers.Permute(tuple(axes[1:]), name=operation.name, dtype="float32"), args[0])
+
+
+def _cropped(flat: Flattening, operation: Any, args: tuple, kwargs: dict) -> Any:
+    before, after = operation.cropping
+    bounds = [(before, args[0].shape[1] - after, 1), (None, None, 1)]
+    return flat.add(Slices(bounds, name=operation.name, dtype="float32"), args[0])
+
+
+def _layer_scale(flat: Flattening, operation: Any, args: tuple, kwargs: dict) -> Any:
+    """Of `keras.applications.ConvNeXtTiny` and its like."""
+    return flat.affine(operation.name, args[0], np.asarray(operation.gamma), 0.0)
 
 
 _SPECIAL: dict[str, Callable[..., Any]] = {
+    **SPECIAL,
+    "Cropping1D": _cropped,
+    "LayerScale": _layer_scale,
     "GlobalAveragePooling2D": _mean,
     "Mean": _mean,
     "AveragePooling2D": _average_pool,

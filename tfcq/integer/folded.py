@@ -70,6 +70,8 @@ def folded(model: keras.Model) -> Folded:
             constants[root] = before[0] * factor, before[1] * factor + shift
             into[name] = root
             flat.origins[root] = flat.origins.get(name, name)
+            # One before the constants was of other values.
+            flat.quantizers.pop(root, None)
             if name in flat.quantizers:
                 flat.quantizers[root] = flat.quantizers[name]
         else:

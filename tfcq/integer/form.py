@@ -1,6 +1,5 @@
 """The integer form of a network: a quantizable model that computes what its int8 file computes."""
 
-from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -8,6 +7,7 @@ import numpy as np
 
 from tfcq.errors import UserError
 from tfcq.integer.folded import Folded, folded
+from tfcq.integer.layers import HIGHEST_LEVEL
 from tfcq.integer.operations import (
     FIXED_RANGES,
     fuses_relu,
@@ -85,29 +85,13 @@ def told_refusal(model: keras.Model) -> str:
     Args:
         model: as for `deployable`.
     """
+    if isinstance(model, keras.Sequential):
+        model = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
     try:
         refuse_foreign(folded(model).model)
     except UserError as error:
         return str(error)
     return ""
-
-
-def at_policy(model: keras.Model, policy: Policy, make: Callable[..., Any]) -> QuantizableModel:
-    """Returns a network quantized by a policy: under `int8` its integer form, where it has one.
-
-    Args:
-        model: a model of images in [0, 1].
-        policy: the policy.
-        make: takes model and policy and returns the model quantized by any policy.
-    """
-    if policy.name != INT8.name:
-        return make(model, policy)
-    if told := told_refusal(model):
-        print(f"Policy {policy.name} without export: {told}", flush=True)
-        return make(model, policy)
-    if isinstance(model, QuantizableModel):
-        return deployable(make(model, policy), policy)
-    return deployable(model, policy)
 
 
 def check_grids(model: QuantizableModel) -> None:
@@ -239,9 +223,27 @@ def _activation_quantizer(
     fixed = FIXED_RANGES.get(str(function))
     if fixed is not None:
         return IntegerActivationQuantizer(_BITS, *fixed)
+    if node.kind == "ReLU" and node.config["max_value"] == 1:
+        return IntegerActivationQuantizer(_BITS, 0.0, 1.0)
+    if node.kind == "Rsqrt":
+        # Up to that of the first level above zero: a grid cannot tell what is below from none.
+        return IntegerActivationQuantizer(_BITS, ratio=HIGHEST_LEVEL**0.5)
     # What leaves the network, and what is pooled, does not cost what a stored map costs.
     small = name in outputs or node.kind.startswith("Global")
-    return IntegerActivationQuantizer(_BITS if small else None)
+    return IntegerActivationQuantizer(_BITS if small else None, centred=_is_factor(nodes, name))
+
+
+def _is_factor(nodes: dict[str, Node], name: str) -> bool:
+    """Whether a layer's values are the second factor of a product of matrices.
+
+    Fast kernels take that one as they take weights: without a zero point.
+    """
+    return any(
+        nodes[reader].producers[1] == name
+        if nodes[reader].kind == "MatrixProduct"
+        else keeps_grid(nodes[reader].kind) and _is_factor(nodes, reader)
+        for reader in nodes[name].consumers
+    )
 
 
 def _is_stored(nodes: dict[str, Node], name: str, outputs: set[str]) -> bool:

@@ -116,11 +116,10 @@ class LiteFile:
             return cls(*_contents(model, content))
         except UserError:
             raise
-        except Exception as error:
+        except Exception:
             # The schema's reader trusts every offset: anything may come of a damaged one.
             raise UserError(
-                f"{name} is damaged ({type(error).__name__} at {len(content)} bytes); allowed: a "
-                "whole .tflite."
+                f"{name} is damaged or cut short ({len(content)} bytes); allowed: a whole .tflite."
             ) from None
 
     def to_bytes(self) -> bytes:
@@ -188,7 +187,10 @@ def _contents(model: Any, content: bytes) -> tuple[Any, ...]:
         quantization = one.quantization
         if quantization is not None and quantization.scale is not None:
             tensor.scales = np.asarray(quantization.scale, np.float32)
-            tensor.zero_points = np.asarray(quantization.zeroPoint, np.int64)
+            points = quantization.zeroPoint
+            # A file may leave out zeros.
+            points = points if points is not None and len(points) else [0] * len(tensor.scales)
+            tensor.zero_points = np.asarray(points, np.int64)
             tensor.axis = quantization.quantizedDimension
         if raw is not None and len(raw):
             tensor.data = _values(np.asarray(raw, np.uint8), tensor)
@@ -205,7 +207,7 @@ def _contents(model: Any, content: bytes) -> tuple[Any, ...]:
                 kind,
                 [int(index) for index in operator.inputs],
                 [int(index) for index in operator.outputs],
-                dict(vars(options)) if options is not None else {},
+                _present(options),
                 code.version,
             )
         )
@@ -222,6 +224,12 @@ def _raw(buffer: Any, content: bytes) -> Array | None:
     if buffer.offset > 1:
         return np.frombuffer(content, np.uint8, buffer.size, buffer.offset)
     return buffer.data
+
+
+def _present(options: Any) -> dict[str, Any]:
+    """Returns the options that a file holds."""
+    found = {} if options is None else vars(options)
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _values(raw: Array, tensor: Tensor) -> Array:
@@ -287,7 +295,10 @@ def _packed(tensor: Tensor, buffer: int) -> Any:
 
 def _code(kind: str, version: int) -> Any:
     made = _schema().OperatorCodeT()
-    made.builtinCode = _numbers("BuiltinOperator")[kind]
+    kinds = _numbers("BuiltinOperator")
+    if kind not in kinds:
+        raise UserError(f"Operation {kind} is none of TFLite's own; a file cannot be made of it.")
+    made.builtinCode = kinds[kind]
     # What readers of before the list outgrew a byte look at.
     made.deprecatedBuiltinCode = min(made.builtinCode, 127)
     made.version = version
@@ -301,6 +312,10 @@ _OPTIONS = {
     "DEPTHWISE_CONV_2D": "DepthwiseConv2DOptions", "LOGISTIC": None, "TANH": None, "RELU": None,
     "RELU6": None, "ELU": None, "PRELU": None, "PADV2": "PadV2Options", "RSQRT": None,
     "MAXIMUM": "MaximumMinimumOptions", "MINIMUM": "MaximumMinimumOptions",
+    "REDUCE_MAX": "ReducerOptions", "REDUCE_MIN": "ReducerOptions",
+    "REDUCE_PROD": "ReducerOptions",
+    "L2_NORMALIZATION": "L2NormOptions", "SPACE_TO_BATCH_ND": "SpaceToBatchNDOptions",
+    "BATCH_TO_SPACE_ND": "BatchToSpaceNDOptions",
 }  # fmt: skip
 
 
@@ -310,9 +325,11 @@ def _operator(one: Operation, codes: list[tuple[str, int]]) -> Any:
     made.opcodeIndex = codes.index((one.kind, one.version))
     made.inputs, made.outputs = one.inputs, one.outputs
     usual = "".join(part.capitalize() for part in one.kind.split("_")) + "Options"
-    name = _OPTIONS.get(one.kind, usual)
-    if name is not None:
-        made.builtinOptionsType = _numbers("BuiltinOptions")[name]
+    name, numbers = _OPTIONS.get(one.kind, usual), _numbers("BuiltinOptions")
+    if name not in numbers and one.options:
+        raise UserError(f"The options of {one.kind} ({', '.join(one.options)}) cannot be written.")
+    if name in numbers:
+        made.builtinOptionsType = numbers[name]
         made.builtinOptions = getattr(schema, f"{name}T")()
         for option, value in one.options.items():
             setattr(made.builtinOptions, option, value)

@@ -11,7 +11,7 @@ import numpy as np
 from tfcq import native_messages
 from tfcq.errors import UserError
 from tfcq.integer.lite_file import LiteFile
-from tfcq.integer.runtime import as_input
+from tfcq.integer.runtime import as_levels
 
 MICRO = "micro"
 # Beside the tensors themselves; the runtime tells afterwards how much of it was used.
@@ -97,7 +97,7 @@ class MicroModel:
         one = self._input
         integer = one.dtype != "float32"
         scale, zero_point = (one.scale, one.zero_point) if integer else (1.0, 0)
-        pixels = as_input(image[np.newaxis], np.dtype(one.dtype), float(scale), zero_point)
+        pixels = as_levels(image[np.newaxis], np.dtype(one.dtype), float(scale), zero_point)
         self._interpreter.set_input(pixels, 0)
         self._interpreter.invoke()
         return [self._interpreter.get_output(number)[0] for number in range(self._outputs)]

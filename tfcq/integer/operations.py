@@ -9,13 +9,16 @@ from tfcq.nn.placement import keeps_values
 
 # Of functions whose results runtimes store on grids of their own making.
 FIXED_RANGES = {"sigmoid": (0.0, 255 / 256), "softmax": (0.0, 255 / 256), "tanh": (-1.0, 127 / 128)}
-FUNCTIONS = {*FIXED_RANGES, "elu", "gelu", "hard_silu"}
-_FUSING = {"Conv2D", "DepthwiseConv2D", "Dense", "Add", "Subtract", "Multiply"}
+FUNCTIONS = {*FIXED_RANGES, "elu", "gelu"}
+# The ends of ReLUs that runtimes know, none among them.
+RELU_ENDS = (None, 1, 6)
+_FUSING = {"Conv2D", "DepthwiseConv2D", "Dense", "Add", "Subtract", "Multiply", "ConstantSum"}
 LAYERS = {
     "InputLayer", "Conv2D", "DepthwiseConv2D", "Dense", "ReLU", "LeakyReLU", "Activation", "Add",
     "Subtract", "Multiply", "Concatenate", "GlobalAveragePooling2D", "GlobalMaxPooling2D",
     "AveragePooling2D", "MaxPooling2D", "ZeroPadding2D", "Cropping2D", "UpSampling2D", "Reshape",
-    "Flatten", "Permute", "Slices",
+    "Flatten", "Permute", "Slices", "ZeroPadding1D", "MeanOfChannels", "MatrixProduct", "Rsqrt",
+    "ConstantSum",
 }  # fmt: skip
 
 
@@ -65,7 +68,7 @@ def _reason(operation: Any) -> str:
         return f"{kind} with data_format='channels_first'"
     if kind == "Activation" and (name := operation.activation.__name__) not in FUNCTIONS:
         return f"activation {name!r}"
-    if kind == "ReLU" and operation.max_value not in (None, 6):
+    if kind == "ReLU" and operation.max_value not in RELU_ENDS:
         return f"ReLU with max_value={operation.max_value:g}"
     if kind == "UpSampling2D" and operation.interpolation != "nearest":
         return f"UpSampling2D with interpolation={operation.interpolation!r}"
@@ -86,5 +89,5 @@ def refuse_foreign(model: keras.Model) -> None:
         raise UserError(
             f"Model {model.name!r} would stay in float at {', '.join(found[:3])}{others}; allowed: "
             f"{', '.join(sorted(LAYERS - {'InputLayer', 'Activation'}))}, and as activations "
-            f"relu, relu6, silu, hard_sigmoid, {', '.join(sorted(FUNCTIONS))}."
+            f"relu, relu6, silu, hard_sigmoid, hard_silu, {', '.join(sorted(FUNCTIONS))}."
         )

@@ -1,15 +1,16 @@
 """A TFLite model in the LiteRT runtime."""
 
+import contextlib
 import dataclasses
 import importlib.metadata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
 from tfcq import native_messages
 from tfcq.errors import UserError
-from tfcq.integer.emulation import checked_input
+from tfcq.integer.emulation import checked_input, only_input
 from tfcq.integer.kernels.rounding import KERNELS, XNNPACK
 from tfcq.integer.lite_file import LiteFile
 
@@ -66,11 +67,40 @@ def _interpreter(content: bytes, threads: int, kernels: str) -> Any:
         raise UserError(f"Unknown kernels {kernels!r}; allowed: {', '.join(KERNELS)}.")
     from ai_edge_litert.interpreter import OpResolverType
 
-    return made(
-        model_content=content,
-        num_threads=threads,
-        experimental_op_resolver_type=getattr(OpResolverType, _RESOLVERS[kernels]),
-    )
+    with _refusals():
+        return made(
+            model_content=content,
+            num_threads=threads,
+            experimental_op_resolver_type=getattr(OpResolverType, _RESOLVERS[kernels]),
+        )
+
+
+@contextlib.contextmanager
+def _refusals() -> Iterator[None]:
+    """Says in a line what LiteRT does not take, and hides what it says of itself."""
+    refusal = None
+    with native_messages.hidden():
+        try:
+            yield
+        except (RuntimeError, ValueError) as error:
+            refusal = str(error).splitlines()[0]
+    if refusal is not None:
+        raise UserError(f"LiteRT cannot run the file: {refusal}")
+
+
+def as_levels(images: np.ndarray, dtype: Any, scale: float, zero_point: int) -> np.ndarray:
+    """Returns images as a file takes them.
+
+    Args:
+        images: float [..., height, width, channels] in [0, 1].
+        dtype: type of the file's input.
+        scale: its scale, of integers.
+        zero_point: its zero point, of integers.
+    """
+    if np.dtype(dtype) == np.float32:
+        return images.astype(np.float32)
+    limits = np.iinfo(dtype)
+    return np.clip(np.round(images / scale) + zero_point, limits.min, limits.max).astype(dtype)
 
 
 def every_tensor(file: LiteFile, images: np.ndarray, kernels: str) -> list[np.ndarray | None]:
@@ -85,44 +115,32 @@ def every_tensor(file: LiteFile, images: np.ndarray, kernels: str) -> list[np.nd
         As `emulate` returns them.
 
     Raises:
-        UserError: on images that the file does not take, or when LiteRT refuses the file.
+        UserError: on images that the file does not take, or when LiteRT does not run the file.
     """
     source = checked_input(file, images)
     computed = list(dict.fromkeys(index for one in file.operations for index in one.outputs))
     # A delegate keeps what the model returns, and nothing in between.
     copy = dataclasses.replace(file, outputs=computed)
     interpreter = _interpreter(copy.to_bytes(), 1, kernels)
-    with native_messages.hidden():
-        try:
-            interpreter.allocate_tensors()
-        except RuntimeError as error:
-            raise UserError(f"LiteRT refuses the file: {str(error).splitlines()[0]}") from None
+    with _refusals():
+        interpreter.allocate_tensors()
     found: dict[int, list[np.ndarray]] = {index: [] for index in computed}
     for image in images.reshape(-1, *file.tensors[source].shape):
         interpreter.set_tensor(source, image)
         interpreter.invoke()
-        for index, values in found.items():
-            values.append(interpreter.get_tensor(index))
-    values = [tensor.data for tensor in file.tensors]
+        for index, several in found.items():
+            several.append(interpreter.get_tensor(index))
+    values: list[np.ndarray | None] = [tensor.data for tensor in file.tensors]
     values[source] = images
     for index, several in found.items():
         values[index] = np.concatenate([np.atleast_1d(value) for value in several])
     return values
 
 
-def as_input(images: np.ndarray, dtype: Any, scale: float, zero_point: int) -> np.ndarray:
-    """Returns images as a file takes them.
-
-    Args:
-        images: float, in [0, 1].
-        dtype: type of the file's input.
-        scale: its scale, where it takes integers.
-        zero_point: its level for zero.
-    """
-    if dtype == np.float32:
-        return images.astype(np.float32)
-    limits = np.iinfo(dtype)
-    return np.clip(np.round(images / scale) + zero_point, limits.min, limits.max).astype(dtype)
+def _number(name: str) -> int:
+    """Returns the number at the end of an output's name; other tools' files have none."""
+    number = name.rpartition(":")[2]
+    return int(number) if number.isdigit() else 0
 
 
 class LiteModel:
@@ -139,13 +157,13 @@ class LiteModel:
     """
 
     def __init__(self, content: bytes, threads: int = 1, kernels: str = XNNPACK) -> None:
-        LiteFile.read(content)
+        only_input(LiteFile.read(content))
         self._interpreter = _interpreter(content, threads, kernels)
         (self._input,) = self._interpreter.get_input_details()
         # The file numbers them in the order in which the model returns them.
         self._outputs = sorted(
             self._interpreter.get_output_details(),
-            key=lambda details: int(details["name"].rpartition(":")[2] or 0),
+            key=lambda details: _number(details["name"]),
         )
         returned = {details["index"] for details in self._outputs}
         # Read before the runtime adds scratch tensors of its own.
@@ -159,7 +177,7 @@ class LiteModel:
             )
             for details in self._interpreter.get_tensor_details()
         ]
-        with native_messages.hidden():
+        with _refusals():
             self._interpreter.allocate_tensors()
 
     def __call__(self, images: Iterable[np.ndarray]) -> Any:
@@ -175,11 +193,12 @@ class LiteModel:
         return outputs[0] if len(self._outputs) == 1 else outputs
 
     def _run(self, image: np.ndarray) -> list[np.ndarray]:
-        dtype, (scale, zero_point) = self._input["dtype"], self._input["quantization"]
-        pixels = as_input(image[np.newaxis], dtype, scale, zero_point)
-        self._interpreter.set_tensor(self._input["index"], pixels)
+        self._interpreter.set_tensor(self._input["index"], self._as_input(image[np.newaxis]))
         self._interpreter.invoke()
         return [self._interpreter.get_tensor(output["index"])[0] for output in self._outputs]
+
+    def _as_input(self, image: np.ndarray) -> np.ndarray:
+        return as_levels(image, self._input["dtype"], *self._input["quantization"])
 
     def invoke(self) -> None:
         """Computes once more on the last image, for measuring time."""

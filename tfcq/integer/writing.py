@@ -1,5 +1,6 @@
 """From the integer form of a network to a TFLite file with just its integers."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -18,7 +19,7 @@ from tfcq.quantization.precision import Precision
 from tfcq.settings.bitwidths import BitWidth
 
 _PADDING = {"same": 0, "valid": 1}
-_RELU = {None: 1, 6: 3}
+_RELU = {None: 1, 1: 2, 6: 3}
 # The zero point of uint8 levels as int8 has it.
 _OFFSET = 128
 _FUNCTIONS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -27,7 +28,6 @@ _FUNCTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "softmax": ("SOFTMAX", {"beta": 1.0}),
     "elu": ("ELU", {}),
     "gelu": ("GELU", {"approximate": False}),
-    "hard_silu": ("HARD_SWISH", {}),
 }
 # The version of a kernel from which on it takes int8, beyond the first.
 _VERSIONS = {
@@ -40,7 +40,20 @@ _VERSIONS = {
 Grid = tuple[np.float32, int]
 
 
-def written(model: QuantizableModel, bits: BitWidth, batch: int = 1) -> LiteFile:
+@dataclasses.dataclass(frozen=True, eq=False)
+class Written:
+    """A file, and where in it the values of the form are.
+
+    Args:
+        file: the file.
+        places: index of the tensor on each quantizer's grid, by the name of the quantizer's layer.
+    """
+
+    file: LiteFile
+    places: dict[str, int]
+
+
+def written(model: QuantizableModel, bits: BitWidth, batch: int = 1) -> Written:
     """Returns the file of a calibrated integer form at a bit-width of its weights.
 
     Args:
@@ -59,7 +72,13 @@ def written(model: QuantizableModel, bits: BitWidth, batch: int = 1) -> LiteFile
             f"Activations of {bits.activations} bits cannot be deployed; LiteRT has 8, such as "
             f"{bits.weights}w8a."
         )
-    return _Writer(model, Precision(bits.weights, bits.activations), batch).file
+    writer = _Writer(model, Precision(bits.weights, bits.activations), batch)
+    places = {
+        name: place
+        for name, place in writer.place.items()
+        if isinstance(writer.layers[name], ActivationQuantizer)
+    }
+    return Written(writer.file, places)
 
 
 def check_deployed(model: keras.Model) -> None:
@@ -149,7 +168,7 @@ class _Writer:
             self.place[name] = inputs[0]
             scale, zero_point = self.grid_of(inputs[0])
             # A grid that ends where the function does clips as it does.
-            if zero_point > -_OFFSET or (layer.max_value or np.inf) < 255 * scale:
+            if zero_point > -_OFFSET or (layer.max_value or np.inf) < 254.5 * scale:
                 (computed,) = [one for one in self.file.operations if one.outputs == inputs]
                 computed.options["fusedActivationFunction"] = _RELU[layer.max_value]
             return
@@ -290,6 +309,39 @@ def _mean(writer: _Writer, layer: Any, inputs: list[int]) -> int:
     return writer.add("MEAN", [*inputs, axes], writer.output(layer), options)
 
 
+def _mean_of_channels(writer: _Writer, layer: Any, inputs: list[int]) -> int:
+    axes = writer.constant(f"{layer.name}/axes", [len(layer.output.shape) - 1])
+    return writer.add("MEAN", [*inputs, axes], writer.output(layer), {"keepDims": True})
+
+
+def _product(writer: _Writer, layer: Any, inputs: list[int]) -> int:
+    options = {"adjX": False, "adjY": layer.transposed}
+    return writer.add("BATCH_MATMUL", inputs, writer.output(layer), options)
+
+
+def _rsqrt(writer: _Writer, layer: Any, inputs: list[int]) -> int:
+    grid = writer.grid_of(inputs[0])
+    if steps := min(layer.steps(grid[0]), 255):
+        # On one grid the sum is exact.
+        epsilon = writer.tensor(
+            f"{layer.name}/epsilon", (1,), "int8", grid, np.array([grid[1] + steps], np.int8)
+        )
+        shape = writer.file.tensors[inputs[0]].shape
+        total = writer.tensor(f"{layer.name}/sum", shape, "int8", grid)
+        inputs = [writer.add("ADD", [inputs[0], epsilon], total, {"fusedActivationFunction": 0})]
+    return writer.add("RSQRT", inputs, writer.output(layer), {})
+
+
+def _constant_sum(writer: _Writer, layer: Any, inputs: list[int]) -> int:
+    levels, scale = layer.levels()
+    shape = (1, *levels.shape)
+    constant = writer.tensor(
+        f"{layer.name}/constant", shape, "int8", (scale, 0), levels.reshape(shape)
+    )
+    options = {"fusedActivationFunction": 0}
+    return writer.add("ADD", [inputs[0], constant], writer.output(layer), options)
+
+
 def _pool(kind: str) -> Callable[[_Writer, Any, list[int]], int]:
     def write(writer: _Writer, layer: Any, inputs: list[int]) -> int:
         options: dict[str, Any] = {"padding": _PADDING[layer.padding]}
@@ -324,7 +376,8 @@ def _reshape(writer: _Writer, layer: Any, inputs: list[int]) -> int:
 
 def _padding(writer: _Writer, layer: Any, inputs: list[int]) -> int:
     first = layer.data_format == "channels_first"
-    rows = [*layer.padding, (0, 0)] if not first else [(0, 0), *layer.padding]
+    around = [layer.padding] if isinstance(layer, keras.layers.ZeroPadding1D) else layer.padding
+    rows = [*around, (0, 0)] if not first else [(0, 0), *around]
     pads = writer.constant(f"{layer.name}/paddings", [(0, 0), *rows])
     return writer.add("PAD", [inputs[0], pads], writer.kept(layer, inputs[0]), {})
 
@@ -375,7 +428,12 @@ _WRITERS: dict[str, Callable[[_Writer, Any, list[int]], int]] = {
     "MaxPooling2D": _pool("MAX_POOL_2D"),
     "Reshape": _reshape,
     "Flatten": _reshape,
+    "ZeroPadding1D": _padding,
     "ZeroPadding2D": _padding,
+    "MeanOfChannels": _mean_of_channels,
+    "MatrixProduct": _product,
+    "Rsqrt": _rsqrt,
+    "ConstantSum": _constant_sum,
     "Permute": _transpose,
     "UpSampling2D": _resize,
     "Cropping2D": _cropping,

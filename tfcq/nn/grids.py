@@ -18,7 +18,11 @@ def link_grids(model: keras.Model) -> None:
         model: a functional model.
     """
     layers = {layer.name: layer for layer in model.layers}
-    integer = [layer for layer in layers.values() if getattr(layer, "integer_bias", False)]
+    integer = [
+        layer
+        for layer in layers.values()
+        if getattr(layer, "integer_bias", hasattr(layer, "input_scale"))
+    ]
     for layer in layers.values():
         if isinstance(layer, ActivationQuantizer) and layer.follows:
             # Behind a function, or Keras would take it for a layer inside the layer.

@@ -150,6 +150,8 @@ def with_unit_input(model: keras.Model, name: str) -> keras.Model:
     low, high = INPUT_RANGES[name]
     if name == UNIT_RANGE:
         return model
+    if isinstance(model, keras.Sequential):
+        model = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
     names = [operation.name for operation in model.operations]
     rescaling = keras.layers.Rescaling(high - low, low, name=free_name("input_range", names))
     return with_first_layer(model, rescaling)

@@ -26,7 +26,7 @@ _SCALINGS = {"Multiply", "Divide", "TrueDivide", "Rescaling"}
 # Each output value is one of the input's values (or zero), so the grid is kept.
 _VALUE_PRESERVING = {
     "InputLayer", "Flatten", "Reshape", "Permute", "RepeatVector", "MaxPooling2D",
-    "GlobalMaxPooling2D", "ZeroPadding2D", "Cropping1D", "Cropping2D", "Dropout",
+    "GlobalMaxPooling2D", "ZeroPadding1D", "ZeroPadding2D", "Cropping1D", "Cropping2D", "Dropout",
     "SpatialDropout2D", "UpSampling2D", "Identity", "Squeeze", "ExpandDims", "Transpose",
     "Swapaxes", "Moveaxis", "GetItem", "Slices", "Split", "Unstack",
 }  # fmt: skip

@@ -16,13 +16,22 @@ class IntegerActivationQuantizer(MinMaxActivationQuantizer):
         bits: fixed bits, or None to take the activation bits of the pass.
         lowest: lower end of a range that is known, as of images; None for the recorded one.
         highest: upper end of that range.
+        centred: whether zero is the middle level, as of the second factor of a product.
+        ratio: how often the range's upper end holds its lower one at most, where both are above
+            zero; None for no limit.
     """
 
     def __init__(
-        self, bits: int | None = None, lowest: float | None = None, highest: float | None = None
+        self,
+        bits: int | None = None,
+        lowest: float | None = None,
+        highest: float | None = None,
+        centred: bool = False,
+        ratio: float | None = None,
     ) -> None:
         super().__init__(bits)
         self.lowest, self.highest = lowest, highest
+        self.centred, self.ratio = centred, ratio
         self.takes_range = lowest is None
 
     def parameters(
@@ -38,4 +47,10 @@ class IntegerActivationQuantizer(MinMaxActivationQuantizer):
         if self.lowest is not None:
             minimum, maximum = (tf.constant(v, minimum.dtype) for v in (self.lowest, self.highest))
         zero = tf.zeros((), minimum.dtype)
+        if self.ratio is not None:
+            maximum = tf.minimum(maximum, minimum * self.ratio)
+        if self.centred:
+            maximum = tf.maximum(tf.abs(minimum), tf.abs(maximum))
+            levels = tf.pow(2.0, tf.cast(self.chosen_bits(bits) - 1, minimum.dtype))
+            minimum = -maximum * levels / (levels - 1)
         return super().parameters(bits, tf.minimum(minimum, zero), tf.maximum(maximum, zero))

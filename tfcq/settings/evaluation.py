@@ -9,6 +9,8 @@ from tfcq.settings.backbones import APPLICATION
 from tfcq.settings.bitwidths import BitWidth, parse_bit_widths
 from tfcq.settings.datasets import colour
 from tfcq.settings.evaluation_groups import (
+    DEPLOYED_BITS,
+    DEPLOYED_WEIGHTS,
     CalibrationSettings,
     EvaluationDataSettings,
     ProtocolSettings,
@@ -180,3 +182,25 @@ def evaluation_from_flat(values: dict[str, Any]) -> EvaluationConfig:
         UserError: on an unknown setting or a value that cannot be used.
     """
     return EvaluationConfig(**grouped(EvaluationConfig, values))
+
+
+def check_deployed(config: EvaluationConfig) -> None:
+    """Refuses settings that no integer runtime has.
+
+    Args:
+        config: the settings.
+
+    Raises:
+        UserError: saying which there are.
+    """
+    (bits, *others) = config.bit_widths
+    if others or bits.is_float or bits.activations != 8 or bits.weights not in DEPLOYED_WEIGHTS:
+        raise UserError(
+            f"--bits={config.measurement.bits} cannot be exported; allowed: one of 2w8a to "
+            f"{DEPLOYED_BITS}, as activations of other than 8 bits do not exist in LiteRT."
+        )
+    if config.quantizer_rounding not in (None, "nearest"):
+        raise UserError(
+            f"--rounding={config.quantizer_rounding} cannot be exported; allowed: nearest, as "
+            "LiteRT rounds, adaround or block."
+        )

@@ -13,6 +13,7 @@ from tfcq.settings.training_groups import HIGHEST_SEED
 ALL_BITS = "fp,8w8a,6w6a,5w5a,4w4a,3w3a,2w8a,2w4a"
 # What an integer runtime computes, and the policy that quantizes as it does.
 DEPLOYED_BITS = "8w8a"
+DEPLOYED_WEIGHTS = range(2, 9)
 DEPLOYED_POLICY = INT8.name
 CALIBRATIONS = ("minmax", "moving_average", "percentile", "mse", "entropy")
 CALIBRATION_PASSES = ("float", "quantized")

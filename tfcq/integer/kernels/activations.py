@@ -17,30 +17,49 @@ from tfcq.integer.kernels.rounding import (
 )
 from tfcq.integer.kernels.step import Step, activation_bounds, limits
 
-Function = Callable[[float], float]
+Function = Callable[[Array], Array]
 _RELU, _RELU6 = 1, 3
 
 
 def _logistic(step: Step) -> Array:
-    return _looked_up(step, lambda x: 1 / (1 + math.exp(-max(x, -700))))
+    if step.kernels == XNNPACK:
+        return _looked_up(step, lambda x: _by_numbers(_exact_logistic, x))
+    one = np.float32(1)
+    return _looked_up(
+        step, lambda x: one / (one + np.exp(-x.astype(np.float64)).astype(np.float32))
+    )
+
+
+def _exact_logistic(number: float) -> float:
+    power = math.exp(min(number, 100))
+    return power / (1 + power)
 
 
 def _tanh(step: Step) -> Array:
-    return _looked_up(step, math.tanh)
+    return _looked_up(step, lambda x: _by_numbers(math.tanh, x))
 
 
 def _elu(step: Step) -> Array:
-    return _looked_up(step, lambda x: math.expm1(x) if x < 0 else x)
+    return _looked_up(step, lambda x: np.where(x < 0, _by_numbers(math.expm1, np.minimum(x, 0)), x))
 
 
 def _gelu(step: Step) -> Array:
+    """Returns it as the optimized kernel has it, which rounds to float32 after every step."""
     step = step.unless(False)
-    if step.option("approximate", False):
-        root = math.sqrt(2 / math.pi)
-        return _looked_up(
-            step, lambda x: 0.5 * x * (1 + math.tanh(root * (x + 0.044715 * x * x * x)))
-        )
-    return _looked_up(step, lambda x: 0.5 * x * math.erfc(-x * math.sqrt(0.5)))
+    half, one = np.float32(0.5), np.float32(1)
+    if not step.option("approximate", False):
+        root = np.float32(-math.sqrt(0.5))
+        return _looked_up(step, lambda x: half * x * _by_numbers(math.erfc, x * root))
+    root, cube = np.float32(math.sqrt(2 / math.pi)), np.float32(0.044715)
+    return _looked_up(
+        step,
+        lambda x: half * x * (one + _by_numbers(math.tanh, root * (x + cube * x * x * x))),
+    )
+
+
+def _by_numbers(function: Callable[[float], float], values: Array) -> Array:
+    """Returns a function of each value, rounded to float32."""
+    return np.array([function(float(value)) for value in values]).astype(np.float32)
 
 
 def _looked_up(step: Step, function: Function) -> Array:
@@ -48,14 +67,14 @@ def _looked_up(step: Step, function: Function) -> Array:
 
     Args:
         step: the operation.
-        function: of a number.
+        function: of float32 numbers.
     """
     source, output = step.tensor(0), step.output
     low, high = limits(source)
     levels = np.arange(low, high + 1) - source.zero_point
     real = levels.astype(np.float32) * source.scale
-    found = np.array([function(float(value)) for value in real]).astype(np.float32)
-    steps = found * (np.float32(1) / output.scale)
+    with np.errstate(over="ignore"):
+        steps = function(real) * (np.float32(1) / output.scale)
     if step.kernels == XNNPACK:
         rounded = np.rint(steps + np.float32(output.zero_point))
     else:
@@ -104,10 +123,10 @@ def _leaky_relu(step: Step) -> Array:
 
 def _prelu(step: Step) -> Array:
     source, slopes, output = step.tensor(0), step.tensor(1), step.output
-    centred = step.centred(0)
+    centred, factors = step.centred_operands()
     rising = multiplied(centred, *fixed_point(float(source.scale / output.scale)), ties_up=False)
     real = float(source.scale * slopes.scale / output.scale)
-    sinking = multiplied(centred * step.centred(1), *fixed_point(real), ties_up=False)
+    sinking = multiplied(centred * factors, *fixed_point(real), ties_up=False)
     return step.stored(np.where(centred >= 0, rising, sinking) + output.zero_point)
 
 
@@ -152,8 +171,6 @@ def _saturated(values: Array) -> Array:
 def _rsqrt(step: Step) -> Array:
     """Returns one divided by square roots of values above zero."""
     source, output = step.tensor(0), step.output
-    if not step.is_integer():
-        return np.float32(1) / np.sqrt(step.value(0))
     root = np.sqrt(source.scale) * output.scale
     multiplier, shift = fixed_point(1 / float(root))
     low, high = limits(source)

@@ -16,8 +16,8 @@ from tfcq.integer.kernels.step import Step
 
 # Bits by which operands of a sum are shifted left before they are rounded to a common scale.
 _GUARD_BITS = 20
-# Values that optimized conversions compute together.
-_VECTOR = 8
+# Values that optimized conversions to and from float32, and between grids, compute together.
+_CONVERTED, _REQUANTIZED = 8, 16
 
 
 def add(step: Step) -> Array:
@@ -32,14 +32,14 @@ def subtract(step: Step) -> Array:
 
 def _sum(step: Step, sign: int) -> Array:
     if not step.is_integer():
-        left, right = step.value(0), step.value(1)
+        left, right = step.operands()
         return activated(step, left + right if sign > 0 else left - right)
     tensors = step.tensor(0), step.tensor(1)
     ratios = [tensor.scale / step.output.scale for tensor in tensors]
     step = step.unless(all(2**-10 <= ratio < 2**8 for ratio in ratios))
     bounds = step.bounds()
     if step.kernels == XNNPACK:
-        left, right = (step.centred(index) for index in (0, 1))
+        left, right = step.centred_operands()
         shift = 20 - int(np.floor(np.log2(max(ratios))))
         first, second = (int(np.rint(np.ldexp(ratio, shift))) for ratio in ratios)
         total = left * first + sign * right * second + (1 << (shift - 1))
@@ -55,8 +55,8 @@ def _on_common_scale(step: Step, guard: int) -> tuple[Array, Array, float]:
     scales = [float(step.tensor(index).scale) for index in (0, 1)]
     twice = 2 * max(scales)
     left, right = (
-        multiplied(step.centred(index) << guard, *fixed_point(scale / twice), ties_up=False)
-        for index, scale in enumerate(scales)
+        multiplied(centred << guard, *fixed_point(scale / twice), ties_up=False)
+        for centred, scale in zip(step.centred_operands(), scales, strict=True)
     )
     return left, right, twice
 
@@ -64,10 +64,10 @@ def _on_common_scale(step: Step, guard: int) -> tuple[Array, Array, float]:
 def multiply(step: Step) -> Array:
     """Returns a product."""
     if not step.is_integer():
-        return activated(step, step.value(0) * step.value(1))
+        return activated(step, np.multiply(*step.operands()))
     scale = step.tensor(0).scale * step.tensor(1).scale / step.output.scale
     step = step.unless(2**-16 <= scale < 2**8)
-    products = step.centred(0) * step.centred(1)
+    products = np.multiply(*step.centred_operands())
     bounds = step.bounds()
     if step.kernels == XNNPACK:
         return step.stored(in_float32(products, scale, bounds, step.output.zero_point))
@@ -78,7 +78,7 @@ def multiply(step: Step) -> Array:
 def squared_difference(step: Step) -> Array:
     """Returns squares of differences."""
     if not step.is_integer():
-        difference = step.value(0) - step.value(1)
+        difference = np.subtract(*step.operands())
         return difference * difference
     guard = 7
     left, right, twice = _on_common_scale(step, guard)
@@ -89,12 +89,17 @@ def squared_difference(step: Step) -> Array:
 
 def maximum(step: Step) -> Array:
     """Returns the greater of two values."""
-    return np.maximum(step.value(0), step.value(1))
+    return np.maximum(*step.operands())
 
 
 def minimum(step: Step) -> Array:
     """Returns the lesser of two values."""
-    return np.minimum(step.value(0), step.value(1))
+    return np.minimum(*step.operands())
+
+
+def negative(step: Step) -> Array:
+    """Returns float32 values with the other sign."""
+    return -step.value(0)
 
 
 def quantize(step: Step) -> Array:
@@ -109,7 +114,8 @@ def quantize(step: Step) -> Array:
         levels = (centred * int(np.rint(np.float32(256) * ratio)) + 128) >> 8
     else:
         real = np.float64(source.scale) / np.float64(output.scale)
-        levels = multiplied(centred, *fixed_point(real), ties_up=False)
+        together = _in_vectors(step, _REQUANTIZED) & (step.kernels == OPTIMIZED)
+        levels = multiplied(centred, *fixed_point(real), ties_up=together)
     return step.stored(levels + output.zero_point)
 
 
@@ -121,25 +127,24 @@ def _whole(step: Step) -> Array:
     together = np.rint(values * (np.float32(1) / scale))
     if step.kernels == XNNPACK:
         return together
-    return np.where(_in_vectors(step), together, half_away(values / np.float64(scale)))
+    return np.where(_in_vectors(step, _CONVERTED), together, half_away(values / np.float64(scale)))
 
 
 def dequantize(step: Step) -> Array:
     """Returns levels as float32."""
     source = step.tensor(0)
-    if source.dtype == "float16":
-        return step.value(0).astype(np.float32)
     exact = step.centred(0).astype(np.float32) * source.scale
     if step.kernels != OPTIMIZED:
         return exact
     moved = np.float32(-source.zero_point) * source.scale
-    return np.where(_in_vectors(step), step.value(0) * source.scale + moved, exact)
+    return np.where(_in_vectors(step, _CONVERTED), step.value(0) * source.scale + moved, exact)
 
 
-def _in_vectors(step: Step) -> Array:
-    """Returns which values of an image optimized kernels compute together, by its shape."""
-    size = int(np.prod(step.output.shape))
-    return (np.arange(size) < size // _VECTOR * _VECTOR).reshape(step.output.shape)
+def _in_vectors(step: Step, width: int) -> Array:
+    """Returns which values of an image optimized kernels compute together, in its shape."""
+    shape = step.value(0).shape[1:]
+    size = int(np.prod(shape))
+    return (np.arange(size) < size // width * width).reshape(shape)
 
 
 def activated(step: Step, values: Array) -> Array:
@@ -152,5 +157,6 @@ def activated(step: Step, values: Array) -> Array:
 
 RULES = {
     "ADD": add, "SUB": subtract, "MUL": multiply, "SQUARED_DIFFERENCE": squared_difference,
-    "MAXIMUM": maximum, "MINIMUM": minimum, "QUANTIZE": quantize, "DEQUANTIZE": dequantize,
+    "MAXIMUM": maximum, "MINIMUM": minimum, "NEG": negative, "QUANTIZE": quantize,
+    "DEQUANTIZE": dequantize,
 }  # fmt: skip

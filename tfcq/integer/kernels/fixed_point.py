@@ -6,7 +6,7 @@ Values are int64 arrays that hold 32-bit numbers; `Q5` is one of five bits befor
 
 import numpy as np
 
-from tfcq.integer.kernels.rounding import Array, high_product, shifted_right
+from tfcq.integer.kernels.rounding import Array, Numbers, high_product, shifted_right
 
 _LOW, _HIGH = -(2**31), 2**31 - 1
 # e ** -(2**exponent) in Q0, by the exponent.
@@ -21,7 +21,7 @@ _POWERS = {
 }
 
 
-def product(left: Array, right: Array | int) -> Array:
+def product(left: Numbers, right: Numbers) -> Array:
     """Returns the product, with the bits before the point of both."""
     found = high_product(np.asarray(left, np.int64), np.asarray(right, np.int64))
     return np.minimum(found, _HIGH)
@@ -75,9 +75,9 @@ def inverse_square_root(value: int) -> tuple[int, int]:
     shift = 11
     pairs = (32 - value.bit_length() - 1) // 2 - 1
     shift -= pairs
-    number = np.int64((value << 2 * pairs) >> 1)
+    number = np.asarray((value << 2 * pairs) >> 1)
     half = scaled(number, -1)
-    x = np.int64(1 << 28)
+    x = np.asarray(1 << 28)
     for _ in range(5):
         cubed = scaled(product(product(x, x), x), 6)
         x = scaled(product((1 << 28) + (1 << 27), x) - product(half, cubed), 3)

@@ -15,6 +15,8 @@ from tfcq.integer.kernels.rounding import (
 from tfcq.integer.kernels.step import Step
 
 _SAME = 0
+# Of differences of two levels.
+_GREATEST = 255
 # Channels that optimized kernels compute together.
 _VECTOR = 8
 # Windows of so many values are laid out at a time.
@@ -23,56 +25,60 @@ _CHUNK = 1 << 23
 
 def conv_2d(step: Step) -> Array:
     """Returns a convolution, of groups where the kernel has less channels than the input."""
-    step = step.unless(_delegated(step, bias=True))
+    step = step.unless(_delegated(step))
     images, kernel = _images(step), step.constant(1).astype(np.float64)
     rows, columns, depth = kernel.shape[1:]
     groups = images.shape[-1] // depth
+    if groups > 1 and step.kernels == OPTIMIZED:
+        # LiteRT has no optimized kernel of groups.
+        step = step.on(REFERENCE)
     matrices = kernel.reshape(groups, -1, rows * columns * depth)
-    height, width, filters = step.output.shape[1:]
-    sums = np.empty((len(images), height, width, groups, filters // groups))
-    chunk = max(1, _CHUNK // (height * width * rows * columns * depth))
-    for group, matrix in enumerate(matrices):
-        channels = images[..., group * depth : (group + 1) * depth]
-        for start in range(0, len(images), chunk):
-            part = _windows(step, channels[start : start + chunk], (rows, columns))
-            flat = part.reshape(-1, matrix.shape[1])
-            found = exact_product(flat, matrix.T, 255)
-            sums[start : start + chunk, :, :, group] = found.reshape(*part.shape[:3], -1)
-    return _requantized(step, sums.reshape(len(images), height, width, filters))
+    chunk = max(1, _CHUNK // (images[0].size * rows * columns))
+    found = []
+    for start in range(0, len(images), chunk):
+        views = _windows(step, images[start : start + chunk], (rows, columns))
+        parts = []
+        for group, matrix in enumerate(matrices):
+            channels = views[..., group * depth : (group + 1) * depth]
+            product = exact_product(channels.reshape(-1, matrix.shape[1]), matrix.T)
+            parts.append(product.reshape(*views.shape[:3], -1))
+        found.append(np.concatenate(parts, axis=-1))
+    return step.of_maps(_requantized(step, np.concatenate(found)))
 
 
 def depthwise_conv_2d(step: Step) -> Array:
     """Returns a convolution of each channel by itself."""
-    step = step.unless(_delegated(step, bias=True))
+    step = step.unless(_delegated(step))
     images, kernel = _images(step), step.constant(1).astype(np.int32)[0]
     rows, columns = kernel.shape[:2]
     repeated = kernel.shape[-1] // images.shape[-1]
     if repeated > 1:
         images = np.repeat(images, repeated, axis=-1)
-    windows = _views(step, images, (rows, columns))
+    windows = _windows(step, images, (rows, columns))
     sums = np.zeros(windows.shape[:3] + images.shape[-1:], np.int32)
     for row in range(rows):
         for column in range(columns):
             sums += windows[:, :, :, row, column].astype(np.int32) * kernel[row, column]
-    return _requantized(step, sums)
+    return step.of_maps(_requantized(step, sums))
 
 
 def fully_connected(step: Step) -> Array:
     """Returns a dense layer."""
-    step = step.unless(_delegated(step, bias=False))
+    step = step.unless(_delegated(step))
     weights = step.constant(1).astype(np.float64)
     inputs = step.value(0).astype(np.int16) - np.int16(step.tensor(0).zero_point)
     if len(step.tensor(1).scales) == 1:
         weights = weights - step.tensor(1).zero_point
     flat = inputs.reshape(-1, weights.shape[1])
-    sums = exact_product(flat, weights.T, 255).reshape(len(inputs), -1, len(weights))
-    return _requantized(step, sums)
+    levels = _requantized(step, exact_product(flat, weights.T))
+    if step.option("keepNumDims", False):
+        return levels.reshape(*inputs.shape[:-1], len(weights))
+    return levels.reshape(len(inputs), -1, len(weights))
 
 
 def batch_matmul(step: Step) -> Array:
     """Returns products of matrices."""
-    delegated = step.inputs[1] is not None and step.tensor(1).dtype == step.tensor(0).dtype
-    step = step.unless(delegated)
+    step = step.unless(step.tensor(1).zero_point == 0)
     left, right = (
         step.value(index).astype(np.float64) - step.tensor(index).zero_point for index in (0, 1)
     )
@@ -83,36 +89,35 @@ def batch_matmul(step: Step) -> Array:
     return _requantized(step, np.matmul(left, right))
 
 
-def exact_product(left: Array, right: Array, greatest: int) -> Array:
+def exact_product(left: Array, right: Array) -> Array:
     """Returns the product of matrices of integers, without a rounding.
 
     Args:
-        left: [a, b] integers of at most `greatest`.
+        left: [a, b] differences of two levels.
         right: [b, c].
-        greatest: of the absolute values of `left`.
     """
     # Every partial sum is an integer that float32 holds.
-    small = np.abs(right).sum(axis=0).max(initial=0) * greatest < 2**24
+    small = np.abs(right).sum(axis=0).max(initial=0) * _GREATEST < 2**24
     dtype = np.float32 if small else np.float64
     return left.astype(dtype) @ right.astype(dtype)
 
 
-def _delegated(step: Step, bias: bool) -> bool:
+def _delegated(step: Step) -> bool:
     """Returns whether XNNPACK takes the operation."""
     kernel = step.tensor(1)
-    if bias and not step.has(2) or kernel.data is None or kernel.dtype == "int4":
-        return False
-    return bool(step.tensor(0).dtype == step.output.dtype and np.all(kernel.zero_points == 0))
+    taken = kernel.dtype == "int8"
+    if step.operation.kind == "FULLY_CONNECTED" and kernel.dtype == "int4":
+        # Two levels a byte, from rows that fill theirs.
+        taken = kernel.shape[-1] % 2 == 0
+    return bool(taken and kernel.data is not None and np.all(kernel.zero_points == 0))
 
 
 def _images(step: Step) -> Array:
     """Returns maps without their zero point, [images, height, width, channels]."""
-    value = step.value(0)
-    value = value.reshape(-1, *value.shape[2:])
-    return value.astype(np.int16) - np.int16(step.tensor(0).zero_point)
+    return step.maps().astype(np.int16) - np.int16(step.tensor(0).zero_point)
 
 
-def _views(step: Step, images: Array, size: tuple[int, int]) -> Array:
+def _windows(step: Step, images: Array, size: tuple[int, int]) -> Array:
     """Returns windows of maps as views, [images, height, width, rows, columns, channels]."""
     strides = step.option("strideH", 1), step.option("strideW", 1)
     dilations = step.option("dilationHFactor", 1), step.option("dilationWFactor", 1)
@@ -122,10 +127,6 @@ def _views(step: Step, images: Array, size: tuple[int, int]) -> Array:
     windows = np.lib.stride_tricks.sliding_window_view(images, spans, axis=(1, 2))
     windows = windows[:, :: strides[0], :: strides[1], :, :: dilations[0], :: dilations[1]]
     return windows.transpose(0, 1, 2, 4, 5, 3)
-
-
-def _windows(step: Step, images: Array, size: tuple[int, int]) -> Array:
-    return np.ascontiguousarray(_views(step, images, size))
 
 
 def paddings(
@@ -158,16 +159,17 @@ def _requantized(step: Step, sums: Array) -> Array:
     if step.has(2):
         totals += step.constant(2)
     ratio = np.float64(first.scale) * second.scales.astype(np.float64) / np.float64(output.scale)
-    dense = step.operation.kind == "FULLY_CONNECTED"
-    if dense and step.kernels == REFERENCE:
+    kind = step.operation.kind
+    if kind == "FULLY_CONNECTED" and step.kernels == REFERENCE:
         levels = half_away(totals * ratio)
     else:
-        if dense and len(second.scales) == 1:
+        if kind in ("FULLY_CONNECTED", "BATCH_MATMUL") and len(second.scales) == 1:
             # The product of the scales is a float32 there.
-            ratio = np.float64(first.scale * second.scale) / np.float64(output.scale)
+            ratio = (first.scale * second.scales).astype(np.float64) / np.float64(output.scale)
         fixed = fixed_point(np.broadcast_to(ratio, totals.shape[-1:]))
-        ties_up = np.full(totals.shape[-1:], step.kernels == OPTIMIZED)
-        if step.operation.kind == "DEPTHWISE_CONV_2D":
+        # LiteRT has no optimized product of two computed matrices.
+        ties_up = np.full(totals.shape[-1:], step.kernels == OPTIMIZED and kind != "BATCH_MATMUL")
+        if kind == "DEPTHWISE_CONV_2D":
             # What is left of the vectors is computed by itself.
             ties_up[len(ties_up) // _VECTOR * _VECTOR :] = False
         levels = multiplied(totals, *fixed, ties_up=ties_up)

@@ -23,21 +23,16 @@ def mean(step: Step) -> Array:
     """Returns means along axes."""
     source, output = step.tensor(0), step.output
     sums, over, count = _summed(step)
-    rank = len(source.shape)
     if step.kernels == XNNPACK:
         return step.stored(summed_in_float32(step, sums, count, np.float32(1) / np.float32(count)))
-    if (
-        step.kernels == OPTIMIZED
-        and step.option("keepDims", False)
-        and rank == 4
-        and over == (2, 3)
-    ):
+    maps = step.value(0).ndim == 5 and step.option("keepDims", False)
+    if step.kernels == OPTIMIZED and maps and over == (2, 3):
         return _mean_of_maps(step, sums, count)
     sums -= source.zero_point * count
     multiplier, shift = fixed_point(float(source.scale) / float(output.scale))
     more = min(count.bit_length() - 1, 32, 31 + int(shift))
-    multiplier = (int(multiplier) << more) // count
-    levels = multiplied(sums, np.int64(multiplier), shift - more, ties_up=False)
+    share = (int(multiplier) << more) // count
+    levels = multiplied(sums, share, shift - more, ties_up=False)
     return step.stored(levels + output.zero_point)
 
 
@@ -62,13 +57,34 @@ def total(step: Step) -> Array:
     return step.stored(levels + output.zero_point)
 
 
+def _greatest(step: Step) -> Array:
+    over, keep = _axes(step)
+    return step.value(0).max(axis=over, keepdims=keep)
+
+
+def _least(step: Step) -> Array:
+    over, keep = _axes(step)
+    return step.value(0).min(axis=over, keepdims=keep)
+
+
+def _product(step: Step) -> Array:
+    """Returns products, of sizes of a shape."""
+    over, keep = _axes(step)
+    return step.value(0).prod(axis=over, keepdims=keep, dtype=step.output.dtype)
+
+
+def _axes(step: Step) -> tuple[tuple[int, ...], bool]:
+    """Returns the axes to reduce, images among those counted, and whether they are kept."""
+    rank = step.value(0).ndim - 1
+    axes = sorted({int(axis) % rank for axis in step.constant(1).ravel()})
+    return tuple(axis + 1 for axis in axes), bool(step.option("keepDims", False))
+
+
 def _summed(step: Step) -> tuple[Array, tuple[int, ...], int]:
     """Returns sums of levels, the axes they ran along, images among them, and of how many."""
-    shape = step.tensor(0).shape
-    axes = sorted({int(axis) % len(shape) for axis in step.constant(1).ravel()})
-    over = tuple(axis + 1 for axis in axes)
-    sums = step.value(0).sum(axis=over, dtype=np.int64)
-    return sums, over, int(np.prod([shape[axis] for axis in axes]))
+    over, keep = _axes(step)
+    sums = step.value(0).sum(axis=over, dtype=np.int64, keepdims=keep)
+    return sums, over, int(np.prod([step.value(0).shape[axis] for axis in over]))
 
 
 def summed_in_float32(step: Step, sums: Array, count: int, share: np.float32) -> Array:
@@ -100,7 +116,7 @@ def average_pool_2d(step: Step) -> Array:
     halves = np.where(sums > 0, counts // 2, -(counts // 2))
     sums += halves
     levels = np.sign(sums) * (np.abs(sums) // counts)
-    return step.stored(levels, step.on(OPTIMIZED).bounds())
+    return step.of_maps(step.stored(levels, step.on(OPTIMIZED).bounds()))
 
 
 def max_pool_2d(step: Step) -> Array:
@@ -108,13 +124,12 @@ def max_pool_2d(step: Step) -> Array:
     low = np.iinfo(step.output.dtype).min if step.is_integer() else -np.inf
     windows, _ = _pooled(step, low)
     levels = windows.max(axis=(4, 5))
-    return step.stored(levels, step.bounds())
+    return step.of_maps(step.stored(levels, step.bounds()))
 
 
 def _pooled(step: Step, filling: float) -> tuple[Array, Array]:
     """Returns windows as views, and how many of each window's places lie inside the map."""
-    images = step.value(0)
-    images = images.reshape(-1, *images.shape[2:])
+    images = step.maps()
     size = step.option("filterHeight", 1), step.option("filterWidth", 1)
     strides = step.option("strideH", 1), step.option("strideW", 1)
     around = paddings(step.option("padding"), images.shape[1:3], size, strides)
@@ -129,5 +144,6 @@ def _pooled(step: Step, filling: float) -> tuple[Array, Array]:
 
 
 RULES = {
-    "MEAN": mean, "SUM": total, "AVERAGE_POOL_2D": average_pool_2d, "MAX_POOL_2D": max_pool_2d,
+    "MEAN": mean, "SUM": total, "REDUCE_MAX": _greatest, "REDUCE_MIN": _least,
+    "REDUCE_PROD": _product, "AVERAGE_POOL_2D": average_pool_2d, "MAX_POOL_2D": max_pool_2d,
 }  # fmt: skip

@@ -52,6 +52,22 @@ class Step:
         """Returns the levels of an input without their zero point, int64."""
         return self.value(index).astype(np.int64) - self.tensor(index).zero_point
 
+    def operands(self) -> tuple[Array, Array]:
+        """Returns both inputs, with axes as two tensors that are spread over one another have."""
+        left, right = self.value(0), self.value(1)
+        rank = max(left.ndim, right.ndim)
+        left, right = (
+            one.reshape(len(one), *(1,) * (rank - one.ndim), *one.shape[1:])
+            for one in (left, right)
+        )
+        return left, right
+
+    def centred_operands(self) -> tuple[Array, Array]:
+        """Returns both inputs as `operands` and `centred` do."""
+        left, right = self.operands()
+        first, second = self.tensor(0).zero_point, self.tensor(1).zero_point
+        return left.astype(np.int64) - first, right.astype(np.int64) - second
+
     def constant(self, index: int) -> Array:
         """Returns the value of an input that is the same for all images."""
         return self.value(index)[0]
@@ -68,7 +84,7 @@ class Step:
         """Returns the step on another set of kernels."""
         return dataclasses.replace(self, kernels=kernels)
 
-    def unless(self, delegated: bool) -> "Step":
+    def unless(self, delegated: bool | np.bool) -> "Step":
         """Returns the step where it runs: XNNPACK leaves what it does not take to the optimized."""
         if self.kernels == XNNPACK and not delegated:
             return self.on(OPTIMIZED)
@@ -85,10 +101,18 @@ class Step:
         return self.output.dtype != "float32"
 
     def stored(self, levels: Array, bounds: tuple[int, int] | None = None) -> Array:
-        """Returns levels within bounds as the output holds them, each image with its shape."""
+        """Returns levels within bounds, of the output's type."""
         low, high = bounds or limits(self.output)
-        shape = (len(levels), *self.output.shape)
-        return np.clip(levels, low, high).astype(self.output.dtype).reshape(shape)
+        return np.clip(levels, low, high).astype(self.output.dtype)
+
+    def maps(self) -> Array:
+        """Returns the first input, [images, height, width, channels]: batches of one axis."""
+        value = self.value(0)
+        return value.reshape(-1, *value.shape[2:])
+
+    def of_maps(self, values: Array) -> Array:
+        """Returns what was made of `maps`, each image with its batch."""
+        return values.reshape(*self.value(0).shape[:2], *values.shape[1:])
 
 
 def limits(tensor: Tensor) -> tuple[int, int]:

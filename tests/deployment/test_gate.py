@@ -1,0 +1,55 @@
+"""The gate: what differs is counted, and the first operation that does is named."""
+
+import numpy as np
+import pytest
+
+from tfcq.deployment import gate as module
+from tfcq.deployment.gate import gate, gate_figures, simulated_levels
+from tfcq.integer.emulation import emulate
+from tfcq.integer.form import deployable
+from tfcq.integer.writing import written
+from tfcq.nn.calibration import calibrate
+from tfcq.settings.bitwidths import BitWidth
+
+BITS = BitWidth(8, 8)
+
+
+@pytest.fixture(scope="module")
+def made(network, images):
+    form = deployable(network)
+    calibrate(form, images)
+    return form, written(form, BITS)
+
+
+def test_every_tensor_is_equal_and_the_simulation_nearly(made, images):
+    form, file = made
+    counts, outputs = gate(file.file, images, simulated_levels(form, file, BITS))
+    figures = gate_figures(counts, len(images))
+    assert figures["passed"]
+    assert figures["elements"] == sum(
+        len(images) * np.prod(file.file.tensors[one.outputs[0]].shape)
+        for one in file.file.operations
+    )
+    assert figures["simulation_equal_steps"] > 0.98
+    assert figures["kernels"]["xnnpack"]["equal_steps"] == 1
+    assert figures["kernels"]["reference"]["equal_steps"] < 1
+    assert outputs["xnnpack"].shape == (len(images), form.output_shape[1])
+
+
+def test_one_value_that_differs_fails_it_and_names_the_operation(made, images, monkeypatch):
+    form, file = made
+    place = next(o for o in file.file.operations if o.kind == "ADD").outputs[0]
+
+    def wrong(file, levels, kernels):
+        values = emulate(file, levels, kernels)
+        if kernels == "optimized":
+            values[place] = values[place].copy()
+            values[place].flat[0] ^= 1
+        return values
+
+    monkeypatch.setattr(module, "emulate", wrong)
+    figures = gate_figures(gate(file.file, images[:2])[0], 2)
+    assert not figures["passed"]
+    found = figures["kernels"]["optimized"]
+    assert (found["differing"], found["first"]) == (1, "stage1_block1_add (ADD)")
+    assert figures["kernels"]["xnnpack"]["differing"] == 0

@@ -1,0 +1,144 @@
+"""The integer form: the network in float, and what its file computes in a quantized pass."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import tfcq
+from tests.integer.conftest import randomize_norms
+from tfcq.errors import UserError
+from tfcq.integer.form import deployable, is_form
+from tfcq.integer.runtime import LiteModel
+from tfcq.integer.writing import written
+from tfcq.nn.activation_quantizer import ActivationQuantizer
+from tfcq.nn.calibration import calibrate
+from tfcq.nn.loading import load
+from tfcq.nn.quantizable import quantizable
+from tfcq.post_training.weights import with_stored_scales
+from tfcq.quantization.precision import Precision
+from tfcq.settings.bitwidths import BitWidth
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (64, 12, 12, 3))
+IMAGES = (PIXELS / 255).astype(np.float32)
+
+
+def convolution(x, **settings):
+    return layers.BatchNormalization()(layers.Conv2D(6, 3, **settings)(x))
+
+
+def residual(x):
+    x = layers.ReLU()(convolution(x, padding="same"))
+    return layers.ReLU()(layers.Add()([x, convolution(x, padding="same")]))
+
+
+def squeezed(x):
+    x = layers.Activation("silu")(convolution(x))
+    gate = layers.GlobalAveragePooling2D(keepdims=True)(x)
+    return layers.Multiply()([x, layers.Conv2D(6, 1, activation="sigmoid")(gate)])
+
+
+def branches(x):
+    x = layers.ReLU(6.0)(convolution(layers.Rescaling(2.0, -1.0)(x)))
+    pools = layers.MaxPooling2D, layers.AveragePooling2D
+    parts = [pool(3, strides=1, padding="same")(x) for pool in pools]
+    return layers.Concatenate()([*parts, layers.SeparableConv2D(4, 3, padding="same")(x)])
+
+
+def nested(x):
+    inputs = keras.Input((None, None, 6))
+    inner = keras.Model(inputs, convolution(inputs, padding="same", activation="relu"))
+    return inner(inner(convolution(x)))[:, ::2]
+
+
+NETWORKS = {one.__name__: one for one in (residual, squeezed, branches, nested)}
+
+
+# Runtimes round a tie of an average pool away from zero, of which borders have many.
+APART = {"branches": 0.1}
+
+
+@pytest.fixture(scope="module", params=NETWORKS)
+def pair(request):
+    """A network and its calibrated form."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((12, 12, 3))
+    x = layers.GlobalAveragePooling2D()(NETWORKS[request.param](inputs))
+    model = keras.Model(inputs, layers.Dense(5)(x), name=request.param)
+    randomize_norms(model)
+    form = deployable(model)
+    calibrate(form, IMAGES)
+    return model, form
+
+
+def test_its_float_pass_is_the_networks(pair):
+    model, form = pair
+    np.testing.assert_allclose(form(IMAGES), model(IMAGES), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("weights", [8, 4, 2])
+def test_its_quantized_pass_is_what_the_file_computes(pair, weights):
+    _, form = pair
+    made = written(form, BitWidth(weights, 8)).file
+    step = made.tensors[made.operations[-1].inputs[0]].scale
+    found = LiteModel(made.to_bytes())(IMAGES)
+    simulated = form(IMAGES, precision=Precision(weights, 8)).numpy()
+    differing = np.abs(found - simulated) > step / 2
+    assert np.mean(differing) <= APART.get(form.name, 0.02)
+    assert np.max(np.abs(found - simulated)) < 2.5 * step
+
+
+def test_a_form_is_its_own_form_and_comes_back_from_a_file(pair, tmp_path):
+    _, form = pair
+    form.save(tmp_path / "form.keras")
+    for copy in (deployable(form), load(tmp_path / "form.keras")):
+        assert is_form(copy)
+        ours, theirs = (one(IMAGES[:4], precision=Precision(4, 8)) for one in (form, copy))
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_biases_are_multiples_of_the_scales_of_input_and_weights(pair):
+    _, form = pair
+    (layer, *_) = [one for one in form.layers if getattr(one, "integer_bias", False)]
+    values, scale = layer.rounded_bias(Precision(8, 8))
+    levels = values.numpy().ravel() / scale.numpy()
+    np.testing.assert_allclose(levels, np.round(levels), atol=1e-3)
+    quantizer = form.get_layer(f"{form.layers[0].name}_quantizer")
+    assert isinstance(quantizer, ActivationQuantizer)
+
+
+def test_ranges_and_stored_scales_are_those_of_the_model(network, images):
+    form = deployable(network)
+    for layer in network.layers:
+        if isinstance(layer, ActivationQuantizer):
+            copy = form.get_layer(layer.name)
+            assert (float(copy.minimum), float(copy.maximum)) == (
+                float(layer.minimum), float(layer.maximum),
+            )  # fmt: skip
+    stored = with_stored_scales(network, 4, "mse")
+    layer, copy = (one.get_layer("stage1_block1_conv1") for one in (stored, deployable(stored)))
+    norm = network.get_layer("stage1_block1_conv1_norm")
+    factor = np.abs(norm.gamma) / np.sqrt(norm.moving_variance + norm.epsilon)
+    np.testing.assert_allclose(copy.learned_scale, layer.learned_scale * factor, rtol=1e-5)
+    levels = [
+        np.round(one.quantized_kernel(Precision(4, 8)) / one.learned_scale) for one in (layer, copy)
+    ]
+    np.testing.assert_array_equal(np.abs(levels[0]), np.abs(levels[1]))
+
+
+def test_policies_fix_bits_of_a_float_models_layers_and_unknown_ones_are_named():
+    model = tfcq.cifar_resnet(8, width=2, input_shape=(8, 8, 1))
+    policy = tfcq.Policy("mine", overrides=(("stage1_*", "5w8a"),))
+    form = deployable(model, policy)
+    assert form.get_layer("stage1_block1_conv1").weight_quantizer.bits == 5
+    assert form.get_layer("stage2_block1_conv1").weight_quantizer.bits is None
+    with pytest.raises(UserError, match="'stag1_\\*'.*nearest"):
+        deployable(model, tfcq.Policy("mine", overrides=(("stag1_*", "5w8a"),)))
+
+
+@pytest.mark.parametrize("kind", ["lsq", "dorefa"])
+def test_quantizers_of_other_grids_are_refused(kind):
+    policy = tfcq.Policy("mine", weight_quantizer=kind)
+    model = quantizable(tfcq.cifar_resnet(8, width=2, input_shape=(8, 8, 1)), policy)
+    with pytest.raises(UserError, match="which int8 cannot reproduce; allowed: 'minmax'"):
+        deployable(model)

@@ -1,0 +1,93 @@
+"""Runs the gate on a file and images: what `tfcq.verify` and `tfcq.export` report."""
+
+import pathlib
+import types
+from typing import Any
+
+import numpy as np
+
+from tfcq.data.image_stream import Images
+from tfcq.deployment.gate import Simulate, gate, gate_figures
+from tfcq.errors import UserError
+from tfcq.evaluation.accuracy import LabelledImages
+from tfcq.evaluation.data import labelled_images
+from tfcq.evaluation.subject import chosen_data
+from tfcq.integer.kernels.rounding import XNNPACK
+from tfcq.integer.lite_file import LiteFile
+from tfcq.integer.runtime import runtime_version
+from tfcq.settings.evaluation_groups import EvaluationDataSettings
+from tfcq.settings.training_groups import DataSettings
+
+
+def verify(path: pathlib.Path, data: EvaluationDataSettings, count: int) -> dict[str, Any]:
+    """Returns what the gate finds of a file, on the test images of a data set.
+
+    Args:
+        path: the `.tflite` file.
+        data: the data set.
+        count: how many images are compared; fewer where the data set has fewer.
+
+    Raises:
+        UserError: on a file that is none, images that it does not take, or an operation without
+            a rule.
+    """
+    file = LiteFile.read(path.read_bytes(), str(path))
+    shape = file.tensors[file.inputs[0]].shape if len(file.inputs) == 1 else ()
+    if len(shape) != 4:
+        raise UserError(
+            f"{path} takes {len(file.inputs)} inputs, the first of shape {shape}; allowed: one, of "
+            "images."
+        )
+    settings = chosen_data(data, DataSettings(dataset=str(data.dataset)))
+    # Any batch of the file's is made of single images.
+    takes = types.SimpleNamespace(input_shape=(None, *shape[1:]))
+    _, images = labelled_images(settings, takes, data.test_images, data.test_crop)  # type: ignore[arg-type]
+    figures = checked(file, gate_images(images, count))
+    outputs = figures.pop("outputs")
+    if outputs[XNNPACK].shape[-1] == images.classes:
+        labels = images.test_labels[:count]
+        scores = {name: found[: len(labels)] for name, found in outputs.items()}
+        figures |= class_figures(scores, labels)
+    about = {"file": str(path), "dataset": settings.dataset, "bytes": path.stat().st_size}
+    return {**about, **figures}
+
+
+def gate_images(images: LabelledImages, count: int) -> np.ndarray:
+    """Returns the first test images and, where those are fewer, training images behind them.
+
+    Args:
+        images: the images.
+        count: how many.
+    """
+    first = np.asarray(images.test_images[:count])
+    more = np.asarray(images.train_images[: count - len(first)])
+    return np.concatenate([first, more]) if len(first) < count else first
+
+
+def checked(file: LiteFile, images: Images, simulate: Simulate | None = None) -> dict[str, Any]:
+    """Returns what the gate finds, and by `outputs` what each set of kernels makes of the images.
+
+    Args:
+        file: the file.
+        images: float [count, height, width, channels] in [0, 1].
+        simulate: as for `tfcq.deployment.gate.gate`.
+    """
+    counts, outputs = gate(file, images, simulate)
+    about = {"ai_edge_litert": runtime_version(), "outputs": outputs}
+    return {**gate_figures(counts, len(images)), **about}
+
+
+def class_figures(scores: dict[str, np.ndarray], labels: np.ndarray) -> dict[str, Any]:
+    """Returns top-1 accuracy by kernels, and the share of images in XNNPACK's class.
+
+    Args:
+        scores: by kernels, float [count, classes].
+        labels: int [count].
+    """
+    classes = {name: found.argmax(axis=-1) for name, found in scores.items()}
+    return {
+        "top1": {name: float(np.mean(found == labels)) for name, found in classes.items()},
+        "same_class": {
+            name: float(np.mean(found == classes[XNNPACK])) for name, found in classes.items()
+        },
+    }

@@ -1,0 +1,61 @@
+"""Checks what a TFLite file computes: `python -m tfcq.verify FILE.tflite --dataset=NAME`."""
+
+import pathlib
+
+from tfcq import command_line
+from tfcq.errors import UserError
+from tfcq.settings.evaluation_groups import EvaluationDataSettings
+from tfcq.settings.fields import check_fields
+from tfcq.settings.gate import GATE_HELP, GATE_IMAGES, checked_images
+
+
+def flag_set() -> command_line.FlagSet:
+    """Returns the command's flags."""
+    flags = command_line.FlagSet(
+        "Checks a TFLite file: an emulation of its integers against LiteRT, tensor by tensor, on "
+        "every set of kernels: python -m tfcq.verify",
+        arguments="the file",
+        examples=("python -m tfcq.verify FILE.tflite --dataset=folder:PATH",),
+    )
+    flags.add_settings("Data", EvaluationDataSettings())
+    flags.add("Check", "images", int, GATE_IMAGES, GATE_HELP)
+    text = "where figures are written; default beside the file"
+    flags.add("Check", "output_dir", str, None, text)
+    return flags
+
+
+def main(command: command_line.Command) -> int:
+    """Checks one file.
+
+    Args:
+        command: the parsed command line.
+
+    Returns:
+        The exit code: 1 when emulation and runtime differ.
+    """
+    if len(command.arguments) != 1:
+        raise UserError(
+            f"{len(command.arguments)} files were named; allowed: one, python -m tfcq.verify FILE."
+        )
+    file = pathlib.Path(command.arguments[0])
+    if not file.is_file():
+        raise UserError(f"{file} does not exist; allowed: a .tflite file.")
+    names = vars(EvaluationDataSettings())
+    data = EvaluationDataSettings(**{name: command.values[name] for name in names})
+    check_fields(data)
+    if data.dataset is None:
+        raise UserError(f"--dataset is missing; {file} needs images, such as --dataset=digits.")
+    command_line.quiet_start_up(command.values["verbosity"], doing="Reading file and images")
+    from tfcq.deployment.verify import verify
+    from tfcq.reporting.gate import gate_tables, write_gate
+
+    place = pathlib.Path(command.values["output_dir"] or file.parent) / f"{file.stem}_verified"
+    figures = verify(file, data, checked_images(command.values["images"]))
+    print(gate_tables(figures))
+    for path in write_gate(place, figures, title=file.name):
+        print(f"Figures: {path}")
+    return 0 if figures["passed"] else command_line.FAILURE
+
+
+if __name__ == "__main__":
+    command_line.run(flag_set(), main)
