@@ -1,4 +1,4 @@
-"""Post-training quantization by ai-edge-quantizer, and a check that it did what it was asked for."""
+"""Post-training quantization by ai-edge-quantizer, and a check that it did what was asked for."""
 
 import contextlib
 import io

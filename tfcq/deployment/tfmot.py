@@ -19,7 +19,10 @@ import numpy as np
 
 from tfcq.errors import UserError
 
-_PACKAGES = {"tensorflow_model_optimization": "tensorflow-model-optimization", "tf_keras": "tf_keras"}
+_PACKAGES = {
+    "tensorflow_model_optimization": "tensorflow-model-optimization",
+    "tf_keras": "tf_keras",
+}
 _NETWORK, _ARRAYS, _FILE, _FIGURES, _SIMULATED, _ERROR = (
     "network.json", "arrays.npz", "network.tflite", "figures.json", "simulated.npy", "error.txt",
 )  # fmt: skip
