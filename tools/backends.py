@@ -318,7 +318,10 @@ def page(results: dict) -> str:
         "",
         "Loss of fine-tuning by epoch:",
         "",
-        *(f"- {n}: {', '.join(f'{v:.3f}' for v in curve)}" for n, curve in results["losses"].items()),
+        *(
+            f"- {n}: {', '.join(f'{v:.3f}' for v in curve)}"
+            for n, curve in results["losses"].items()
+        ),
         "",
         f"- Command: `{results['command']}`",
         f"- Commit: {results['commit']}",
