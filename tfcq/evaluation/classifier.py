@@ -11,6 +11,7 @@ from keras import layers
 
 from tfcq.data.reading_errors import user_errors_of_pipelines
 from tfcq.errors import TrainingStopped
+from tfcq.evaluation.probe import LinearProbe
 from tfcq.nn.activation_ranges import mark_trained
 from tfcq.nn.quantizable import QuantizableModel
 from tfcq.quantization.ops import NOT_FINITE
@@ -76,6 +77,21 @@ def with_classifier(
     logits = classifier(features)
     classifier.set_weights(classifier_at(start, features.shape[-1], classes, seed))
     return QuantizableModel(backbone.inputs[0], logits, name="classifier_model")
+
+
+def with_probe(backbone: keras.Model, probe: LinearProbe) -> keras.Model:
+    """Returns a model from images to logits: a backbone, which it shares, and a dense classifier.
+
+    Args:
+        backbone: functional model from images to features [batch, width]; quantizable ones stay so.
+        probe: the classifier, whose standardization becomes part of the kernel.
+    """
+    classifier = layers.Dense(probe.bias.shape[0], name=CLASSIFIER)
+    logits = classifier(backbone.outputs[0])
+    kernel = probe.weights / probe.deviation[:, np.newaxis]
+    classifier.set_weights([kernel, probe.bias - probe.mean @ kernel])
+    kind = QuantizableModel if isinstance(backbone, QuantizableModel) else keras.Model
+    return kind(backbone.inputs[0], logits, name="classifier_model")
 
 
 def classifier_at(start: str, width: int, classes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

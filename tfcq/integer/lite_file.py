@@ -17,6 +17,8 @@ _IDENTIFIER = b"TFL3"
 _ALIGNMENT = 16
 _TYPES = {"INT8": "int8", "UINT8": "uint8", "INT16": "int16", "INT32": "int32", "INT64": "int64",
           "FLOAT32": "float32", "BOOL": "bool"}  # fmt: skip
+# Bits of types that share bytes.
+_PACKED = {"int4": 4, "int2": 2}
 
 
 @dataclasses.dataclass(eq=False)
@@ -26,7 +28,7 @@ class Tensor:
     Args:
         name: its name.
         shape: its shape, the batch among it.
-        dtype: type of its values, `"int4"` for two of them a byte.
+        dtype: type of its values, `"int4"` for two of them a byte, `"int2"` for four.
         scales: float32, empty where not quantized, one for all or one a channel.
         zero_points: int64, one for each scale.
         axis: the axis of the channels.
@@ -111,7 +113,7 @@ class LiteFile:
                     f"{name} holds {len(model.subgraphs)} graphs; allowed: one, without control "
                     "flow."
                 )
-            return cls(*_contents(model))
+            return cls(*_contents(model, content))
         except UserError:
             raise
         except Exception:
@@ -171,14 +173,14 @@ def _numbers(enumeration: str) -> dict[str, int]:
     return {name: value for value, name in _names(enumeration).items()}
 
 
-def _contents(model: Any) -> tuple[Any, ...]:
+def _contents(model: Any, content: bytes) -> tuple[Any, ...]:
     graph, buffers = model.subgraphs[0], model.buffers
     types, kinds = _names("TensorType"), _names("BuiltinOperator")
     tensors = []
     for one in graph.tensors:
         kind = types[one.type]
         shape = tuple(int(size) for size in one.shape) if one.shape is not None else ()
-        raw = buffers[one.buffer].data
+        raw = _raw(buffers[one.buffer], content)
         tensor = Tensor(
             (one.name or b"").decode(errors="replace"), shape, _TYPES.get(kind, kind.lower())
         )
@@ -217,6 +219,13 @@ def _contents(model: Any) -> tuple[Any, ...]:
     return tensors, operations, list(map(int, graph.inputs)), list(map(int, graph.outputs)), notes
 
 
+def _raw(buffer: Any, content: bytes) -> Array | None:
+    """Returns the bytes of a buffer, which may stand behind the rest of the file."""
+    if buffer.offset > 1:
+        return np.frombuffer(content, np.uint8, buffer.size, buffer.offset)
+    return buffer.data
+
+
 def _present(options: Any) -> dict[str, Any]:
     """Returns the options that a file holds."""
     found = {} if options is None else vars(options)
@@ -228,20 +237,25 @@ def _present(options: Any) -> dict[str, Any]:
 
 
 def _values(raw: Array, tensor: Tensor) -> Array:
-    if tensor.dtype == "int4":
-        # The low half of a byte comes first.
-        halves = np.stack([raw & 15, raw >> 4], axis=1).ravel()[: int(np.prod(tensor.shape))]
-        return (((halves.astype(np.int8)) ^ 8) - 8).reshape(tensor.shape)
+    bits = _PACKED.get(tensor.dtype)
+    if bits is not None:
+        # The low part of a byte comes first.
+        parts = [(raw >> shift) & (2**bits - 1) for shift in range(0, 8, bits)]
+        levels = np.stack(parts, axis=1).ravel()[: int(np.prod(tensor.shape))].astype(np.int8)
+        sign = 2 ** (bits - 1)
+        return ((levels ^ sign) - sign).reshape(tensor.shape)
     return raw.view(tensor.dtype).reshape(tensor.shape)
 
 
 def _bytes(tensor: Tensor) -> Array:
     if tensor.data is None:
         return np.zeros(0, np.uint8)
-    if tensor.dtype == "int4":
-        levels = tensor.data.astype(np.uint8).ravel() & 15
-        levels = np.pad(levels, (0, len(levels) % 2))
-        return levels[::2] | (levels[1::2] << 4)
+    bits = _PACKED.get(tensor.dtype)
+    if bits is not None:
+        levels = tensor.data.astype(np.uint8).ravel() & (2**bits - 1)
+        parts = np.pad(levels, (0, -len(levels) % (8 // bits))).reshape(-1, 8 // bits)
+        shifts = np.arange(0, 8, bits, dtype=np.uint8)
+        return np.bitwise_or.reduce(parts << shifts, axis=1)
     return np.frombuffer(np.ascontiguousarray(tensor.data, tensor.dtype).tobytes(), np.uint8)
 
 
