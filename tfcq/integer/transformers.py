@@ -8,7 +8,7 @@ from keras import layers
 
 from tfcq.integer.layers import ConstantSum, MatrixProduct, MeanOfChannels, Rsqrt
 
-_FLOAT = {"dtype": "float32"}
+_FLOAT: dict[str, Any] = {"dtype": "float32"}
 
 
 def layer_norm(flat: Any, operation: Any, args: tuple, kwargs: dict) -> Any:

@@ -70,7 +70,7 @@ def test_a_network_of_hard_swishes_and_squeezes_is_its_file():
 def test_integers_of_a_file_are_those_of_the_quantized_pass(network, images, bits):
     form = deployable(network)
     calibrate(form, images)
-    tensors = {one.name: one for one in written(form, BitWidth(bits, 8)).tensors}
+    tensors = {one.name: one for one in written(form, BitWidth(bits, 8)).file.tensors}
     kernels = [one for one in form.layers if type(one) in QUANTIZED_COUNTERPARTS.values()]
     assert len(kernels) > 8
     for layer in kernels:
