@@ -3,8 +3,9 @@
 
     .venv/bin/python tools/backends.py --run_dir=runs/digits --name=backends
 
-All start from the same classifier, a linear probe on the backbone's features: tfcq.int8_tflite, with
-and without fine-tuning, tensorflow-model-optimization and ai-edge-quantizer, each at the bits it has.
+All start from the same classifier, a linear probe on the backbone's features: tfcq.int8_tflite,
+with and without fine-tuning, tensorflow-model-optimization and ai-edge-quantizer, each at the bits
+it has.
 A file's own simulation is what its library computes in float32 before it writes the file. Writes
 `results/NAME.json` and `.md`.
 """
@@ -84,7 +85,7 @@ class Study:
         return float(np.mean(scores.argmax(axis=1) == self.test_labels))
 
     def form(self, bits: BitWidth, trained: bool) -> keras.Model:
-        """Returns our integer form, calibrated, fine-tuned in simulated integers where asked for."""
+        """Returns our integer form, calibrated, fine-tuned in integers where asked for."""
         form = tfcq.deployable(self.model)
         tfcq.calibrate(form, self.calibration)
         if trained:
@@ -277,7 +278,8 @@ def page(results: dict) -> str:
         gate = found["gate"]
         wrong = gate if isinstance(gate, str) else sum(gate.values())
         emulated = ("float" if name == "float32" or "dynamic" in name else
-                    "yes" if wrong == 0 else "no" if isinstance(gate, str) else str(wrong))  # fmt: skip
+                    "yes" if wrong == 0 else
+                    "no" if isinstance(gate, str) else str(wrong))  # fmt: skip
         apart = found.get("equal_to_xnnpack", {})
         arena = found["arena"]
         rows.append(
@@ -301,10 +303,10 @@ def page(results: dict) -> str:
         f"# Ways from one backbone to an int8 file, {results['test_images']:,} test images",
         "",
         "Agreement and equal outputs: the file against its own simulation, by class and by value.",
-        "Optimized and reference: share of outputs that equal those of the XNNPACK kernels. Emulated:",
-        "whether the integer emulation equals LiteRT in every tensor on all three sets of kernels,",
-        "else in how many values it does not. Milliseconds: median, one thread, taking turns. Arena:",
-        "bytes of the interpreter of microcontrollers.",
+        "Optimized and reference: share of outputs that equal those of the XNNPACK kernels.",
+        "Emulated: whether the integer emulation equals LiteRT in every tensor on all three sets of",
+        "kernels, else in how many values it does not. Milliseconds: median, one thread, in turns.",
+        "Arena: bytes of the interpreter of microcontrollers.",
         "",
         table(header, rows),
         "",

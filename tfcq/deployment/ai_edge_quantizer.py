@@ -102,10 +102,10 @@ def _made(content: bytes, images: np.ndarray, bits: BitWidth, dynamic: bool) -> 
 def _silence() -> Iterator[None]:
     """Hides what the library prints, draws and warns of."""
     told = io.StringIO()
-    with contextlib.redirect_stdout(told), contextlib.redirect_stderr(told):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
+    streams = contextlib.redirect_stdout(told), contextlib.redirect_stderr(told)
+    with streams[0], streams[1], warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def check_received(file: LiteFile, bits: BitWidth, dynamic: bool = False) -> None:

@@ -101,11 +101,10 @@ def tfmot_tflite(
         folder = pathlib.Path(name)
         network, weights = _described(model)
         (folder / _NETWORK).write_text(json.dumps({**network, **settings, "seed": seed}))
-        np.savez(
-            folder / _ARRAYS, images=images, labels=labels,
-            test_images=images[:0] if test_images is None else test_images,
-            outputs=np.asarray(model(images[:_CHECKED], training=False)), **weights,
-        )  # fmt: skip
+        arrays: dict[str, Any] = {"images": images, "labels": labels, **weights}
+        arrays["test_images"] = images[:0] if test_images is None else test_images
+        arrays["outputs"] = np.asarray(model(images[:_CHECKED], training=False))
+        np.savez(folder / _ARRAYS, **arrays)
         _run_apart(folder)
         figures = json.loads((folder / _FIGURES).read_text())
         return FineTuned(
