@@ -18,7 +18,7 @@ from tfcq.settings.training import Config, config_from_flat
 from tfcq.settings.unused import check_used
 from tfcq.train import flag_set
 
-ROOT = pathlib.Path(__file__).parent.parent
+ROOT = pathlib.Path(__file__).parent.parent.parent
 FILES = {str(path.relative_to(ROOT)): path for path in sorted((ROOT / "flags").rglob("*.cfg"))}
 PAPER_FILES = [name for name in FILES if name.startswith(("flags/ssql/", "flags/cq/"))]
 # Two that the commands of README, demo and results name.
