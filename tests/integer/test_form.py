@@ -8,7 +8,8 @@ from keras import layers
 import tfcq
 from tests.integer.conftest import randomize_norms
 from tfcq.errors import UserError
-from tfcq.integer.form import deployable, is_form
+from tfcq.evaluation.subject import at_policy
+from tfcq.integer.form import deployable, is_form, told_refusal
 from tfcq.integer.runtime import LiteModel
 from tfcq.integer.writing import written
 from tfcq.nn.activation_quantizer import ActivationQuantizer
@@ -19,6 +20,7 @@ from tfcq.nn.quantizable import quantizable
 from tfcq.post_training.weights import with_stored_scales
 from tfcq.quantization.precision import Precision
 from tfcq.settings.bitwidths import BitWidth
+from tfcq.settings.policies import INT8
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (64, 12, 12, 3))
 IMAGES = (PIXELS / 255).astype(np.float32)
@@ -144,3 +146,14 @@ def test_quantizers_of_other_grids_are_refused(kind):
     model = quantizable(tfcq.cifar_resnet(8, width=2, input_shape=(8, 8, 1)), policy)
     with pytest.raises(UserError, match="which int8 cannot reproduce; allowed: 'minmax'"):
         deployable(model)
+
+
+def test_what_export_will_refuse_is_told_before_and_the_network_quantized_all_the_same(capsys):
+    inputs = keras.Input((8, 8, 1))
+    x = layers.Conv2D(2, 3, activation="selu", name="wide")(inputs)
+    model = keras.Model(inputs, layers.GlobalAveragePooling2D()(x))
+    for one in (model, quantizable(model, "int8")):
+        assert "'wide_activation' (activation 'selu')" in told_refusal(one)
+    assert told_refusal(tfcq.cifar_resnet(8, width=2, input_shape=(8, 8, 1))) == ""
+    made, _ = at_policy(model, INT8, quantizable)
+    assert "without export" in capsys.readouterr().out and not is_form(made)
