@@ -110,7 +110,7 @@ class Study:
                 bits, lambda: 0.0,
             )  # fmt: skip
             self.losses[f"{TUNED} {bits}"] = [point["loss"] for point in curve]
-            tfcq.calibrate(form, self.calibration)
+            tfcq.calibrate(form, self.calibration, bits=str(bits))
         return form
 
     def ours(self, bits: BitWidth, trained: bool = False) -> None:

@@ -2,8 +2,10 @@
 
 import dataclasses
 
+import flatbuffers
 import numpy as np
 import pytest
+from ai_edge_litert import schema_py_generated as schema
 
 from tests.integer.lite_files import constant, levels, pictures, single
 from tfcq.deployment.tflite import int8_tflite
@@ -132,3 +134,29 @@ def test_what_cannot_be_written_is_named():
     file.operations[0].kind, file.operations[0].options = "ATAN2", {"speed": 1}
     with pytest.raises(UserError, match=r"The options of ATAN2 \(speed\) cannot be written"):
         file.to_bytes()
+
+
+def test_four_levels_of_two_bits_share_a_byte():
+    weights = np.array([[-2, -1, 0], [1, 1, 0]], np.int8)
+    written = dense(weights, "int2").to_bytes()
+    # The first of four stands lowest; the last two are alone.
+    assert bytes([0b01_00_11_10, 0b00_01]) in written
+    np.testing.assert_array_equal(LiteFile.read(written).tensors[1].data, weights)
+
+
+def test_values_behind_the_rest_of_a_file_are_read(content):
+    """Some tools put large buffers behind the part that offsets of 32 bits reach."""
+    first = LiteFile.read(content)
+    model = schema.ModelT.InitFromPackedBuf(content, 0)
+    place = next(i for i, one in enumerate(model.buffers) if len(one.data) > 500)
+    data = bytes(model.buffers[place].data)
+    model.buffers[place].data = None
+    start = 10**6
+    model.buffers[place].offset, model.buffers[place].size = start, len(data)
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
+    behind = bytes(builder.Output()).ljust(start, b"\0") + data
+    for one, other in zip(first.tensors, LiteFile.read(behind).tensors, strict=True):
+        np.testing.assert_array_equal(one.data, other.data, err_msg=one.name)
+    with pytest.raises(UserError, match="damaged or cut short"):
+        LiteFile.read(behind[:-1])
