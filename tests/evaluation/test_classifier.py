@@ -11,12 +11,20 @@ from tests.evaluation.evaluations import (
     evaluation_of,
 )
 from tfcq.evaluation.accuracy import accuracy_of
-from tfcq.evaluation.classifier import CLASSIFIER, Training, classifier_at, with_classifier
+from tfcq.evaluation.classifier import (
+    CLASSIFIER,
+    Training,
+    classifier_at,
+    with_classifier,
+    with_probe,
+)
 from tfcq.evaluation.evaluation import open_subject
 from tfcq.evaluation.features import FeatureExtractor
+from tfcq.evaluation.probe import fit_linear_probe
 from tfcq.evaluation.protocols.linear import on_augmented_images, on_cached_features
 from tfcq.evaluation.protocols.network import finetuned
 from tfcq.nn.layers import QuantizedConv2D, QuantizedDense
+from tfcq.nn.quantizable import quantizable
 from tfcq.settings.bitwidths import FLOAT
 from tfcq.settings.protocol_groups import CLASSIFIER_STARTS
 from tfcq.settings.protocols import PROTOCOLS
@@ -75,3 +83,21 @@ def test_kept_classifier_stays_float_but_where_integer_runtimes_quantize_it(tmp_
     subject = open_subject(config_of(run_dir=None, protocol="classifier", policy=policy, **place))
     assert type(subject.model.get_layer(CLASSIFIER)) is kind
     assert isinstance(subject.model.get_layer("conv"), QuantizedConv2D)
+
+
+@pytest.mark.parametrize("quantized", [False, True])
+def test_a_probe_becomes_a_dense_layer_that_scores_alike(quantized):
+    rng = np.random.default_rng(0)
+    inputs = keras.Input((4, 4, 1))
+    features = keras.layers.Flatten()(keras.layers.Conv2D(3, 3, name="conv")(inputs))
+    backbone = keras.Model(inputs, features)
+    backbone = quantizable(backbone, "int8") if quantized else backbone
+    images, labels = rng.random((40, 4, 4, 1), "float32"), rng.integers(0, 3, 40)
+    found = np.array(backbone(images))
+    # A constant feature carries nothing.
+    found[:, 0] = 2.0
+    probe = fit_linear_probe(found, labels, 3)
+    model = with_probe(backbone, probe)
+    expected = probe.logits(np.asarray(backbone(images)))
+    np.testing.assert_allclose(model(images), expected, rtol=1e-4, atol=1e-4)
+    assert type(model) is type(backbone)
