@@ -3,6 +3,7 @@
 import sys
 import types
 
+import keras
 import numpy as np
 import pytest
 
@@ -127,6 +128,28 @@ def test_bits_without_a_recipe_are_refused(library, float_file, images, bits):
     with pytest.raises(UserError, match=f"not asked for {bits}; allowed: such as 8w8a"):
         quantized_file(float_file, images, parse_bit_width(bits))
     assert library.asked == []
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda images: images[:0], "No image was received"),
+        (lambda images: images[:, :4], r"Images of shape \(64, 4, 8, 1\)"),
+        (lambda images: 255 * images, "Images from 0 to 255 .* allowed: from 0 to 1"),
+        # At these the library ends the process.
+        (lambda images: images * np.nan, "Images from nan to nan"),
+    ],
+)
+def test_other_images_are_refused_at_once(library, network, images, change, told):
+    with pytest.raises(UserError, match=told):
+        quantizer_tflite(network, change(images))
+    assert library.asked == []
+
+
+def test_several_outputs_are_refused(library, network, images):
+    both = keras.Model(network.inputs, [network.outputs[0], network.layers[-2].output], name="two")
+    with pytest.raises(UserError, match="Model 'two' has 2 outputs; allowed: one"):
+        quantizer_tflite(both, images)
 
 
 def test_what_the_library_refuses_is_told_in_one_line(library, float_file, images, monkeypatch):

@@ -65,10 +65,19 @@ def test_a_network_is_trained_in_simulated_int8_and_written(classifier, labelled
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"epochs": 0}, "epochs=0; allowed: 1 and above"),
-        ({"labels": np.zeros(3, int)}, "128 images and 3 labels; allowed: equal"),
+        ({"epochs": 0}, "epochs=0 was received; allowed: above 0"),
+        ({"batch_size": 0}, "batch_size=0 was received"),
+        ({"learning_rate": -1.0}, "learning_rate=-1.0 was received"),
+        ({"learning_rate": np.nan}, "learning_rate=nan was received"),
+        ({"labels": np.zeros(3, int)}, r"shape \(3,\) .* one for each of the 128 images"),
+        ({"labels": np.zeros((128, 2), int)}, r"shape \(128, 2\) were received"),
+        ({"labels": np.zeros(128)}, "Labels of type float64"),
         ({"labels": np.full(128, 2)}, "Label 2 was received; allowed: 0 to 1, as model 'small'"),
-        ({"images": np.zeros((128, 4, 8, 1), "float32")}, r"shape \(4, 8, 1\) .*\(8, 8, 1\)"),
+        ({"images": np.zeros((128, 4, 8, 1), "float32")}, r"shape \(128, 4, 8, 1\)"),
+        ({"images": np.zeros((128, 8, 8, 1), "uint8")}, "Images of type uint8"),
+        ({"images": np.full((128, 8, 8, 1), 255.0)}, "Images from 255 to 255 .* from 0 to 1"),
+        ({"images": np.full((128, 8, 8, 1), np.nan)}, "Images from nan to nan"),
+        ({"images": np.zeros((0, 8, 8, 1)), "labels": np.zeros(0, int)}, "No image was received"),
     ],
 )
 def test_what_cannot_be_trained_on_is_refused_at_once(

@@ -115,6 +115,16 @@ def test_a_damaged_file_is_refused(fake, content, damage):
         MicroModel(damage(content))
 
 
+def test_images_of_another_shape_are_refused(fake, content, images):
+    with pytest.raises(UserError, match=r"shape \[4, 8, 1\] was received; allowed: \[8, 8, 1\]"):
+        MicroModel(content)(images[:, :4])
+
+
+def test_a_file_of_several_images_at_once_is_refused(fake, network, images):
+    with pytest.raises(UserError, match=r"takes \[4, 8, 8, 1\]; allowed: one image at once"):
+        MicroModel(int8_tflite(network, images, batch=4))
+
+
 def test_without_the_package_a_plain_hint(monkeypatch, content):
     monkeypatch.setitem(sys.modules, "tflite_micro", None)
     with pytest.raises(UserError, match="pip install --pre tflite-micro"):

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from tfcq import native_messages
-from tfcq.deployment.tflite import float_tflite
+from tfcq.deployment.tflite import check_classified, float_tflite
 from tfcq.errors import UserError
 from tfcq.integer.lite_file import LiteFile, Operation, Tensor
 from tfcq.integer.runtime import LiteModel
@@ -37,9 +37,10 @@ def quantizer_tflite(
         dynamic: whether activations are stored in float and quantized while the file runs.
 
     Raises:
-        UserError: when the package is not installed, refuses, or returns something else than what
-            was asked for.
+        UserError: on other images or several outputs, or when the package is not installed,
+            refuses, or returns something else than what was asked for.
     """
+    check_classified(model, images)
     return quantized_file(float_tflite(model), images, parse_bit_width(bits), dynamic)
 
 

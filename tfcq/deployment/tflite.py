@@ -101,6 +101,28 @@ def int8_tflite(
     return written(form, parse_bit_width(bits), batch).file.to_bytes()
 
 
+def check_classified(model: keras.Model, images: np.ndarray) -> None:
+    """Refuses what other libraries would take for something else, or end the process at.
+
+    Args:
+        model: a model of images in [0, 1] with one output.
+        images: the images.
+
+    Raises:
+        UserError: on several outputs, no image, or images of another type, shape or range.
+    """
+    if len(model.outputs) != 1:
+        raise UserError(f"Model {model.name!r} has {len(model.outputs)} outputs; allowed: one.")
+    check_float_images(images, model.input_shape)
+    if not len(images):
+        raise UserError("No image was received; allowed: 1 and above.")
+    least, greatest = float(np.min(images)), float(np.max(images))
+    if not 0 <= least <= greatest <= 1:
+        raise UserError(
+            f"Images from {least:g} to {greatest:g} were received; allowed: from 0 to 1."
+        )
+
+
 def calibrated_form(model: QuantizableModel, images: np.ndarray) -> QuantizableModel:
     """Returns the integer form of a calibrated model, with the ranges that it has.
 

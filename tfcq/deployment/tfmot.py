@@ -86,8 +86,8 @@ def tfmot_tflite(
         test_images: as `images`, those of `FineTuned.simulated`.
 
     Raises:
-        UserError: when the package is not installed, cannot quantize a layer, or the network cannot
-            be built again.
+        UserError: on other images or labels, or when the package is not installed, cannot quantize
+            a layer, or the network cannot be built again.
     """
     missing = [name for module, name in _PACKAGES.items() if not importlib.util.find_spec(module)]
     if missing:
@@ -95,8 +95,8 @@ def tfmot_tflite(
             f"Fine-tuning by tensorflow-model-optimization needs {' and '.join(missing)}; install "
             f"with `pip install {' '.join(missing)}`."
         )
-    _check(model, images, labels, epochs)
     settings = {"epochs": epochs, "learning_rate": learning_rate, "batch_size": batch_size}
+    _check(model, images, labels, settings)
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         network, weights = _described(model)
@@ -112,12 +112,18 @@ def tfmot_tflite(
         )
 
 
-def _check(model: Any, images: np.ndarray, labels: np.ndarray, epochs: int) -> None:
-    if epochs < 1:
-        raise UserError(f"epochs={epochs}; allowed: 1 and above.")
-    if len(images) != len(labels) or not len(images):
+def _check(model: Any, images: np.ndarray, labels: np.ndarray, settings: dict[str, Any]) -> None:
+    # Here alone, since the process apart has another Keras.
+    from tfcq.deployment.tflite import check_classified
+
+    for name, value in settings.items():
+        if not value > 0:
+            raise UserError(f"{name}={value} was received; allowed: above 0.")
+    check_classified(model, images)
+    if labels.shape != (len(images),) or labels.dtype.kind not in "iu":
         raise UserError(
-            f"Received {len(images)} images and {len(labels)} labels; allowed: equal, 1 and above."
+            f"Labels of type {labels.dtype} and shape {labels.shape} were received; allowed: "
+            f"integers, one for each of the {len(images)} images."
         )
     classes = model.output_shape[-1]
     wrong = labels[(labels < 0) | (labels >= classes)]
@@ -125,10 +131,6 @@ def _check(model: Any, images: np.ndarray, labels: np.ndarray, epochs: int) -> N
         raise UserError(
             f"Label {wrong[0]} was received; allowed: 0 to {classes - 1}, as model {model.name!r} "
             f"returns {classes} scores."
-        )
-    if images.shape[1:] != tuple(model.input_shape[1:]):
-        raise UserError(
-            f"Images of shape {images.shape[1:]} were received; allowed: {model.input_shape[1:]}."
         )
 
 
@@ -154,7 +156,6 @@ def _run_apart(folder: pathlib.Path) -> None:
 
 def _described(model: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Returns the plain form of a model as JSON, and the weights of its layers."""
-    # Here alone, since the process apart has another Keras.
     from tfcq.integer.folded import folded
     from tfcq.nn.placement import read_graph
 

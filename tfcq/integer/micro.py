@@ -10,6 +10,7 @@ import numpy as np
 
 from tfcq import native_messages
 from tfcq.errors import UserError
+from tfcq.integer.emulation import only_input
 from tfcq.integer.lite_file import LiteFile
 from tfcq.integer.runtime import as_levels
 
@@ -62,7 +63,12 @@ class MicroModel:
         file = LiteFile.read(content)
         runtime = _runtime()
         self.flash = len(content)
-        self._input = file.tensors[file.inputs[0]]
+        self._input = file.tensors[only_input(file)]
+        if self._input.shape[:1] != (1,):
+            raise UserError(
+                f"The file takes {list(self._input.shape)}; allowed: one image at once, such as "
+                "[1, height, width, channels]."
+            )
         self._outputs = len(file.outputs)
         sizes = [4 * int(np.prod(t.shape)) for t in file.tensors if t.data is None]
         room = _ROOM + 10 * len(content) + sum(sizes)
@@ -95,6 +101,11 @@ class MicroModel:
 
     def _run(self, image: np.ndarray) -> list[np.ndarray]:
         one = self._input
+        if image.shape != one.shape[1:]:
+            raise UserError(
+                f"An image of shape {list(image.shape)} was received; allowed: "
+                f"{list(one.shape[1:])}."
+            )
         integer = one.dtype != "float32"
         scale, zero_point = (one.scale, one.zero_point) if integer else (1.0, 0)
         pixels = as_levels(image[np.newaxis], np.dtype(one.dtype), float(scale), zero_point)
