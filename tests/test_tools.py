@@ -15,7 +15,9 @@ import numpy as np
 import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
-PYTHON_TOOLS = sorted(path.name for path in (ROOT / "tools").glob("*.py"))
+PYTHON_TOOLS = sorted(
+    path.name for path in (ROOT / "tools").glob("*.py") if path.read_text().startswith("#!")
+)
 
 
 @pytest.mark.parametrize("name", PYTHON_TOOLS)

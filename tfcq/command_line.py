@@ -20,7 +20,7 @@ from absl import flags
 import tfcq
 from tfcq import interruption, native_messages
 from tfcq.errors import TrainingStopped, UserError
-from tfcq.settings.fields import parse_value
+from tfcq.settings.fields import check_fields, parse_value
 from tfcq.settings.flag_files import FLAGFILE, files_first
 
 USER_ERROR = 2
@@ -28,6 +28,7 @@ FAILURE = 1
 GENERAL = ("help", "version", FLAGFILE, "verbosity")
 # Longer words are cut in messages: paths are not.
 _LONGEST_WORD = 400
+Settings = typing.TypeVar("Settings")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +44,19 @@ class Command:
     values: dict[str, Any]
     given: set[str]
     arguments: tuple[str, ...] = ()
+
+    def settings(self, kind: type[Settings]) -> Settings:
+        """Returns the values of a settings dataclass.
+
+        Args:
+            kind: the dataclass.
+
+        Raises:
+            UserError: on a value that cannot be used.
+        """
+        settings = kind(**{name: self.values[name] for name in typing.get_type_hints(kind)})
+        check_fields(settings)
+        return settings
 
 
 class FlagSet:

@@ -1,7 +1,7 @@
 """Exports a backbone or classifier to int8 and checks it: `python -m tfcq.export --run_dir=DIR`."""
 
 from tfcq import command_line
-from tfcq.errors import UserError
+from tfcq.settings.deployment import ExportSettings
 from tfcq.settings.evaluation import (
     GROUPS,
     EvaluationConfig,
@@ -13,12 +13,9 @@ from tfcq.settings.evaluation_groups import (
     DEPLOYED_POLICY,
     SubjectSettings,
 )
-from tfcq.settings.gate import GATE_HELP, GATE_IMAGES, checked_images
 from tfcq.settings.protocols import CLASSIFIER, LINEAR
 from tfcq.settings.subject_files import check_files
 from tfcq.settings.unused import check_used_in_evaluation
-
-_CHECK = {"min_agreement", "classifier", "images"}
 
 
 def flag_set() -> command_line.FlagSet:
@@ -37,10 +34,7 @@ def flag_set() -> command_line.FlagSet:
         flags.add_settings(title, GROUPS[title])
     text = f"bit-width of the weights, 2w8a to {DEPLOYED_BITS}; activations have 8 bits in LiteRT"
     flags.add("Check", "bits", str, DEPLOYED_BITS, text)
-    flags.add("Check", "min_agreement", float, 0.99, "exit with 1 below this top-1 agreement")
-    flags.add("Check", "images", int, GATE_IMAGES, GATE_HELP)
-    text = "the outputs are logits, compare them as they are; default under a linear probe"
-    flags.add("Check", "classifier", bool, False, text)
+    flags.add_settings("Check", ExportSettings())
     flags.add("Check", "seed", int, 0, "seed of the linear probe and of learned rounding")
     return flags
 
@@ -54,7 +48,8 @@ def config_of(command: command_line.Command) -> EvaluationConfig:
     Raises:
         UserError: on a value that cannot be used, or a flag that would change nothing.
     """
-    values = {k: v for k, v in command.values.items() if k not in {*command_line.GENERAL, *_CHECK}}
+    others = {*command_line.GENERAL, *vars(ExportSettings())}
+    values = {name: value for name, value in command.values.items() if name not in others}
     scored_as = CLASSIFIER if command.values["classifier"] else LINEAR
     config = evaluation_from_flat(values | {"protocol": scored_as.name})
     # Its folder is a run's usual place here, not its only one.
@@ -72,9 +67,7 @@ def main(command: command_line.Command) -> int:
     Returns:
         The exit code: 1 when the agreement is too low.
     """
-    lowest = command.values["min_agreement"]
-    if not 0 <= lowest <= 1:
-        raise UserError(f"--min_agreement={lowest} cannot be used; allowed: 0 to 1.")
+    check = command.settings(ExportSettings)
     config = config_of(command)
     check_files(config)
     command_line.quiet_start_up(command.values["verbosity"], doing="Reading network and images")
@@ -82,13 +75,13 @@ def main(command: command_line.Command) -> int:
     from tfcq.reporting.gate import export_failure, gate_tables, write_gate
     from tfcq.reporting.tables import export_tables
 
-    figures, files = export(config, checked_images(command.values["images"]))
+    figures, files = export(config, check.images)
     print(f"{export_tables(figures, files)}\n{gate_tables(figures['gate'])}")
     page = files["figures"].with_suffix("")
     for path in write_gate(page.with_name(f"{page.name}_gate"), figures["gate"], page.name):
         print(f"Figures: {path}")
     print(f"Figures: {files['figures']}")
-    if failure := export_failure(figures, lowest):
+    if failure := export_failure(figures, check.min_agreement):
         print(failure)
         return command_line.FAILURE
     if config.subject.run_dir is not None:

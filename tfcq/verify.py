@@ -4,9 +4,8 @@ import pathlib
 
 from tfcq import command_line
 from tfcq.errors import UserError
+from tfcq.settings.deployment import GateSettings
 from tfcq.settings.evaluation_groups import EvaluationDataSettings
-from tfcq.settings.fields import check_fields
-from tfcq.settings.gate import GATE_HELP, GATE_IMAGES, checked_images
 
 
 def flag_set() -> command_line.FlagSet:
@@ -18,7 +17,7 @@ def flag_set() -> command_line.FlagSet:
         examples=("python -m tfcq.verify FILE.tflite --dataset=folder:PATH",),
     )
     flags.add_settings("Data", EvaluationDataSettings())
-    flags.add("Check", "images", int, GATE_IMAGES, GATE_HELP)
+    flags.add_settings("Check", GateSettings())
     text = "where figures are written; default beside the file"
     flags.add("Check", "output_dir", str, None, text)
     return flags
@@ -40,9 +39,8 @@ def main(command: command_line.Command) -> int:
     file = pathlib.Path(command.arguments[0])
     if not file.is_file():
         raise UserError(f"{file} does not exist; allowed: a .tflite file.")
-    names = vars(EvaluationDataSettings())
-    data = EvaluationDataSettings(**{name: command.values[name] for name in names})
-    check_fields(data)
+    data = command.settings(EvaluationDataSettings)
+    check = command.settings(GateSettings)
     if data.dataset is None:
         raise UserError(f"--dataset is missing; {file} needs images, such as --dataset=digits.")
     command_line.quiet_start_up(command.values["verbosity"], doing="Reading file and images")
@@ -50,7 +48,7 @@ def main(command: command_line.Command) -> int:
     from tfcq.reporting.gate import gate_tables, write_gate
 
     place = pathlib.Path(command.values["output_dir"] or file.parent) / f"{file.stem}_verified"
-    figures = verify(file, data, checked_images(command.values["images"]))
+    figures = verify(file, data, check.images)
     print(gate_tables(figures))
     for path in write_gate(place, figures, title=file.name):
         print(f"Figures: {path}")

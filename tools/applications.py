@@ -21,6 +21,8 @@ import tempfile
 import traceback
 from importlib.metadata import version
 
+from provenance import commit_here
+
 from tfcq.files import write_text
 from tfcq.reporting.tables import table
 
@@ -80,14 +82,6 @@ def main() -> None:
             write_text(f"{arguments.output}.md", page(about, ordered))
     print(page(about, results))
     sys.exit(0 if all(map(sound, results.values())) else 1)
-
-
-def commit_here() -> str:
-    """Returns the commit of this repository."""
-    command = ["git", "rev-parse", "HEAD"]
-    return subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout.strip()
 
 
 def in_own_process(name: str, seed: int) -> dict:

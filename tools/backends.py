@@ -15,7 +15,6 @@ import json
 import os
 import pathlib
 import platform
-import subprocess
 import sys
 import time
 from importlib.metadata import PackageNotFoundError, version
@@ -24,6 +23,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
+from provenance import commit_here
 
 import tfcq
 from tfcq.data.pipeline import labelled_arrays
@@ -246,9 +246,7 @@ def main() -> None:
     for bits in map(parse_bit_width, ("8w8a", "2w8a")):
         study.quantizer(bits, dynamic=True)
     figures = study.measured()
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout.strip()
+    commit = commit_here()
     # The folder's name alone: where it lies differs from machine to machine.
     given = {**vars(arguments), "run_dir": pathlib.Path(arguments.run_dir).name}
     about = {

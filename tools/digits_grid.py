@@ -16,6 +16,8 @@ import platform
 import subprocess
 import sys
 
+from provenance import commit_here
+
 from tfcq.files import write_text
 from tfcq.reporting.tables import percent, table
 from tfcq.settings.recipes import recipe_named
@@ -61,9 +63,7 @@ def main() -> None:
         (f"{r['framework']}, {r['recipe']}", *(percent(r["top1"][b]) for b in bits))
         for r in results
     ]
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout.strip()
+    commit = commit_here()
     command = (
         f"tools/digits_grid.py --epochs={arguments.epochs} --seed={arguments.seed} "
         f"--bits={arguments.bits} --policy={arguments.policy}"

@@ -19,6 +19,8 @@ import statistics
 import subprocess
 import sys
 
+from provenance import commit_here
+
 from tfcq.evaluation.records import read_records
 from tfcq.files import write_text
 from tfcq.reporting.plots import plot_accuracy
@@ -62,14 +64,6 @@ def train(file: str, seed: str, folder: pathlib.Path, flags: list[str]) -> None:
     subprocess.run([sys.executable, *command, *flags], check=True, cwd=ROOT)
     if not (folder / COMMIT).exists():
         write_text(folder / COMMIT, commit_here() + "\n")
-
-
-def commit_here() -> str:
-    """Returns the commit of this repository."""
-    command = ["git", "rev-parse", "HEAD"]
-    return subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout.strip()
 
 
 def evaluate(folder: pathlib.Path, protocol: str) -> dict:

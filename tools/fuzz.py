@@ -28,6 +28,8 @@ from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+from provenance import commit_here
+
 from tfcq import command_line, evaluate, export, report, train
 from tfcq.errors import TrainingStopped, UserError
 from tfcq.evaluation.records import read_records
@@ -112,9 +114,7 @@ def main() -> None:
     figures = {
         "command": f"tools/fuzz.py --cases={arguments.cases} --processes={arguments.processes} "
         f"--seed={arguments.seed}",
-        "commit": subprocess.run(
-            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=ROOT
-        ).stdout.strip(),
+        "commit": commit_here(),
         "seed": arguments.seed,
         **found,
     }

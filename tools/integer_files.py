@@ -21,6 +21,7 @@ from importlib.metadata import version
 from typing import Any
 
 import numpy as np
+from provenance import commit_here
 
 from tfcq.errors import UserError
 from tfcq.files import write_text
@@ -50,7 +51,7 @@ def main() -> None:
         return
     file = pathlib.Path(f"{arguments.output}.json")
     rows = json.loads(file.read_text())["networks"] if file.exists() else {}
-    commit = subprocess.check_output(["git", "rev-parse", "HEAD"], cwd=ROOT, text=True).strip()
+    commit = commit_here()
     for name in [*arguments.runs, *filter(None, arguments.families.split(","))]:
         key = pathlib.Path(name).name
         if key in rows:

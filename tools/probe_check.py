@@ -12,8 +12,9 @@ import json
 import os
 import pathlib
 import platform
-import subprocess
 import sys
+
+from provenance import commit_here
 
 from tfcq import command_line
 from tfcq.errors import UserError
@@ -56,7 +57,7 @@ def compare(arguments: argparse.Namespace) -> None:
     folder = RunFolder(arguments.run)
     config = folder.load()
     backbone = trained_backbone(folder, config)
-    _, data = labelled_images(config.data, backbone)
+    _, data = labelled_images(config.data, backbone.input_shape)
     calibrate(backbone, calibration_images(data.train_images, None, None))
     features, found = FeatureExtractor(backbone), []
     for bits in parse_bit_widths(arguments.bits):
@@ -74,9 +75,7 @@ def compare(arguments: argparse.Namespace) -> None:
         print(figures, flush=True)
         found.append(figures)
     if arguments.output:
-        commit = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
-        ).stdout.strip()
+        commit = commit_here()
         about = {
             "dataset": config.data.dataset,
             "seed": config.execution.seed,

@@ -13,12 +13,13 @@ import json
 import os
 import pathlib
 import platform
-import subprocess
 import sys
 import time
 from importlib.metadata import version
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+from provenance import commit_here
 
 from tfcq.data.pipeline import labelled_arrays
 from tfcq.data.sources import open_source
@@ -173,9 +174,7 @@ def measure(arguments: argparse.Namespace) -> None:
         f"{bits}w": collected(study.weights_alone(int(bits)), f"{bits}w")
         for bits in arguments.weight_bits.split(",")
     }
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout.strip()
+    commit = commit_here()
     settings = {k: v for k, v in vars(arguments).items() if k not in ("model", "data_dir", "name")}
     about = {
         "settings": settings,

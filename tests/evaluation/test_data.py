@@ -34,7 +34,7 @@ def test_calibration_images_are_the_first_or_drawn_by_their_seed():
         data.calibration_images(images, 21, 1)
 
 
-FLAT = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten()])
+TAKEN = (None, 8, 8, 1)
 
 
 @pytest.mark.parametrize("held", [data.HELD_BYTES, 0])
@@ -44,7 +44,7 @@ def test_every_plain_image_is_cut_as_asked_for(monkeypatch, held):
     splits = {"train": open_source("digits").split("train").first(100)}
     splits["test"] = open_source("digits").split("test").first(30)
     for asked, recorded in ((None, 1.0), (0.5, 0.5)):
-        split, found = data.labelled_images(settings, FLAT, 30, asked)
+        split, found = data.labelled_images(settings, TAKEN, 30, asked)
         assert found.test_crop == recorded and split.size == 100
         for name, images in (("train", found.train_images), ("test", found.test_images)):
             expected = labelled_arrays(splits[name], 8, test_crop=recorded)[0]
@@ -54,7 +54,7 @@ def test_every_plain_image_is_cut_as_asked_for(monkeypatch, held):
 def test_first_test_images_are_taken_with_their_labels():
     settings = DataSettings(train_images=400)
     (_, all_of_them), (_, few) = (
-        data.labelled_images(settings, FLAT, count) for count in (None, 7)
+        data.labelled_images(settings, TAKEN, count) for count in (None, 7)
     )
     np.testing.assert_array_equal(few.test_images, all_of_them.test_images[:7])
     np.testing.assert_array_equal(few.test_labels, all_of_them.test_labels[:7])
@@ -75,9 +75,9 @@ def scans(tmp_path):
 
 def test_images_without_a_test_split_are_divided_as_training_divided_them(scans):
     with pytest.raises(UserError, match="has no test split; evaluation needs .*--holdout=0.2"):
-        data.labelled_images(DataSettings(dataset=scans), FLAT)
+        data.labelled_images(DataSettings(dataset=scans), TAKEN)
     settings = DataSettings(dataset=scans, holdout=0.2, holdout_seed=3)
-    train, found = data.labelled_images(settings, FLAT)
+    train, found = data.labelled_images(settings, TAKEN)
     assert (train.size, len(found.test_images)) == (16, 4)
     trained_on = labelled_arrays(training_split(settings), 8)[0]
     np.testing.assert_array_equal(found.train_images, trained_on)

@@ -32,7 +32,7 @@ def opened(tmp_path_factory):
     model = resnet(18, "cifar", 4, (8, 8, 1), blocks=(1,))
     quantizable(model, "paper").save(folder.backbone)
     subject = evaluation_module.open_subject(config_of(run_dir=folder.path, policy="paper"))
-    return subject, *labelled_images(subject.data, subject.model)
+    return subject, *labelled_images(subject.data, subject.model.input_shape)
 
 
 @pytest.fixture

@@ -8,7 +8,8 @@ from keras import layers, ops
 from tests.integer.conftest import randomize_norms, share_of_equal_steps
 from tfcq.integer.folded import folded
 from tfcq.integer.form import deployable
-from tfcq.integer.writing import integers, written
+from tfcq.integer.writers import integers
+from tfcq.integer.writing import written
 from tfcq.nn.calibration import calibrate
 from tfcq.nn.layers import QUANTIZED_COUNTERPARTS
 from tfcq.quantization.precision import Precision

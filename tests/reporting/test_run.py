@@ -67,7 +67,7 @@ def test_features_are_those_of_the_first_test_images_at_their_bits(whole, tmp_pa
     monkeypatch.setattr(evaluation_data, "CALIBRATION_IMAGES", 50)
     reported(whole, output=tmp_path, tsne_bits=BITS, tsne_images=50)
     backbone = trained_backbone(whole, whole.load())
-    split, data = evaluation_data.labelled_images(whole.load().data, backbone)
+    split, data = evaluation_data.labelled_images(whole.load().data, backbone.input_shape)
     calibrate(backbone, data.train_images[:50])
     (row,) = drawn
     assert (row.name, row.class_names) == ("simsiam, ssql", tuple(split.class_names))

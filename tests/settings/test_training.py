@@ -7,31 +7,12 @@ import math
 import pytest
 
 import tfcq
-from tfcq.errors import UserError
+from tests.settings.mistakes import CHANGED, error_of
 from tfcq.settings.fields import check_fields, differences, flat, setting, share_range
 from tfcq.settings.frameworks import FRAMEWORK_SETTINGS, REGRESSION_LOSSES
 from tfcq.settings.training import Config, config_from_flat, for_images, policy, total_steps
 from tfcq.settings.training_groups import DataSettings
 from tfcq.settings.unused import check_used
-
-
-def error_of(function, *arguments) -> str:
-    with pytest.raises(UserError) as caught:
-        function(*arguments)
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
-
-
-CHANGED = {
-    "dataset": "fashion_mnist", "data_dir": "/d", "download": True, "image_size": 32, "flip": 0.25,
-    "crop_area": "0.2-1", "backbone": "resnet50", "stem": "imagenet", "width": 3,
-    "policy": "uniform",
-    "recipe": "v1@q->v2@fp", "weight_bits": "2,4", "bit_schedule": "list", "epochs": 7,
-    "learning_rate": 0.3, "warmup": "1.5epochs", "seed": 9, "deterministic": True,
-    "framework": "byol", "target_momentum": 0.9, "optimizer": "lars",
-    "learning_rate_schedule": "step", "milestones": "3epochs,5epochs",
-}  # fmt: skip
 
 
 def test_json_is_a_tree_of_groups():

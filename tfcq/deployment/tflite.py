@@ -18,8 +18,7 @@ from tfcq.nn.input_range import known_input_range, to_unit, with_unit_input
 from tfcq.nn.quantizable import QuantizableModel
 from tfcq.settings.backbones import INPUT_RANGES
 from tfcq.settings.bitwidths import FLOAT, parse_bit_width
-
-DEPLOYED = "8w8a"
+from tfcq.settings.evaluation_groups import DEPLOYED_BITS
 
 
 def float_tflite(model: keras.Model) -> bytes:
@@ -50,7 +49,7 @@ def int8_tflite(
     model: keras.Model,
     images: np.ndarray,
     input_range: str | None = None,
-    bits: str = DEPLOYED,
+    bits: str = DEPLOYED_BITS,
     batch: int = 1,
 ) -> bytes:
     """Returns an int8 TFLite model whose integers are those of the network's integer form.
@@ -147,7 +146,7 @@ def calibrated_form(model: QuantizableModel, images: np.ndarray) -> QuantizableM
     held = [
         (layer, layer.get_weights()) for _, layer in activation_layers(form) if _is_known(layer)
     ]
-    passes = parse_bit_width(DEPLOYED) if is_trained_quantized(model) else FLOAT
+    passes = parse_bit_width(DEPLOYED_BITS) if is_trained_quantized(model) else FLOAT
     Calibrator(form)(images, passes)
     for layer, ranges in held:
         layer.set_weights(ranges)

@@ -1,7 +1,6 @@
 """Runs the gate on a file and images: what `tfcq.verify` and `tfcq.export` report."""
 
 import pathlib
-import types
 from typing import Any
 
 import numpy as np
@@ -39,9 +38,7 @@ def verify(path: pathlib.Path, data: EvaluationDataSettings, count: int) -> dict
             "images."
         )
     settings = chosen_data(data, DataSettings(dataset=str(data.dataset)))
-    # Any batch of the file's is made of single images.
-    takes = types.SimpleNamespace(input_shape=(None, *shape[1:]))
-    _, images = labelled_images(settings, takes, data.test_images, data.test_crop)  # type: ignore[arg-type]
+    _, images = labelled_images(settings, shape, data.test_images, data.test_crop)
     figures = checked(file, gate_images(images, count))
     outputs = figures.pop("outputs")
     if outputs[XNNPACK].shape[-1] == images.classes:

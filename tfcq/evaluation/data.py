@@ -3,7 +3,6 @@
 import math
 import os
 
-import keras
 import numpy as np
 from absl import logging
 
@@ -25,7 +24,7 @@ HELD_BYTES = 4 * 10**9
 
 def labelled_images(
     data: DataSettings,
-    model: keras.Model,
+    input_shape: tuple[int | None, ...],
     test_images: int | None = None,
     test_crop: float | None = None,
 ) -> tuple[Split, LabelledImages]:
@@ -35,7 +34,7 @@ def labelled_images(
 
     Args:
         data: the data set; its image size, or else the model's, decides that of the images.
-        model: takes the images.
+        input_shape: batch, height, width and channels that a model takes, None for any.
         test_images: how many test images; None for all.
         test_crop: share of the shorter side that plain images keep; None for all of images that
             are no larger than the model's, 0.875 of larger ones.
@@ -59,7 +58,7 @@ def labelled_images(
             f"Training images have {channels} channels and test images {test.image_shape[2]}; "
             "allowed: the same in both, such as with --channels=1 or 3."
         )
-    size = taken_size(data, model, train)
+    size = taken_size(data, input_shape, train)
     taken_bytes = (train.size + test.size) * size * size * channels * ImageStream.dtype.itemsize
     held = taken_bytes <= min(HELD_BYTES, _memory_bytes() / 4)
     if not held:
@@ -88,18 +87,18 @@ def labelled_images(
     return train, labelled
 
 
-def taken_size(data: DataSettings, model: keras.Model, split: Split) -> int:
+def taken_size(data: DataSettings, input_shape: tuple[int | None, ...], split: Split) -> int:
     """Returns the height and width, in pixels, at which a model is given images.
 
     Args:
         data: the data set; its image size, or else the model's, decides.
-        model: takes the images.
+        input_shape: batch, height, width and channels that a model takes, None for any.
         split: the images.
 
     Raises:
         UserError: when the model does not take such images.
     """
-    channels, taken = split.image_shape[2], model.input_shape[1:]
+    channels, taken = split.image_shape[2], input_shape[1:]
     size = view_size(split, data.image_size or taken[0])
     hint = f" --channels={taken[2]} turns them." if {channels, taken[2]} == {1, 3} else ""
     if any(a not in (None, b) for a, b in zip(taken, (size, size, channels), strict=True)):

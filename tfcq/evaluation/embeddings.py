@@ -102,7 +102,7 @@ def _parts(
         splits.append(test.first(config.data.test_images) if config.data.test_images else test)
     elif config.data.test_images:
         raise UserError(f"--test_images has no effect here: {data.dataset!r} has no test split.")
-    size = [taken_size(data, subject.model, split) for split in splits][0]
+    size = [taken_size(data, subject.model.input_shape, split) for split in splits][0]
     # Both alike, as in an evaluation.
     crop = central_crop(splits[-1], size, config.data.test_crop)
     parts = [

@@ -185,8 +185,9 @@ def open_evaluation(config: EvaluationConfig) -> Evaluation:
     """
     subject = open_subject(config)
     _check_kept(config, subject)
+    shape = subject.model.input_shape
     split, data = labelled_images(
-        subject.data, subject.model, config.data.test_images, config.data.test_crop
+        subject.data, shape, config.data.test_images, config.data.test_crop
     )
     chosen = config.calibration
     images = calibration_images(

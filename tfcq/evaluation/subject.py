@@ -114,9 +114,9 @@ def at_policy(
         make: takes model and policy and returns the model quantized by any policy.
     """
     told = told_refusal(model) if policy.name == INT8.name else ""
-    if policy.name != INT8.name or told:
-        if told:
-            print(f"Policy {policy.name} without export: {told}", flush=True)
+    if told:
+        print(f"Policy {policy.name} without export: {told}", flush=True)
+    if told or policy.name != INT8.name:
         made = make(model, policy)
         return made, weights_fingerprint(made)
     # A float one is quantized as a whole, with layers that are taken apart first.

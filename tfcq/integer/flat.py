@@ -5,7 +5,6 @@ is gone, activation functions stand behind their layer, and each multiplication 
 constants of the channels is a `ChannelAffine`, which `folded` makes part of a kernel.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -13,9 +12,10 @@ import numpy as np
 from keras import layers
 
 from tfcq.errors import UserError
-from tfcq.integer.layers import gelu_tanh
+from tfcq.integer.layers import ChannelAffine, gelu_tanh
+from tfcq.integer.recognized import activation_name, constants_of, function_of
 from tfcq.integer.replay import replayed
-from tfcq.integer.transformers import SPECIAL
+from tfcq.integer.rewrites import REWRITES
 from tfcq.nn.activation_quantizer import ActivationQuantizer
 from tfcq.nn.cloning import free_name, same_layer
 from tfcq.nn.copied_weights import give_weights
@@ -29,60 +29,6 @@ _IDLE = (
     layers.GaussianDropout, layers.GaussianNoise, layers.AlphaDropout, layers.Identity,
     layers.ActivityRegularization,
 )  # fmt: skip
-_SAME_FUNCTION = {
-    "swish": "silu", "hard_swish": "hard_silu", "Relu": "relu", "Relu6": "relu6", "Elu": "elu",
-    "Sigmoid": "sigmoid", "Silu": "silu", "HardSilu": "hard_silu", "HardSwish": "hard_silu",
-    "HardSigmoid": "hard_sigmoid", "Gelu": "gelu", "Tanh": "tanh", "Softmax": "softmax",
-    "LeakyRelu": "leaky_relu", "Swish": "silu",
-}  # fmt: skip
-
-
-@keras.saving.register_keras_serializable("tfcq")
-class ChannelAffine(layers.Layer):
-    """Multiplies by and adds a number for each channel, the last axis.
-
-    Args:
-        **kwargs: as for `keras.layers.Layer`.
-    """
-
-    def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Creates `factor` and `shift`.
-
-        Args:
-            input_shape: shape of the inputs.
-        """
-        self.factor = self.add_weight(shape=(input_shape[-1],), initializer="ones", name="factor")
-        self.shift = self.add_weight(shape=(input_shape[-1],), initializer="zeros", name="shift")
-
-    def call(self, inputs: Any) -> Any:
-        """Returns `inputs * factor + shift`."""
-        return inputs * self.factor + self.shift
-
-
-@keras.saving.register_keras_serializable("tfcq")
-class Slices(layers.Layer):
-    """Takes every so many values between two bounds along each axis behind the batch.
-
-    Args:
-        bounds: start, end and step of each axis, as a slice has them.
-        **kwargs: as for `keras.layers.Layer`.
-    """
-
-    def __init__(self, bounds: list[tuple[int | None, int | None, int]], **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.bounds = [tuple(one) for one in bounds]
-
-    def slices(self) -> list[slice]:
-        """Returns the slices, that of the batch among them."""
-        return [slice(None), *(slice(*one) for one in self.bounds)]
-
-    def call(self, inputs: Any) -> Any:
-        """Returns the values."""
-        return inputs[tuple(self.slices())]
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the layer's configuration."""
-        return {**super().get_config(), "bounds": self.bounds}
 
 
 class Flattening:
@@ -110,19 +56,22 @@ class Flattening:
         for layer, weights in self.weights:
             give_weights(layer, weights)
 
-    def add(self, layer: Any, *inputs: Any, weights: list[np.ndarray] | None = None) -> Any:
+    def add(
+        self, layer: Any, *inputs: Any, weights: list[np.ndarray] | None = None, **settings: Any
+    ) -> Any:
         """Returns what a new layer, under a free name, makes of inputs.
 
         Args:
             layer: a layer of float32.
             *inputs: what it is called with.
             weights: its weights.
+            **settings: what else it is called with, by name.
         """
         layer.name = free_name(layer.name, self.names)
         self.names.add(layer.name)
-        if weights is not None:
+        if weights:
             self.weights.append((layer, weights))
-        return layer(*inputs)
+        return layer(*inputs, **settings)
 
     def _call(self, operation: Any, args: tuple, kwargs: dict) -> Any:
         outputs = self._converted(operation, args, kwargs)
@@ -144,27 +93,19 @@ class Flattening:
             return self._kernel(operation, args[0])
         if isinstance(operation, layers.SeparableConv2D):
             return self._separable(operation, args[0])
-        constants = _constants(operation, kind, args)
-        if constants is not None:
+        if (constants := constants_of(operation, args)) is not None:
             return self.affine(name, *constants)
-        function = _function(operation, kind)
-        if function is not None:
+        if (function := function_of(operation)) is not None:
             return self.activated(args[0], function, name)
-        special = _SPECIAL.get(kind)
-        made = special(self, operation, args, kwargs) if special else None
+        rewrite = REWRITES.get(kind)
+        made = rewrite(self, operation, args, kwargs) if rewrite else None
         return self._same(operation, args, kwargs) if made is None else made
 
     def _same(self, operation: Any, args: tuple, kwargs: dict) -> Any:
-        if isinstance(operation, layers.Layer):
-            copy = same_layer(operation, {**operation.get_config(), "dtype": "float32"})
-        else:
-            copy = same_layer(operation)
-        copy.name = free_name(operation.name, self.names)
-        self.names.add(copy.name)
-        weights = getattr(operation, "weights", [])
-        if weights:
-            self.weights.append((copy, operation.get_weights()))
-        return copy(*args, **kwargs)
+        if not isinstance(operation, layers.Layer):
+            return self.add(same_layer(operation), *args, **kwargs)
+        copy = same_layer(operation, {**operation.get_config(), "dtype": "float32"})
+        return self.add(copy, *args, weights=operation.get_weights(), **kwargs)
 
     def _kernel(self, layer: Any, x: Any) -> Any:
         changes: dict[str, Any] = {"activation": "linear", "dtype": "float32"}
@@ -175,7 +116,7 @@ class Flattening:
         plain = float_layer(layer, **changes)
         x = self.add(plain, x, weights=weights)
         self.kernels[plain.name] = layer
-        return self.activated(x, _activation_name(layer), f"{layer.name}_activation")
+        return self.activated(x, activation_name(layer), f"{layer.name}_activation")
 
     def _separable(self, layer: Any, x: Any) -> Any:
         places = {key: getattr(layer, key) for key in ("strides", "padding", "dilation_rate")}
@@ -190,7 +131,7 @@ class Flattening:
         kernel = [layer.pointwise_kernel, layer.bias]
         weights = [np.asarray(w) for w in kernel if w is not None]
         x = self.add(pointwise, x, weights=weights)
-        return self.activated(x, _activation_name(layer), f"{layer.name}_activation")
+        return self.activated(x, activation_name(layer), f"{layer.name}_activation")
 
     def affine(self, name: str, x: Any, factor: Any, shift: Any) -> Any:
         """Returns a tensor times a factor plus a shift.
@@ -251,224 +192,3 @@ def _producer(tensor: Any) -> str:
     """Returns the name of the operation that a symbolic tensor comes from."""
     config = keras.saving.serialize_keras_object(tensor)["config"]
     return config["keras_history"][0]
-
-
-def _activation_name(layer: Any) -> str:
-    function = layer.activation
-    name = getattr(function, "__name__", type(function).__name__)
-    return _SAME_FUNCTION.get(name, name)
-
-
-def _function(operation: Any, kind: str) -> str | None:
-    """Returns the activation function that an operation is; None for another one."""
-    if kind == "Activation":
-        return _activation_name(operation)
-    if kind == "ReLU":
-        plain = not operation.negative_slope and not operation.threshold
-        known = {None: "relu", 6: "relu6"}
-        return known.get(operation.max_value) if plain else None
-    if kind == "Softmax" and isinstance(operation, layers.Layer):
-        return "softmax" if operation.axis == -1 else None
-    if kind == "LeakyRelu":
-        return None
-    if kind == "Gelu" and operation.approximate:
-        return "gelu_tanh"
-    return _SAME_FUNCTION.get(kind) if not isinstance(operation, layers.Layer) else None
-
-
-def _constants(operation: Any, kind: str, args: tuple) -> tuple[Any, Any, Any] | None:
-    """Returns a tensor and its factor and shift by channel; None for another operation."""
-    one = np.float64(1)
-    if kind == "ChannelAffine":
-        return args[0], np.asarray(operation.factor), np.asarray(operation.shift)
-    if kind == "Rescaling":
-        return _if_channels(args[0], operation.scale, operation.offset)
-    if kind == "Normalization" and not operation.invert:
-        mean, variance = (np.asarray(v, np.float64) for v in (operation.mean, operation.variance))
-        factor = 1 / np.maximum(np.sqrt(variance), keras.config.epsilon())
-        return _if_channels(args[0], factor, -mean * factor)
-    if kind == "BatchNormalization" and operation.axis in (-1, len(operation.output.shape) - 1):
-        factor = 1 / np.sqrt(np.asarray(operation.moving_variance, np.float64) + operation.epsilon)
-        factor = factor * np.asarray(operation.gamma, np.float64) if operation.scale else factor
-        shift = np.asarray(operation.beta, np.float64) if operation.center else 0.0
-        return args[0], factor, shift - np.asarray(operation.moving_mean, np.float64) * factor
-    arithmetic = kind in ("Add", "Subtract", "Multiply", "Divide", "TrueDivide")
-    if not arithmetic or isinstance(operation, layers.Layer):
-        return None
-    held = [isinstance(value, keras.KerasTensor) for value in args]
-    if all(held) or not any(held):
-        return None
-    x, number = args if held[0] else args[::-1]
-    number = np.asarray(number, np.float64)
-    pairs = {
-        "Add": (one, number),
-        "Multiply": (number, 0 * number),
-        "Subtract": (one, -number) if held[0] else (-one, number),
-    }
-    if held[0] and kind in ("Divide", "TrueDivide"):
-        pairs[kind] = (1 / number, 0 * number)
-    return _if_channels(x, *pairs[kind]) if kind in pairs else None
-
-
-def _if_channels(x: Any, factor: Any, shift: Any) -> tuple[Any, Any, Any] | None:
-    """Returns them where they are one number for all, or one for each of the last axis."""
-    fits = all(np.size(v) in (1, x.shape[-1]) and np.shape(v)[-1:] in ((), (1,), (np.size(v),))
-               for v in (factor, shift))  # fmt: skip
-    return (x, np.asarray(factor, np.float64), np.asarray(shift, np.float64)) if fits else None
-
-
-def _mean(flat: Flattening, operation: Any, args: tuple, kwargs: dict) -> Any:
-    """Means over a whole image; over one pixel they change nothing but the shape."""
-    x = args[0]
-    if isinstance(operation, layers.Layer):
-        keeps = operation.keepdims
-    else:
-        axes = [axis % len(x.shape) for axis in np.ravel(operation.axis)]
-        if len(x.shape) != 4 or axes != [1, 2]:
-            return None
-        keeps = operation.keepdims
-    shape = (1, 1, x.shape[-1]) if keeps else (x.shape[-1],)
-    if tuple(x.shape[1:3]) == (1, 1):
-        return flat.add(layers.Reshape(shape, name=operation.name, dtype="float32"), x)
-    pooled = layers.GlobalAveragePooling2D(keepdims=keeps, name=operation.name, dtype="float32")
-    return flat.add(pooled, x)
-
-
-def _average_pool(flat: Flattening, operation: Any, args: tuple, kwargs: dict) -> Any:
-    """As a convolution, whose result has a scale of its own, where no border counts less."""
-    if operation.padding != "valid":
-        return None
-    size = operation.pool_size
-    pool = layers.DepthwiseConv2D(
-        size, strides=operation.strides, use_bias=False, name=operation.name, dtype="float32"
-    )
-    weights = np.full((*size, args[0].shape[-1], 1), 1 / np.prod(size))
-    return flat.add(pool, args[0], weights=[weights])
-
-
-def _average(flat: Flattening, operation: Any, args: tuple, kwargs: dict) -> Any:
-    parts = list(args[0])
-    total = _sum(flat, parts, f"{operation.name}_sum")
-    return flat.affine(operation.name, total, 1 / len(parts), 0.0)
-
-
-def _sum(flat: Flattening, parts: list[Any], name: str) -> Any:
-    """Sums of more than two, one after the other, as runtimes have sums of two."""
-    total = parts[0]
-    for part in parts[1:]:
-        total = flat.add(layers.Add(name=name, dtype="float32"), [total, part])
-    return total
-
-
-def _add_layer(flat: Flattening, operation: Any, args: tuple, kwargs: dict) -> Any:
-    parts = list(args[0]) if isinstance(operation, layers.Layer) else list(args)
-    return _sum(flat, parts, operation.name)
-
-
-def _pair(kind: type) -> Callable[..., Any]:
-    def make(flat: Flattening, operation: Any, args: tuple, kwargs: dict) -> Any:
-        parts = list(args[0]) if isinstance(operation, layers.Layer) else list(args)
-        if len(parts) != 2 or any(not isinstance(p, keras.KerasTensor) for p in parts):
-            return None
-        return flat.add(kind(name=operation.name, dtype="float32"), parts)
-
-    return make
-
-
-def _scaled_sum(flat: Flattening, operation: Any, args: tuple, kwargs: dict) -> Any:
-    """The residual sums of `keras.applications.InceptionResNetV2`."""
-    first, second = args[0]
-    second = flat.affine(f"{operation.name}_scaled", second, operation.scale, 0.0)
-    return _sum(flat, [first, second], operation.name)
-
-
-def _leaky(flat: Flattening, operation: Any, args: tuple, kwargs: dict) -> Any:
-    slope = operation.negative_slope
-    if not slope:
-        return flat.activated(args[0], "relu", operation.name)
-    return flat.add(layers.LeakyReLU(slope, name=operation.name, dtype="float32"), args[0])
-
-
-def _prelu(flat: Flattening, operation: Any, args: tuple, kwargs: dict) -> Any:
-    """As relu(x) - slopes * relu(-x), where each channel has one slope."""
-    slopes = np.asarray(operation.alpha)
-    if np.size(slopes) not in (1, args[0].shape[-1]):
-        return None
-    below = flat.affine(f"{operation.name}_negated", args[0], -1.0, 0.0)
-    below = flat.activated(below, "relu", f"{operation.name}_below")
-    below = flat.affine(f"{operation.name}_scaled", below, -slopes, 0.0)
-    above = flat.activated(args[0], "relu", f"{operation.name}_above")
-    return _sum(flat, [above, below], operation.name)
-
-
-def _items(flat: Flattening, operation: Any, args: tuple, kwargs: dict) -> Any:
-    """Slices; a single place of an axis is a slice of one, and axes go and come behind them."""
-    x, key = args
-    keys = [one for one in (key if isinstance(key, (tuple, list)) else [key]) if one is not None]
-    rank = len(x.shape)
-    if Ellipsis in keys:
-        place = keys.index(Ellipsis)
-        keys[place : place + 1] = [slice(None)] * (rank - len(keys) + 1)
-    keys += [slice(None)] * (rank - len(keys))
-    if keys[0] != slice(None):
-        return None
-    bounds = [
-        (one.start, one.stop, one.step or 1) if isinstance(one, slice)
-        else (one, one + 1 if one != -1 else None, 1)
-        for one in keys[1:]
-    ]  # fmt: skip
-    x = flat.add(Slices(bounds, name=operation.name, dtype="float32"), x)
-    if x.shape == operation.output.shape:
-        return x
-    return flat.add(
-        layers.Reshape(operation.output.shape[1:], name=operation.name, dtype="float32"), x
-    )
-
-
-def _reshaped(flat: Flattening, operation: Any, args: tuple, kwargs: dict) -> Any:
-    if isinstance(operation, layers.Layer):
-        return None
-    return flat.add(
-        layers.Reshape(operation.output.shape[1:], name=operation.name, dtype="float32"), args[0]
-    )
-
-
-def _permuted(flat: Flattening, operation: Any, args: tuple, kwargs: dict) -> Any:
-    axes = operation.axes
-    if axes is None or axes[0] != 0:
-        return None
-    return flat.add(layers.Permute(tuple(axes[1:]), name=operation.name, dtype="float32"), args[0])
-
-
-def _cropped(flat: Flattening, operation: Any, args: tuple, kwargs: dict) -> Any:
-    before, after = operation.cropping
-    bounds = [(before, args[0].shape[1] - after, 1), (None, None, 1)]
-    return flat.add(Slices(bounds, name=operation.name, dtype="float32"), args[0])
-
-
-def _layer_scale(flat: Flattening, operation: Any, args: tuple, kwargs: dict) -> Any:
-    """Of `keras.applications.ConvNeXtTiny` and its like."""
-    return flat.affine(operation.name, args[0], np.asarray(operation.gamma), 0.0)
-
-
-_SPECIAL: dict[str, Callable[..., Any]] = {
-    **SPECIAL,
-    "Cropping1D": _cropped,
-    "LayerScale": _layer_scale,
-    "GlobalAveragePooling2D": _mean,
-    "Mean": _mean,
-    "AveragePooling2D": _average_pool,
-    "Average": _average,
-    "Add": _add_layer,
-    "Subtract": _pair(layers.Subtract),
-    "Multiply": _pair(layers.Multiply),
-    "CustomScaleLayer": _scaled_sum,
-    "LeakyReLU": _leaky,
-    "LeakyRelu": _leaky,
-    "PReLU": _prelu,
-    "GetItem": _items,
-    "Reshape": _reshaped,
-    "Squeeze": _reshaped,
-    "ExpandDims": _reshaped,
-    "Transpose": _permuted,
-}

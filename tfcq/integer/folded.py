@@ -7,9 +7,11 @@ import keras
 import numpy as np
 from keras import layers
 
-from tfcq.integer.flat import ChannelAffine, Flattening
+from tfcq.integer.flat import Flattening
+from tfcq.integer.layers import ChannelAffine
+from tfcq.integer.replay import output_names
 from tfcq.nn.activation_quantizer import ActivationQuantizer
-from tfcq.nn.cloning import cloned, same_layer
+from tfcq.nn.cloning import cloned, functional, same_layer
 from tfcq.nn.copied_weights import give_weights
 from tfcq.nn.layers import QUANTIZED_COUNTERPARTS
 from tfcq.nn.placement import Node, read_graph
@@ -46,15 +48,15 @@ def folded(model: keras.Model) -> Folded:
     pixel, or nothing where together they leave values as they are.
 
     Args:
-        model: a functional model with one input, quantizable or not.
+        model: a functional or sequential model with one input, quantizable or not.
 
     Raises:
-        UserError: on a model that is not functional or has several inputs.
+        UserError: on a model that is neither or has several inputs.
     """
-    flat = Flattening(model)
+    flat = Flattening(functional(model))
     found = {layer.name: layer for layer in flat.model.layers}
     nodes = read_graph(flat.model.get_config())
-    returned = set(_output_names(flat.model))
+    returned = set(output_names(flat.model))
     into: dict[str, str] = {}
     constants: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     for name in nodes:
@@ -80,15 +82,6 @@ def folded(model: keras.Model) -> Folded:
     plain = _built(flat, nodes, constants, {*into, *idle})
     factors = {name: values[0] for name, values in constants.items() if name in flat.kernels}
     return Folded(plain, flat.origins, flat.kernels, factors, flat.quantizers)
-
-
-def _output_names(model: keras.Model) -> list[str]:
-    outputs = keras.tree.flatten(model.output)
-    return [
-        operation.name
-        for operation in model.operations
-        if any(one is output for one in keras.tree.flatten(operation.output) for output in outputs)
-    ]
 
 
 def _has_kernel(layer: Any) -> bool:

@@ -14,9 +14,10 @@ from tfcq.integer.operations import (
     refuse_foreign,
     takes_grid_of_input,
 )
+from tfcq.integer.replay import output_names
 from tfcq.nn.activation_quantizer import ActivationQuantizer
 from tfcq.nn.activation_ranges import held_range, is_trained_quantized, mark_trained
-from tfcq.nn.cloning import cloned, free_name, same_layer
+from tfcq.nn.cloning import cloned, free_name, given, same_layer
 from tfcq.nn.copied_weights import give_weights
 from tfcq.nn.layers import QUANTIZED_COUNTERPARTS
 from tfcq.nn.placement import Node, check_overrides, fixed_bits, place, read_graph
@@ -57,8 +58,6 @@ def deployable(model: keras.Model, policy: Policy = INT8) -> QuantizableModel:
         >>> network(images, precision=tfcq.Precision(4, 8)).shape
         TensorShape([4, 8])
     """
-    if isinstance(model, keras.Sequential):
-        model = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
     if isinstance(model, QuantizableModel):
         check_grids(model)
     plain = folded(model)
@@ -86,8 +85,6 @@ def told_refusal(model: keras.Model) -> str:
     Args:
         model: as for `deployable`.
     """
-    if isinstance(model, keras.Sequential):
-        model = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
     try:
         refuse_foreign(folded(model).model)
     except UserError as error:
@@ -137,11 +134,7 @@ def _quantized(
     """
     model = plain.model
     nodes = read_graph(model.get_config())
-    outputs = {
-        operation.name
-        for operation in model.operations
-        if any(operation.output is output for output in keras.tree.flatten(model.output))
-    }
+    outputs = set(output_names(model))
     names = {operation.name for operation in model.operations}
     behind: dict[str, str] = {}
     held: dict[str, ActivationQuantizer] = {}
@@ -177,15 +170,8 @@ def _quantized(
     grid = ActivationQuantizer(
         IntegerActivationQuantizer(_BITS, 0.0, 1.0), name=first, dtype="float32"
     )
-    stored = grid(images)
-
-    def call_on_grid(layer: Any, *args: Any, **kwargs: Any) -> Any:
-        args, kwargs = keras.tree.map_structure(
-            lambda value: stored if value is images else value, (args, kwargs)
-        )
-        return call_layer(layer, *args, **kwargs)
-
-    form = cloned(model, clone_layer, call_on_grid, QuantizableModel, inputs=images)
+    on_grid = given(images, grid(images), call_layer)
+    form = cloned(model, clone_layer, on_grid, QuantizableModel, inputs=images)
     for layer in form.layers:
         if layer.weights and not isinstance(layer, ActivationQuantizer):
             _give(layer, model.get_layer(layer.name).get_weights(), plain)
@@ -194,7 +180,7 @@ def _quantized(
 
 def _give(layer: Any, weights: list[np.ndarray], plain: Folded) -> None:
     """Sets the weights of a layer, and the scale that its kernel was stored with."""
-    if layer.weights and getattr(layer, "learned_scale", None) is not None:
+    if getattr(layer, "learned_scale", None) is not None:
         factor = plain.factors.get(layer.name, np.ones(()))
         scale = np.asarray(plain.kernels[layer.name].learned_scale, np.float64)
         depthwise = isinstance(layer, keras.layers.DepthwiseConv2D)

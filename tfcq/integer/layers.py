@@ -1,4 +1,4 @@
-"""Layers that flat models are made of, besides Keras's own: what layer norms and attention need."""
+"""Layers that flat models are made of, besides Keras's own."""
 
 from typing import Any
 
@@ -24,6 +24,54 @@ def gelu_tanh(x: Any) -> Any:
         x: float tensor.
     """
     return ops.gelu(x, approximate=True)
+
+
+@keras.saving.register_keras_serializable("tfcq")
+class ChannelAffine(keras.layers.Layer):
+    """Multiplies by and adds a number for each channel, the last axis.
+
+    Args:
+        **kwargs: as for `keras.layers.Layer`.
+    """
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Creates `factor` and `shift`.
+
+        Args:
+            input_shape: shape of the inputs.
+        """
+        self.factor = self.add_weight(shape=(input_shape[-1],), initializer="ones", name="factor")
+        self.shift = self.add_weight(shape=(input_shape[-1],), initializer="zeros", name="shift")
+
+    def call(self, inputs: Any) -> Any:
+        """Returns `inputs * factor + shift`."""
+        return inputs * self.factor + self.shift
+
+
+@keras.saving.register_keras_serializable("tfcq")
+class Slices(keras.layers.Layer):
+    """Takes every so many values between two bounds along each axis behind the batch.
+
+    Args:
+        bounds: start, end and step of each axis, as a slice has them.
+        **kwargs: as for `keras.layers.Layer`.
+    """
+
+    def __init__(self, bounds: list[tuple[int | None, int | None, int]], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.bounds = [tuple(one) for one in bounds]
+
+    def slices(self) -> list[slice]:
+        """Returns the slices, that of the batch among them."""
+        return [slice(None), *(slice(*one) for one in self.bounds)]
+
+    def call(self, inputs: Any) -> Any:
+        """Returns the values."""
+        return inputs[tuple(self.slices())]
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the layer's configuration."""
+        return {**super().get_config(), "bounds": self.bounds}
 
 
 @keras.saving.register_keras_serializable("tfcq")

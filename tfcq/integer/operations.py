@@ -5,21 +5,16 @@ from typing import Any
 import keras
 
 from tfcq.errors import UserError
+from tfcq.integer.writers import FUNCTIONS, WRITERS
+from tfcq.nn.layers import QUANTIZED_COUNTERPARTS
 from tfcq.nn.placement import keeps_values
 
 # Of functions whose results runtimes store on grids of their own making.
 FIXED_RANGES = {"sigmoid": (0.0, 255 / 256), "softmax": (0.0, 255 / 256), "tanh": (-1.0, 127 / 128)}
-FUNCTIONS = {*FIXED_RANGES, "elu", "gelu", "gelu_tanh"}
 # The ends of ReLUs that runtimes know, none among them.
 RELU_ENDS = (None, 1, 6)
 _FUSING = {"Conv2D", "DepthwiseConv2D", "Dense", "Add", "Subtract", "Multiply", "ConstantSum"}
-LAYERS = {
-    "InputLayer", "Conv2D", "DepthwiseConv2D", "Dense", "ReLU", "LeakyReLU", "Activation", "Add",
-    "Subtract", "Multiply", "Concatenate", "GlobalAveragePooling2D", "GlobalMaxPooling2D",
-    "AveragePooling2D", "MaxPooling2D", "ZeroPadding2D", "Cropping2D", "UpSampling2D", "Reshape",
-    "Flatten", "Permute", "Slices", "ZeroPadding1D", "MeanOfChannels", "MatrixProduct", "Rsqrt",
-    "ConstantSum",
-}  # fmt: skip
+LAYERS = {kind.__name__ for kind in QUANTIZED_COUNTERPARTS} | WRITERS.keys() - {"Kernel"}
 
 
 def keeps_grid(kind: str) -> bool:

@@ -44,6 +44,20 @@ def replayed(model: keras.Model, inputs: Any, call: Call) -> Any:
     return keras.tree.pack_sequence_as(model.output, [tensors[end.name, 0, 0] for end in ends])
 
 
+def output_names(model: keras.Model) -> list[str]:
+    """Returns the operation of each output of a model, in the order of the outputs.
+
+    Args:
+        model: a functional model that calls each operation once.
+    """
+    makers = {
+        id(tensor): operation.name
+        for operation in model.operations
+        for tensor in keras.tree.flatten(operation.output)
+    }
+    return [makers[id(output)] for output in keras.tree.flatten(model.output)]
+
+
 def _places(described: Any) -> list[tuple[Any, ...]]:
     """Returns the places (layer, call, output) that a model's configuration names."""
     if isinstance(described, dict):

@@ -1,4 +1,4 @@
-"""Layer norms and attention as the few kinds of layers that integer runtimes have."""
+"""Layer norms and attention written as layers that integer runtimes have, see `rewrites.py`."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,18 +11,12 @@ from tfcq.integer.layers import ConstantSum, MatrixProduct, MeanOfChannels, Rsqr
 _FLOAT: dict[str, Any] = {"dtype": "float32"}
 
 
-def layer_norm(flat: Any, operation: Any, args: tuple, kwargs: dict) -> Any:
+def _layer_norm(flat: Any, operation: Any, args: tuple, kwargs: dict) -> Any:
     """Returns the norm of each vector along the last axis.
 
         c = x - mean(x)    y = c / sqrt(c . c + n epsilon) sqrt(n) gamma + beta
 
     The product of a vector with itself is summed in 32 bits: no square is ever rounded to 8.
-
-    Args:
-        flat: the `Flattening`.
-        operation: the layer.
-        args: what it is called with.
-        kwargs: what it is called with by name.
     """
     x, name = args[0], operation.name
     axes = [axis % len(x.shape) for axis in np.ravel(operation.axis)]
@@ -44,15 +38,8 @@ def layer_norm(flat: Any, operation: Any, args: tuple, kwargs: dict) -> Any:
     return flat.affine(name, y, gamma * np.sqrt(channels), beta)
 
 
-def token_embedding(flat: Any, operation: Any, args: tuple, kwargs: dict) -> Any:
-    """Returns the tokens: patches behind a zero, plus class token and positions.
-
-    Args:
-        flat: the `Flattening`.
-        operation: the layer.
-        args: what it is called with.
-        kwargs: what it is called with by name.
-    """
+def _token_embedding(flat: Any, operation: Any, args: tuple, kwargs: dict) -> Any:
+    """Returns the tokens: patches behind a zero, plus class token and positions."""
     tokens, width = operation.positions.shape
     name = operation.name
     x = flat.add(layers.Reshape((tokens, width), name=f"{name}_patches", **_FLOAT), args[0])
@@ -61,15 +48,8 @@ def token_embedding(flat: Any, operation: Any, args: tuple, kwargs: dict) -> Any
     return flat.add(ConstantSum(name=name, **_FLOAT), x, weights=[constant])
 
 
-def attention_probabilities(flat: Any, operation: Any, args: tuple, kwargs: dict) -> Any:
-    """Returns the softmax of products of queries and keys, the queries scaled before.
-
-    Args:
-        flat: the `Flattening`.
-        operation: the layer.
-        args: what it is called with.
-        kwargs: what it is called with by name.
-    """
+def _attention_probabilities(flat: Any, operation: Any, args: tuple, kwargs: dict) -> Any:
+    """Returns the softmax of products of queries and keys, the queries scaled before."""
     name, (queries, keys) = operation.name, _called_with(args, kwargs, "queries", "keys")
     factor = (queries.shape[-1] // operation.heads) ** -0.5
     queries = flat.affine(f"{name}_scaled", queries, factor, 0.0)
@@ -81,15 +61,8 @@ def attention_probabilities(flat: Any, operation: Any, args: tuple, kwargs: dict
     return flat.activated(scores, "softmax", name)
 
 
-def attended_values(flat: Any, operation: Any, args: tuple, kwargs: dict) -> Any:
-    """Returns the heads' means of values side by side.
-
-    Args:
-        flat: the `Flattening`.
-        operation: the layer.
-        args: what it is called with.
-        kwargs: what it is called with by name.
-    """
+def _attended_values(flat: Any, operation: Any, args: tuple, kwargs: dict) -> Any:
+    """Returns the heads' means of values side by side."""
     name, (shares, values) = operation.name, _called_with(args, kwargs, "probabilities", "values")
     shape = values.shape[1:]
     values = _heads(flat, values, operation.heads, f"{name}_values")
@@ -109,9 +82,9 @@ def _heads(flat: Any, x: Any, heads: int, name: str) -> Any:
     return flat.add(layers.Permute((2, 1, 3), name=f"{name}_heads", **_FLOAT), flat.add(cut, x))
 
 
-SPECIAL: dict[str, Callable[..., Any]] = {
-    "LayerNormalization": layer_norm,
-    "TokenEmbedding": token_embedding,
-    "AttentionProbabilities": attention_probabilities,
-    "AttendedValues": attended_values,
+TRANSFORMERS: dict[str, Callable[..., Any]] = {
+    "LayerNormalization": _layer_norm,
+    "TokenEmbedding": _token_embedding,
+    "AttentionProbabilities": _attention_probabilities,
+    "AttendedValues": _attended_values,
 }

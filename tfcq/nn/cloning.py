@@ -19,6 +19,17 @@ CloneLayer = Callable[[Any], Any]
 CallLayer = Callable[..., Any]
 
 
+def functional(model: keras.Model) -> keras.Model:
+    """Returns a sequential model as a functional one of the same layers, and others as they are.
+
+    Args:
+        model: the model.
+    """
+    if isinstance(model, keras.Sequential):
+        return keras.Model(model.inputs[0], model.outputs[0], name=model.name)
+    return model
+
+
 def copy_of(model: keras.Model, weights: bool = True) -> Any:
     """Returns a copy of a functional or sequential model, quantizable if that is.
 
@@ -27,10 +38,8 @@ def copy_of(model: keras.Model, weights: bool = True) -> Any:
         weights: whether weights, ranges and learned scales are copied too; otherwise they are
             initialized anew.
     """
-    if isinstance(model, keras.Sequential):
-        copy = cloned(keras.Model(model.inputs[0], model.outputs[0], name=model.name))
-    else:
-        copy = cloned(model, kind=type(model) if isinstance(model, TakesPrecision) else keras.Model)
+    kind = type(model) if isinstance(model, TakesPrecision) else keras.Model
+    copy = cloned(functional(model), kind=kind)
     if weights:
         give_weights(copy, model.get_weights())
     return copy
@@ -121,18 +130,28 @@ def with_first_layer(model: keras.Model, layer: keras.layers.Layer) -> Any:
     """
     taken = model.inputs[0]
     inputs = keras.Input(batch_shape=taken.shape, dtype=taken.dtype, name=taken.name)
-    first = layer(inputs)
-
-    def call_layer(layer: Any, *args: Any, **kwargs: Any) -> Any:
-        args, kwargs = keras.tree.map_structure(
-            lambda value: first if value is inputs else value, (args, kwargs)
-        )
-        return layer(*args, **kwargs)
-
     kind = type(model) if isinstance(model, TakesPrecision) else keras.Model
-    copy = cloned(model, call_layer=call_layer, kind=kind, inputs=inputs)
+    copy = cloned(model, call_layer=given(inputs, layer(inputs)), kind=kind, inputs=inputs)
     copy_weights(model, copy)
     return copy
+
+
+def given(taken: Any, instead: Any, call_layer: CallLayer | None = None) -> CallLayer:
+    """Returns what calls layers with one tensor where they would take another.
+
+    Args:
+        taken: the tensor that layers would take.
+        instead: what they are given.
+        call_layer: takes a layer and the arguments of its call; None to call it.
+    """
+
+    def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
+        args, kwargs = keras.tree.map_structure(
+            lambda value: instead if value is taken else value, (args, kwargs)
+        )
+        return (call_layer or _called)(layer, *args, **kwargs)
+
+    return call
 
 
 def without(names: Collection[str]) -> CallLayer:

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from tfcq.errors import UserError, unknown_choice
-from tfcq.nn.cloning import free_name, with_first_layer
+from tfcq.nn.cloning import free_name, functional, with_first_layer
 from tfcq.nn.placement import read_graph
 from tfcq.settings.backbones import INPUT_RANGES, UNIT_RANGE
 
@@ -63,8 +63,7 @@ def found_input_range(model: keras.Model) -> str | None:
 
 def _preprocessed(model: keras.Model, images: np.ndarray) -> np.ndarray:
     """Returns what the first layer that does more than preprocess reads."""
-    if isinstance(model, keras.Sequential):
-        model = keras.Model(model.inputs[0], model.outputs[0])
+    model = functional(model)
     operations = {operation.name: operation for operation in model.operations}
     nodes = read_graph(model.get_config())
     inside: set[str] = set()
@@ -150,8 +149,7 @@ def with_unit_input(model: keras.Model, name: str) -> keras.Model:
     low, high = INPUT_RANGES[name]
     if name == UNIT_RANGE:
         return model
-    if isinstance(model, keras.Sequential):
-        model = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
+    model = functional(model)
     names = [operation.name for operation in model.operations]
     rescaling = keras.layers.Rescaling(high - low, low, name=free_name("input_range", names))
     return with_first_layer(model, rescaling)

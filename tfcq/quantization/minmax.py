@@ -41,7 +41,9 @@ class MinMaxWeightQuantizer(Quantizer):
         self.rounding = ops.checked_rounding(rounding)
         self.detach_scale = detach_scale
 
-    def scale(self, tensor: tf.Tensor, bits: Any, axes: list[int], learned: Any) -> tf.Tensor:
+    def scale(
+        self, tensor: tf.Tensor, bits: Any, axes: list[int] | None, learned: Any
+    ) -> tf.Tensor:
         """Returns the scale of its largest magnitude, of a shape that broadcasts.
 
         Args:
@@ -50,8 +52,9 @@ class MinMaxWeightQuantizer(Quantizer):
             axes: the axes that one output channel spans.
             learned: unused.
         """
-        axes_shared = self._shared_axes(axes)
-        return ops.symmetric_scale(tensor, self.chosen_bits(bits), axes_shared, self.narrow_range)
+        shared = self._shared_axes(axes)
+        scale = ops.symmetric_scale(tensor, self.chosen_bits(bits), shared, self.narrow_range)
+        return tf.stop_gradient(scale) if self.detach_scale else scale
 
     def quantize(self, tensor: tf.Tensor, request: Request) -> tf.Tensor:
         """Returns the tensor on the grid of its largest magnitude.
@@ -60,9 +63,7 @@ class MinMaxWeightQuantizer(Quantizer):
             tensor: float tensor.
             request: how.
         """
-        scale = ops.symmetric_scale(tensor, request.bits, request.axes, self.narrow_range)
-        if self.detach_scale:
-            scale = tf.stop_gradient(scale)
+        scale = self.scale(tensor, request.bits, request.axes, request.learned)
         levels = ops.symmetric_levels(request.bits, self.narrow_range, scale.dtype)
         zero_point = tf.zeros((), scale.dtype)
         return ops.fake_quantize(tensor, scale, zero_point, *levels, self.rounding, request.seed)

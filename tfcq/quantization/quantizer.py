@@ -103,7 +103,9 @@ class Quantizer:
         """
         raise NotImplementedError
 
-    def scale(self, tensor: tf.Tensor, bits: Any, axes: list[int], learned: Any) -> tf.Tensor:
+    def scale(
+        self, tensor: tf.Tensor, bits: Any, axes: list[int] | None, learned: Any
+    ) -> tf.Tensor:
         """Returns the distance of levels of weights; kinds whose levels are multiples of one.
 
         Args:

@@ -46,7 +46,9 @@ class StoredScaleWeightQuantizer(Quantizer):
         unset = keras.initializers.Constant(np.nan)
         return {"name": "scale", "shape": shape, "initializer": unset, "trainable": False}
 
-    def scale(self, tensor: tf.Tensor, bits: Any, axes: list[int], learned: Any) -> tf.Tensor:
+    def scale(
+        self, tensor: tf.Tensor, bits: Any, axes: list[int] | None, learned: Any
+    ) -> tf.Tensor:
         """Returns the stored scale.
 
         Args:

@@ -1,0 +1,94 @@
+"""What an operation of a model is: constants of channels, or an activation function."""
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import layers
+
+_SAME_FUNCTION = {
+    "swish": "silu", "hard_swish": "hard_silu", "Relu": "relu", "Relu6": "relu6", "Elu": "elu",
+    "Sigmoid": "sigmoid", "Silu": "silu", "HardSilu": "hard_silu", "HardSwish": "hard_silu",
+    "HardSigmoid": "hard_sigmoid", "Gelu": "gelu", "Tanh": "tanh", "Softmax": "softmax",
+    "LeakyRelu": "leaky_relu", "Swish": "silu",
+}  # fmt: skip
+Constants = tuple[Any, Any, Any]
+
+
+def activation_name(layer: Any) -> str:
+    """Returns Keras's name of the activation function of a layer.
+
+    Args:
+        layer: a layer with `activation`.
+    """
+    function = layer.activation
+    name = getattr(function, "__name__", type(function).__name__)
+    return _SAME_FUNCTION.get(name, name)
+
+
+def function_of(operation: Any) -> str | None:
+    """Returns the activation function that an operation is; None for another one.
+
+    Args:
+        operation: a layer or operation.
+    """
+    kind = type(operation).__name__
+    if kind == "Activation":
+        return activation_name(operation)
+    if kind == "ReLU":
+        plain = not operation.negative_slope and not operation.threshold
+        known = {None: "relu", 6: "relu6"}
+        return known.get(operation.max_value) if plain else None
+    if kind == "Softmax" and isinstance(operation, layers.Layer):
+        return "softmax" if operation.axis == -1 else None
+    if kind == "LeakyRelu":
+        return None
+    if kind == "Gelu" and operation.approximate:
+        return "gelu_tanh"
+    return _SAME_FUNCTION.get(kind) if not isinstance(operation, layers.Layer) else None
+
+
+def constants_of(operation: Any, args: tuple) -> Constants | None:
+    """Returns a tensor and its factor and shift by channel; None for another operation.
+
+    Args:
+        operation: a layer or operation.
+        args: what it is called with.
+    """
+    kind, one = type(operation).__name__, np.float64(1)
+    if kind == "ChannelAffine":
+        return args[0], np.asarray(operation.factor), np.asarray(operation.shift)
+    if kind == "Rescaling":
+        return _if_channels(args[0], operation.scale, operation.offset)
+    if kind == "Normalization" and not operation.invert:
+        mean, variance = (np.asarray(v, np.float64) for v in (operation.mean, operation.variance))
+        factor = 1 / np.maximum(np.sqrt(variance), keras.config.epsilon())
+        return _if_channels(args[0], factor, -mean * factor)
+    if kind == "BatchNormalization" and operation.axis in (-1, len(operation.output.shape) - 1):
+        factor = 1 / np.sqrt(np.asarray(operation.moving_variance, np.float64) + operation.epsilon)
+        factor = factor * np.asarray(operation.gamma, np.float64) if operation.scale else factor
+        shift = np.asarray(operation.beta, np.float64) if operation.center else 0.0
+        return args[0], factor, shift - np.asarray(operation.moving_mean, np.float64) * factor
+    arithmetic = kind in ("Add", "Subtract", "Multiply", "Divide", "TrueDivide")
+    if not arithmetic or isinstance(operation, layers.Layer):
+        return None
+    held = [isinstance(value, keras.KerasTensor) for value in args]
+    if all(held) or not any(held):
+        return None
+    x, number = args if held[0] else args[::-1]
+    number = np.asarray(number, np.float64)
+    pairs = {
+        "Add": (one, number),
+        "Multiply": (number, 0 * number),
+        "Subtract": (one, -number) if held[0] else (-one, number),
+    }
+    if held[0] and kind in ("Divide", "TrueDivide"):
+        pairs[kind] = (1 / number, 0 * number)
+    return _if_channels(x, *pairs[kind]) if kind in pairs else None
+
+
+def _if_channels(x: Any, factor: Any, shift: Any) -> Constants | None:
+    """Returns them where they are one number for all, or one for each of the last axis."""
+    fits = all(np.size(v) in (1, x.shape[-1]) and np.shape(v)[-1:] in ((), (1,), (np.size(v),))
+               for v in (factor, shift))  # fmt: skip
+    return (x, np.asarray(factor, np.float64), np.asarray(shift, np.float64)) if fits else None

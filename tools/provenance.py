@@ -1,0 +1,13 @@
+"""What stands beside every figure that a tool writes."""
+
+import pathlib
+import subprocess
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def commit_here() -> str:
+    """Returns the commit of this repository."""
+    command = ["git", "rev-parse", "HEAD"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
