@@ -3,11 +3,21 @@
 import json
 import pathlib
 import re
+import subprocess
+import sys
 
+import keras
 import numpy as np
 import pytest
+from PIL import Image
 
+import tfcq
 from tests.test_fidelity import exists
+from tfcq.data.pipeline import labelled_arrays
+from tfcq.data.sources import open_source
+from tfcq.integer.labels import with_labels
+from tfcq.integer.lite_file import LiteFile
+from tfcq.integer.runtime import LiteModel
 
 ROOT = pathlib.Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -21,7 +31,7 @@ IDEA = (
 
 def test_example_pretrains_a_users_model_without_flags():
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
-    assert len(blocks) == 1
+    assert len(blocks) == 2
     assert len([line for line in blocks[0].splitlines() if line.strip()]) < 20
     names = {}
     exec(compile(blocks[0], str(README), "exec"), names)
@@ -29,6 +39,33 @@ def test_example_pretrains_a_users_model_without_flags():
     assert np.all(np.isfinite(names["features"]))
     history = names["pretrainer"].history.history
     assert history["loss"][1] < history["loss"][0]
+
+
+def test_example_of_the_device_runs_where_this_library_and_tensorflow_are_not(tmp_path):
+    images = labelled_arrays(open_source("digits").split("test"), 8)[0]
+    form = tfcq.deployable(with_classes(10))
+    tfcq.calibrate(form, images[:64])
+    file = LiteFile.read(tfcq.int8_tflite(form, images[:64]))
+    names = [f"class {n}" for n in range(10)]
+    content = with_labels(file, names)
+    (tmp_path / "int8_classifier.tflite").write_bytes(content)
+    Image.fromarray(np.round(255 * images[0, ..., 0]).astype(np.uint8)).save(tmp_path / "photo.png")
+    script = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)[1]
+    hidden = "import sys\nfor name in ('tensorflow', 'keras', 'tfcq'): sys.modules[name] = None\n"
+    (tmp_path / "script.py").write_text(hidden + script)
+    ended = subprocess.run(
+        [sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    assert ended.stdout.splitlines()[-1] == names[LiteModel(content)(images[:1]).argmax()]
+
+
+def with_classes(count):
+    """Returns a small network from digits to scores."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((8, 8, 1))
+    x = keras.layers.Flatten()(keras.layers.Conv2D(4, 3, activation="relu")(inputs))
+    return keras.Model(inputs, keras.layers.Dense(count)(x))
 
 
 @pytest.mark.parametrize("page", [README, ROOT / "docs/method.md"], ids=lambda path: path.name)

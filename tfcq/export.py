@@ -1,7 +1,7 @@
 """Exports a backbone or classifier to int8 and checks it: `python -m tfcq.export --run_dir=DIR`."""
 
 from tfcq import command_line
-from tfcq.settings.deployment import ExportSettings
+from tfcq.settings.deployment import CheckSettings, ExportSettings
 from tfcq.settings.evaluation import (
     GROUPS,
     EvaluationConfig,
@@ -34,7 +34,8 @@ def flag_set() -> command_line.FlagSet:
         flags.add_settings(title, GROUPS[title])
     text = f"bit-width of the weights, 2w8a to {DEPLOYED_BITS}; activations have 8 bits in LiteRT"
     flags.add("Check", "bits", str, DEPLOYED_BITS, text)
-    flags.add_settings("Check", ExportSettings())
+    flags.add_settings("Export", ExportSettings())
+    flags.add_settings("Check", CheckSettings())
     flags.add("Check", "seed", int, 0, "seed of the linear probe and of learned rounding")
     return flags
 
@@ -48,7 +49,7 @@ def config_of(command: command_line.Command) -> EvaluationConfig:
     Raises:
         UserError: on a value that cannot be used, or a flag that would change nothing.
     """
-    others = {*command_line.GENERAL, *vars(ExportSettings())}
+    others = {*command_line.GENERAL, *vars(ExportSettings()), *vars(CheckSettings())}
     values = {name: value for name, value in command.values.items() if name not in others}
     scored_as = CLASSIFIER if command.values["classifier"] else LINEAR
     config = evaluation_from_flat(values | {"protocol": scored_as.name})
@@ -67,20 +68,22 @@ def main(command: command_line.Command) -> int:
     Returns:
         The exit code: 1 when the agreement is too low.
     """
-    check = command.settings(ExportSettings)
+    settings, check = command.settings(ExportSettings), command.settings(CheckSettings)
     config = config_of(command)
+    settings.check(command.given, *config.bit_widths)
     check_files(config)
     command_line.quiet_start_up(command.values["verbosity"], doing="Reading network and images")
     from tfcq.deployment.run import export
     from tfcq.reporting.gate import export_failure, gate_tables, write_gate
     from tfcq.reporting.tables import export_tables
 
-    figures, files = export(config, check.images)
+    figures, files = export(config, settings, check)
     print(f"{export_tables(figures, files)}\n{gate_tables(figures['gate'])}")
-    page = files["figures"].with_suffix("")
+    (page,) = files["figures"]
+    page = page.with_suffix("")
     for path in write_gate(page.with_name(f"{page.name}_gate"), figures["gate"], page.name):
         print(f"Figures: {path}")
-    print(f"Figures: {files['figures']}")
+    print(f"Figures: {page}.json")
     if failure := export_failure(figures, check.min_agreement):
         print(failure)
         return command_line.FAILURE

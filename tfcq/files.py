@@ -40,6 +40,24 @@ def whole_file(path: str | os.PathLike) -> Iterator[pathlib.Path]:
             os.unlink(temporary)
 
 
+@contextlib.contextmanager
+def whole_folder(path: str | os.PathLike) -> Iterator[pathlib.Path]:
+    """Gives a folder to write into, which takes its final name as `whole_file` does.
+
+    Args:
+        path: the final path; what stands there is replaced.
+    """
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as temporary:
+        made = pathlib.Path(temporary) / path.name
+        made.mkdir()
+        yield made
+        if path.exists():
+            os.replace(path, pathlib.Path(temporary) / "replaced")
+        os.replace(made, path)
+
+
 def check_writable(path: str | os.PathLike, folder: pathlib.Path) -> None:
     """Refuses a folder in which nothing can be made.
 

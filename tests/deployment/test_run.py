@@ -15,12 +15,16 @@ from tfcq import export
 from tfcq.backbones.resnet import resnet
 from tfcq.data.pipeline import labelled_arrays
 from tfcq.data.sources import open_source
+from tfcq.deployment import backends, tfmot
 from tfcq.deployment import run as deployment
 from tfcq.deployment.tflite import int8_tflite
 from tfcq.errors import UserError
 from tfcq.evaluation.classifier import with_classifier
 from tfcq.evaluation.features import FeatureExtractor
 from tfcq.evaluation.probe import fit_linear_probe
+from tfcq.integer.form import with_dense
+from tfcq.integer.labels import labels_of, with_labels
+from tfcq.integer.lite_file import LiteFile
 from tfcq.integer.runtime import LiteModel
 from tfcq.nn.calibration import calibrate
 from tfcq.nn.float_model import requantizable
@@ -107,10 +111,10 @@ def test_too_little_agreement_is_told_with_exit_code_1_and_the_files_are_written
 ):
     written = []
 
-    def exported(config, images):
+    def exported(config, settings, check):
         written.append(config)
         figures = {"agreement": 0.98, "evaluated_bits": "8w8a", "gate": {"passed": True}}
-        return figures, {"figures": run.export / "int8.json"}
+        return figures | {"int8_against_simulation": {}}, {"figures": [run.export / "int8.json"]}
 
     monkeypatch.setattr(deployment, "export", exported)
     monkeypatch.setattr(tables, "export_tables", lambda figures, files: "")
@@ -189,6 +193,78 @@ def test_classifier_that_ends_in_softmax_is_exported_with_it(tmp_path):
     assert abs(np.sum(probabilities) - 1) < 0.03
 
 
+def test_a_probe_makes_a_classifier_that_names_its_classes(run, tmp_path, capsys):
+    given = {"run_dir": run.path, "probe": True, "min_agreement": 0.0, "output_dir": tmp_path}
+    forms = {"format": "c,json", "profile": True}
+    assert export.main(command(test_images=100, **given, **forms)) == 0
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "float.tflite",
+        *(f"int8_classifier{end}" for end in (".tflite", ".json", ".c", ".h", "_integers.json")),
+        *(f"int8_classifier_gate.{end}" for end in ("json", "md", "png")),
+    }
+    content = (tmp_path / "int8_classifier.tflite").read_bytes()
+    digits = list("0123456789")
+    assert labels_of(content) == digits
+    figures = json.loads((tmp_path / "int8_classifier.json").read_text())
+    (train, labels), (test, test_labels) = (
+        labelled_arrays(open_source("digits").split(name), 8) for name in ("train", "test")
+    )
+    # The probe is that of protocol linear on the integer form.
+    form = tfcq.deployable(requantizable(load(run.backbone), "int8"))
+    calibrate(form, train[:64])
+    features, bits = FeatureExtractor(form), parse_bit_width("8w8a")
+    probe = fit_linear_probe(features(train, bits), labels, 10)
+    classifier = with_dense(form, *probe.dense())
+    calibrate(classifier, train[:64])
+    assert with_labels(LiteFile.read(int8_tflite(classifier, train[:64])), digits) == content
+    found = LiteModel(content)(test[:100])
+    assert figures["top1"]["int8"] == np.mean(found.argmax(axis=1) == test_labels[:100])
+    assert figures["top1"]["int8"] == figures["gate"]["top1"]["xnnpack"]
+    assert figures["compared"] == "logits of a linear probe"
+    assert len(figures["profile"]) == len(figures["gate"]["operations"])
+    printed = capsys.readouterr().out
+    assert "share %" in printed and "Also: " in printed and "Microcontrollers: " in printed
+
+
+def test_another_librarys_file_goes_through_the_same_gate(run, tmp_path, monkeypatch, capsys):
+    def foreign(model, images, bits):
+        form = tfcq.deployable(tfcq.quantizable(tfcq.float_model(model), "int8"))
+        calibrate(form, images)
+        return int8_tflite(form, images, bits=bits)
+
+    monkeypatch.setattr(backends, "quantizer_tflite", foreign)
+    given = {"run_dir": run.path, "output_dir": tmp_path, "min_agreement": 1.0}
+    other = command(backend="ai_edge_quantizer", bits="4w8a", **given)
+    assert export.main(other) == 1
+    assert "with the float network is under --min_agreement=1.0" in capsys.readouterr().out
+    figures = json.loads((tmp_path / "ai_edge_quantizer_4w8a.json").read_text())
+    assert figures["backend"] == "ai_edge_quantizer"
+    assert figures["agreement"] == figures["int8_against_float"]["agreement"] < 1
+    assert "int8_against_simulation" not in figures and "simulation" not in figures["top1"]
+    assert figures["gate"]["passed"] and figures["gate"]["simulation_equal_steps"] is None
+
+
+def test_tfmot_is_given_the_labels_and_told_how_to_fine_tune(run, tmp_path, monkeypatch):
+    given = []
+
+    def tuned(model, images, labels, *settings):
+        given.append((model.output_shape, len(images), len(labels), *settings[:-1]))
+        form = tfcq.deployable(tfcq.quantizable(tfcq.float_model(model), "int8"))
+        calibrate(form, images)
+        content = int8_tflite(form, images)
+        return tfmot.FineTuned(
+            content, [2.0, 1.0], 0.0, 0.5, 0.4, 0.6, LiteModel(content)(settings[-1])
+        )
+
+    monkeypatch.setattr(backends, "tfmot_tflite", tuned)
+    asked = {"epochs": 2, "learning_rate": 0.5, "batch_size": 16, "seed": 3, "backend": "tfmot"}
+    assert export.main(command(run_dir=run.path, probe=True, output_dir=tmp_path, **asked)) == 0
+    assert given == [((None, 10), 1437, 1437, 2, 0.5, 16, 3)]
+    figures = json.loads((tmp_path / "tfmot_classifier.json").read_text())
+    assert figures["fine_tuning"]["losses"] == [2.0, 1.0]
+    assert figures["agreement"] == figures["int8_against_simulation"]["agreement"] == 1
+
+
 def test_kept_classifier_without_its_flag_is_told_the_flag(classifier, tmp_path):
     place = {"model": classifier, "output_dir": tmp_path, "dataset": "digits"}
     with pytest.raises(UserError, match="exported with --classifier"):
@@ -238,6 +314,14 @@ def test_images_without_labels_are_refused(run, tmp_path):
         ({"run_dir": "no_such_folder"}, "'no_such_folder' does not exist"),
         ({"model": "a.keras", "dataset": "digits"}, "--output_dir is missing"),
         ({"run_dir": "x", "rounding_iterations": 5}, "--rounding_iterations has no effect"),
+        ({"run_dir": "x", "probe": True, "classifier": True}, "allowed: one of them"),
+        ({"run_dir": "x", "backend": "tfmot"}, "fine-tunes a classifier; allowed: with --probe"),
+        ({"run_dir": "x", "backend": "tfmot", "probe": True, "bits": "4w8a"}, "allowed: 8w8a"),
+        ({"run_dir": "x", "backend": "tf_mot"}, "Did you mean 'tfmot'"),
+        ({"run_dir": "x", "epochs": 5}, "--epochs has no effect here: --backend=tfcq"),
+        ({"run_dir": "x", "backend": "ai_edge_quantizer", "calibration": "mse"}, "--calibration h"),
+        ({"run_dir": "x", "storage": "int4"}, "int4 does not hold weights at 8w8a"),
+        ({"run_dir": "x", "format": "c,onnx"}, "Unknown format 'onnx'"),
     ],
 )
 def test_mistakes_are_told_before_anything_is_computed(values, text):

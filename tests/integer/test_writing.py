@@ -56,3 +56,35 @@ def test_batches_are_computed_image_by_image(form, images):
     one, four = (written(form, BitWidth(8, 8), batch).file for batch in (1, 4))
     found = [every_tensor(file, pixels, "xnnpack")[file.outputs[0]] for file in (one, four)]
     np.testing.assert_array_equal(*found)
+
+
+def test_small_weights_are_stored_two_a_byte_and_computed_alike(form, images):
+    from tfcq.integer.emulation import emulate
+    from tfcq.integer.runtime import every_tensor
+
+    usual, packed = (
+        LiteFile.read(written(form, BitWidth(3, 8), storage=storage).file.to_bytes())
+        for storage in ("int8", "int4")
+    )
+    kernels = [(a, b) for a, b in zip(usual.tensors, packed.tensors, strict=True)
+               if a.name.endswith("/kernel")]  # fmt: skip
+    for one, other in kernels:
+        np.testing.assert_array_equal(one.data, other.data)
+        assert other.dtype == ("int4" if np.max(np.abs(one.data)) < 8 else "int8")
+    # The stem keeps 8 bits.
+    assert {other.dtype for _, other in kernels} == {"int4", "int8"}
+    half = sum(one.data.size // 2 for one, other in kernels if other.dtype == "int4")
+    assert len(usual.to_bytes()) - len(packed.to_bytes()) > 0.95 * half
+    pixels = np.round(images[:8] * 255).astype(np.uint8)
+    for name in ("xnnpack", "optimized", "reference"):
+        for found, expected in zip(
+            every_tensor(packed, pixels, name), emulate(packed, pixels, name), strict=True
+        ):
+            np.testing.assert_array_equal(found, expected)
+
+
+def test_storage_that_does_not_hold_the_weights_is_refused(form):
+    with pytest.raises(UserError, match="int4 does not hold weights at 5w8a; allowed: 2w8a to 4w8"):
+        written(form, BitWidth(5, 8), storage="int4")
+    with pytest.raises(UserError, match="storage 'int3'; allowed: int4, int8"):
+        written(form, BitWidth(4, 8), storage="int3")

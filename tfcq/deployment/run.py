@@ -6,15 +6,17 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
+import keras
 import numpy as np
 
 from tfcq.command_line import stage
+from tfcq.deployment.backends import MAKERS, Made, probed
 from tfcq.deployment.check import compare, median_seconds
-from tfcq.deployment.gate import simulated_levels
-from tfcq.deployment.tflite import calibrated_form, float_tflite
+from tfcq.deployment.formats import write_format
+from tfcq.deployment.profile import operation_seconds
+from tfcq.deployment.tflite import float_tflite
 from tfcq.deployment.verify import checked, class_figures, gate_images
 from tfcq.errors import UserError
-from tfcq.evaluation.accuracy import LabelledImages
 from tfcq.evaluation.evaluation import Evaluation, open_evaluation, open_subject
 from tfcq.evaluation.features import FeatureExtractor
 from tfcq.evaluation.probe import fit_linear_probe
@@ -23,107 +25,168 @@ from tfcq.evaluation.records import versions
 from tfcq.evaluation.run import about_data, about_subject
 from tfcq.files import parse_json, read_text, whole_file, write_text
 from tfcq.integer.kernels.rounding import KERNELS
+from tfcq.integer.labels import with_labels
+from tfcq.integer.micro import MicroModel
 from tfcq.integer.runtime import LiteModel, runtime_version
-from tfcq.integer.writing import written
 from tfcq.nn.quantizable import QuantizableModel
 from tfcq.post_training.plan import Plan, PostTraining, Quantized
 from tfcq.settings.backbones import UNIT_RANGE
 from tfcq.settings.bitwidths import FLOAT
+from tfcq.settings.deployment import OWN, CheckSettings, ExportSettings
 from tfcq.settings.evaluation import EvaluationConfig
 from tfcq.settings.evaluation_groups import DEPLOYED_BITS
 from tfcq.settings.protocol_groups import PostTrainingSettings
 from tfcq.settings.run_folder import RunFolder
 
 Scores = Callable[[np.ndarray], np.ndarray]
+_PAIRS = (
+    ("int8", "simulation"),
+    ("int8", "float"),
+    ("int8", "simulation_as_trained"),
+    ("simulation", "float"),
+)
 
 
 def export(
-    config: EvaluationConfig, gate_count: int
-) -> tuple[dict[str, Any], dict[str, pathlib.Path]]:
+    config: EvaluationConfig, settings: ExportSettings, check: CheckSettings
+) -> tuple[dict[str, Any], dict[str, list[pathlib.Path]]]:
     """Writes int8 and float LiteRT models of a subject, and the figures of their comparison.
 
     Args:
         config: the settings, at one bit-width.
-        gate_count: how many images the gate compares.
+        settings: what is written.
+        check: what is compared.
 
     Returns:
-        The figures, and the files by their name.
+        The figures, and the files by what they hold.
 
     Raises:
         UserError: when the subject or the data cannot be had, cannot be converted, or the folder
             holds an export of something else.
     """
     evaluation = open_evaluation(config)
-    subject, (bits,) = evaluation.subject, evaluation.bit_widths
     if config.scores_logits:
         check_classifier(evaluation)
     about = {
         **about_subject(evaluation),
         "evaluated_bits": config.measurement.bits,
-        "compared": "logits" if config.scores_logits else "features, under a linear probe",
+        "compared": _compared_by(config, settings),
         "post_training": _steps(config),
+        **_ways(settings),
     }
-    folder, name = _folder(config), file_name(config.measurement.bits)
+    folder, name = _folder(config), file_name(config.measurement.bits, settings)
     figures_file = folder / f"{name}.json"
     _check_earlier(figures_file, about)
-    stage(f"Converting to int8, ranges from {len(evaluation.calibration_images):,} images")
-    quantized = evaluation.post_training(subject.model).at(bits)
-    form = calibrated_form(quantized.model, evaluation.calibration_images)
-    made = written(form, bits)
-    files = {"int8": made.file.to_bytes(), "float": float_tflite(subject.model)}
+    model = _network(evaluation, settings)
+    labels = _labels(evaluation, model, settings.probe or config.scores_logits)
+    made = MAKERS[settings.backend](evaluation, model, settings)
+    content = with_labels(made.file, labels) if labels else made.file.to_bytes()
+    contents = {"int8": content, "float": float_tflite(model)}
     stage(f"Comparing on {len(evaluation.data.test_images):,} test images")
-    compared = _compared(evaluation, form, files)
-    images = gate_images(evaluation.data, gate_count)
+    compared = _compared(evaluation, model, made, contents, settings.probe)
+    images = gate_images(evaluation.data, check.images)
     stage(f"Gate: emulation against LiteRT on {len(images):,} images")
-    gate = checked(made.file, images, simulated_levels(form, made, bits))
+    gate = checked(made.file, images, made.levels)
     del gate["outputs"]
     gate |= compared.pop("by_kernels")
+    reference = "simulation" if made.simulated is not None else "float"
     figures = {
         **about,
-        "ranges": quantized.ranges,
-        "agreement": compared["int8_against_simulation"]["agreement"],
+        **made.figures,
+        "agreement": compared[f"int8_against_{reference}"]["agreement"],
         **compared,
         "gate": gate,
-        "bytes": {name: len(content) for name, content in files.items()},
+        "bytes": {name: len(content) for name, content in contents.items()},
+        "microcontroller": _microcontroller(content),
+        **({"profile": operation_seconds(made.file)} if check.profile else {}),
         **about_data(evaluation),
         "versions": {**versions(), "ai_edge_litert": runtime_version()},
     }
-    paths = {"int8": folder / f"{name}.tflite", "float": folder / "float.tflite"}
-    for kind, content in files.items():
-        with whole_file(paths[kind]) as temporary:
+    paths = {"int8": [folder / f"{name}.tflite"], "float": [folder / "float.tflite"]}
+    for kind, content in contents.items():
+        with whole_file(*paths[kind]) as temporary:
             temporary.write_bytes(content)
+    for kind in settings.formats:
+        paths[kind] = write_format(kind, folder / name, made.file, model, labels)
     write_text(figures_file, json.dumps(figures, indent=2) + "\n")
-    return figures, {**paths, "figures": figures_file}
+    return figures, {**paths, "figures": [figures_file]}
 
 
-def file_name(bits: str) -> str:
+def file_name(bits: str, settings: ExportSettings) -> str:
     """Returns the name of the integer file of a bit-width, without suffix.
 
     Args:
         bits: the bit-width, such as `"4w8a"`.
+        settings: what is written.
     """
-    return "int8" if bits == DEPLOYED_BITS else f"int8_{bits}"
+    maker = settings.storage if settings.backend == OWN else settings.backend
+    parts = [maker, "classifier" if settings.probe else "", "" if bits == DEPLOYED_BITS else bits]
+    return "_".join(filter(None, parts))
+
+
+def _compared_by(config: EvaluationConfig, settings: ExportSettings) -> str:
+    if settings.probe:
+        return "logits of a linear probe"
+    return "logits" if config.scores_logits else "features, under a linear probe"
+
+
+def _ways(settings: ExportSettings) -> dict[str, str]:
+    """Returns who made the file and how it is stored, where that is not the usual way."""
+    usual, found = ExportSettings(), dataclasses.asdict(settings)
+    return {n: found[n] for n in ("backend", "storage") if found[n] != getattr(usual, n)}
+
+
+def _network(evaluation: Evaluation, settings: ExportSettings) -> QuantizableModel:
+    """Returns what is written: the subject, with a probe behind it where that is asked for."""
+    model, data = evaluation.subject.model, evaluation.data
+    if not settings.probe:
+        return model
+    stage(f"Fitting a linear probe to {len(data.train_images):,} training images")
+    network, bits = model, FLOAT
+    if settings.backend == OWN:
+        # As protocol linear fits it: to the features that the file computes.
+        (bits,) = evaluation.bit_widths
+        network = evaluation.post_training(model).at(bits).model
+    features = FeatureExtractor(network)(data.train_images, bits)
+    return probed(
+        model, fit_linear_probe(features, data.train_labels, data.classes, seed=evaluation.seed)
+    )
+
+
+def _labels(evaluation: Evaluation, model: keras.Model, scores: bool) -> tuple[str, ...]:
+    names = evaluation.split.class_names or ()
+    return names if scores and model.output_shape[-1:] == (len(names),) else ()
 
 
 def _compared(
-    evaluation: Evaluation, form: QuantizableModel, files: dict[str, bytes]
+    evaluation: Evaluation,
+    model: QuantizableModel,
+    made: Made,
+    contents: dict[str, bytes],
+    probe: bool,
 ) -> dict[str, Any]:
     """Returns how outputs agree, top-1 of each, by kernels too, and milliseconds per image."""
     data, (bits,) = evaluation.data, evaluation.bit_widths
-    images, features = data.test_images, FeatureExtractor(form)
-    scores = _scores(evaluation, features)
-    lite = {name: LiteModel(content) for name, content in files.items()}
+    images, float_features = data.test_images, FeatureExtractor(model)
+    lite = {name: LiteModel(content) for name, content in contents.items()}
     outputs = {
         "int8": lite["int8"](images),
-        "simulation": features(images, bits),
-        "float": FeatureExtractor(evaluation.subject.model)(images, FLOAT),
+        "simulation": made.simulated,
+        "float": float_features(images, FLOAT),
     }
     lite["float"](images[:1])
-    pairs = [("int8", "simulation"), ("int8", "float"), ("simulation", "float")]
-    trained = _as_trained(evaluation)
+    if made.simulated is None:
+        del outputs["simulation"]
+    if probe or evaluation.config.scores_logits:
+        scores: Scores = _unchanged
+    else:
+        features = made.extract or (lambda some: float_features(some, FLOAT))
+        scores = fit_linear_probe(
+            features(data.train_images), data.train_labels, data.classes, seed=evaluation.seed
+        ).logits
+    trained = None if probe or made.levels is None else _as_trained(evaluation)
     if trained is not None:
         outputs["simulation_as_trained"] = FeatureExtractor(trained.model)(images, bits)
-        pairs.insert(2, ("int8", "simulation_as_trained"))
     seconds = median_seconds({name: model.invoke for name, model in lite.items()})
     classes = {name: scores(found).argmax(axis=1) for name, found in outputs.items()}
     if len(np.unique(classes["float"])) == 1:
@@ -131,15 +194,17 @@ def _compared(
     return {
         **{
             f"{a}_against_{b}": dataclasses.asdict(compare(outputs[a], outputs[b], scores))
-            for a, b in pairs
+            for a, b in _PAIRS
+            if a in outputs and b in outputs
         },
         "top1": {
             name: float(np.mean(classes[name] == data.test_labels))
             for name in ("int8", "simulation", "float")
+            if name in classes
         },
         "by_kernels": class_figures(
             {
-                kernels: scores(LiteModel(files["int8"], kernels=kernels)(images))
+                kernels: scores(LiteModel(contents["int8"], kernels=kernels)(images))
                 for kernels in KERNELS
             },
             data.test_labels,
@@ -148,13 +213,17 @@ def _compared(
     }
 
 
-def _scores(evaluation: Evaluation, features: FeatureExtractor) -> Scores:
-    """Returns what gives scores from outputs: a linear probe, unless they are logits."""
-    if evaluation.config.scores_logits:
-        return lambda outputs: outputs
-    data: LabelledImages = evaluation.data
-    train = features(data.train_images, *evaluation.bit_widths)
-    return fit_linear_probe(train, data.train_labels, data.classes, seed=evaluation.seed).logits
+def _unchanged(outputs: np.ndarray) -> np.ndarray:
+    return outputs
+
+
+def _microcontroller(content: bytes) -> dict[str, Any]:
+    """Returns the flash and the arena that a microcontroller needs, or why they are not known."""
+    try:
+        arena = MicroModel(content).arena
+    except UserError as error:
+        return {"unknown": str(error)}
+    return {"flash": len(content), "arena": dataclasses.asdict(arena)}
 
 
 def _as_trained(evaluation: Evaluation) -> Quantized | None:

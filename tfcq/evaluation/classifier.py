@@ -88,8 +88,7 @@ def with_probe(backbone: keras.Model, probe: LinearProbe) -> keras.Model:
     """
     classifier = layers.Dense(probe.bias.shape[0], name=CLASSIFIER)
     logits = classifier(backbone.outputs[0])
-    kernel = probe.weights / probe.deviation[:, np.newaxis]
-    classifier.set_weights([kernel, probe.bias - probe.mean @ kernel])
+    classifier.set_weights(probe.dense())
     kind = QuantizableModel if isinstance(backbone, QuantizableModel) else keras.Model
     return kind(backbone.inputs[0], logits, name="classifier_model")
 

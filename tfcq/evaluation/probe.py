@@ -34,6 +34,11 @@ class LinearProbe:
         """
         return (features - self.mean) / self.deviation @ self.weights + self.bias
 
+    def dense(self) -> tuple[np.ndarray, np.ndarray]:
+        """Returns kernel and bias of a dense layer that computes `logits`."""
+        kernel = self.weights / self.deviation[:, np.newaxis]
+        return kernel, self.bias - self.mean @ kernel
+
 
 def fit_linear_probe(
     features: np.ndarray,

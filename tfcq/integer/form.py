@@ -19,7 +19,7 @@ from tfcq.nn.activation_quantizer import ActivationQuantizer
 from tfcq.nn.activation_ranges import held_range, is_trained_quantized, mark_trained
 from tfcq.nn.cloning import cloned, free_name, given, same_layer
 from tfcq.nn.copied_weights import give_weights
-from tfcq.nn.layers import QUANTIZED_COUNTERPARTS
+from tfcq.nn.layers import QUANTIZED_COUNTERPARTS, QuantizedDense
 from tfcq.nn.placement import Node, check_overrides, fixed_bits, place, read_graph
 from tfcq.nn.quantizable import QuantizableModel, quantizers_of
 from tfcq.quantization.integer import IntegerActivationQuantizer
@@ -67,6 +67,28 @@ def deployable(model: keras.Model, policy: Policy = INT8) -> QuantizableModel:
     for name, layer in held.items():
         form.get_layer(name).set_range(*held_range(layer))
     return form
+
+
+def with_dense(form: QuantizableModel, kernel: np.ndarray, bias: np.ndarray) -> QuantizableModel:
+    """Returns an integer form with a dense layer of 8-bit weights behind, uncalibrated there.
+
+    Args:
+        form: the integer form of a network with one output, features [batch, width].
+        kernel: float [width, classes].
+        bias: float [classes].
+    """
+    names = [layer.name for layer in form.layers]
+    dense = QuantizedDense(
+        len(bias), weight_quantizer=MinMaxWeightQuantizer(_BITS, narrow_range=True),
+        integer_bias=True, name=free_name("classifier", names), dtype="float32",
+    )  # fmt: skip
+    stored = ActivationQuantizer(
+        IntegerActivationQuantizer(_BITS), name=free_name("classifier_quantizer", names),
+        dtype="float32",
+    )  # fmt: skip
+    model = QuantizableModel(form.inputs[0], stored(dense(form.outputs[0])), name=form.name)
+    dense.set_weights([kernel, bias])
+    return model
 
 
 def is_form(model: keras.Model) -> bool:

@@ -82,14 +82,14 @@ class LiteFile:
         operations: all operations, in the order in which they are computed.
         inputs: indices of tensors.
         outputs: indices of tensors.
-        notes: texts beside the model, by name.
+        notes: what stands beside the model, by name; standard tools know some.
     """
 
     tensors: list[Tensor]
     operations: list[Operation]
     inputs: list[int]
     outputs: list[int]
-    notes: dict[str, str] = dataclasses.field(default_factory=dict)
+    notes: dict[str, bytes] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def read(cls, content: bytes, name: str = "The file") -> "LiteFile":
@@ -140,11 +140,11 @@ class LiteFile:
         model.operatorCodes = [_code(*code) for code in codes]
         graph.operators = [_operator(one, codes) for one in self.operations]
         model.metadata = []
-        for name, text in self.notes.items():
+        for name, note_bytes in self.notes.items():
             note = schema.MetadataT()
             note.name, note.buffer = name, len(buffers)
             model.metadata.append(note)
-            buffers.append(_buffer(np.frombuffer(text.encode(), np.uint8)))
+            buffers.append(_buffer(np.frombuffer(note_bytes, np.uint8)))
         model.subgraphs, model.buffers = [graph], buffers
         model.signatureDefs = [_signature(self)]
         builder = flatbuffers.Builder(1024)
@@ -212,7 +212,7 @@ def _contents(model: Any, content: bytes) -> tuple[Any, ...]:
             )
         )
     notes = {
-        note.name.decode(): bytes(buffers[note.buffer].data).decode(errors="replace")
+        note.name.decode(): bytes(buffers[note.buffer].data)
         for note in model.metadata or []
         if buffers[note.buffer].data is not None
     }

@@ -60,8 +60,17 @@ def runtime_version() -> str:
     return importlib.metadata.version("ai-edge-litert")
 
 
-def _interpreter(content: bytes, threads: int, kernels: str) -> Any:
-    """Returns LiteRT's interpreter of a file, on a set of kernels."""
+def interpreter_of(content: bytes, threads: int, kernels: str) -> Any:
+    """Returns LiteRT's interpreter of a file.
+
+    Args:
+        content: the bytes of the file.
+        threads: threads of the runtime.
+        kernels: one of `KERNELS`.
+
+    Raises:
+        UserError: when the runtime is not installed, or does not take the file.
+    """
     made = _interpreter_class()
     if kernels not in KERNELS:
         raise UserError(f"Unknown kernels {kernels!r}; allowed: {', '.join(KERNELS)}.")
@@ -121,7 +130,7 @@ def every_tensor(file: LiteFile, images: np.ndarray, kernels: str) -> list[np.nd
     computed = list(dict.fromkeys(index for one in file.operations for index in one.outputs))
     # A delegate keeps what the model returns, and nothing in between.
     copy = dataclasses.replace(file, outputs=computed)
-    interpreter = _interpreter(copy.to_bytes(), 1, kernels)
+    interpreter = interpreter_of(copy.to_bytes(), 1, kernels)
     with _refusals():
         interpreter.allocate_tensors()
     found: dict[int, list[np.ndarray]] = {index: [] for index in computed}
@@ -158,7 +167,7 @@ class LiteModel:
 
     def __init__(self, content: bytes, threads: int = 1, kernels: str = XNNPACK) -> None:
         only_input(LiteFile.read(content))
-        self._interpreter = _interpreter(content, threads, kernels)
+        self._interpreter = interpreter_of(content, threads, kernels)
         (self._input,) = self._interpreter.get_input_details()
         # The file numbers them in the order in which the model returns them.
         self._outputs = sorted(

@@ -33,10 +33,13 @@ class Writer:
         model: calibrated integer form.
         precision: the pass that is written.
         batch: images that the file takes at once.
+        storage: type that kernels are stored in, `"int8"` or `"int4"`.
     """
 
-    def __init__(self, model: QuantizableModel, precision: Precision, batch: int) -> None:
-        self.precision, self.batch = precision, batch
+    def __init__(
+        self, model: QuantizableModel, precision: Precision, batch: int, storage: str
+    ) -> None:
+        self.precision, self.batch, self.storage = precision, batch, storage
         self.file = LiteFile([], [], [], [])
         self.nodes = read_graph(model.get_config())
         self.layers = {operation.name: operation for operation in model.operations}

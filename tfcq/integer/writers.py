@@ -72,7 +72,10 @@ def _kernel(writer: Writer, layer: Any, inputs: list[int]) -> int:
     else:
         # Output channels come first.
         levels, axis = np.moveaxis(levels, -1, 0), 0
-    kernel = writer.tensor(f"{layer.name}/kernel", levels.shape, "int8", data=levels)
+    # A layer may keep more bits than the pass.
+    fits = writer.storage == "int8" or np.max(np.abs(levels)) < 8
+    storage = writer.storage if fits else "int8"
+    kernel = writer.tensor(f"{layer.name}/kernel", levels.shape, storage, data=levels)
     writer.file.tensors[kernel].scales = scales
     writer.file.tensors[kernel].zero_points = np.zeros(len(scales), np.int64)
     writer.file.tensors[kernel].axis = axis if len(scales) > 1 else 0

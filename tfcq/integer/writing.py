@@ -15,6 +15,7 @@ from tfcq.nn.layers import FLOAT_COUNTERPARTS
 from tfcq.nn.quantizable import QuantizableModel
 from tfcq.quantization.precision import Precision
 from tfcq.settings.bitwidths import BitWidth
+from tfcq.settings.deployment import check_storage
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -30,16 +31,21 @@ class Written:
     places: dict[str, int]
 
 
-def written(model: QuantizableModel, bits: BitWidth, batch: int = 1) -> Written:
+def written(
+    model: QuantizableModel, bits: BitWidth, batch: int = 1, storage: str = "int8"
+) -> Written:
     """Returns the file of a calibrated integer form at a bit-width of its weights.
 
     Args:
         model: what `tfcq.deployable` returned, calibrated.
         bits: bit-width of the weights, and 8 of the activations.
         batch: images that the file takes at once.
+        storage: type that kernels are stored in: `"int8"`, which every fast kernel takes, or
+            `"int4"`, half the bytes, for weights of up to 4 bits.
 
     Raises:
-        UserError: without a fixed image size or on other activations than of 8 bits.
+        UserError: without a fixed image size, on other activations than of 8 bits, or on weights
+            that the storage does not hold.
     """
     check_deployed(model)
     if bits.weights is None or not 2 <= bits.weights <= 8:
@@ -49,7 +55,8 @@ def written(model: QuantizableModel, bits: BitWidth, batch: int = 1) -> Written:
             f"Activations of {bits.activations} bits cannot be deployed; LiteRT has 8, such as "
             f"{bits.weights}w8a."
         )
-    writer = Writer(model, Precision(bits.weights, bits.activations), batch)
+    check_storage(storage, bits)
+    writer = Writer(model, Precision(bits.weights, bits.activations), batch, storage)
     for name in writer.nodes:
         _write(writer, name)
     for number, name in enumerate(output_names(model)):

@@ -52,16 +52,18 @@ def export_failure(figures: Mapping[str, Any], lowest: float) -> str:
 
     Args:
         figures: those of `tfcq.deployment.run.export`.
-        lowest: the lowest top-1 agreement of file and simulation that is enough.
+        lowest: the lowest top-1 agreement of file and simulation, or float network, that is enough.
     """
     if not figures["gate"]["passed"]:
         return "The gate failed; the files were written."
     if figures["agreement"] >= lowest:
         return ""
+    simulated = "int8_against_simulation" in figures
+    other = f"the {figures['evaluated_bits']} simulation" if simulated else "the float network"
     return (
-        f"Top-1 agreement {figures['agreement']:.4f} with the {figures['evaluated_bits']} "
-        f"simulation is under --min_agreement={lowest}; the files were written. A classifier that "
-        "is unsure decides near-ties otherwise: train it longer, or lower --min_agreement."
+        f"Top-1 agreement {figures['agreement']:.4f} with {other} is under "
+        f"--min_agreement={lowest}; the files were written. A classifier that is unsure decides "
+        "near-ties otherwise: train it longer, or lower --min_agreement."
     )
 
 

@@ -32,12 +32,12 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f}"
 
 
-def export_tables(figures: Mapping[str, Any], files: Mapping[str, os.PathLike]) -> str:
+def export_tables(figures: Mapping[str, Any], files: Mapping[str, Sequence[os.PathLike]]) -> str:
     """Returns the figures of an export as text: how outputs agree, and what each model takes.
 
     Args:
         figures: those of `tfcq.deployment.run.export`.
-        files: the file of each model.
+        files: the files by what they hold.
     """
     bits = figures["evaluated_bits"]
     rows = []
@@ -57,10 +57,43 @@ def export_tables(figures: Mapping[str, Any], files: Mapping[str, os.PathLike]) 
             size,
             f"{figures['milliseconds_per_image'][name]:.3f}",
             percent(figures["top1"][name]),
-            str(files[name]),
+            str(files[name][0]),
         )
         for name, size in figures["bytes"].items()
     ]
     models = table(("model", "bytes", "ms per image", "top-1 %", "file"), rows)
-    head = f"{figures['dataset']}, {figures['test_images']} test images"
-    return f"{head}, policy {figures['policy']}\n{agreements}\n{models}"
+    maker = figures.get("backend", f"policy {figures['policy']}")
+    lines = [f"{figures['dataset']}, {figures['test_images']} test images, {maker}"]
+    lines += [agreements, models, _microcontroller(figures["microcontroller"])]
+    if "profile" in figures:
+        lines.append(_profile(figures["profile"]))
+    others = [
+        str(path)
+        for kind, paths in files.items()
+        if kind not in (*figures["bytes"], "figures")
+        for path in paths
+    ]
+    return "\n".join([*lines, *(["Also: " + ", ".join(others)] if others else [])])
+
+
+def _microcontroller(found: Mapping[str, Any]) -> str:
+    """Returns what a microcontroller needs, or why that is not known."""
+    if "unknown" in found:
+        return f"Microcontrollers: {found['unknown']}"
+    arena = found["arena"]
+    kinds = ", ".join(f"{count:,} {name}" for name, count in arena["kinds"].items())
+    return (
+        f"Microcontrollers: {found['flash']:,} bytes of flash, {arena['total']:,} of RAM, of which "
+        f"{arena['non_persistent']:,} tensors, {arena['persistent']:,} kept ({kinds})"
+    )
+
+
+def _profile(operations: Sequence[Mapping[str, Any]]) -> str:
+    """Returns the operations of a file, the slowest first."""
+    timed = [one for one in operations if one["seconds"] is not None]
+    total = sum(one["seconds"] for one in timed)
+    rows = [
+        (one["name"], one["kind"], f"{1000 * one['seconds']:.4f}", percent(one["seconds"] / total))
+        for one in sorted(timed, key=lambda one: -one["seconds"])
+    ]
+    return table(("operation", "kind", "ms alone", "share %"), rows)

@@ -1,0 +1,76 @@
+"""The other forms in which a network leaves: C, JSON, Keras and SavedModel."""
+
+import json
+import pathlib
+from collections.abc import Callable, Sequence
+
+import keras
+
+from tfcq import native_messages
+from tfcq.files import whole_file, whole_folder, write_text
+from tfcq.integer.c_source import c_array
+from tfcq.integer.description import described
+from tfcq.integer.folded import folded
+from tfcq.integer.lite_file import LiteFile
+
+Paths = list[pathlib.Path]
+
+
+def _c(place: pathlib.Path, file: LiteFile, model: keras.Model, labels: Sequence[str]) -> Paths:
+    source, header = c_array(file.to_bytes(), place.name, labels)
+    paths = [place.with_suffix(".c"), place.with_suffix(".h")]
+    for path, text in zip(paths, (source, header), strict=True):
+        write_text(path, text)
+    return paths
+
+
+def _json(place: pathlib.Path, file: LiteFile, model: keras.Model, labels: Sequence[str]) -> Paths:
+    found = {**described(file), "labels": list(labels)}
+    path = place.with_name(f"{place.name}_integers.json")
+    write_text(path, json.dumps(found) + "\n")
+    return [path]
+
+
+def _keras(place: pathlib.Path, file: LiteFile, model: keras.Model, labels: Sequence[str]) -> Paths:
+    path = place.with_name("float.keras")
+    with whole_file(path) as temporary:
+        folded(model).model.save(temporary)
+    return [path]
+
+
+def _saved_model(
+    place: pathlib.Path, file: LiteFile, model: keras.Model, labels: Sequence[str]
+) -> Paths:
+    path = place.with_name("float_saved_model")
+    with whole_folder(path) as temporary, native_messages.hidden():
+        folded(model).model.export(temporary, format="tf_saved_model", verbose=False)
+    return [path]
+
+
+_WRITERS: dict[str, Callable[[pathlib.Path, LiteFile, keras.Model, Sequence[str]], Paths]] = {
+    "c": _c,
+    "json": _json,
+    "keras": _keras,
+    "saved_model": _saved_model,
+}
+
+
+def write_format(
+    name: str, place: pathlib.Path, file: LiteFile, model: keras.Model, labels: Sequence[str]
+) -> Paths:
+    """Writes a network in another form beside its int8 file.
+
+    `c` is the int8 file as an array with its header; `json` its scales, zero points and integers;
+    `keras` and `saved_model` are the float network, batch norms folded, of images in [0, 1].
+
+    Args:
+        name: one of `FORMATS` in `tfcq.settings.deployment`.
+        place: path of the int8 file, without suffix.
+        file: the int8 file.
+        model: the network, quantizable or not.
+        labels: names of its classes; none where it makes features.
+
+    Returns:
+        What was written.
+    """
+    return _WRITERS[name](place, file, model, labels)

@@ -1,0 +1,61 @@
+"""How long each operation of a TFLite file takes."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from tfcq.deployment.check import median_seconds
+from tfcq.errors import UserError
+from tfcq.integer.kernels.rounding import XNNPACK
+from tfcq.integer.lite_file import LiteFile, Operation
+from tfcq.integer.runtime import interpreter_of
+
+
+def operation_seconds(file: LiteFile, repeats: int = 50) -> list[dict[str, Any]]:
+    """Returns the median duration of each operation alone, on XNNPACK's kernels and one thread.
+
+    Each is timed as a file of its own, so that what a runtime saves between operations, and what
+    it adds around them, is not in the figures.
+
+    Args:
+        file: the file.
+        repeats: how often each is run.
+
+    Returns:
+        By operation: the name of its output, its kind, and its seconds; None where the runtime does
+        not run it alone.
+    """
+    calls: dict[str, Any] = {}
+    found: list[dict[str, Any]] = []
+    for number, operation in enumerate(file.operations):
+        name = file.tensors[operation.outputs[0]].name
+        found.append({"name": name, "kind": operation.kind, "seconds": None})
+        try:
+            interpreter = interpreter_of(_alone(file, operation).to_bytes(), 1, XNNPACK)
+            interpreter.allocate_tensors()
+            for details in interpreter.get_input_details():
+                interpreter.set_tensor(
+                    details["index"], np.zeros(details["shape"], details["dtype"])
+                )
+            calls[str(number)] = interpreter.invoke
+        except (UserError, RuntimeError, ValueError):
+            continue
+    for place, seconds in median_seconds(calls, repeats, 5).items():
+        found[int(place)]["seconds"] = seconds
+    return found
+
+
+def _alone(file: LiteFile, operation: Operation) -> LiteFile:
+    """Returns a file of one operation, whose inputs are the tensors that the file computes."""
+    indices = list(dict.fromkeys(i for i in (*operation.inputs, *operation.outputs) if i >= 0))
+    places = {index: place for place, index in enumerate(indices)} | {-1: -1}
+    moved = dataclasses.replace(
+        operation,
+        inputs=[places[index] for index in operation.inputs],
+        outputs=[places[index] for index in operation.outputs],
+    )
+    tensors = [file.tensors[index] for index in indices]
+    inputs = [place for place, one in enumerate(tensors) if one.data is None]
+    taken = [place for place in inputs if place not in moved.outputs]
+    return LiteFile(tensors, [moved], taken, moved.outputs)
