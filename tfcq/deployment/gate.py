@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from tfcq.data.image_stream import Images
-from tfcq.integer.emulation import emulate
+from tfcq.errors import UserError
+from tfcq.integer.emulation import emulate, rule_fault
 from tfcq.integer.kernels.rounding import KERNELS, XNNPACK
 from tfcq.integer.lite_file import LiteFile, Tensor
 from tfcq.integer.runtime import as_levels, every_tensor
@@ -34,6 +35,7 @@ class Compared:
     Args:
         name: the tensor's name, which is the layer's.
         kind: the operation.
+        ruled: whether it is emulated; else its values are LiteRT's own, such as floats.
         elements: how many values all images have.
         differing: by kernels, values in which emulation and runtime differ.
         apart: by other kernels, integer values that differ from XNNPACK's; empty for floats.
@@ -43,6 +45,7 @@ class Compared:
 
     name: str
     kind: str
+    ruled: bool = True
     elements: int = 0
     differing: dict[str, int] = dataclasses.field(default_factory=dict)
     apart: dict[str, int] = dataclasses.field(default_factory=dict)
@@ -65,15 +68,24 @@ def gate(
         [count, width] of the first output.
 
     Raises:
-        UserError: when the runtime refuses the file, or an operation has no rule.
+        UserError: when the runtime refuses the file, or none of its operations has a rule.
     """
-    counts = [Compared(file.tensors[one.outputs[0]].name, one.kind) for one in file.operations]
+    counts = [
+        Compared(
+            file.tensors[one.outputs[0]].name,
+            one.kind,
+            not any(rule_fault(file, one, kernels) for kernels in KERNELS),
+        )
+        for one in file.operations
+    ]
+    if not any(one.ruled for one in counts):
+        raise UserError(rule_fault(file, file.operations[0], XNNPACK))
     outputs: dict[str, list[np.ndarray]] = {kernels: [] for kernels in KERNELS}
     for batch in _slices(images):
         levels = as_levels(batch, *_input_form(file.tensors[file.inputs[0]]))
         computed = {kernels: every_tensor(file, levels, kernels) for kernels in KERNELS}
         for kernels, values in computed.items():
-            expected = emulate(file, levels, kernels)
+            expected = emulate(file, levels, kernels, values)
             for count, operation in zip(counts, file.operations, strict=True):
                 wrong = sum(_differing(values[i], expected[i]) for i in operation.outputs)
                 count.differing[kernels] = count.differing.get(kernels, 0) + wrong
@@ -164,7 +176,7 @@ def gate_figures(counts: list[Compared], images: int) -> dict[str, Any]:
     last_simulated = next((one for one in reversed(counts) if one.simulated is not None), None)
     return {
         "images": images,
-        "elements": sum(one.elements for one in counts),
+        "elements": sum(one.elements for one in counts if one.ruled),
         "passed": all(not found["differing"] for found in kernels.values()),
         "kernels": kernels,
         "simulation_equal_steps": last_simulated

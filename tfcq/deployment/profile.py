@@ -11,6 +11,8 @@ from tfcq.integer.kernels.rounding import XNNPACK
 from tfcq.integer.lite_file import LiteFile, Operation
 from tfcq.integer.runtime import interpreter_of
 
+_ENDS = ("QUANTIZE", "DEQUANTIZE")
+
 
 def operation_seconds(file: LiteFile, repeats: int = 50) -> list[dict[str, Any]]:
     """Returns the median duration of each operation alone, on XNNPACK's kernels and one thread.
@@ -44,6 +46,24 @@ def operation_seconds(file: LiteFile, repeats: int = 50) -> list[dict[str, Any]]
     for place, seconds in median_seconds(calls, repeats, 5).items():
         found[int(place)]["seconds"] = seconds
     return found
+
+
+def share_in_float(file: LiteFile, timed: list[dict[str, Any]]) -> float:
+    """Returns the share of the time that goes into floats between integers, 0 to 1.
+
+    Args:
+        file: the file.
+        timed: what `operation_seconds` returned.
+    """
+    ends = {*file.inputs, *file.outputs}
+    seconds = [one["seconds"] or 0.0 for one in timed]
+    inner = [
+        value
+        for operation, value in zip(file.operations, seconds, strict=True)
+        if "float32" in {file.tensors[i].dtype for i in (*operation.inputs, *operation.outputs)}
+        and not (operation.kind in _ENDS and ends & {*operation.inputs, *operation.outputs})
+    ]
+    return sum(inner) / max(sum(seconds), 1e-12)
 
 
 def _alone(file: LiteFile, operation: Operation) -> LiteFile:

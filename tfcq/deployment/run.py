@@ -13,7 +13,7 @@ from tfcq.command_line import stage
 from tfcq.deployment.backends import MAKERS, Made, probed
 from tfcq.deployment.check import compare, median_seconds
 from tfcq.deployment.formats import write_format
-from tfcq.deployment.profile import operation_seconds
+from tfcq.deployment.profile import operation_seconds, share_in_float
 from tfcq.deployment.tflite import float_tflite
 from tfcq.deployment.verify import checked, class_figures, gate_images
 from tfcq.errors import UserError
@@ -26,6 +26,7 @@ from tfcq.evaluation.run import about_data, about_subject
 from tfcq.files import parse_json, read_text, whole_file, write_text
 from tfcq.integer.kernels.rounding import KERNELS
 from tfcq.integer.labels import with_labels
+from tfcq.integer.lite_file import LiteFile
 from tfcq.integer.micro import MicroModel
 from tfcq.integer.runtime import LiteModel, runtime_version
 from tfcq.nn.quantizable import QuantizableModel
@@ -98,7 +99,7 @@ def export(
         "gate": gate,
         "bytes": {name: len(content) for name, content in contents.items()},
         "microcontroller": _microcontroller(content),
-        **({"profile": operation_seconds(made.file)} if check.profile else {}),
+        **_profile(made.file, gate["operations"], check.profile),
         **about_data(evaluation),
         "versions": {**versions(), "ai_edge_litert": runtime_version()},
     }
@@ -215,6 +216,22 @@ def _compared(
 
 def _unchanged(outputs: np.ndarray) -> np.ndarray:
     return outputs
+
+
+def _profile(file: LiteFile, gated: list[dict[str, Any]], asked: bool) -> dict[str, Any]:
+    """Returns how long operations take, where that is asked for, and the share of those in float.
+
+    Args:
+        file: the file.
+        gated: what the gate found of its operations.
+        asked: whether it is asked for.
+    """
+    floats = [one["name"] for one in gated if not one["ruled"]]
+    if not (asked or floats):
+        return {}
+    timed = operation_seconds(file)
+    cost = {"names": floats, "share_of_time": share_in_float(file, timed)}
+    return {**({"profile": timed} if asked else {}), **({"in_float": cost} if floats else {})}
 
 
 def _microcontroller(content: bytes) -> dict[str, Any]:

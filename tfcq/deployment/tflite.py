@@ -1,13 +1,10 @@
 """From a quantizable model to TFLite files: float32, and integers as they were evaluated."""
 
-import warnings
-
 import keras
 import numpy as np
-import tensorflow as tf
 
-from tfcq import native_messages
 from tfcq.errors import UserError
+from tfcq.integer.conversion import float_file
 from tfcq.integer.folded import folded
 from tfcq.integer.form import check_grids, deployable, is_form
 from tfcq.integer.writing import check_deployed, written
@@ -32,17 +29,11 @@ def float_tflite(model: keras.Model) -> bytes:
     """
     plain = folded(model).model
     check_deployed(plain)
-    # The converter freezes only variables that the module it is given holds itself.
-    module = tf.Module()
-    module.held = [variable.value for variable in plain.variables]
-    signature = [tf.TensorSpec([1, *plain.input_shape[1:]], tf.float32)]
-    module.compute = tf.function(
-        lambda images: plain(images, training=False), input_signature=signature
+    return float_file(
+        lambda images: plain(images, training=False),
+        [(1, *plain.input_shape[1:])],
+        plain.variables,
     )
-    with warnings.catch_warnings(), native_messages.hidden():
-        warnings.simplefilter("ignore")
-        function = module.compute.get_concrete_function()
-        return tf.lite.TFLiteConverter.from_concrete_functions([function], module).convert()
 
 
 def int8_tflite(

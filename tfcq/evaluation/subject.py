@@ -113,7 +113,7 @@ def at_policy(
         policy: the policy.
         make: takes model and policy and returns the model quantized by any policy.
     """
-    told = told_refusal(model) if policy.name == INT8.name else ""
+    told = told_refusal(model, policy) if policy.name == INT8.name else ""
     if told:
         print(f"Policy {policy.name} without export: {told}", flush=True)
     if told or policy.name != INT8.name:

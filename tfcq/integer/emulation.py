@@ -40,7 +40,9 @@ _ABSENT = frozenset([("ELU", REFERENCE)])
 _BIASED = frozenset(["CONV_2D", "DEPTHWISE_CONV_2D"])
 
 
-def emulate(file: LiteFile, images: Array, kernels: str) -> list[Array | None]:
+def emulate(
+    file: LiteFile, images: Array, kernels: str, known: list[Array | None] | None = None
+) -> list[Array | None]:
     """Returns the value of every tensor of a file.
 
     Args:
@@ -48,6 +50,8 @@ def emulate(file: LiteFile, images: Array, kernels: str) -> list[Array | None]:
         images: of the type and the shape of the file's input, as many as wanted along the first
             axis.
         kernels: one of `KERNELS`.
+        known: values by tensor, as this returns them, which outputs of operations without a rule
+            are taken from; None to refuse such operations.
 
     Returns:
         By tensor: as the file holds it where it is a constant; else with the first axis of every
@@ -61,7 +65,10 @@ def emulate(file: LiteFile, images: Array, kernels: str) -> list[Array | None]:
         >>> file = LiteFile.read(pathlib.Path("model.tflite").read_bytes())
         >>> outputs = [emulate(file, images, "xnnpack")[index] for index in file.outputs]
     """
-    check_rules(file, kernels)
+    check_kernels(kernels)
+    faults = [rule_fault(file, operation, kernels) for operation in file.operations]
+    if known is None and any(faults):
+        raise UserError(next(filter(None, faults)))
     index = checked_input(file, images)
     values: list[Array | None] = [
         None if tensor.data is None else tensor.data[None] for tensor in file.tensors
@@ -69,9 +76,12 @@ def emulate(file: LiteFile, images: Array, kernels: str) -> list[Array | None]:
     values[index] = images.reshape(-1, *file.tensors[index].shape)
     count = len(images) // file.tensors[index].shape[0]
     computed = {index}
-    for operation in file.operations:
-        found = _RULES[operation.kind](_step(file, operation, values, kernels))
-        outputs = found if isinstance(found, list) else [found]
+    for operation, fault in zip(file.operations, faults, strict=True):
+        if fault:
+            outputs = [_each(known, file, index, count) for index in operation.outputs]
+        else:
+            found = _RULES[operation.kind](_step(file, operation, values, kernels))
+            outputs = found if isinstance(found, list) else [found]
         for output, value in zip(operation.outputs, outputs, strict=True):
             values[output] = value
             computed.add(output)
@@ -81,32 +91,50 @@ def emulate(file: LiteFile, images: Array, kernels: str) -> list[Array | None]:
     ]
 
 
-def check_rules(file: LiteFile, kernels: str) -> None:
-    """Refuses kernels that are not known and operations without a rule.
+def check_kernels(kernels: str) -> None:
+    """Refuses kernels that are not known.
 
     Raises:
-        UserError: naming them.
+        UserError: naming those that are.
     """
     if kernels not in KERNELS:
         raise UserError(f"Unknown kernels {kernels!r}; allowed: {', '.join(KERNELS)}.")
-    for operation in file.operations:
-        name = file.tensors[operation.outputs[0]].name
-        if operation.kind not in _RULES:
-            raise UserError(
-                f"The emulation has no rule for {operation.kind} (it makes {name!r}); allowed: "
-                f"{', '.join(sorted(_RULES))}."
-            )
-        if (operation.kind, kernels) in _ABSENT:
-            raise UserError(f"LiteRT has no {kernels} kernel of {operation.kind} ({name!r}).")
-        if operation.kind in _BIASED and (len(operation.inputs) < 3 or operation.inputs[2] < 0):
-            raise UserError(f"LiteRT computes no {operation.kind} without a bias ({name!r}).")
-        types = _types(operation)
-        found = file.tensors[operation.inputs[operation.kind == "SPLIT"]].dtype
-        if types is not None and found not in types:
-            raise UserError(
-                f"The emulation has no rule for {operation.kind} of {found} (it makes {name!r}); "
-                f"allowed: {', '.join(types)}."
-            )
+
+
+def rule_fault(file: LiteFile, operation: Operation, kernels: str) -> str:
+    """Returns why there is no rule for an operation of a file; empty where there is one.
+
+    Args:
+        file: the file.
+        operation: the operation.
+        kernels: one of `KERNELS`.
+    """
+    name = file.tensors[operation.outputs[0]].name
+    if operation.kind not in _RULES:
+        return (
+            f"The emulation has no rule for {operation.kind} (it makes {name!r}); allowed: "
+            f"{', '.join(sorted(_RULES))}."
+        )
+    if (operation.kind, kernels) in _ABSENT:
+        return f"LiteRT has no {kernels} kernel of {operation.kind} ({name!r})."
+    if operation.kind in _BIASED and (len(operation.inputs) < 3 or operation.inputs[2] < 0):
+        return f"LiteRT computes no {operation.kind} without a bias ({name!r})."
+    types = _types(operation)
+    found = file.tensors[operation.inputs[operation.kind == "SPLIT"]].dtype
+    if types is not None and found not in types:
+        return (
+            f"The emulation has no rule for {operation.kind} of {found} (it makes {name!r}); "
+            f"allowed: {', '.join(types)}."
+        )
+    return ""
+
+
+def _each(known: list[Array | None] | None, file: LiteFile, index: int, count: int) -> Array:
+    """Returns the known values of a tensor, an axis of images first."""
+    values = known[index] if known is not None else None
+    if values is None:
+        raise UserError(f"Values of {file.tensors[index].name!r} are not known.")
+    return np.asarray(values).reshape(count, *file.tensors[index].shape)
 
 
 def _types(operation: Operation) -> list[str] | None:

@@ -20,7 +20,9 @@ from tfcq.nn.activation_quantizer import ActivationQuantizer
 from tfcq.nn.cloning import free_name, same_layer
 from tfcq.nn.copied_weights import give_weights
 from tfcq.nn.float_model import float_layer
+from tfcq.nn.kernels import left_in_float
 from tfcq.nn.layers import FLOAT_COUNTERPARTS, QUANTIZED_COUNTERPARTS
+from tfcq.settings.policies import INT8, Policy
 
 # Of `keras.activations.leaky_relu`.
 _LEAKY_SLOPE = 0.2
@@ -36,9 +38,13 @@ class Flattening:
 
     Args:
         model: a functional model, quantizable or not.
+        policy: layers that it leaves in float by name are kept as they are.
     """
 
-    def __init__(self, model: keras.Model) -> None:
+    def __init__(self, model: keras.Model, policy: Policy = INT8) -> None:
+        self.policy = policy
+        # Names of layers that are kept in float.
+        self.floats: set[str] = set()
         self.names: set[str] = set()
         self.weights: list[tuple[Any, list[np.ndarray]]] = []
         # By the name of a new layer: the layer of `model` with the same outputs, and that whose
@@ -87,6 +93,8 @@ class Flattening:
             return replayed(operation, args[0], self._call)
         if isinstance(operation, ActivationQuantizer):
             self.quantizers[_producer(args[0])] = operation
+        if left_in_float(name, self.policy):
+            return self._float(operation, args, kwargs)
         if isinstance(operation, _IDLE) or kind.startswith("Random") or kind == "StochasticDepth":
             return args[0]
         if type(operation) in FLOAT_COUNTERPARTS or type(operation) in QUANTIZED_COUNTERPARTS:
@@ -100,6 +108,16 @@ class Flattening:
         rewrite = REWRITES.get(kind)
         made = rewrite(self, operation, args, kwargs) if rewrite else None
         return self._same(operation, args, kwargs) if made is None else made
+
+    def _float(self, layer: Any, args: tuple, kwargs: dict) -> Any:
+        has_weights = isinstance(layer, layers.Layer)
+        plain = float_layer(layer, **({"dtype": "float32"} if has_weights else {}))
+        # A learned scale of a quantized kernel stands behind the layer's own weights.
+        count = 2 if type(layer) in FLOAT_COUNTERPARTS else None
+        weights = layer.get_weights()[:count] if has_weights else None
+        outputs = self.add(plain, *args, weights=weights, **kwargs)
+        self.floats.add(plain.name)
+        return outputs
 
     def _same(self, operation: Any, args: tuple, kwargs: dict) -> Any:
         if not isinstance(operation, layers.Layer):

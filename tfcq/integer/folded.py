@@ -15,6 +15,7 @@ from tfcq.nn.cloning import cloned, functional, same_layer
 from tfcq.nn.copied_weights import give_weights
 from tfcq.nn.layers import QUANTIZED_COUNTERPARTS
 from tfcq.nn.placement import Node, read_graph
+from tfcq.settings.policies import INT8, Policy
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -28,6 +29,7 @@ class Folded:
         factors: float64 [channels], by the name of a layer with a kernel, what each channel of the
             original's kernel was multiplied by.
         quantizers: by the name of a layer, the original's quantizer behind its outputs.
+        floats: names of layers that are left in float.
     """
 
     model: keras.Model
@@ -35,9 +37,10 @@ class Folded:
     kernels: dict[str, Any]
     factors: dict[str, np.ndarray]
     quantizers: dict[str, ActivationQuantizer]
+    floats: set[str]
 
 
-def folded(model: keras.Model) -> Folded:
+def folded(model: keras.Model, policy: Policy = INT8) -> Folded:
     """Returns a plain model in which constants of channels are part of the kernel before them.
 
         kernel' = kernel * factor    bias' = bias * factor + shift
@@ -49,11 +52,12 @@ def folded(model: keras.Model) -> Folded:
 
     Args:
         model: a functional or sequential model with one input, quantizable or not.
+        policy: what it leaves in float by name is not taken apart.
 
     Raises:
         UserError: on a model that is neither or has several inputs.
     """
-    flat = Flattening(functional(model))
+    flat = Flattening(functional(model), policy)
     found = {layer.name: layer for layer in flat.model.layers}
     nodes = read_graph(flat.model.get_config())
     returned = set(output_names(flat.model))
@@ -81,7 +85,7 @@ def folded(model: keras.Model) -> Folded:
     idle = {n for n, c in constants.items() if n not in into and _is_identity(found[n], c)}
     plain = _built(flat, nodes, constants, {*into, *idle})
     factors = {name: values[0] for name, values in constants.items() if name in flat.kernels}
-    return Folded(plain, flat.origins, flat.kernels, factors, flat.quantizers)
+    return Folded(plain, flat.origins, flat.kernels, factors, flat.quantizers, flat.floats)
 
 
 def _has_kernel(layer: Any) -> bool:

@@ -1,5 +1,6 @@
 """The integer form of a network: a quantizable model that computes what its int8 file computes."""
 
+import dataclasses
 from typing import Any
 
 import keras
@@ -9,6 +10,7 @@ from tfcq.errors import UserError
 from tfcq.integer.folded import Folded, folded
 from tfcq.integer.operations import (
     FIXED_RANGES,
+    FLOAT_LAYER,
     fuses_relu,
     keeps_grid,
     refuse_foreign,
@@ -33,7 +35,9 @@ _LARGEST_RATIO = 64.0
 _WEIGHTS = (MinMaxWeightQuantizer, StoredScaleWeightQuantizer)
 
 
-def deployable(model: keras.Model, policy: Policy = INT8) -> QuantizableModel:
+def deployable(
+    model: keras.Model, policy: Policy = INT8, overrides: dict[str, str] | None = None
+) -> QuantizableModel:
     """Returns the integer form of a network, which its int8 file equals step by step.
 
     Its float pass is the model's. In a quantized pass every tensor that a runtime stores is on its
@@ -44,7 +48,9 @@ def deployable(model: keras.Model, policy: Policy = INT8) -> QuantizableModel:
     Args:
         model: a functional or sequential model of images in [0, 1]; a quantizable one keeps the
             bits, the stored scales and the ranges of its quantizers.
-        policy: bits of layers, where the model is a float one.
+        policy: bits of layers, where the model is a float one; layers that it leaves in float by
+            name, `"fp"`, are computed in float between integers.
+        overrides: bits by pattern of layer names, as for `tfcq.quantizable`.
 
     Raises:
         UserError: on a layer that int8 runtimes do not have, or quantizers whose grids they cannot
@@ -60,8 +66,9 @@ def deployable(model: keras.Model, policy: Policy = INT8) -> QuantizableModel:
     """
     if isinstance(model, QuantizableModel):
         check_grids(model)
-    plain = folded(model)
-    refuse_foreign(plain.model)
+    policy = dataclasses.replace(policy, overrides=(*(overrides or {}).items(), *policy.overrides))
+    plain = folded(model, policy)
+    refuse_foreign(plain.model, plain.origins, plain.floats)
     form, held = _quantized(plain, _bits_of_kernels(plain, model, policy))
     mark_trained(form, is_trained_quantized(model))
     for name, layer in held.items():
@@ -101,14 +108,16 @@ def is_form(model: keras.Model) -> bool:
     return bool(quantizers) and all(isinstance(q, IntegerActivationQuantizer) for q in quantizers)
 
 
-def told_refusal(model: keras.Model) -> str:
+def told_refusal(model: keras.Model, policy: Policy = INT8) -> str:
     """Returns what keeps a network from its integer form, in one line; empty where nothing does.
 
     Args:
         model: as for `deployable`.
+        policy: as for `deployable`.
     """
     try:
-        refuse_foreign(folded(model).model)
+        plain = folded(model, policy)
+        refuse_foreign(plain.model, plain.origins, plain.floats)
     except UserError as error:
         return str(error)
     return ""
@@ -156,6 +165,8 @@ def _quantized(
     """
     model = plain.model
     nodes = read_graph(model.get_config())
+    for name in plain.floats:
+        nodes[name].kind = FLOAT_LAYER
     outputs = set(output_names(model))
     names = {operation.name for operation in model.operations}
     behind: dict[str, str] = {}
@@ -163,7 +174,7 @@ def _quantized(
 
     def clone_layer(layer: Any) -> Any:
         kind = QUANTIZED_COUNTERPARTS.get(type(layer))
-        if kind is None:
+        if kind is None or layer.name in plain.floats:
             return same_layer(layer)
         quantizer = _weight_quantizer(plain.kernels.get(layer.name), bits.get(layer.name, _BITS))
         config = {"weight_quantizer": quantizer, "integer_bias": layer.bias is not None}
@@ -261,6 +272,8 @@ def _is_stored(nodes: dict[str, Node], name: str, outputs: set[str]) -> bool:
     node = nodes[name]
     if keeps_grid(node.kind) or node.kind == "InputLayer":
         return False
+    if node.kind == FLOAT_LAYER:
+        return any(nodes[reader].kind != FLOAT_LAYER for reader in node.consumers)
     if name in outputs:
         return True
     readers = [nodes[reader] for reader in node.consumers]

@@ -1,14 +1,18 @@
 """What int8 runtimes have: which layers, on which grids."""
 
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import keras
 
 from tfcq.errors import UserError
 from tfcq.integer.writers import FUNCTIONS, WRITERS
-from tfcq.nn.layers import QUANTIZED_COUNTERPARTS
+from tfcq.nn.activation_quantizer import ActivationQuantizer
+from tfcq.nn.layers import FLOAT_COUNTERPARTS, QUANTIZED_COUNTERPARTS
 from tfcq.nn.placement import keeps_values
 
+# The kind of a node that is left in float.
+FLOAT_LAYER = "float"
 # Of functions whose results runtimes store on grids of their own making.
 FIXED_RANGES = {"sigmoid": (0.0, 255 / 256), "softmax": (0.0, 255 / 256), "tanh": (-1.0, 127 / 128)}
 # The ends of ReLUs that runtimes know, none among them.
@@ -44,16 +48,22 @@ def takes_grid_of_input(kind: str) -> bool:
     return kind == "AveragePooling2D"
 
 
-def refused(model: keras.Model) -> list[str]:
-    """Returns the layers that int8 runtimes do not have, each with the reason.
+def is_float(operation: Any) -> bool:
+    """Whether a layer of an integer form is computed in float.
 
     Args:
-        model: a flat model, see `tfcq.integer.flat`.
+        operation: the layer.
     """
-    return [f"{o.name!r} ({reason})" for o in model.operations if (reason := _reason(o))]
+    quantized = isinstance(operation, ActivationQuantizer) or type(operation) in FLOAT_COUNTERPARTS
+    return not quantized and (type(operation) in QUANTIZED_COUNTERPARTS or bool(lack(operation)))
 
 
-def _reason(operation: Any) -> str:
+def lack(operation: Any) -> str:
+    """Returns what int8 runtimes have not of a layer; empty where they have all.
+
+    Args:
+        operation: a layer of a flat model, see `tfcq.integer.flat`.
+    """
     kind = type(operation).__name__
     if kind not in LAYERS:
         return kind
@@ -70,19 +80,27 @@ def _reason(operation: Any) -> str:
     return ""
 
 
-def refuse_foreign(model: keras.Model) -> None:
+def refuse_foreign(
+    model: keras.Model, origins: Mapping[str, str], floats: Collection[str] = ()
+) -> None:
     """Refuses a model with layers that int8 runtimes do not have.
 
     Args:
         model: a flat model.
+        origins: by the name of a layer, that of the user's layer.
+        floats: names of layers that are left in float.
 
     Raises:
         UserError: naming them.
     """
-    if found := refused(model):
+    lacked = {o.name: why for o in model.operations if o.name not in floats and (why := lack(o))}
+    if lacked:
+        found = [f"{name!r} ({why})" for name, why in lacked.items()]
         others = f" and {len(found) - 3} more" if len(found) > 3 else ""
+        names = ",".join(dict.fromkeys(f"{origins.get(name, name)}:fp" for name in lacked))
         raise UserError(
             f"Model {model.name!r} would stay in float at {', '.join(found[:3])}{others}; allowed: "
             f"{', '.join(sorted(LAYERS - {'InputLayer', 'Activation'}))}, and as activations "
-            f"relu, relu6, silu, hard_sigmoid, hard_silu, {', '.join(sorted(FUNCTIONS))}."
+            f"relu, relu6, silu, hard_sigmoid, hard_silu, {', '.join(sorted(FUNCTIONS))}; or "
+            f"between integers in float: --layer_bits={names}."
         )

@@ -74,13 +74,21 @@ class Writer:
 
     def onto(self, index: int, grid: Grid, name: str) -> int:
         """Returns a tensor on a grid, rounded to it once more where it is on another."""
-        if self.grid_of(index) == grid:
-            return index
         source = self.file.tensors[index]
+        if source.dtype != "float32" and self.grid_of(index) == grid:
+            return index
         made = self.tensor(name, source.shape, "int8", grid)
         if source.dtype != "int8":
             return self.add("QUANTIZE", [index], made, {})
         return self.times(1.0, index, made)
+
+    def in_float(self, index: int) -> int:
+        """Returns the floats that a tensor stands for."""
+        source = self.file.tensors[index]
+        if source.dtype == "float32":
+            return index
+        made = self.tensor(f"{source.name}/float", source.shape, "float32")
+        return self.add("DEQUANTIZE", [index], made, {})
 
     def times(self, factor: float, source: int, output: int, activation: int = 0) -> int:
         """Writes a tensor times a number, on the grid of the output, and returns its index.
@@ -103,6 +111,10 @@ class Writer:
         layer = self.layers[reader]
         if not isinstance(layer, ActivationQuantizer):
             return self.grid_after(reader)
+        return self.grid_of_quantizer(layer)
+
+    def grid_of_quantizer(self, layer: ActivationQuantizer) -> Grid:
+        """Returns scale and zero point of a quantizer in the pass."""
         scale, zero_point, _ = layer.parameters(self.precision)
         return np.float32(scale), int(zero_point) - OFFSET
 

@@ -5,8 +5,9 @@ import dataclasses
 import keras
 
 from tfcq.errors import UserError
+from tfcq.integer.float_layers import write_float
 from tfcq.integer.lite_file import LiteFile
-from tfcq.integer.operations import fuses_relu
+from tfcq.integer.operations import fuses_relu, is_float
 from tfcq.integer.replay import output_names
 from tfcq.integer.writer import Writer
 from tfcq.integer.writers import WRITERS
@@ -89,7 +90,12 @@ def _write(writer: Writer, name: str) -> None:
     layer, node = writer.layers[name], writer.nodes[name]
     inputs = [writer.place[producer] for producer in node.producers]
     if isinstance(layer, ActivationQuantizer):
-        writer.place[name] = inputs[0]
+        # Behind a float layer alone they are not on its grid yet.
+        grid = writer.grid_of_quantizer(layer)
+        writer.place[name] = writer.onto(inputs[0], grid, name)
+        return
+    if is_float(layer):
+        writer.place[name] = write_float(writer, layer, inputs)
         return
     if node.kind == "ReLU" and fuses_relu(writer.nodes[node.producers[0]].kind):
         writer.place[name] = inputs[0]
@@ -102,5 +108,6 @@ def _write(writer: Writer, name: str) -> None:
 
 def _write_output(writer: Writer, name: str, number: int) -> None:
     # Named as the converter does, by whose numbers readers order outputs.
-    made = writer.tensor(f"output:{number}", writer.shape(name), "float32")
-    writer.file.outputs.append(writer.add("DEQUANTIZE", [writer.place[name]], made, {}))
+    made = writer.in_float(writer.place[name])
+    writer.file.tensors[made].name = f"output:{number}"
+    writer.file.outputs.append(made)

@@ -51,7 +51,7 @@ def refuse_unknown_kernels(model: keras.Model, policy: Policy) -> None:
         for layer in leaves
         if type(layer) not in QUANTIZED_COUNTERPARTS
         and holds_kernel(layer)
-        and not _left_in_float(layer.name, policy)
+        and not left_in_float(layer.name, policy)
     ]
     if not refused:
         return
@@ -74,7 +74,13 @@ def _leaves(model: keras.Model) -> list[Any]:
     return [layer for part in parts for layer in part]
 
 
-def _left_in_float(name: str, policy: Policy) -> bool:
+def left_in_float(name: str, policy: Policy) -> bool:
+    """Whether a policy leaves a layer in float by its name.
+
+    Args:
+        name: the layer's name.
+        policy: the policy.
+    """
     return any(
         fnmatch.fnmatchcase(name, pattern) and parse_layer_bits(bits).weights == FLOAT
         for pattern, bits in policy.overrides

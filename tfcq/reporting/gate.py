@@ -34,9 +34,13 @@ def gate_tables(figures: Mapping[str, Any]) -> str:
     text = table((*head, *(columns[name] for name in shown)), rows)
     counted = (
         f"{figures['images']:,} images, {figures['elements']:,} values of "
-        f"{len(figures['operations'])} operations"
+        f"{sum(one['ruled'] for one in figures['operations'])} operations"
     )
     lines = [counted, text]
+    unruled = [f"{o['name']} ({o['kind']})" for o in figures["operations"] if not o["ruled"]]
+    if unruled:
+        more = f" and {len(unruled) - 3} more" if len(unruled) > 3 else ""
+        lines.append(f"Taken from LiteRT, without a rule: {', '.join(unruled[:3])}{more}")
     if figures["simulation_equal_steps"] is not None:
         lines.append(
             f"Simulation: {percent(figures['simulation_equal_steps'])}% of steps as XNNPACK, the "

@@ -65,6 +65,10 @@ def export_tables(figures: Mapping[str, Any], files: Mapping[str, Sequence[os.Pa
     maker = figures.get("backend", f"policy {figures['policy']}")
     lines = [f"{figures['dataset']}, {figures['test_images']} test images, {maker}"]
     lines += [agreements, models, _microcontroller(figures["microcontroller"])]
+    if "in_float" in figures:
+        names = list(dict.fromkeys(name.partition("/")[0] for name in figures["in_float"]["names"]))
+        share = percent(figures["in_float"]["share_of_time"])
+        lines.append(f"In float: {', '.join(names)}, {share}% of the time of all operations")
     if "profile" in figures:
         lines.append(_profile(figures["profile"]))
     others = [
