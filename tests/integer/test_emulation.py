@@ -42,6 +42,31 @@ def test_every_tensor_is_what_litert_computes(kind, kernels, grid):
         assert set(differences(file, images, kernels).values()) == {0}
 
 
+# Same axes; one spread along rows; values spread over others, each way round; axes in turns.
+SPREADS = [
+    ((1, 3, 4, 10), (1, 3, 4, 10)),
+    ((1, 5, 4, 20), (1, 1, 1, 20)),
+    ((1, 5, 4, 20), (1, 5, 4, 1)),
+    ((1, 5, 4, 20), (1,)),
+    ((1, 1, 1, 20), (1, 5, 4, 20)),
+    ((1, 5, 1, 20), (1, 1, 6, 1)),
+]
+
+
+@pytest.mark.parametrize("kernels", KERNELS)
+@pytest.mark.parametrize("kind", ["ADD", "SUB"])
+@pytest.mark.parametrize("shapes", SPREADS, ids=str)
+def test_sums_that_nearly_tie_are_what_litert_computes(shapes, kind, kernels):
+    # Three quarters of a step tie at every other level, but for the last bits of multipliers.
+    random = np.random.default_rng(0)
+    for first, second, out in ((0.07, 0.0525, 0.07), (0.01725, 0.023, 0.023), (0.05, 0.03, 0.04)):
+        one = levels(shapes[0], first, 7)
+        two = constant(random.integers(-128, 128, shapes[1]).astype(np.int8), second, -3)
+        output = levels(np.broadcast_shapes(*shapes), out, 11)
+        file = single(kind, [one, two], output, fusedActivationFunction=0)
+        assert differences(file, pictures(one, count=100), kernels) == {kind: 0}
+
+
 @pytest.mark.parametrize("kernels", KERNELS)
 def test_a_gate_of_channels_and_a_float_tail_are_what_litert_computes(kernels):
     maps, gate = levels((1, 4, 4, 9), 0.07, 3), levels((1, 1, 1, 9), 0.05, -4)

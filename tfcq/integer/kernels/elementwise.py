@@ -9,6 +9,7 @@ from tfcq.integer.kernels.rounding import (
     Array,
     fixed_point,
     half_away,
+    high_product,
     in_float32,
     multiplied,
 )
@@ -16,8 +17,9 @@ from tfcq.integer.kernels.step import Step
 
 # Bits by which operands of a sum are shifted left before they are rounded to a common scale.
 _GUARD_BITS = 20
-# Values that optimized conversions to and from float32, and between grids, compute together.
-_CONVERTED, _REQUANTIZED = 8, 16
+# Values that optimized kernels compute together: conversions to and from float32, those between
+# grids, and sums.
+_CONVERTED, _REQUANTIZED, _SUMMED = 8, 16, 16
 
 
 def add(step: Step) -> Array:
@@ -45,6 +47,8 @@ def _sum(step: Step, sign: int) -> Array:
         total = left * first + sign * right * second + (1 << (shift - 1))
         return step.stored((total >> shift) + step.output.zero_point, bounds)
     left, right, twice = _on_common_scale(step, _GUARD_BITS)
+    if step.kernels == OPTIMIZED and sign > 0:
+        left, right = _in_vectors_of_sums(step, left, right, twice)
     final = fixed_point(twice / float(np.float32(2**_GUARD_BITS) * step.output.scale))
     levels = multiplied(left + sign * right, *final, ties_up=False)
     return step.stored(levels + step.output.zero_point, bounds)
@@ -59,6 +63,41 @@ def _on_common_scale(step: Step, guard: int) -> tuple[Array, Array, float]:
         for centred, scale in zip(step.centred_operands(), scales, strict=True)
     )
     return left, right, twice
+
+
+def _in_vectors_of_sums(step: Step, left: Array, right: Array, twice: float) -> tuple[Array, Array]:
+    """Returns both operands of a sum with those replaced that optimized kernels compute together.
+
+    Along axes that both tensors have, they are rounded once; a value that is spread over others is
+    computed with them, and both lose what is behind their last bit.
+    """
+    first, second = (step.tensor(index).shape for index in (0, 1))
+    rank = max(len(first), len(second))
+    first, second = ((1,) * (rank - len(one)) + tuple(one) for one in (first, second))
+    along = rank
+    while along and first[along - 1] == second[along - 1]:
+        along -= 1
+    spread = int(np.prod(first[along:])) == 1 and along > 0
+    start = along
+    if spread:
+        small = first if first[along - 1] == 1 else second
+        while start and small[start - 1] == 1:
+            start -= 1
+    shape = np.broadcast_shapes(first, second)
+    size = int(np.prod(shape[start:]))
+    together = (np.arange(size) < size // _SUMMED * _SUMMED).reshape(shape[start:])
+
+    def replaced(operand: Array, index: int, centred: Array) -> Array:
+        multiplier, shift = fixed_point(float(step.tensor(index).scale) / twice)
+        moved, right_by = centred << _GUARD_BITS, -int(shift)
+        if spread:
+            other = high_product(moved, multiplier) >> right_by
+        else:
+            other = (moved * int(multiplier) + (1 << (30 + right_by))) >> (31 + right_by)
+        return np.where(together, other, operand)
+
+    centred = step.centred_operands()
+    return replaced(left, 0, centred[0]), replaced(right, 1, centred[1])
 
 
 def multiply(step: Step) -> Array:
