@@ -1,5 +1,7 @@
 """Operations on each value by itself: sums and products of tensors, changes of the grid."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from tfcq.integer.kernels.rounding import (
@@ -74,15 +76,10 @@ def _in_vectors_of_sums(step: Step, left: Array, right: Array, twice: float) -> 
     first, second = (step.tensor(index).shape for index in (0, 1))
     rank = max(len(first), len(second))
     first, second = ((1,) * (rank - len(one)) + tuple(one) for one in (first, second))
-    along = rank
-    while along and first[along - 1] == second[along - 1]:
-        along -= 1
-    spread = int(np.prod(first[along:])) == 1 and along > 0
-    start = along
-    if spread:
-        small = first if first[along - 1] == 1 else second
-        while start and small[start - 1] == 1:
-            start -= 1
+    along, start = _folded(first, second)
+    if start is None:
+        return left, right
+    spread = start < along
     shape = np.broadcast_shapes(first, second)
     size = int(np.prod(shape[start:]))
     together = (np.arange(size) < size // _SUMMED * _SUMMED).reshape(shape[start:])
@@ -98,6 +95,32 @@ def _in_vectors_of_sums(step: Step, left: Array, right: Array, twice: float) -> 
 
     centred = step.centred_operands()
     return replaced(left, 0, centred[0]), replaced(right, 1, centred[1])
+
+
+def _folded(first: tuple[int, ...], second: tuple[int, ...]) -> tuple[int, int | None]:
+    """Returns from which axis on two shapes are the same, and from which on kernels loop.
+
+    The latter is another one where a single value is spread, and None where axes take turns in
+    more ways than kernels have loops for.
+    """
+    axes = list(zip(first, second, strict=True))
+
+    def run(end: int, holds: Callable[[tuple[int, int]], bool]) -> int:
+        while end and holds(axes[end - 1]):
+            end -= 1
+        return end
+
+    along = run(len(axes), lambda pair: pair[0] == pair[1])
+    if not along:
+        return along, along
+    small = 0 if first[along - 1] == 1 else 1
+    behind = run(along, lambda pair: pair[small] == 1)
+    rest = run(behind, lambda pair: pair[0] == pair[1])
+    rest = run(rest, lambda pair: pair[1 - small] == 1)
+    if run(rest, lambda pair: pair[0] == pair[1]):
+        return along, None
+    single = np.prod(first[along:]) == 1
+    return along, behind if single else along
 
 
 def multiply(step: Step) -> Array:
