@@ -40,8 +40,8 @@ def test_one_value_that_differs_fails_it_and_names_the_operation(made, images, m
     form, file = made
     place = next(o for o in file.file.operations if o.kind == "ADD").outputs[0]
 
-    def wrong(file, levels, kernels):
-        values = emulate(file, levels, kernels)
+    def wrong(file, levels, kernels, known):
+        values = emulate(file, levels, kernels, known)
         if kernels == "optimized":
             values[place] = values[place].copy()
             values[place].flat[0] ^= 1
