@@ -5,8 +5,11 @@ import pytest
 
 from tfcq.deployment import gate as module
 from tfcq.deployment.gate import gate, gate_figures, simulated_levels
+from tfcq.deployment.verify import checked
+from tfcq.errors import UserError
 from tfcq.integer.emulation import emulate
 from tfcq.integer.form import deployable
+from tfcq.integer.runtime import LiteModel
 from tfcq.integer.writing import written
 from tfcq.nn.calibration import calibrate
 from tfcq.settings.bitwidths import BitWidth
@@ -53,3 +56,16 @@ def test_one_value_that_differs_fails_it_and_names_the_operation(made, images, m
     found = figures["kernels"]["optimized"]
     assert (found["differing"], found["first"]) == (1, "stage1_block1_add (ADD)")
     assert figures["kernels"]["xnnpack"]["differing"] == 0
+
+
+def test_batches_of_a_file_are_whole_and_its_outputs_those_of_single_images(made, images):
+    form, one = made
+    six = written(form, BITS, 6)
+    lite, single = LiteModel(six.file.to_bytes()), LiteModel(one.file.to_bytes())
+    # The last batch is not whole.
+    np.testing.assert_array_equal(lite(images[:10]), single(images[:10]))
+    figures = checked(six.file, images, simulated_levels(form, six, BITS))
+    assert figures["passed"] and figures["images"] == len(images) // 6 * 6
+    np.testing.assert_array_equal(figures["outputs"]["xnnpack"][:10], single(images[:10]))
+    with pytest.raises(UserError, match="5 images cannot be compared; allowed: 6 and above"):
+        checked(six.file, images[:5])

@@ -60,7 +60,7 @@ def _own(evaluation: Evaluation, model: QuantizableModel, settings: ExportSettin
     stage(f"Converting to int8, ranges from {len(evaluation.calibration_images):,} images")
     quantized = evaluation.post_training(model).at(bits)
     form = calibrated_form(quantized.model, evaluation.calibration_images)
-    made = written(form, bits, storage=settings.storage)
+    made = written(form, bits, settings.batch, settings.storage)
     features = FeatureExtractor(form)
 
     def extract(images: Any) -> np.ndarray:

@@ -81,8 +81,9 @@ def gate(
     if not any(one.ruled for one in counts):
         raise UserError(rule_fault(file, file.operations[0], XNNPACK))
     outputs: dict[str, list[np.ndarray]] = {kernels: [] for kernels in KERNELS}
-    for batch in _slices(images):
-        levels = as_levels(batch, *_input_form(file.tensors[file.inputs[0]]))
+    taken = file.tensors[file.inputs[0]]
+    for batch in _slices(images, taken.shape[0]):
+        levels = as_levels(batch, *_input_form(taken))
         computed = {kernels: every_tensor(file, levels, kernels) for kernels in KERNELS}
         for kernels, values in computed.items():
             expected = emulate(file, levels, kernels, values)
@@ -96,9 +97,29 @@ def gate(
     return counts, {kernels: np.concatenate(found) for kernels, found in outputs.items()}
 
 
-def _slices(images: Images) -> Iterator[np.ndarray]:
-    for start in range(0, len(images), _SLICE):
-        yield np.asarray(images[start : start + _SLICE])
+def whole_batches(file: LiteFile, images: Images) -> Images:
+    """Returns as many of the images as make up whole batches of a file.
+
+    Args:
+        file: the file.
+        images: the images.
+
+    Raises:
+        UserError: when there are less than one.
+    """
+    batch = file.tensors[file.inputs[0]].shape[0]
+    if len(images) < batch:
+        raise UserError(
+            f"{len(images)} images cannot be compared; allowed: {batch} and above, which the file "
+            "takes at once."
+        )
+    return images[: len(images) // batch * batch]
+
+
+def _slices(images: Images, batch: int) -> Iterator[np.ndarray]:
+    size = -(-_SLICE // batch) * batch
+    for start in range(0, len(images), size):
+        yield np.asarray(images[start : start + size])
 
 
 def _input_form(tensor: Tensor) -> tuple[Any, float, int]:

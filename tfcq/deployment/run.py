@@ -131,10 +131,10 @@ def _compared_by(config: EvaluationConfig, settings: ExportSettings) -> str:
     return "logits" if config.scores_logits else "features, under a linear probe"
 
 
-def _ways(settings: ExportSettings) -> dict[str, str]:
+def _ways(settings: ExportSettings) -> dict[str, Any]:
     """Returns who made the file and how it is stored, where that is not the usual way."""
     usual, found = ExportSettings(), dataclasses.asdict(settings)
-    return {n: found[n] for n in ("backend", "storage") if found[n] != getattr(usual, n)}
+    return {n: found[n] for n in ("backend", "storage", "batch") if found[n] != getattr(usual, n)}
 
 
 def _network(evaluation: Evaluation, settings: ExportSettings) -> QuantizableModel:
@@ -189,6 +189,7 @@ def _compared(
     if trained is not None:
         outputs["simulation_as_trained"] = FeatureExtractor(trained.model)(images, bits)
     seconds = median_seconds({name: model.invoke for name, model in lite.items()})
+    seconds = {name: seconds[name] / model.batch for name, model in lite.items()}
     classes = {name: scores(found).argmax(axis=1) for name, found in outputs.items()}
     if len(np.unique(classes["float"])) == 1:
         print("The float model finds the same class in every image: agreement says little.")

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from tfcq.data.image_stream import Images
-from tfcq.deployment.gate import Simulate, gate, gate_figures
+from tfcq.deployment.gate import Simulate, gate, gate_figures, whole_batches
 from tfcq.errors import UserError
 from tfcq.evaluation.accuracy import LabelledImages
 from tfcq.evaluation.data import labelled_images
@@ -42,7 +42,7 @@ def verify(path: pathlib.Path, data: EvaluationDataSettings, count: int) -> dict
     figures = checked(file, gate_images(images, count))
     outputs = figures.pop("outputs")
     if outputs[XNNPACK].shape[-1] == images.classes:
-        labels = images.test_labels[:count]
+        labels = images.test_labels[: figures["images"]]
         scores = {name: found[: len(labels)] for name, found in outputs.items()}
         figures |= class_figures(scores, labels)
     about = {"file": str(path), "dataset": settings.dataset, "bytes": path.stat().st_size}
@@ -69,6 +69,7 @@ def checked(file: LiteFile, images: Images, simulate: Simulate | None = None) ->
         images: float [count, height, width, channels] in [0, 1].
         simulate: as for `tfcq.deployment.gate.gate`.
     """
+    images = whole_batches(file, images)
     counts, outputs = gate(file, images, simulate)
     about = {"ai_edge_litert": runtime_version(), "outputs": outputs}
     return {**gate_figures(counts, len(images)), **about}

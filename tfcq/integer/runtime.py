@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import importlib.metadata
+import itertools
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -153,7 +154,7 @@ def _number(name: str) -> int:
 
 
 class LiteModel:
-    """Runs a TFLite model that takes single images.
+    """Runs a TFLite model of images.
 
     Args:
         content: the bytes of a `.tflite` file.
@@ -169,6 +170,8 @@ class LiteModel:
         only_input(LiteFile.read(content))
         self._interpreter = interpreter_of(content, threads, kernels)
         (self._input,) = self._interpreter.get_input_details()
+        # Images at once.
+        self.batch = int(self._input["shape"][0])
         # The file numbers them in the order in which the model returns them.
         self._outputs = sorted(
             self._interpreter.get_output_details(),
@@ -198,17 +201,22 @@ class LiteModel:
         Returns:
             The array; of a model with several outputs, a list of them.
         """
-        outputs = [np.stack(found) for found in zip(*map(self._run, images), strict=True)]
+        several = iter(images)
+        batches = iter(lambda: list(itertools.islice(several, self.batch)), [])
+        outputs = [np.concatenate(found) for found in zip(*map(self._run, batches), strict=True)]
         return outputs[0] if len(self._outputs) == 1 else outputs
 
-    def _run(self, image: np.ndarray) -> list[np.ndarray]:
-        self._interpreter.set_tensor(self._input["index"], self._as_input(image[np.newaxis]))
+    def _run(self, images: list[np.ndarray]) -> list[np.ndarray]:
+        # The last image stands for those that are missing.
+        whole = np.stack([*images, *[images[-1]] * (self.batch - len(images))])
+        self._interpreter.set_tensor(self._input["index"], self._as_input(whole))
         self._interpreter.invoke()
-        return [self._interpreter.get_tensor(output["index"])[0] for output in self._outputs]
+        found = [self._interpreter.get_tensor(output["index"]) for output in self._outputs]
+        return [values[: len(images)] for values in found]
 
-    def _as_input(self, image: np.ndarray) -> np.ndarray:
-        return as_levels(image, self._input["dtype"], *self._input["quantization"])
+    def _as_input(self, images: np.ndarray) -> np.ndarray:
+        return as_levels(images, self._input["dtype"], *self._input["quantization"])
 
     def invoke(self) -> None:
-        """Computes once more on the last image, for measuring time."""
+        """Computes once more on the last images, for measuring time."""
         self._interpreter.invoke()

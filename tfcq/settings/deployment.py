@@ -14,7 +14,7 @@ FORMATS = ("c", "json", "keras", "saved_model")
 _FINE_TUNING = ("epochs", "learning_rate", "batch_size")
 # What other libraries decide for themselves.
 _OWN_ALONE = (
-    "storage", "policy", "layer_bits", "per_tensor", "calibration", "calibration_pass",
+    "storage", "batch", "policy", "layer_bits", "per_tensor", "calibration", "calibration_pass",
     *POST_TRAINING,
 )  # fmt: skip
 
@@ -74,6 +74,7 @@ class ExportSettings:
     storage: str = setting(
         "int8", "how weights are stored; int4 halves the file and runs on slower kernels", STORAGES
     )
+    batch: int = setting(1, "images that the int8 file takes at once", at_least=1)
     format: str | None = setting(
         None, f"also write, separated by commas: {', '.join(FORMATS)}; float but for c and json"
     )
