@@ -1,5 +1,7 @@
 """Layers that are left in float between integers."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -14,6 +16,8 @@ from tfcq.nn.loading import load
 from tfcq.quantization.precision import Precision
 from tfcq.reporting.gate import gate_tables
 from tfcq.settings.bitwidths import BitWidth
+
+BITS = BitWidth(8, 8)
 
 
 def norms(x):
@@ -67,9 +71,9 @@ def test_a_file_with_floats_inside_is_what_was_simulated(make, overrides, needed
         np.testing.assert_allclose(found, expected, atol=2e-6)
     tfcq.calibrate(form, images)
     form.save(tmp_path / "form.keras")
-    form, bits = load(tmp_path / "form.keras"), BitWidth(8, 8)
-    made = written(form, bits)
-    counts, _ = gate(made.file, images, simulated_levels(form, made, bits))
+    form = load(tmp_path / "form.keras")
+    made = written(form, BITS)
+    counts, _ = gate(made.file, images, simulated_levels(form, made, BITS))
     figures = gate_figures(counts, len(images))
     assert figures["passed"] and figures["simulation_equal_steps"] == 1
     unruled = [one for one in figures["operations"] if not one["ruled"]]
@@ -91,3 +95,77 @@ def test_a_kernel_in_float_keeps_its_weights_whatever_the_bits(images):
     held = [one.data for one in tensors.values() if one.dtype == "float32" and one.data is not None]
     assert any(one.shape == kernel.shape and np.array_equal(one, kernel) for one in held)
     assert "stem/kernel" not in tensors
+
+
+def through(x, function):
+    """Returns a pooled convolution behind a function of another one."""
+    outputs = function(layers.Conv2D(6, 3, padding="same")(x))
+    return layers.GlobalAveragePooling2D()(outputs)
+
+
+# Each is written whole: what integers have no operation of is named, and works when left in float.
+FUNCTIONS = {
+    "truths": lambda x: keras.ops.where(x > 0.0, x, 0.1),
+    "threshold": lambda x: layers.ReLU(threshold=0.2, name="cut")(x),
+    "slope": lambda x: layers.ReLU(negative_slope=0.1)(x),
+    "parts": lambda x: layers.Add()(keras.ops.split(x, 2, axis=-1)),
+    "uneven parts": lambda x: layers.Concatenate()(keras.ops.split(x, [2, 3], axis=-1)[::-1]),
+    "three factors": lambda x: layers.Multiply()([x, x, layers.ReLU()(x)]),
+    "a function with a parameter": lambda x: layers.ELU(alpha=0.5, name="elu")(x),
+    "a chain": lambda x: keras.ops.log(keras.ops.exp(x) + 1.0),
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_what_a_refusal_suggests_is_written_as_simulated(name, images):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((8, 8, 1))
+    model = keras.Model(inputs, through(inputs, FUNCTIONS[name]))
+    overrides: dict[str, str] = {}
+    try:
+        tfcq.deployable(model)
+    except UserError as error:
+        (named,) = re.findall(r"--layer_bits=(.*)\.$", str(error))
+        overrides = dict(one.split(":") for one in named.split(","))
+    form = tfcq.deployable(model, overrides=overrides)
+    tfcq.calibrate(form, images)
+    made = written(form, BITS)
+    counts, _ = gate(made.file, images, simulated_levels(form, made, BITS))
+    figures = gate_figures(counts, len(images))
+    assert figures["passed"] and figures["simulation_equal_steps"] > 0.999
+
+
+def test_kernels_that_lack_an_operation_are_told(images):
+    inputs = keras.Input((8, 8, 1))
+    form = tfcq.deployable(keras.Model(inputs, through(inputs, layers.Activation("elu"))))
+    tfcq.calibrate(form, images)
+    counts, outputs = gate(written(form, BITS).file, images)
+    assert set(outputs) == {"xnnpack", "optimized"}
+    told = gate_tables(gate_figures(counts, len(images)))
+    assert "LiteRT has not every operation in its reference kernels." in told
+
+
+@pytest.mark.parametrize(
+    ("function", "named", "told"),
+    [
+        (lambda x: keras.ops.top_k(x, 2)[0], "top_k", "'top_k' has 2 outputs; allowed in float"),
+        (
+            lambda x: keras.ops.argmax(x, axis=-1),
+            "argmax",
+            "'argmax' cannot be written: LiteRT has",
+        ),
+        (lambda x: layers.LSTM(3, name="rows")(layers.Reshape((2, 3))(x)), "rows", "3 graphs"),
+    ],
+    ids=["outputs", "operation", "loops"],
+)
+def test_what_cannot_be_written_in_float_either_is_told_by_its_layer(
+    function, named, told, images, capfd
+):
+    inputs = keras.Input((8, 8, 1))
+    model = keras.Model(inputs, function(through(inputs, layers.ReLU())))
+    with pytest.raises(UserError, match=told) as error:
+        form = tfcq.deployable(model, overrides={named: "fp"})
+        tfcq.calibrate(form, images)
+        written(form, BITS)
+    assert repr(named) in str(error.value) and "\n" not in str(error.value)
+    assert "error:" not in capfd.readouterr().err

@@ -12,8 +12,8 @@ import numpy as np
 
 from tfcq.data.image_stream import Images
 from tfcq.errors import UserError
-from tfcq.integer.emulation import emulate, rule_fault
-from tfcq.integer.kernels.rounding import KERNELS, XNNPACK
+from tfcq.integer.emulation import emulate, kernels_of, rule_fault
+from tfcq.integer.kernels.rounding import XNNPACK
 from tfcq.integer.lite_file import LiteFile, Tensor
 from tfcq.integer.runtime import as_levels, every_tensor
 from tfcq.integer.writing import Written
@@ -70,21 +70,22 @@ def gate(
     Raises:
         UserError: when the runtime refuses the file, or none of its operations has a rule.
     """
+    sets = kernels_of(file)
     counts = [
         Compared(
             file.tensors[one.outputs[0]].name,
             one.kind,
-            not any(rule_fault(file, one, kernels) for kernels in KERNELS),
+            not any(rule_fault(file, one, name) for name in sets),
         )
         for one in file.operations
     ]
     if not any(one.ruled for one in counts):
         raise UserError(rule_fault(file, file.operations[0], XNNPACK))
-    outputs: dict[str, list[np.ndarray]] = {kernels: [] for kernels in KERNELS}
+    outputs: dict[str, list[np.ndarray]] = {kernels: [] for kernels in sets}
     taken = file.tensors[file.inputs[0]]
     for batch in _slices(images, taken.shape[0]):
         levels = as_levels(batch, *_input_form(taken))
-        computed = {kernels: every_tensor(file, levels, kernels) for kernels in KERNELS}
+        computed = {kernels: every_tensor(file, levels, kernels) for kernels in sets}
         for kernels, values in computed.items():
             expected = emulate(file, levels, kernels, values)
             for count, operation in zip(counts, file.operations, strict=True):
@@ -144,9 +145,9 @@ def _count(
     count.elements += own.size
     if "int" not in file.tensors[index].dtype:
         return
-    for kernels in KERNELS:
+    for kernels, values in computed.items():
         if kernels != XNNPACK:
-            apart = int(np.sum(computed[kernels][index] != own))
+            apart = int(np.sum(values[index] != own))
             count.apart[kernels] = count.apart.get(kernels, 0) + apart
     if index in simulated:
         steps = np.abs(simulated[index].reshape(own.shape) - own.astype(np.int64))
@@ -186,7 +187,7 @@ def gate_figures(counts: list[Compared], images: int) -> dict[str, Any]:
     """
     last = next((one for one in reversed(counts) if one.apart), None)
     kernels = {}
-    for name in KERNELS:
+    for name in counts[0].differing:
         wrong = [one for one in counts if one.differing[name]]
         first = f"{wrong[0].name} ({wrong[0].kind})" if wrong else None
         kernels[name] = {

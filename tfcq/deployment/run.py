@@ -24,7 +24,7 @@ from tfcq.evaluation.protocols.classifier import check_classifier
 from tfcq.evaluation.records import versions
 from tfcq.evaluation.run import about_data, about_subject
 from tfcq.files import parse_json, read_text, whole_file, write_text
-from tfcq.integer.kernels.rounding import KERNELS
+from tfcq.integer.emulation import kernels_of
 from tfcq.integer.labels import with_labels
 from tfcq.integer.lite_file import LiteFile
 from tfcq.integer.micro import MicroModel
@@ -207,7 +207,7 @@ def _compared(
         "by_kernels": class_figures(
             {
                 kernels: scores(LiteModel(contents["int8"], kernels=kernels)(images))
-                for kernels in KERNELS
+                for kernels in kernels_of(made.file)
             },
             data.test_labels,
         ),

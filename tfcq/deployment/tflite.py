@@ -31,8 +31,9 @@ def float_tflite(model: keras.Model) -> bytes:
     check_deployed(plain)
     return float_file(
         lambda images: plain(images, training=False),
-        [(1, *plain.input_shape[1:])],
+        [((1, *plain.input_shape[1:]), "float32")],
         plain.variables,
+        f"Model {model.name!r}",
     )
 
 

@@ -101,6 +101,16 @@ def check_kernels(kernels: str) -> None:
         raise UserError(f"Unknown kernels {kernels!r}; allowed: {', '.join(KERNELS)}.")
 
 
+def kernels_of(file: LiteFile) -> tuple[str, ...]:
+    """Returns the sets of kernels that have every operation of a file.
+
+    Args:
+        file: the file.
+    """
+    kinds = {operation.kind for operation in file.operations}
+    return tuple(name for name in KERNELS if not any((kind, name) in _ABSENT for kind in kinds))
+
+
 def rule_fault(file: LiteFile, operation: Operation, kernels: str) -> str:
     """Returns why there is no rule for an operation of a file; empty where there is one.
 

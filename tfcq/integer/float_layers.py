@@ -24,12 +24,16 @@ def write_float(writer: Writer, layer: Any, inputs: list[int]) -> int:
     producers = dict.fromkeys(writer.nodes[layer.name].producers)
     sources = [writer.layers[name].output for name in producers]
     alone = keras.Model(sources, layer.output)
-    shapes = [(writer.batch, *source.shape[1:]) for source in sources]
+    kinds = [((writer.batch, *source.shape[1:]), source.dtype) for source in sources]
     content = float_file(
-        lambda *tensors: alone(list(tensors), training=False), shapes, alone.variables
+        lambda *tensors: alone(list(tensors), training=False),
+        kinds,
+        alone.variables,
+        f"Layer {layer.name!r}",
     )
     taken = [writer.in_float(index) for index in dict.fromkeys(inputs)]
-    return _spliced(writer, LiteFile.read(content), taken, layer.name)
+    file = LiteFile.read(content, f"What TensorFlow makes of layer {layer.name!r}")
+    return _spliced(writer, file, taken, layer.name)
 
 
 def _spliced(writer: Writer, file: LiteFile, taken: list[int], name: str) -> int:

@@ -182,7 +182,7 @@ def _quantized(
 
     def call_layer(layer: Any, *args: Any, **kwargs: Any) -> Any:
         values = layer(*args, **kwargs)
-        if not _is_stored(nodes, layer.name, outputs):
+        if not (_is_stored(nodes, layer.name, outputs) and _is_real(values)):
             return values
         quantizer = _activation_quantizer(nodes, layer.name, outputs, plain)
         name = free_name(f"{plain.origins.get(layer.name, layer.name)}_quantizer", names)
@@ -283,6 +283,11 @@ def _is_stored(nodes: dict[str, Node], name: str, outputs: set[str]) -> bool:
     fused = reader.kind == "ReLU" and fuses_relu(node.kind)
     joined = reader.kind == "Concatenate" and not takes_grid_of_input(node.kind)
     return not (fused or (joined and node.kind != "Activation"))
+
+
+def _is_real(values: Any) -> bool:
+    """Whether a tensor holds numbers that a grid is for, not truths or places."""
+    return all("float" in tensor.dtype for tensor in keras.tree.flatten(values))
 
 
 def _holder(nodes: dict[str, Node], name: str) -> str:

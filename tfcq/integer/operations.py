@@ -75,6 +75,9 @@ def lack(operation: Any) -> str:
         return f"activation {name!r}"
     if kind == "ReLU" and operation.max_value not in RELU_ENDS:
         return f"ReLU with max_value={operation.max_value:g}"
+    for name in ("threshold", "negative_slope") if kind == "ReLU" else ():
+        if getattr(operation, name):
+            return f"ReLU with {name}={getattr(operation, name):g}"
     if kind == "UpSampling2D" and operation.interpolation != "nearest":
         return f"UpSampling2D with interpolation={operation.interpolation!r}"
     return ""
@@ -91,8 +94,15 @@ def refuse_foreign(
         floats: names of layers that are left in float.
 
     Raises:
-        UserError: naming them.
+        UserError: naming them, or one in float with several outputs.
     """
+    for operation in model.operations:
+        count = len(keras.tree.flatten(operation.output))
+        if operation.name in floats and count != 1:
+            raise UserError(
+                f"Layer {operation.name!r} has {count} outputs; allowed in float between integers: "
+                "one."
+            )
     lacked = {o.name: why for o in model.operations if o.name not in floats and (why := lack(o))}
     if lacked:
         found = [f"{name!r} ({why})" for name, why in lacked.items()]

@@ -66,14 +66,21 @@ def _add_layer(flat: Any, operation: Any, args: tuple, kwargs: dict) -> Any:
     return _sum(flat, _parts(operation, args), operation.name)
 
 
-def _pair(kind: type) -> Rewrite:
-    def make(flat: Any, operation: Any, args: tuple, kwargs: dict) -> Any:
-        parts = _parts(operation, args)
-        if len(parts) != 2 or any(not isinstance(p, keras.KerasTensor) for p in parts):
-            return None
-        return flat.add(kind(name=operation.name, dtype="float32"), parts)
+def _product(flat: Any, operation: Any, args: tuple, kwargs: dict) -> Any:
+    """Products of more than two, one after the other, too."""
+    total, *others = _parts(operation, args)
+    if any(not isinstance(part, keras.KerasTensor) for part in (total, *others)):
+        return None
+    for part in others:
+        total = flat.add(layers.Multiply(name=operation.name, dtype="float32"), [total, part])
+    return total
 
-    return make
+
+def _difference(flat: Any, operation: Any, args: tuple, kwargs: dict) -> Any:
+    parts = _parts(operation, args)
+    if any(not isinstance(part, keras.KerasTensor) for part in parts):
+        return None
+    return flat.add(layers.Subtract(name=operation.name, dtype="float32"), parts)
 
 
 def _scaled_sum(flat: Any, operation: Any, args: tuple, kwargs: dict) -> Any:
@@ -88,6 +95,13 @@ def _leaky(flat: Any, operation: Any, args: tuple, kwargs: dict) -> Any:
     if not slope:
         return flat.activated(args[0], "relu", operation.name)
     return flat.add(layers.LeakyReLU(slope, name=operation.name, dtype="float32"), args[0])
+
+
+def _relu(flat: Any, operation: Any, args: tuple, kwargs: dict) -> Any:
+    """One with a slope alone, which others call leaky."""
+    if operation.threshold or operation.max_value is not None:
+        return None
+    return _leaky(flat, operation, args, kwargs)
 
 
 def _prelu(flat: Any, operation: Any, args: tuple, kwargs: dict) -> Any:
@@ -122,6 +136,22 @@ def _items(flat: Any, operation: Any, args: tuple, kwargs: dict) -> Any:
     if x.shape == operation.output.shape:
         return x
     return _reshape(flat, operation, x)
+
+
+def _split(flat: Any, operation: Any, args: tuple, kwargs: dict) -> Any:
+    """A slice for each part."""
+    x, where = args[0], operation.indices_or_sections
+    axis = operation.axis % len(x.shape)
+    if not axis or x.shape[axis] is None:
+        return None
+    ends = [part.shape[axis] for part in operation.output]
+    starts = np.cumsum([0, *ends]).tolist() if isinstance(where, int) else [0, *where]
+    parts = []
+    for start, size in zip(starts, ends, strict=False):
+        bounds: list[tuple[int | None, int | None, int]] = [(None, None, 1)] * (len(x.shape) - 1)
+        bounds[axis - 1] = (start, start + size, 1)
+        parts.append(flat.add(Slices(bounds, name=operation.name, dtype="float32"), x))
+    return parts
 
 
 def _reshape(flat: Any, operation: Any, x: Any) -> Any:
@@ -161,10 +191,12 @@ REWRITES: dict[str, Rewrite] = {
     "AveragePooling2D": _average_pool,
     "Average": _average,
     "Add": _add_layer,
-    "Subtract": _pair(layers.Subtract),
-    "Multiply": _pair(layers.Multiply),
+    "Subtract": _difference,
+    "Multiply": _product,
     "CustomScaleLayer": _scaled_sum,
     "LeakyReLU": _leaky,
+    "ReLU": _relu,
+    "Split": _split,
     "LeakyRelu": _leaky,
     "PReLU": _prelu,
     "GetItem": _items,

@@ -85,7 +85,7 @@ class Writer:
     def in_float(self, index: int) -> int:
         """Returns the floats that a tensor stands for."""
         source = self.file.tensors[index]
-        if source.dtype == "float32":
+        if not len(source.scales):
             return index
         made = self.tensor(f"{source.name}/float", source.shape, "float32")
         return self.add("DEQUANTIZE", [index], made, {})
