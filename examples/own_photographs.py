@@ -39,6 +39,8 @@ parser.add_argument("--epochs", type=int, default=100)
 parser.add_argument("--batch_size", type=int, default=128)
 parser.add_argument("--output", default="own_photographs", help="folder for the results")
 settings = parser.parse_args([] if "ipykernel" in sys.modules else None)
+output = pathlib.Path(settings.output)
+output.mkdir(parents=True, exist_ok=True)
 keras.utils.set_random_seed(0)
 
 # %% The images; a fifth of them, drawn by chance, is kept for testing
@@ -85,8 +87,6 @@ for name in ("fp", "8w8a", "4w4a", "2w4a"):
     print(f"{name:>5}: {accuracies[name]:.1%} of {len(test_labels)} test images")
 
 # %% The encoder as Keras and as int8 files; the latter takes raw uint8 pixels
-output = pathlib.Path(settings.output)
-output.mkdir(parents=True, exist_ok=True)
 encoder.save(output / "encoder.keras")
 deployed = tfcq.requantizable(encoder, "int8")
 tfcq.calibrate(deployed, train_images[:1024])
