@@ -138,16 +138,19 @@ def _built(
         shape = (size, size, split.image_shape[2])
         return batch_size, pretrainer_from(settings, shape, steps, begins)
 
-    batch_size, pretrainer = model()
-    fitting = batch_size
-    if "batch_size" in left_open:
-        fitting = batch_that_fits(pretrainer, batch_size, replicas)
-    if fitting < batch_size:
-        chosen.values["batch_size"] = fitting
-        chosen.reasons.append(f"A step of {batch_size} images exceeds the memory")
-        _, pretrainer = model()
-    if chosen.values:
-        print(chosen.in_words())
+    try:
+        batch_size, pretrainer = model()
+        fitting = batch_size
+        if "batch_size" in left_open:
+            fitting = batch_that_fits(pretrainer, batch_size, replicas)
+        if fitting < batch_size:
+            chosen.values["batch_size"] = fitting
+            chosen.reasons.append(f"A step of {batch_size} images exceeds the memory")
+            _, pretrainer = model()
+    finally:
+        # Also above an error, which may come of it.
+        if chosen.values:
+            print(chosen.in_words())
     return chosen.values, pretrainer
 
 
@@ -218,7 +221,10 @@ def training_split(data: DataSettings, source: Source | None = None) -> Split:
         UserError: when fewer images are there than asked for.
     """
     split = (source or source_from(data)).split("train")
-    return split.first(data.train_images) if data.train_images else split
+    split = split.first(data.train_images) if data.train_images else split
+    if split.size < 2:
+        raise UserError(f"Training on one image of {data.dataset}; allowed: at least 2.")
+    return split
 
 
 def pretrainer_from(
