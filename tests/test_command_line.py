@@ -297,9 +297,9 @@ def test_run_folder_alone_goes_on_with_its_run(tmp_path):
     config = config_from_flat({"epochs": 3, "recipe": "float"})
     RunFolder(run).begin(config)
     of = lambda *arguments: train.settings_of(flag_set().parse([*arguments]))  # noqa: E731
-    found, folder = of(f"--run_dir={run}")
+    found, folder, _ = of(f"--run_dir={run}")
     assert (found, folder.path) == (used(config), run)
-    assert of(f"--run_dir={run}", "--seed=3")[0] == config_from_flat({"seed": 3})
+    assert of(f"--run_dir={run}", "--seed=3")[0] == config_from_flat({"seed": 3, "width": 64})
     assert of(f"--run_dir={other}")[0] == Config()
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 
 from tfcq import command_line
+from tfcq.settings.defaults import left_open
 from tfcq.settings.fields import flat
 from tfcq.settings.recipes import RECIPES
 from tfcq.settings.run_folder import RunFolder, default_run_dir, network_of_start
@@ -30,8 +31,8 @@ def flag_set() -> command_line.FlagSet:
     return flags
 
 
-def settings_of(command: command_line.Command) -> tuple[Config, RunFolder]:
-    """Returns the settings of a command line and the folder of its run.
+def settings_of(command: command_line.Command) -> tuple[Config, RunFolder, frozenset[str]]:
+    """Returns the settings of a command line, the folder of its run, and what was left open.
 
     Args:
         command: the parsed command line.
@@ -43,13 +44,15 @@ def settings_of(command: command_line.Command) -> tuple[Config, RunFolder]:
     if run_dir and command.given <= {*command_line.GENERAL, "run_dir", "preview"}:
         folder = RunFolder(run_dir)
         if folder.config.exists():
-            return folder.load_unfinished(), folder
+            return folder.load_unfinished(), folder, frozenset()
     values = {name: command.values[name] for name in flat(Config())}
     if values["start"] is not None:
         values |= network_of_start(values["start"], command.given)
     config = config_from_flat(values)
     check_used(config, command.given)
-    return config, RunFolder(run_dir or default_run_dir(config))
+    folder = RunFolder(run_dir or default_run_dir(config))
+    config, names = left_open(config, command.given, folder)
+    return config, folder, names
 
 
 def main(command: command_line.Command) -> None:
@@ -61,18 +64,18 @@ def main(command: command_line.Command) -> None:
     if command.values["list_recipes"]:
         print_recipes()
         return
-    config, folder = settings_of(command)
+    config, folder, names = settings_of(command)
     folder.check(config)
     command_line.quiet_start_up(command.values["verbosity"], config.execution.deterministic)
     if command.values["preview"]:
         from tfcq.pretraining.preview import draw_preview
 
         here = command.values["run_dir"] is None
-        print(draw_preview(config, RunFolder("." if here else folder.path).preview))
+        print(draw_preview(config, RunFolder("." if here else folder.path).preview, names))
         return
     from tfcq.pretraining.run import train
 
-    train(config, folder)
+    train(config, folder, names)
     command_line.tell_next("evaluate", run_dir=folder.path)
 
 

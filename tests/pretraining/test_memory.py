@@ -2,15 +2,24 @@
 
 import math
 import re
+import subprocess
 from types import SimpleNamespace
 
 import keras
+import numpy as np
 import pytest
 from keras import layers
 
 from tfcq.errors import UserError
 from tfcq.pretraining import memory
-from tfcq.pretraining.memory import available_bytes, check_memory, step_bytes
+from tfcq.pretraining.memory import (
+    accelerator_bytes,
+    available_bytes,
+    batch_that_fits,
+    check_memory,
+    has_accelerator,
+    step_bytes,
+)
 from tfcq.pretraining.run import pretrainer_from
 from tfcq.settings.fields import flat
 from tfcq.settings.training import config_from_flat, for_images
@@ -94,6 +103,44 @@ def test_run_that_fits_and_one_that_nothing_makes_fit(monkeypatch):
     check_memory(model, config, size)
 
 
+@pytest.mark.parametrize(("share", "batch"), [(1, 64), (0.9, 32), (0.5, 32), (0.3, 16), (0, 8)])
+@pytest.mark.parametrize("accelerator", [False, True])
+def test_a_batch_is_halved_until_a_step_fits(share, batch, accelerator, monkeypatch):
+    model, _, _ = asked()
+    fixed = memory._fixed_bytes(model)
+    free = int(fixed + share * (step_bytes(model, 64) - fixed))
+    here, elsewhere = "available_bytes", "accelerator_bytes"
+    if accelerator:
+        here, elsewhere = elsewhere, here
+    monkeypatch.setattr(memory, "has_accelerator", lambda: accelerator)
+    monkeypatch.setattr(memory, here, lambda: free)
+    monkeypatch.setattr(memory, elsewhere, lambda: 10**15)
+    assert batch_that_fits(model, 64, 1) == batch
+    if accelerator:
+        # Each of two has that memory, and half of the images.
+        assert batch_that_fits(model, 128, 2) == 2 * batch
+        monkeypatch.setattr(memory, here, lambda: None)
+        assert batch_that_fits(model, 64, 1) == 64
+    else:
+        assert batch_that_fits(model, 64, 2) == batch
+
+
+@pytest.mark.parametrize(
+    ("told", "found"),
+    [("81559\n", 81559 * 2**20), ("200\n100\n", 100 * 2**20), ("[N/A]\n", None), ("", None)],
+)
+def test_memory_of_gpus_is_that_of_the_smallest(told, found, monkeypatch):
+    answer = subprocess.CompletedProcess((), 0, stdout=told)
+    monkeypatch.setattr(memory.subprocess, "run", lambda *_, **__: answer)
+    assert accelerator_bytes() == found
+
+
+def test_machine_without_the_tool_of_its_gpus_tells_nothing(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert accelerator_bytes() is None
+    assert not has_accelerator()
+
+
 def test_a_container_may_take_less_than_the_machine_has(tmp_path):
     machine = available_bytes(tmp_path)
     (tmp_path / "memory.max").write_text("max\n")
@@ -118,3 +165,30 @@ def test_run_that_cannot_fit_leaves_no_folder(tmp_path, monkeypatch):
         train(config, RunFolder(tmp_path / "run"))
     assert not (tmp_path / "run").exists()
     assert flat(config)["stem"] is None
+
+
+def test_batch_that_was_left_open_fits_and_is_recorded(tmp_path, monkeypatch, capsys):
+    from tfcq.pretraining.run import train
+    from tfcq.settings.run_folder import RunFolder
+
+    model, _, _ = asked(8)
+    halved = step_bytes(model, 128) + 10**6
+    monkeypatch.setattr(memory, "available_bytes", lambda: halved)
+    given = {**SMALL, "width": 16, "train_images": 300, "epochs": 1, "seed": 5}
+    del given["batch_size"]
+    for name, values, left_open in (
+        ("open", given, frozenset({"batch_size"})),
+        ("named", {**given, "batch_size": 128}, frozenset()),
+    ):
+        train(config_from_flat(values), RunFolder(tmp_path / name), left_open)
+    told = capsys.readouterr().out.splitlines()
+    start = "A step of 256 images exceeds the memory: --batch_size=128; give this flag to choose"
+    assert [line for line in told if "to choose" in line] == [told[0]]
+    assert told[0].startswith(start)
+    runs = [RunFolder(tmp_path / name) for name in ("open", "named")]
+    kept = [run.load() for run in runs]
+    assert kept[0] == kept[1] and kept[0].optimization.batch_size == 128
+    assert "batch_size" not in runs[0].asked(kept[0])
+    first, second = (keras.models.load_model(run.backbone).get_weights() for run in runs)
+    for one, other in zip(first, second, strict=True):
+        np.testing.assert_array_equal(one, other)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers
+from PIL import Image
 
 import tfcq
 from tfcq.backbones.build import backbone_from
@@ -17,8 +18,10 @@ from tfcq.nn.calibration import calibrate
 from tfcq.nn.quantizable import QuantizableModel, quantizable, quantizers_of
 from tfcq.pretraining import run
 from tfcq.pretraining.pretrainer import Pretrainer
+from tfcq.pretraining.preview import draw_preview
 from tfcq.pretraining.run import pretrainer_from
 from tfcq.quantization.kinds import WEIGHT_QUANTIZERS
+from tfcq.settings.defaults import OPEN
 from tfcq.settings.fields import flat
 from tfcq.settings.run_folder import RunFolder
 from tfcq.settings.training import config_from_flat, policy
@@ -179,3 +182,48 @@ def test_backbone_of_an_earlier_run_goes_on_with_its_own_quantizers(tmp_path):
     assert isinstance(model.backbone, QuantizableModel)
     with pytest.raises(UserError, match="--policy has no effect here: file:.* quantizable already"):
         pretrainer_from(config_from_flat({**values, "policy": "paper"}), SHAPE, steps=2)
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    """A folder of four photographs of different sizes."""
+    for name, size in (("a", (70, 90)), ("b", (64, 64)), ("c", (80, 66)), ("d", (100, 100))):
+        place = tmp_path / "photographs" / name
+        place.mkdir(parents=True)
+        Image.new("RGB", size, (200, 100, 50)).save(place / "1.png")
+    return f"folder:{tmp_path / 'photographs'}"
+
+
+def test_choice_for_photographs_is_told_recorded_and_used(
+    photographs, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(Pretrainer, "fit", lambda *_, **__: None)
+    config = config_from_flat({"dataset": photographs, "recipe": "float", "backbone": "resnet18"})
+    folder, names = RunFolder(tmp_path / "run"), frozenset(OPEN)
+    preview = draw_preview(config, tmp_path / "preview.png", names)
+    assert preview.endswith("4 images of 64x64; columns: plain, view 1, view 2")
+    run.train(config, folder, names)
+    told = capsys.readouterr().out.splitlines()
+    assert told[0] == (
+        "No accelerator, 4 training images: --image_size=64 --width=16 --batch_size=4 "
+        "--epochs=100; give these flags to choose yourself."
+    )
+    assert "images of 64x64x3; resnet18, stem imagenet, width 16," in told[1]
+    kept = folder.load()
+    values = {"image_size": 64, "width": 16, "batch_size": 4, "epochs": 100, "stem": "imagenet"}
+    assert {name: flat(kept)[name] for name in values} == values
+    assert folder.asked(kept) == {"dataset", "recipe"}
+    assert keras.models.load_model(folder.backbone).input_shape == (None, 64, 64, 3)
+
+
+def test_choice_is_told_above_an_error_that_may_come_of_it(photographs, tmp_path, capsys):
+    config = config_from_flat({"dataset": photographs, "warmup": "200epochs"})
+    with pytest.raises(UserError, match="Warm-up of 200 steps in 100"):
+        run.train(config, RunFolder(tmp_path / "run"), frozenset(OPEN))
+    assert "--epochs=100; give these flags" in capsys.readouterr().out
+
+
+def test_one_image_is_no_training():
+    config = config_from_flat({"train_images": 1})
+    with pytest.raises(UserError, match="Training on one image of digits; allowed: at least 2"):
+        run.training_split(config.data)

@@ -2,6 +2,7 @@
 
 import math
 import pathlib
+import subprocess
 from collections.abc import Iterator
 
 import keras
@@ -82,6 +83,42 @@ def available_bytes(groups: pathlib.Path = pathlib.Path("/sys/fs/cgroup")) -> in
     return available
 
 
+def has_accelerator() -> bool:
+    """Whether TensorFlow sees another device than CPUs."""
+    return len(tf.config.list_physical_devices()) > len(tf.config.list_physical_devices("CPU"))
+
+
+def accelerator_bytes() -> int | None:
+    """Returns the memory of the smallest GPU; None where nothing tells of it."""
+    query = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    try:
+        told = subprocess.run(query, capture_output=True, text=True, check=True, timeout=30).stdout
+        return min(int(line) for line in told.split()) * 2**20
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return None
+
+
+def batch_that_fits(model: Pretrainer, batch_size: int, replicas: int) -> int:
+    """Returns a batch, halved until a step fits into memory or it has 8 images a replica.
+
+    Args:
+        model: the model that is trained.
+        batch_size: images per step, over all replicas.
+        replicas: number of replicas, each on an accelerator of its own, or all on the CPU.
+    """
+    room = accelerator_bytes() if has_accelerator() else available_bytes()
+    if not has_accelerator():
+        replicas = 1
+
+    def fits(batch: int) -> bool:
+        needed = step_bytes(model, batch // replicas)
+        return needed is None or room is None or needed <= room
+
+    while not fits(batch_size) and batch_size // 2 >= _LEAST_BATCH * replicas:
+        batch_size //= 2
+    return batch_size
+
+
 def check_memory(model: Pretrainer, config: Config, size: int) -> None:
     """Refuses a run whose steps cannot fit into memory.
 
@@ -95,7 +132,7 @@ def check_memory(model: Pretrainer, config: Config, size: int) -> None:
     Raises:
         UserError: with the flags that make it fit.
     """
-    if len(tf.config.list_physical_devices()) > len(tf.config.list_physical_devices("CPU")):
+    if has_accelerator():
         return
     batch_size = config.optimization.batch_size
     needed, available = step_bytes(model, batch_size), available_bytes()

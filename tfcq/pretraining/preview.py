@@ -12,7 +12,9 @@ from tfcq.data.sources import source_from
 from tfcq.data.split import view_size
 from tfcq.errors import UserError
 from tfcq.files import whole_file
+from tfcq.pretraining.memory import has_accelerator
 from tfcq.pretraining.run import training_split
+from tfcq.settings.defaults import choice, replaced
 from tfcq.settings.recipes import recipe_named
 from tfcq.settings.training import Config
 
@@ -25,12 +27,15 @@ _PLAIN = 0
 _MARK = "tfcq preview"
 
 
-def draw_preview(config: Config, file: pathlib.Path) -> str:
+def draw_preview(
+    config: Config, file: pathlib.Path, left_open: frozenset[str] = frozenset()
+) -> str:
     """Writes the first images of a run's first step, plain and as its views, as PNG.
 
     Args:
         config: the settings of the run.
         file: where it is written; an earlier preview is replaced.
+        left_open: settings that machine and images choose, see `tfcq.settings.defaults`.
 
     Returns:
         What was drawn where, in a line.
@@ -40,6 +45,8 @@ def draw_preview(config: Config, file: pathlib.Path) -> str:
     """
     _check_own(file)
     split = training_split(config.data, source_from(config.data))
+    chosen = choice(config, left_open, split.image_shape, split.size, has_accelerator())
+    config = replaced(config, chosen.values)
     size, channels = view_size(split, config.data.image_size), split.image_shape[2]
     augmentation = augmentation_from(config.views, size, channels)
     views = (_PLAIN, *(view for view in recipe_named(config.method.recipe).views if view))

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -17,10 +18,11 @@ from tfcq.integer.form import told_refusal
 from tfcq.nn.activation_ranges import is_trained_quantized
 from tfcq.nn.calibration import calibrate
 from tfcq.nn.quantizable import QuantizableModel
-from tfcq.pretraining.memory import check_memory
+from tfcq.pretraining.memory import batch_that_fits, check_memory, has_accelerator
 from tfcq.pretraining.pretrainer import Pretrainer
 from tfcq.pretraining.settled import in_words, settled
 from tfcq.pretraining.start import give_start
+from tfcq.settings.defaults import choice, replaced
 from tfcq.settings.fields import flat
 from tfcq.settings.policies import INT8, Policy
 from tfcq.settings.run_folder import RunFolder
@@ -38,38 +40,39 @@ from tfcq.training.optimizers import optimizer_from
 from tfcq.training.trackers import tracker
 
 
-def train(config: Config, folder: RunFolder) -> None:
+def train(config: Config, folder: RunFolder, left_open: frozenset[str] = frozenset()) -> None:
     """Trains from the newest checkpoint of a run to its end and saves the backbone.
 
     Args:
         config: the settings.
         folder: where everything is written.
+        left_open: settings of a new run that machine and images choose, see
+            `tfcq.settings.defaults`.
 
     Raises:
         UserError: when the data cannot be had, or the folder holds another run.
         TrainingStopped: when the loss is NaN or features have collapsed.
     """
-    keras.utils.set_random_seed(config.execution.seed)
     if config.execution.deterministic:
         make_deterministic()
     source = source_from(config.data)
     split = training_split(config.data, source)
-    size, channels = view_size(split, config.data.image_size), split.image_shape[2]
-    augmentation = augmentation_from(config.views, size, channels)
-    batch_size, seed = config.optimization.batch_size, config.execution.seed
-    steps = steps_per_epoch(split, batch_size)
-    total = total_steps(config.optimization, steps)
     strategy = strategy_named(config.execution.strategy)
-    check_batch_size(batch_size, strategy.num_replicas_in_sync)
     with strategy.scope():
         begins = not any(folder.checkpoints.glob("*.index"))
-        pretrainer = pretrainer_from(config, (size, size, channels), steps, begins)
+        chosen, pretrainer = _built(config, left_open, split, strategy, begins)
+        asked, config = config, replaced(config, chosen)
+        size, channels = view_size(split, config.data.image_size), split.image_shape[2]
+        batch_size, seed = config.optimization.batch_size, config.execution.seed
+        steps = steps_per_epoch(split, batch_size)
+        total = total_steps(config.optimization, steps)
         used = settled(config, split, steps, pretrainer)
         print(in_words(used, channels, pretrainer))
         if used.network.policy == INT8.name and (told := told_refusal(pretrainer.backbone)):
             print(f"The int8 file of this network will be refused: {told}")
         check_memory(pretrainer, used, size)
-        folder.begin(config, lambda asked: settled(asked, split, steps, pretrainer))
+        settle = lambda one: settled(replaced(one, chosen), split, steps, pretrainer)  # noqa: E731
+        folder.begin(asked, settle)
         checkpoints = RunCheckpoints(folder.checkpoints, pretrainer)
         done = checkpoints.restore()
     if done == 0 and folder.backbone.exists():
@@ -95,6 +98,7 @@ def train(config: Config, folder: RunFolder) -> None:
         # Last, so that a checkpoint never knows of an epoch that the history does not.
         checkpoints,
     ]
+    augmentation = augmentation_from(config.views, size, channels)
 
     def views_from(epoch: int) -> tf.data.Dataset:
         return view_batches(
@@ -106,6 +110,48 @@ def train(config: Config, folder: RunFolder) -> None:
     with whole_file(folder.backbone) as temporary:
         pretrainer.backbone.save(temporary)
     print(f"Backbone: {folder.backbone}")
+
+
+def _built(
+    config: Config,
+    left_open: frozenset[str],
+    split: Split,
+    strategy: tf.distribute.Strategy,
+    begins: bool,
+) -> tuple[dict[str, Any], Pretrainer]:
+    """Builds the model of a run, and tells what machine and images chose for it.
+
+    Returns:
+        The values that were chosen, by setting, and the model.
+    """
+    chosen = choice(config, left_open, split.image_shape, split.size, has_accelerator())
+    replicas = strategy.num_replicas_in_sync
+
+    def model() -> tuple[int, Pretrainer]:
+        # Anew: a network begins as that of a run that was given what is chosen.
+        keras.utils.set_random_seed(config.execution.seed)
+        settings = replaced(config, chosen.values)
+        batch_size = settings.optimization.batch_size
+        steps = steps_per_epoch(split, batch_size)
+        check_batch_size(batch_size, replicas)
+        size = view_size(split, settings.data.image_size)
+        shape = (size, size, split.image_shape[2])
+        return batch_size, pretrainer_from(settings, shape, steps, begins)
+
+    try:
+        batch_size, pretrainer = model()
+        fitting = batch_size
+        if "batch_size" in left_open:
+            fitting = batch_that_fits(pretrainer, batch_size, replicas)
+        if fitting < batch_size:
+            chosen.values["batch_size"] = fitting
+            chosen.reasons.append(f"A step of {batch_size} images exceeds the memory")
+            _, pretrainer = model()
+    finally:
+        # Also above an error, which may come of it.
+        if chosen.values:
+            print(chosen.in_words())
+    return chosen.values, pretrainer
 
 
 def _trackers(used: Config, folder: RunFolder) -> list[keras.callbacks.Callback]:
@@ -175,7 +221,10 @@ def training_split(data: DataSettings, source: Source | None = None) -> Split:
         UserError: when fewer images are there than asked for.
     """
     split = (source or source_from(data)).split("train")
-    return split.first(data.train_images) if data.train_images else split
+    split = split.first(data.train_images) if data.train_images else split
+    if split.size < 2:
+        raise UserError(f"Training on one image of {data.dataset}; allowed: at least 2.")
+    return split
 
 
 def pretrainer_from(

@@ -55,7 +55,8 @@ class DataSettings:
     )
     image_size: int | None = setting(
         None,
-        "height and width of a view in pixels; default native",
+        f"height and width of a view in pixels; default native, or {LARGE_IMAGE} for photographs "
+        "without an accelerator",
         at_least=4,
         why="or nothing is left to crop",
     )
@@ -106,7 +107,7 @@ class NetworkSettings:
         STEMS,
     )
     width: int | None = setting(
-        None, "channels of the first stage; default the paper's", at_least=1
+        None, "channels of the first stage; default the paper's, or as for --image_size", at_least=1
     )
     shortcut: str | None = setting(
         None, "where a CIFAR ResNet changes size: pad with zeros, or project", SHORTCUTS
@@ -191,13 +192,16 @@ class MethodSettings:
 class OptimizationSettings:
     """Optimizer, learning rate and length."""
 
-    epochs: int = setting(100, "passes over the training images", at_least=1)
+    epochs: int = setting(
+        100, "passes over the training images; fewer by default as for --image_size", at_least=1
+    )
     duration: str | None = setting(
         None, "length in steps or images instead of --epochs, such as 5000steps or 1e6examples"
     )
     batch_size: int = setting(
         256,
-        "images per step, over all replicas",
+        "images per step, over all replicas; smaller by default where fewer fit, or as for "
+        "--image_size",
         at_least=2,
         why="since batch norm and collapse are judged over a batch",
     )
