@@ -28,10 +28,10 @@ def flag_set() -> command_line.FlagSet:
         "evaluated: python -m tfcq.export",
         examples=(
             "python -m tfcq.export --run_dir=RUN",
-            "python -m tfcq.export --model=PATH.keras --classifier --dataset=folder:PATH "
-            "--output_dir=DIR",
+            "python -m tfcq.export --model=PATH.keras --classifier --dataset=NAME --output_dir=DIR",
         ),
     )
+    flags.add_custom_objects()
     flags.add_settings("Subject", SubjectSettings(policy=DEPLOYED_POLICY))
     for title in ("Data", "Calibration", "Post-training"):
         flags.add_settings(title, GROUPS[title])
@@ -77,7 +77,7 @@ def main(command: command_line.Command) -> int:
         raise UserError(f"--min_agreement={lowest} cannot be used; allowed: 0 to 1.")
     config = config_of(command)
     check_files(config)
-    command_line.quiet_start_up(command.values["verbosity"], doing="Reading network and images")
+    command.start_up(doing="Reading network and images")
     from tfcq.deployment.run import export
     from tfcq.reporting.gate import export_failure, gate_tables, write_gate
     from tfcq.reporting.tables import export_tables
