@@ -64,8 +64,7 @@ class Command:
         if self.custom_objects is not None:
             import keras
 
-            known = keras.saving.get_custom_objects()
-            custom_objects.add_defined(self.custom_objects, known, keras.Layer)
+            custom_objects.add_defined(self.custom_objects, keras.saving.get_custom_objects())
 
 
 class FlagSet:

@@ -39,7 +39,7 @@ if __name__ == "__main__":
 
 
 def know(file):
-    add_defined(str(file), keras.saving.get_custom_objects(), keras.Layer)
+    add_defined(str(file), keras.saving.get_custom_objects())
 
 
 @pytest.fixture(autouse=True)
@@ -51,7 +51,7 @@ def forgotten(monkeypatch):
     yield
     known.clear()
     known.update(before)
-    for name in ("beside", "tfcq_custom_objects"):
+    for name in ("beside", "own", "tfcq_custom_objects"):
         sys.modules.pop(name, None)
 
 
@@ -94,6 +94,13 @@ def test_a_command_reads_models_with_it(file, model, tmp_path, capsys):
         evaluate.main(command_of(**flags))
     evaluate.main(command_of(**flags, custom_objects=str(file)))
     assert "top-1" in capsys.readouterr().out
+
+
+def test_what_a_file_imports_by_name_counts(file, model):
+    path, answer = model
+    (file.parent / "other.py").write_text("from own import Doubled, Shifted, squared\n")
+    know(file.parent / "other.py")
+    np.testing.assert_array_equal(load(path)(np.ones((2, 8, 8, 1), np.float32)), answer)
 
 
 @pytest.mark.parametrize("command", [train, evaluate, export, features])

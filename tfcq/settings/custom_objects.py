@@ -8,7 +8,7 @@ import importlib.machinery
 import os
 import sys
 import traceback
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any
 
 from tfcq.errors import UserError
@@ -39,48 +39,38 @@ def check_file(path: str) -> None:
         raise UserError(f"--{FLAG}={path} is no Python: {error or 'too deep'}.") from None
 
 
-def add_defined(path: str, known: dict[str, Any], layer: type) -> None:
+def add_defined(path: str, known: dict[str, Any]) -> None:
     """Runs a Python file, and adds its classes and functions to those that models are read with.
 
     Args:
         path: the file.
         known: Keras's own dictionary of classes and functions by name.
-        layer: Keras's class of layers, of which imported ones count, too.
 
     Raises:
         UserError: when it fails, naming the line, or has no class and no function.
     """
     before = set(known)
-    known |= _own(_run(path), layer)
+    found = vars(_run(path)).items()
+    # Imported ones, too, as they stand in the file under a name.
+    known |= {name: one for name, one in found if isinstance(one, (type, FunctionType))}
     if set(known) == before:
         raise UserError(f"--{FLAG}={path} has no class and no function; allowed: those of a model.")
 
 
 def _run(path: str) -> ModuleType:
     """Runs a file as an import would, so that what stands under `__main__` is left out."""
-    path = os.path.abspath(path)
-    loader = importlib.machinery.SourceFileLoader(_MODULE, path)
+    whole = os.path.abspath(path)
+    loader = importlib.machinery.SourceFileLoader(_MODULE, whole)
     module = ModuleType(_MODULE)
-    module.__file__ = path
+    module.__file__ = whole
     sys.modules[_MODULE] = module
     # Files beside it are found as when it is run by itself.
-    sys.path.append(os.path.dirname(path))
+    sys.path.append(os.path.dirname(whole))
     try:
         loader.exec_module(module)
     except (Exception, SystemExit) as error:
         frames = traceback.extract_tb(error.__traceback__)
-        lines = [frame.lineno for frame in frames if frame.filename == path]
+        lines = [frame.lineno for frame in frames if frame.filename == whole]
         where = f", line {lines[-1]}" if lines else ""
         raise UserError(f"--{FLAG}={path}{where}: {type(error).__name__}: {error}") from None
     return module
-
-
-def _own(module: ModuleType, layer: type) -> dict[str, Any]:
-    """Returns the classes and functions of a file, and layers that it imports of others."""
-    return {
-        name: value
-        for name, value in vars(module).items()
-        if hasattr(value, "__name__")
-        and callable(value)
-        and (value.__module__ == _MODULE or (isinstance(value, type) and issubclass(value, layer)))
-    }
