@@ -14,6 +14,7 @@ python examples/own_model.py
 import argparse
 import pathlib
 import sys
+import tempfile
 
 import keras
 import numpy as np
@@ -27,6 +28,12 @@ parser = argparse.ArgumentParser(description="Pre-trains a model of your own")
 parser.add_argument("--epochs", type=int, default=50)
 parser.add_argument("--output", default="own_model", help="folder for the results")
 settings = parser.parse_args([] if "ipykernel" in sys.modules else None)
+output = pathlib.Path(settings.output)
+try:
+    output.mkdir(parents=True, exist_ok=True)
+    tempfile.TemporaryFile(dir=output).close()
+except OSError as error:
+    sys.exit(f"--output={output} cannot be written to: {error.strerror}")
 keras.utils.set_random_seed(0)
 pixels = (load_digits().images[..., None] * 255 / 16).round().astype("uint8")
 images = pixels.astype("float32") / 255
@@ -67,8 +74,6 @@ for weight_bits, activation_bits in ((8, 8), (4, 4), (2, 4)):
     print(f"{name}: cosine to the float features {cosines[name]:.4f}")
 
 # %% Saved, loaded, and as an int8 file that takes raw uint8 pixels
-output = pathlib.Path(settings.output)
-output.mkdir(parents=True, exist_ok=True)
 encoder.save(output / "encoder.keras")
 loaded = tfcq.load(output / "encoder.keras")
 deployed = tfcq.requantizable(loaded, "int8")

@@ -21,6 +21,7 @@ FOLDER holds one sub-folder of images per class; the classes serve the scores al
 import argparse
 import pathlib
 import sys
+import tempfile
 
 import keras
 import numpy as np
@@ -39,9 +40,22 @@ parser.add_argument("--epochs", type=int, default=100)
 parser.add_argument("--batch_size", type=int, default=128)
 parser.add_argument("--output", default="own_photographs", help="folder for the results")
 settings = parser.parse_args([] if "ipykernel" in sys.modules else None)
+output = pathlib.Path(settings.output)
+try:
+    output.mkdir(parents=True, exist_ok=True)
+    tempfile.TemporaryFile(dir=output).close()
+except OSError as error:
+    sys.exit(f"--output={output} cannot be written to: {error.strerror}")
 keras.utils.set_random_seed(0)
 
 # %% The images; a fifth of them, drawn by chance, is kept for testing
+kinds = {".bmp", ".gif", ".jpeg", ".jpg", ".png"}
+found = pathlib.Path(settings.photographs).glob("*/**/*")
+if (count := sum(file.suffix.lower() in kinds for file in found)) < 5:
+    sys.exit(
+        f"--photographs={settings.photographs} holds {count} images in class folders; allowed: a "
+        f"folder with at least 5 ({', '.join(sorted(kinds))}) in its sub-folders."
+    )
 parts = keras.utils.image_dataset_from_directory(
     settings.photographs,
     image_size=(settings.size, settings.size),
@@ -59,6 +73,8 @@ parts = keras.utils.image_dataset_from_directory(
     )
     for part in parts
 )
+if len(set(train_labels)) < 2:
+    sys.exit(f"--photographs={settings.photographs} has images of one class; allowed: two or more.")
 train_images, test_images = (
     pixels.astype("float32") / 255 for pixels in (train_pixels, test_pixels)
 )
@@ -85,8 +101,6 @@ for name in ("fp", "8w8a", "4w4a", "2w4a"):
     print(f"{name:>5}: {accuracies[name]:.1%} of {len(test_labels)} test images")
 
 # %% The encoder as Keras and as int8 files; the latter takes raw uint8 pixels
-output = pathlib.Path(settings.output)
-output.mkdir(parents=True, exist_ok=True)
 encoder.save(output / "encoder.keras")
 deployed = tfcq.requantizable(encoder, "int8")
 tfcq.calibrate(deployed, train_images[:1024])
