@@ -14,6 +14,7 @@ python examples/fine_tune_and_export.py --backbone=RUN/backbone.keras
 import argparse
 import pathlib
 import sys
+import tempfile
 
 import keras
 import numpy as np
@@ -32,7 +33,11 @@ parser.add_argument("--width", type=int, default=16, help="of the backbone of ra
 parser.add_argument("--output", default="fine_tune_and_export", help="folder for the results")
 settings = parser.parse_args([] if "ipykernel" in sys.modules else None)
 output = pathlib.Path(settings.output)
-output.mkdir(parents=True, exist_ok=True)
+try:
+    output.mkdir(parents=True, exist_ok=True)
+    tempfile.TemporaryFile(dir=output).close()
+except OSError as error:
+    sys.exit(f"--output={output} cannot be written to: {error.strerror}")
 keras.utils.set_random_seed(0)
 digits = load_digits()
 pixels = (digits.images[..., None] * 255 / 16).round().astype("uint8")
@@ -45,6 +50,8 @@ train_images, test_images = (
 )
 
 # %% The backbone and a classifier, fine-tuned in float by Keras alone
+if settings.backbone and not pathlib.Path(settings.backbone).is_file():
+    sys.exit(f"--backbone={settings.backbone} does not exist; allowed: a run's backbone.keras.")
 if settings.backbone:
     encoder = tfcq.load(settings.backbone)
     backbone = tfcq.float_model(encoder)

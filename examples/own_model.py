@@ -14,6 +14,7 @@ python examples/own_model.py
 import argparse
 import pathlib
 import sys
+import tempfile
 
 import keras
 import numpy as np
@@ -28,7 +29,11 @@ parser.add_argument("--epochs", type=int, default=50)
 parser.add_argument("--output", default="own_model", help="folder for the results")
 settings = parser.parse_args([] if "ipykernel" in sys.modules else None)
 output = pathlib.Path(settings.output)
-output.mkdir(parents=True, exist_ok=True)
+try:
+    output.mkdir(parents=True, exist_ok=True)
+    tempfile.TemporaryFile(dir=output).close()
+except OSError as error:
+    sys.exit(f"--output={output} cannot be written to: {error.strerror}")
 keras.utils.set_random_seed(0)
 pixels = (load_digits().images[..., None] * 255 / 16).round().astype("uint8")
 images = pixels.astype("float32") / 255

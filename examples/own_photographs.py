@@ -21,6 +21,7 @@ FOLDER holds one sub-folder of images per class; the classes serve the scores al
 import argparse
 import pathlib
 import sys
+import tempfile
 
 import keras
 import numpy as np
@@ -40,10 +41,21 @@ parser.add_argument("--batch_size", type=int, default=128)
 parser.add_argument("--output", default="own_photographs", help="folder for the results")
 settings = parser.parse_args([] if "ipykernel" in sys.modules else None)
 output = pathlib.Path(settings.output)
-output.mkdir(parents=True, exist_ok=True)
+try:
+    output.mkdir(parents=True, exist_ok=True)
+    tempfile.TemporaryFile(dir=output).close()
+except OSError as error:
+    sys.exit(f"--output={output} cannot be written to: {error.strerror}")
 keras.utils.set_random_seed(0)
 
 # %% The images; a fifth of them, drawn by chance, is kept for testing
+kinds = {".bmp", ".gif", ".jpeg", ".jpg", ".png"}
+found = pathlib.Path(settings.photographs).glob("*/**/*")
+if (count := sum(file.suffix.lower() in kinds for file in found)) < 5:
+    sys.exit(
+        f"--photographs={settings.photographs} holds {count} images in class folders; allowed: a "
+        f"folder with at least 5 ({', '.join(sorted(kinds))}) in its sub-folders."
+    )
 parts = keras.utils.image_dataset_from_directory(
     settings.photographs,
     image_size=(settings.size, settings.size),
@@ -61,6 +73,8 @@ parts = keras.utils.image_dataset_from_directory(
     )
     for part in parts
 )
+if len(set(train_labels)) < 2:
+    sys.exit(f"--photographs={settings.photographs} has images of one class; allowed: two or more.")
 train_images, test_images = (
     pixels.astype("float32") / 255 for pixels in (train_pixels, test_pixels)
 )

@@ -6,6 +6,7 @@ import pathlib
 import runpy
 import sys
 
+import keras
 import numpy as np
 import pytest
 from PIL import Image
@@ -65,6 +66,46 @@ def test_backbone_is_fine_tuned_quantized_and_checked_as_an_int8_file(ran, tmp_p
     assert found["fp"] > 0.5 and abs(found["int8 file"] - found["8w8a"]) < 0.03
     assert "3w3a, trained so" in found
     check_files(tmp_path, "classifier", names["test_images"][:4])
+
+
+@pytest.fixture
+def untrained(monkeypatch):
+    """Fails where anything is trained."""
+    monkeypatch.setattr(keras.Model, "fit", lambda *_, **__: pytest.fail("was trained"))
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [(None, "holds 0 images in class folders"), ([], "holds 0 images in class folders"),
+     (["1.png"], "holds 0 images in class folders"), (["a/1.txt"], "holds 0 images in class"),
+     (["a/1.png"], "holds 1 images in class folders; allowed: a folder with at least 5 (.bmp"),
+     (["a/1.png", "a/2.png", "b/1.png", "b/2.png"], "holds 4 images in class folders"),
+     ([f"a/{number}.png" for number in range(6)], "has images of one class; allowed: two")],
+)  # fmt: skip
+def test_photographs_that_do_not_suffice_are_told_before_training(
+    files, said, ran, untrained, tmp_path
+):
+    folder = tmp_path / "photographs"
+    for name in files or ():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (16, 16)).save(folder / name, format="PNG")
+    with pytest.raises(SystemExit) as left:
+        ran("own_photographs.py", photographs=folder, size=16, depth=8, width=2, output=tmp_path)
+    assert str(left.value).startswith(f"--photographs={folder} {said}")
+    assert "\n" not in str(left.value)
+
+
+@pytest.mark.parametrize("script", EXAMPLES, ids=lambda path: path.stem)
+def test_output_that_cannot_be_written_is_told_before_training(script, ran, untrained, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SystemExit, match="--output=.*file cannot be written to: File exists"):
+        ran(script.name, output=tmp_path / "file")
+
+
+def test_backbone_that_is_not_there_is_told(ran, untrained, tmp_path):
+    missing = tmp_path / "none.keras"
+    with pytest.raises(SystemExit, match=f"--backbone={missing} does not exist; allowed: a run's"):
+        ran("fine_tune_and_export.py", backbone=missing, output=tmp_path)
 
 
 def check_files(folder, stem, images):

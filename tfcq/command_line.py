@@ -20,12 +20,13 @@ from absl import flags
 import tfcq
 from tfcq import interruption, native_messages
 from tfcq.errors import TrainingStopped, UserError
+from tfcq.settings import custom_objects
 from tfcq.settings.fields import check_fields, parse_value
 from tfcq.settings.flag_files import FLAGFILE, files_first
 
 USER_ERROR = 2
 FAILURE = 1
-GENERAL = ("help", "version", FLAGFILE, "verbosity")
+GENERAL = ("help", "version", FLAGFILE, "verbosity", custom_objects.FLAG)
 # Longer words are cut in messages: paths are not.
 _LONGEST_WORD = 400
 Settings = typing.TypeVar("Settings")
@@ -57,6 +58,27 @@ class Command:
         settings = kind(**{name: self.values[name] for name in typing.get_type_hints(kind)})
         check_fields(settings)
         return settings
+
+    @property
+    def custom_objects(self) -> str | None:
+        """The Python file with the user's own classes and functions, if there is one."""
+        return self.values.get(custom_objects.FLAG)
+
+    def start_up(self, deterministic: bool = False, doing: str = "") -> None:
+        """Imports TensorFlow without its chatter, and makes the user's own classes known.
+
+        Args:
+            deterministic: whether the process must repeat its results to the last bit.
+            doing: what is told before, as the import takes seconds; empty for nothing.
+
+        Raises:
+            UserError: when their file fails.
+        """
+        quiet_start_up(self.values["verbosity"], deterministic, doing)
+        if self.custom_objects is not None:
+            import keras
+
+            custom_objects.add_defined(self.custom_objects, keras.saving.get_custom_objects())
 
 
 class FlagSet:
@@ -109,6 +131,11 @@ class FlagSet:
         flags.DEFINE_flag(flag, flag_values=self.flags)
         self.groups.setdefault(group, []).append(name)
 
+    def add_custom_objects(self) -> None:
+        """Adds the flag of a command that reads models of the user's."""
+        text = "Python file with the classes and functions of one's own that a .keras file names"
+        self.add("General", custom_objects.FLAG, str, None, text)
+
     def add_settings(self, group: str, settings: Any) -> None:
         """Adds a flag for every field of a settings dataclass.
 
@@ -156,11 +183,14 @@ class FlagSet:
             raise UserError(str(error)) from None
         if rest[1:] and self.arguments is None:
             raise UserError(f"Unexpected argument {rest[1]!r}; allowed: flags, --name=value.")
-        return Command(
+        command = Command(
             {name: self.flags[name].value for name in self.flags},
             {name for name in self.flags if self.flags[name].present},
             tuple(rest[1:]),
         )
+        if command.custom_objects is not None:
+            custom_objects.check_file(command.custom_objects)
+        return command
 
 
 class _Reader(flags.ArgumentParser):
@@ -221,9 +251,10 @@ def tell_next(command: str, *arguments: Any, **named: Any) -> None:
     Args:
         command: its name.
         *arguments: what it takes besides flags.
-        **named: values of its flags.
+        **named: values of its flags; None to leave one out.
     """
-    words = [*map(str, arguments), *(f"--{name}={value}" for name, value in named.items())]
+    flags = (f"--{name}={value}" for name, value in named.items() if value is not None)
+    words = [*map(str, arguments), *flags]
     print(f"Next: python -m tfcq.{command} {shlex.join(words)}")
 
 

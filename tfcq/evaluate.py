@@ -22,6 +22,7 @@ def flag_set() -> command_line.FlagSet:
             "--dataset=folder:PATH --output_dir=DIR",
         ),
     )
+    flags.add_custom_objects()
     text = "print what is quantized at which bits, layer by layer, and leave"
     flags.add("General", "describe", bool, False, text)
     for title, group in GROUPS.items():
@@ -52,7 +53,7 @@ def main(command: command_line.Command) -> None:
     """
     config = config_of(command)
     check_files(config)
-    command_line.quiet_start_up(command.values["verbosity"], doing="Reading network and images")
+    command.start_up(doing="Reading network and images")
     from tfcq.evaluation.run import describe, evaluate
 
     if command.values["describe"]:
@@ -61,7 +62,9 @@ def main(command: command_line.Command) -> None:
     for measured in evaluate(config):
         show(measured)
     if config.subject.run_dir is not None and config.subject.checkpoint is None:
-        command_line.tell_next("export", run_dir=config.subject.run_dir)
+        command_line.tell_next(
+            "export", run_dir=config.subject.run_dir, custom_objects=command.custom_objects
+        )
 
 
 def show(measured: "Measured") -> None:

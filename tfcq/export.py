@@ -25,10 +25,10 @@ def flag_set() -> command_line.FlagSet:
         "evaluated: python -m tfcq.export",
         examples=(
             "python -m tfcq.export --run_dir=RUN",
-            "python -m tfcq.export --model=PATH.keras --classifier --dataset=folder:PATH "
-            "--output_dir=DIR",
+            "python -m tfcq.export --model=PATH.keras --classifier --dataset=NAME --output_dir=DIR",
         ),
     )
+    flags.add_custom_objects()
     flags.add_settings("Subject", SubjectSettings(policy=DEPLOYED_POLICY))
     for title in ("Data", "Calibration", "Post-training"):
         flags.add_settings(title, GROUPS[title])
@@ -72,7 +72,7 @@ def main(command: command_line.Command) -> int:
     config = config_of(command)
     settings.check(command.given, *config.bit_widths)
     check_files(config)
-    command_line.quiet_start_up(command.values["verbosity"], doing="Reading network and images")
+    command.start_up(doing="Reading network and images")
     from tfcq.deployment.run import export
     from tfcq.reporting.gate import export_failure, gate_tables, write_gate
     from tfcq.reporting.tables import export_tables

@@ -17,6 +17,7 @@ def flag_set() -> command_line.FlagSet:
             "python -m tfcq.features --run_dir=RUN --dataset=folder:PATH --output_dir=DIR",
         ),
     )
+    flags.add_custom_objects()
     for title in ("Subject", "Data", "Calibration", "Post-training"):
         flags.add_settings(title, GROUPS[title])
     flags.add("Features", "bits", str, "fp,4w4a", "bit-widths, such as fp,8w8a,2-4w4a")
@@ -48,7 +49,7 @@ def main(command: command_line.Command) -> None:
     """
     config = config_of(command)
     check_files(config)
-    command_line.quiet_start_up(command.values["verbosity"], doing="Reading network and images")
+    command.start_up(doing="Reading network and images")
     from tfcq.evaluation.embeddings import write_embeddings
 
     for file in write_embeddings(config):

@@ -25,6 +25,7 @@ def flag_set() -> command_line.FlagSet:
     flags.add("General", "run_dir", str, None, "folder of the run; alone: go on with the run there")
     text = "draw views as the first step sees them into --run_dir, or here, and leave"
     flags.add("General", "preview", bool, False, text)
+    flags.add_custom_objects()
     flags.add("General", "list_recipes", bool, False, "print the recipes and leave")
     for group in dataclasses.fields(Config):
         flags.add_settings((group.default.__doc__ or "").rstrip("."), group.default)
@@ -66,7 +67,7 @@ def main(command: command_line.Command) -> None:
         return
     config, folder, names = settings_of(command)
     folder.check(config)
-    command_line.quiet_start_up(command.values["verbosity"], config.execution.deterministic)
+    command.start_up(config.execution.deterministic)
     if command.values["preview"]:
         from tfcq.pretraining.preview import draw_preview
 
@@ -76,7 +77,7 @@ def main(command: command_line.Command) -> None:
     from tfcq.pretraining.run import train
 
     train(config, folder, names)
-    command_line.tell_next("evaluate", run_dir=folder.path)
+    command_line.tell_next("evaluate", run_dir=folder.path, custom_objects=command.custom_objects)
 
 
 def print_recipes() -> None:

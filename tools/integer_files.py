@@ -3,10 +3,10 @@
 
     .venv/bin/python tools/integer_files.py --output=results/integer_files RUN [RUN ...]
 
-The backbones of runs, and a network of every family of keras.applications with random weights whose
-batch norms were given the statistics of images. Images are 1,000 of scikit-learn's digits, scaled
-to the network's size. A process for each network; rows that are there already stay. Writes `.json`
-and `.md`.
+The backbones of runs or models of your own, and a network of every family of keras.applications
+with random weights whose batch norms were given the statistics of images. Images are 1,000 of
+scikit-learn's digits, scaled to the network's size. A process for each network; rows that are there
+already stay. Writes `.json` and `.md`.
 """
 
 import argparse
@@ -40,7 +40,7 @@ BITS = ("8w8a", "4w8a")
 def main() -> None:
     """Measures the networks and writes the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("runs", nargs="*", help="folders of runs")
+    parser.add_argument("runs", nargs="*", help="folders of runs, or models of digits")
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--output", default="results/integer_files")
     parser.add_argument("--families", default=",".join(FAMILIES))
@@ -53,7 +53,7 @@ def main() -> None:
     rows = json.loads(file.read_text())["networks"] if file.exists() else {}
     commit = commit_here()
     for name in [*arguments.runs, *filter(None, arguments.families.split(","))]:
-        key = pathlib.Path(name).name
+        key = pathlib.Path(name).stem
         if key in rows:
             continue
         command = [sys.executable, __file__, f"--alone={name}", f"--images={arguments.images}"]
@@ -75,7 +75,7 @@ def measure(name: str, count: int) -> dict[str, Any]:
     """Returns what the gate finds of one network at each bit-width.
 
     Args:
-        name: a run's folder, or a family.
+        name: a run's folder, a model's file, or a family.
         count: how many images.
     """
     import keras
@@ -89,7 +89,8 @@ def measure(name: str, count: int) -> dict[str, Any]:
 
     keras.utils.set_random_seed(0)
     digits = np.clip(np.round(load_digits().images * 255 / 16), 0, 255)[:count, ..., None]
-    file = pathlib.Path(name) / "backbone.keras"
+    file = pathlib.Path(name)
+    file = file if file.suffix else file / "backbone.keras"
     model = _family(name) if name in FAMILIES else tfcq.load(file)
     size, channels = model.input_shape[1], model.input_shape[3]
     images = np.asarray(keras.ops.image.resize(digits, (size, size)))

@@ -11,6 +11,7 @@ from keras import layers
 from tfcq.backbones.resnet import resnet
 from tfcq.errors import UserError
 from tfcq.integer.folded import folded
+from tfcq.integer.form import deployable
 from tfcq.nn.activation_quantizer import ActivationQuantizer
 from tfcq.nn.calibration import calibrate
 from tfcq.nn.cloning import copy_of
@@ -517,8 +518,9 @@ def test_what_cannot_be_copied_or_is_quantized_already_is_named(layer, said):
     model = with_layer(layer(), (3,))
     if "int8" in said:
         model.quantize("int8")
-    with pytest.raises(UserError, match=said):
-        quantizable(model)
+    for make in (quantizable, copy_of, deployable):
+        with pytest.raises(UserError, match=said):
+            make(model)
 
 
 def test_a_model_of_keras_2_is_told_apart():

@@ -58,6 +58,7 @@ def test_log_file_gets_a_line_for_the_first_epoch_and_each_tenth(epochs, lines):
 @pytest.mark.parametrize("columns", [20, 60, 80, 130, 200])
 def test_terminal_keeps_one_line_within_its_width(columns, monkeypatch):
     monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("TERM", "xterm")
     stream = Terminal()
     progress = Progress(40, 2, stream=stream)
     train(progress, 20, 2)
@@ -70,6 +71,32 @@ def test_terminal_keeps_one_line_within_its_width(columns, monkeypatch):
     assert lines[-1].startswith("epoch 20/20")
     assert ("images_per_second=-0.3333" in lines[-1]) == (columns > 115)
     assert ("[=" in lines[-1]) == (columns == 200)
+
+
+@pytest.mark.parametrize("columns", range(1, 140, 3))
+def test_no_figure_is_cut_within_its_digits(columns, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("TERM", "xterm")
+    stream = Terminal()
+    figures = {name: 1234.0 for name in history.SHOWN}
+    Progress(40, 2, stream=stream)._show(figures, end="")
+    line = stream.getvalue().removeprefix("\r")
+    assert len(line) == columns - 1
+    whole = {"epoch", "0/20", f"[{'.' * 24}]", "ETA", "--:--", *(f"{n}=1234" for n in figures)}
+    assert set(line.split()) <= whole or columns - 1 < len("epoch 0/20")
+
+
+def test_dumb_terminal_gets_the_lines_of_a_log_file(monkeypatch):
+    monkeypatch.setenv("TERM", "dumb")
+    stream = Terminal()
+    train(Progress(40, 2, stream=stream), 20, 2)
+    assert "\r" not in stream.getvalue() and stream.getvalue().count("\n") == 11
+
+
+def test_a_run_of_one_step_ends_with_no_time_left():
+    stream = io.StringIO()
+    train(Progress(1, 1, stream=stream), 1, 1)
+    assert "] ETA 0:00 loss=-0.5" in stream.getvalue()
 
 
 def test_resumed_run_counts_from_where_it_was():

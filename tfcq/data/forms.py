@@ -36,10 +36,11 @@ def as_dataset(data: Any, receiver: str) -> tf.data.Dataset:
         )
     try:
         return tf.data.Dataset.from_tensor_slices(data)
-    except (ValueError, TypeError, AttributeError, tf.errors.OpError):
+    except (ValueError, TypeError, AttributeError, NotImplementedError, tf.errors.OpError):
         kind = type(data).__name__
-        shape = getattr(data, "shape", None)
-        held = f" of {data.dtype} and shape {tuple(shape)}" if shape is not None else ""
+        shape, dtype = getattr(data, "shape", None), getattr(data, "dtype", None)
+        known = shape is not None and dtype is not None
+        held = f" of {dtype} and shape {tuple(shape or ())}" if known else ""
         raise UserError(f"{receiver} received a {kind}{held}; allowed: {FORMS}.") from None
 
 
@@ -221,18 +222,20 @@ class _Values:
             return tf.clip_by_value(tf.cast(image, tf.float32) / self._scale, 0.0, 1.0)
 
 
-def held_images(dataset: tf.data.Dataset, receiver: str) -> np.ndarray:
-    """Returns the images of a data set as one array, values as they are.
+def held_images(data: Any, receiver: str) -> np.ndarray | tf.Tensor:
+    """Returns images as one array, values as they are; an array or tensor as it is.
 
     Args:
-        dataset: images in any of `FORMS`.
+        data: see `FORMS`; or a list of images.
         receiver: who received it, for messages.
 
     Raises:
         UserError: it holds no image or several, no known and finite number, images of different
             sizes, or more than 4 GB of them.
     """
-    images, size, _ = _single(dataset, receiver)
+    if isinstance(data, (np.ndarray, tf.Tensor)):
+        return data
+    images, size, _ = _single(as_dataset(data, receiver), receiver)
     kept, taken = [], 0
     for image in images.as_numpy_iterator():
         kept.append(image)

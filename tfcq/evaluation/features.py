@@ -7,9 +7,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfcq.data.image_stream import Images, image_batches
+from tfcq.data.forms import held_images
+from tfcq.data.image_stream import Images, ImageStream, image_batches
 from tfcq.errors import UserError
-from tfcq.nn.calibration import check_quantizable
+from tfcq.nn.calibration import check_float_images, check_quantizable, float_images
 from tfcq.post_training.plan import Quantized
 from tfcq.quantization.precision import Precision, noise_seed
 from tfcq.settings.bitwidths import FLOAT, BitWidth
@@ -65,17 +66,22 @@ class FeatureExtractor:
         """Returns features, float [count, width].
 
         Args:
-            images: float array [count, height, width, channels], or a stream.
+            images: float array [count, height, width, channels], or in any other form that
+                `tfcq.calibrate` takes; or a stream.
             bits: bit-width of the pass.
 
         Returns:
             The array; of a model with several outputs, arrays in the structure that it returns.
 
         Raises:
-            UserError: when there is no image or features come out as NaN or infinity.
+            UserError: when there is no image, images are integers or of another shape than the
+                model takes, or features come out as NaN or infinity.
         """
+        if not isinstance(images, ImageStream):
+            images = float_images(held_images(images, "FeatureExtractor"), self.model)
         if len(images) == 0:
             raise UserError("Features were asked for 0 images; allowed: 1 and above.")
+        check_float_images(images, self.model.input_shape)
         floats = (_FLOAT_BITS, _FLOAT_BITS)
         self._bits.assign(floats if bits.is_float else (bits.weights, bits.activations))
         batches = []

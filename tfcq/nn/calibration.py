@@ -1,7 +1,7 @@
 """Records the activation ranges of a quantizable model on images."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
@@ -59,7 +59,7 @@ class Calibrator:
 
 def calibrate(
     model: keras.Model,
-    images: np.ndarray | tf.Tensor | tf.data.Dataset,
+    images: np.ndarray | tf.Tensor | Sequence | tf.data.Dataset,
     batch_size: int = 256,
     bits: str | None = None,
     input_range: str | None = None,
@@ -72,9 +72,9 @@ def calibrate(
 
     Args:
         model: a quantizable model.
-        images: float array [count, height, width, channels], at least one image, or a finite
-            `tf.data` set of such images, batched or not, perhaps with labels; of a model that takes
-            pixels from 0 to 255, uint8 ones too.
+        images: float array [count, height, width, channels], at least one image, a list of such
+            images, or a finite `tf.data` set of them, batched or not, perhaps with labels; of a
+            model that takes pixels from 0 to 255, uint8 ones too.
         batch_size: images per pass.
         bits: bit-width of the passes, such as `"4w8a"`, or `"fp"`; None for float, which a network
             trained in quantized passes alone refuses.
@@ -100,14 +100,26 @@ def calibrate(
             f"Model {model.name!r} was trained in quantized passes, and float ranges do not fit "
             "it; pass the bit-width that it is to run at, such as bits='4w8a' (or bits='fp')."
         )
-    if isinstance(images, tf.data.Dataset):
-        images = held_images(images, "calibrate()")
     name = known_input_range(model, input_range)
-    if name == "0-255" and images.dtype in (np.uint8, tf.uint8):
-        images = np.asarray(images, model.compute_dtype)
+    images = float_images(held_images(images, "calibrate()"), model, name)
     if len(images) and tf.as_dtype(images.dtype).is_floating and np.all(np.isfinite(images)):
         check_pixels(images, name, model)
     calibrator(images, FLOAT if bits is None else parse_bit_width(bits))
+
+
+def float_images(
+    images: np.ndarray | tf.Tensor, model: keras.Model, name: str | None = None
+) -> np.ndarray | tf.Tensor:
+    """Returns images with uint8 pixels as floats, where a model takes those from 0 to 255.
+
+    Args:
+        images: the images.
+        model: the model.
+        name: the pixels that it takes, a name in `INPUT_RANGES`; None for what it tells.
+    """
+    if images.dtype not in (np.uint8, tf.uint8) or known_input_range(model, name) != "0-255":
+        return images
+    return np.asarray(images, model.compute_dtype)
 
 
 def check_float_images(images: np.ndarray | tf.Tensor, shape: tuple[int | None, ...]) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from tfcq.errors import UserError
 from tfcq.nn.copied_weights import copy_weights, give_weights
 from tfcq.nn.precision import TakesPrecision
 
@@ -59,9 +60,13 @@ def same_layer(
         layer: a layer or operation; a model is copied whole.
         config: its configuration with changes; None for its own.
         kind: another class that takes it; None for the layer's own.
+
+    Raises:
+        UserError: when Keras quantized the layer, or it holds code that no file can hold.
     """
     if isinstance(layer, keras.Model):
         return copy_of(layer, weights=False)
+    _refuse_foreign(layer)
     own, kind = layer.get_config(), kind or type(layer)
     config = dict(own if config is None else config)
     for name, text in own.items():
@@ -80,6 +85,20 @@ def same_layer(
         if isinstance(layer, keras.layers.Layer):
             copy.trainable = layer.trainable
     return copy
+
+
+def _refuse_foreign(layer: Any) -> None:
+    """Raises for a layer that Keras itself quantized, or whose code no file can hold."""
+    if getattr(layer, "quantization_mode", None) is not None:
+        raise UserError(
+            f"Layer {layer.name!r} was quantized by Keras's quantize({layer.quantization_mode!r}) "
+            "already; allowed: the float model, before that call."
+        )
+    if isinstance(layer, keras.layers.Lambda):
+        raise UserError(
+            f"Layer {layer.name!r} (Lambda) holds Python code that is neither copied nor exported; "
+            "allowed: operations of keras.ops on the tensor itself, or a class with get_config."
+        )
 
 
 def _made_of(layer: Any) -> Iterator[Any]:

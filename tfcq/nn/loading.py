@@ -1,5 +1,6 @@
 """Reads a model from a `.keras` file, and says why where it cannot be read."""
 
+import difflib
 import os
 import re
 import zipfile
@@ -52,10 +53,13 @@ def _why_unread(path: str | os.PathLike, reason: str) -> str:
     unknown = re.search(r"Could not (?:locate|find|deserialize) (class|function) '([^']+)'", reason)
     if unknown:
         kind, name = unknown.groups()
+        known = [known.rpartition(">")[2] for known in keras.saving.get_custom_objects()]
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
         return (
             f"{path} names the {kind} {name!r}, which is not known here; allowed: "
-            f"tfcq.load(path, custom_objects={{{name!r}: {name}}}), or the decorator "
-            f"@keras.saving.register_keras_serializable() on it."
+            f"--custom_objects=FILE.py of the commands, a file that defines it, or in Python "
+            f"tfcq.load(path, custom_objects={{{name!r}: {name}}}).{hint}"
         )
     if "lambda" in reason or "identifier: {'value'" in reason:
         return (

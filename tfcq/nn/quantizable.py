@@ -245,27 +245,12 @@ def _dtype_policy(layer: Any) -> Any:
 
 
 def _clone_layer(layer: Any, placement: Placement, policy: Policy) -> Any:
-    _refuse_foreign(layer)
     counterpart = QUANTIZED_COUNTERPARTS.get(type(layer))
     if counterpart is None or layer.name not in placement.kernels:
         return same_layer(layer)
     bits = fixed_bits(placement.kernels[layer.name])
     config = {**layer.get_config(), "weight_quantizer": _weight_quantizer(policy, bits)}
     return same_layer(layer, config, counterpart)
-
-
-def _refuse_foreign(layer: Any) -> None:
-    """Raises for a layer that Keras itself quantized, or whose code no file can hold."""
-    if getattr(layer, "quantization_mode", None) is not None:
-        raise UserError(
-            f"Layer {layer.name!r} was quantized by Keras's quantize({layer.quantization_mode!r}) "
-            "already; allowed: the float model, before that call."
-        )
-    if isinstance(layer, keras.layers.Lambda):
-        raise UserError(
-            f"Layer {layer.name!r} (Lambda) holds Python code that is neither copied nor exported; "
-            "allowed: operations of keras.ops on the tensor itself, or a class with get_config."
-        )
 
 
 def quantizers_of(model: keras.Model, attribute: str) -> dict[str, Quantizer]:

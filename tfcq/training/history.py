@@ -64,8 +64,8 @@ class HistoryFile(keras.callbacks.Callback):
 class Progress(keras.callbacks.Callback):
     """One progress bar over all epochs, with the time left.
 
-    On a terminal the line is rewritten and cut to its width; elsewhere a line is printed after the
-    first epoch, for each tenth of the run, and at least every minute.
+    On a terminal the line is rewritten, with as many figures as fit; elsewhere a line is printed
+    after the first epoch, for each tenth of the run, and at least every minute.
 
     Args:
         total_steps: steps of the run.
@@ -85,6 +85,8 @@ class Progress(keras.callbacks.Callback):
         self.steps = steps
         self.first_step = self.done = first_epoch * steps
         self.stream = stream or sys.stderr
+        # A dumb one does not go back to the start of its line.
+        self.on_terminal = self.stream.isatty() and os.environ.get("TERM") != "dumb"
         self.started = self.shown = time.monotonic()
         self.rate_start: tuple[int, float] | None = None
 
@@ -99,10 +101,9 @@ class Progress(keras.callbacks.Callback):
         now = time.monotonic()
         if self.rate_start is None:
             self.rate_start = self.done, now
-        terminal = self.stream.isatty()
-        if now - self.shown > (0.5 if terminal else 60):
+        if now - self.shown > (0.5 if self.on_terminal else 60):
             self.shown = now
-            self._show(logs or {}, end="" if terminal else "\n")
+            self._show(logs or {}, end="" if self.on_terminal else "\n")
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Prints a line after the first epoch, and for each tenth of the run.
@@ -114,26 +115,30 @@ class Progress(keras.callbacks.Callback):
         last = epoch + 1 == self.epochs
         tenth = (epoch + 1) * 10 // self.epochs > epoch * 10 // self.epochs
         first = epoch * self.steps == self.first_step
-        if last or ((first or tenth) and not self.stream.isatty()):
+        if last or ((first or tenth) and not self.on_terminal):
             self.shown = time.monotonic()
             self._show(logs or {}, end="\n")
 
     def _show(self, logs: dict[str, Any], end: str) -> None:
         filled = self.WIDTH * self.done // self.total_steps
-        bar = f" [{'=' * filled}{'.' * (self.WIDTH - filled)}]"
+        bar = f"[{'=' * filled}{'.' * (self.WIDTH - filled)}]"
         epoch = min((self.done - 1) // self.steps + 1, self.epochs)
-        start, figures = f"epoch {epoch}/{self.epochs}", [self._time_left()]
-        figures += [f"{name}={float(logs[name]):.4g}" for name in SHOWN if name in logs]
-        text = f"{start}{bar} {' '.join(figures)}"
-        if self.stream.isatty():
-            # A full line would wrap; the bar is what can be spared.
+        parts = [f"epoch {epoch}/{self.epochs}", bar, self._time_left()]
+        parts += [f"{name}={float(logs[name]):.4g}" for name in SHOWN if name in logs]
+        text = " ".join(parts)
+        if self.on_terminal:
+            # A full line would wrap; the bar is what can be spared, then figures, never digits.
             width = _columns(self.stream) - 1
             if len(text) > width:
-                text = f"{start} {' '.join(figures)}"
-            text = f"\r{text[:width]:<{width}}"
+                parts.remove(bar)
+            while len(parts) > 1 and len(" ".join(parts)) > width:
+                parts.pop()
+            text = f"\r{' '.join(parts)[:width]:<{width}}"
         print(text, end=end, file=self.stream, flush=True)
 
     def _time_left(self) -> str:
+        if self.done >= self.total_steps:
+            return "ETA 0:00"
         if self.rate_start is None or self.done == self.rate_start[0]:
             return "ETA --:--"
         step, since = self.rate_start
