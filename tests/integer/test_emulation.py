@@ -191,3 +191,27 @@ def test_what_has_no_rule_is_named():
     file = single("TANH", [source], real((1, 4), "t"))
     with pytest.raises(UserError, match=r"no rule for TANH of float32 .*allowed: int8\."):
         emulate(file, pictures(source), "xnnpack")
+
+
+def test_dense_layers_of_microcontrollers_are_rounded_as_convolutions_of_a_pixel():
+    random = np.random.default_rng(0)
+    weights = random.integers(-127, 128, (9, 16)).astype(np.int8)
+    scales, bias = random.uniform(0.001, 0.01, 9), random.integers(-999, 999, 9).astype(np.int32)
+    kernels = [constant(one, scales) for one in (weights, weights.reshape(9, 1, 1, 16))]
+    added = constant(bias, 0.05 * scales)
+    flat = single(
+        "FULLY_CONNECTED",
+        [levels((1, 16), 0.05, 3), kernels[0], added], levels((1, 9), 0.07, -5), 5,
+        fusedActivationFunction=0,
+    )  # fmt: skip
+    maps = single(
+        "CONV_2D",
+        [levels((1, 1, 1, 16), 0.05, 3), kernels[1], added], levels((1, 1, 1, 9), 0.07, -5), 3,
+        **STEPS, fusedActivationFunction=0,
+    )  # fmt: skip
+    images = pictures(flat.tensors[0], count=2000)
+    pixels = images.reshape(-1, 1, 1, 16)
+    found = emulate(flat, images, "micro")[flat.outputs[0]]
+    expected = emulate(maps, pixels, "reference")[maps.outputs[0]].reshape(-1, 9)
+    np.testing.assert_array_equal(found, expected)
+    assert np.any(found != emulate(flat, images, "reference")[flat.outputs[0]])

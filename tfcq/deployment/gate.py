@@ -84,7 +84,7 @@ def gate(
     outputs: dict[str, list[np.ndarray]] = {kernels: [] for kernels in sets}
     taken = file.tensors[file.inputs[0]]
     for batch in _slices(images, taken.shape[0]):
-        levels = as_levels(batch, *_input_form(taken))
+        levels = as_levels(batch, *input_form(taken))
         computed = {kernels: every_tensor(file, levels, kernels) for kernels in sets}
         for kernels, values in computed.items():
             expected = emulate(file, levels, kernels, values)
@@ -123,7 +123,12 @@ def _slices(images: Images, batch: int) -> Iterator[np.ndarray]:
         yield np.asarray(images[start : start + size])
 
 
-def _input_form(tensor: Tensor) -> tuple[Any, float, int]:
+def input_form(tensor: Tensor) -> tuple[Any, float, int]:
+    """Returns type, scale and zero point of the images that a file takes, see `as_levels`.
+
+    Args:
+        tensor: the file's input.
+    """
     if not len(tensor.scales):
         return tensor.dtype, 1.0, 0
     return tensor.dtype, float(tensor.scale), tensor.zero_point

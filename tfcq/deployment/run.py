@@ -10,12 +10,13 @@ import keras
 import numpy as np
 
 from tfcq.command_line import stage
+from tfcq.data.image_stream import Images
 from tfcq.deployment.backends import MAKERS, Made, probed
 from tfcq.deployment.check import compare, median_seconds
 from tfcq.deployment.formats import write_format
 from tfcq.deployment.profile import operation_seconds, share_in_float
 from tfcq.deployment.tflite import float_tflite
-from tfcq.deployment.verify import checked, class_figures, gate_images
+from tfcq.deployment.verify import checked, class_figures, gate_images, micro_differences
 from tfcq.errors import UserError
 from tfcq.evaluation.evaluation import Evaluation, open_evaluation, open_subject
 from tfcq.evaluation.features import FeatureExtractor
@@ -98,7 +99,7 @@ def export(
         **compared,
         "gate": gate,
         "bytes": {name: len(content) for name, content in contents.items()},
-        "microcontroller": _microcontroller(content),
+        "microcontroller": _microcontroller(content, made.file, images),
         **_profile(made.file, gate["operations"], check.profile),
         **about_data(evaluation),
         "versions": {**versions(), "ai_edge_litert": runtime_version()},
@@ -235,13 +236,18 @@ def _profile(file: LiteFile, gated: list[dict[str, Any]], asked: bool) -> dict[s
     return {**({"profile": timed} if asked else {}), **({"in_float": cost} if floats else {})}
 
 
-def _microcontroller(content: bytes) -> dict[str, Any]:
-    """Returns the flash and the arena that a microcontroller needs, or why they are not known."""
+def _microcontroller(content: bytes, file: LiteFile, images: Images) -> dict[str, Any]:
+    """Returns what a microcontroller needs, and in how many outputs the emulation differs from it.
+
+    Or why they are not known.
+    """
     try:
-        arena = MicroModel(content).arena
+        model = MicroModel(content)
     except UserError as error:
         return {"unknown": str(error)}
-    return {"flash": len(content), "arena": dataclasses.asdict(arena)}
+    differing = micro_differences(file, model, images)
+    arena = dataclasses.asdict(model.arena)
+    return {"flash": len(content), "arena": arena, "differing": differing, "images": len(images)}
 
 
 def _as_trained(evaluation: Evaluation) -> Quantized | None:

@@ -5,17 +5,21 @@ from typing import Any
 
 import numpy as np
 
-from tfcq.data.image_stream import Images
-from tfcq.deployment.gate import Simulate, gate, gate_figures, whole_batches
+from tfcq.data.image_stream import Images, image_batches
+from tfcq.deployment.gate import Simulate, gate, gate_figures, input_form, whole_batches
 from tfcq.errors import UserError
 from tfcq.evaluation.accuracy import LabelledImages
 from tfcq.evaluation.data import labelled_images
 from tfcq.evaluation.subject import chosen_data
-from tfcq.integer.kernels.rounding import XNNPACK
+from tfcq.integer.emulation import emulate, rule_fault
 from tfcq.integer.lite_file import LiteFile
-from tfcq.integer.runtime import runtime_version
+from tfcq.integer.micro import MicroModel
+from tfcq.integer.runtime import as_levels, runtime_version
 from tfcq.settings.evaluation_groups import EvaluationDataSettings
+from tfcq.settings.kernels import MICRO, XNNPACK
 from tfcq.settings.training_groups import DataSettings
+
+_TOGETHER = 100
 
 
 def verify(path: pathlib.Path, data: EvaluationDataSettings, count: int) -> dict[str, Any]:
@@ -73,6 +77,31 @@ def checked(file: LiteFile, images: Images, simulate: Simulate | None = None) ->
     counts, outputs = gate(file, images, simulate)
     about = {"ai_edge_litert": runtime_version(), "outputs": outputs}
     return {**gate_figures(counts, len(images)), **about}
+
+
+def micro_differences(file: LiteFile, model: MicroModel, images: Images) -> int | None:
+    """Returns in how many outputs the emulation differs from the kernels of microcontrollers.
+
+    Args:
+        file: the file.
+        model: the same, running.
+        images: float [count, height, width, channels] in [0, 1].
+
+    Returns:
+        The number; None where an operation has no rule.
+    """
+    if any(rule_fault(file, one, MICRO) for one in file.operations):
+        return None
+    taken, count = file.tensors[file.inputs[0]], 0
+    for batch in image_batches(images, _TOGETHER):
+        expected = emulate(file, as_levels(batch, *input_form(taken)), MICRO)
+        found = model(batch)
+        found = found if isinstance(found, list) else [found]
+        count += sum(
+            int(np.sum(one != expected[index]))
+            for one, index in zip(found, file.outputs, strict=True)
+        )
+    return count
 
 
 def class_figures(scores: dict[str, np.ndarray], labels: np.ndarray) -> dict[str, Any]:

@@ -12,9 +12,10 @@ import numpy as np
 
 from tfcq.errors import UserError
 from tfcq.integer.kernels import activations, elementwise, products, reductions, shapes, softmax
-from tfcq.integer.kernels.rounding import KERNELS, REFERENCE, Array
+from tfcq.integer.kernels.rounding import Array
 from tfcq.integer.kernels.step import Step
 from tfcq.integer.lite_file import LiteFile, Operation
+from tfcq.settings.kernels import ALL_KERNELS, KERNELS, MICRO, REFERENCE
 
 _RULES: dict[str, Callable[[Step], Array | list[Array]]] = {
     **products.RULES,
@@ -49,7 +50,8 @@ def emulate(
         file: the file.
         images: of the type and the shape of the file's input, as many as wanted along the first
             axis.
-        kernels: one of `KERNELS`.
+        kernels: one of `ALL_KERNELS`; those of microcontrollers differ from reference ones in dense
+            layers with a scale for each channel.
         known: values by tensor, as this returns them, which outputs of operations without a rule
             are taken from; None to refuse such operations.
 
@@ -97,8 +99,8 @@ def check_kernels(kernels: str) -> None:
     Raises:
         UserError: naming those that are.
     """
-    if kernels not in KERNELS:
-        raise UserError(f"Unknown kernels {kernels!r}; allowed: {', '.join(KERNELS)}.")
+    if kernels not in ALL_KERNELS:
+        raise UserError(f"Unknown kernels {kernels!r}; allowed: {', '.join(ALL_KERNELS)}.")
 
 
 def kernels_of(file: LiteFile) -> tuple[str, ...]:
@@ -201,5 +203,6 @@ def _step(file: LiteFile, operation: Operation, values: list[Array | None], kern
         [None if index is None else file.tensors[index] for index in present],
         [file.tensors[index] for index in operation.outputs],
         [None if index is None else values[index] for index in present],
-        kernels,
+        REFERENCE if kernels == MICRO else kernels,
+        kernels == MICRO,
     )

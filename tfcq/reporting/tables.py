@@ -86,9 +86,12 @@ def _microcontroller(found: Mapping[str, Any]) -> str:
         return f"Microcontrollers: {found['unknown']}"
     arena = found["arena"]
     kinds = ", ".join(f"{count:,} {name}" for name, count in arena["kinds"].items())
+    equal = {None: "not emulated", 0: "outputs as emulated"}.get(
+        found["differing"], f"{found['differing']} outputs OTHER than emulated"
+    )
     return (
-        f"Microcontrollers: {found['flash']:,} bytes of flash, {arena['total']:,} of RAM, of which "
-        f"{arena['non_persistent']:,} tensors, {arena['persistent']:,} kept ({kinds})"
+        f"Microcontrollers: {equal}; {found['flash']:,} bytes of flash, {arena['total']:,} of RAM, "
+        f"of which {arena['non_persistent']:,} tensors, {arena['persistent']:,} kept ({kinds})"
     )
 
 

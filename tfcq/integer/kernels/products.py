@@ -3,9 +3,6 @@
 import numpy as np
 
 from tfcq.integer.kernels.rounding import (
-    OPTIMIZED,
-    REFERENCE,
-    XNNPACK,
     Array,
     fixed_point,
     half_away,
@@ -13,6 +10,7 @@ from tfcq.integer.kernels.rounding import (
     multiplied,
 )
 from tfcq.integer.kernels.step import Step
+from tfcq.settings.kernels import OPTIMIZED, REFERENCE, XNNPACK
 
 _SAME = 0
 # Of differences of two levels.
@@ -160,7 +158,7 @@ def _requantized(step: Step, sums: Array) -> Array:
         totals += step.constant(2)
     ratio = np.float64(first.scale) * second.scales.astype(np.float64) / np.float64(output.scale)
     kind = step.operation.kind
-    if kind == "FULLY_CONNECTED" and step.kernels == REFERENCE:
+    if kind == "FULLY_CONNECTED" and step.kernels == REFERENCE and not step.micro:
         levels = half_away(totals * ratio)
     else:
         if kind in ("FULLY_CONNECTED", "BATCH_MATMUL") and len(second.scales) == 1:
