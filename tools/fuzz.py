@@ -40,15 +40,15 @@ from tfcq.reporting.run_record import read_export, read_history
 from tfcq.settings.backbones import check_backbone_name, normalization, settings_of
 from tfcq.settings.bitwidths import parse_bit_choices, parse_bit_width, parse_bit_widths
 from tfcq.settings.datasets import check_dataset_name
+from tfcq.settings.defaults import choice, replaced
 from tfcq.settings.durations import parse_duration
-from tfcq.settings.fields import flat, share_range
+from tfcq.settings.fields import share_range
 from tfcq.settings.policies import parse_bits_by_layer, parse_layer_bits
 from tfcq.settings.protocols import protocols_named
 from tfcq.settings.recipes import parse_recipe, recipe_named
-from tfcq.settings.run_folder import RunFolder, default_run_dir
+from tfcq.settings.run_folder import RunFolder
 from tfcq.settings.subject_files import check_files
-from tfcq.settings.training import Config, config_from_flat
-from tfcq.settings.unused import check_used
+from tfcq.settings.training import config_from_flat
 from tfcq.training.history import HistoryFile
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -69,6 +69,9 @@ SMALL = [
     "--projection_width=8", "--predictor_width=8",
 ]  # fmt: skip
 HISTORY = "epoch,loss,error_correlation\n1,-0.1,0.02\n2,-0.5,\n"
+CUSTOM_OBJECTS = (
+    "import keras\n\n\nclass Own(keras.layers.Layer):\n    def call(self, x): return x\n"
+)
 RESULTS = {
     "dataset": "digits", "protocol": "linear", "policy": "as trained", "subject": "simsiam, ssql",
     "results": [
@@ -267,7 +270,14 @@ def targets(folder: pathlib.Path) -> dict[str, Callable[[random.Random], Any]]:
         "evaluate": lambda draw: _evaluation_settings(evaluate, draw),
         "export": lambda draw: _evaluation_settings(export, draw),
         "flag file": flag_file,
-        "config.json": file(run.config, settings, run.load_unfinished),
+        "config.json": file(
+            run.config, settings,
+            lambda: (run.load_unfinished(), _train_settings([f"--run_dir={run.path}", "--seed=0"])),
+        ),
+        "custom objects": file(
+            folder / "own.py", CUSTOM_OBJECTS,
+            lambda: evaluate.flag_set().parse([f"--custom_objects={folder / 'own.py'}"]),
+        ),
         "results": file(results, RESULTS, lambda: read_records(results)),
         "history": file(
             run.history, HISTORY, lambda: (HistoryFile(run.history, 2), read_history(run.history))
@@ -295,11 +305,10 @@ def targets(folder: pathlib.Path) -> dict[str, Callable[[random.Random], Any]]:
 
 
 def _train_settings(arguments: list[str]) -> None:
-    command = train.flag_set().parse(arguments)
-    names = flat(Config())
-    config = config_from_flat({k: v for k, v in command.values.items() if k in names})
-    check_used(config, command.given)
-    RunFolder(command.values["run_dir"] or default_run_dir(config)).check(config)
+    config, run, left_open = train.settings_of(train.flag_set().parse(arguments))
+    run.check(config)
+    chosen = choice(config, left_open, (None, None, 3), 1000, accelerator=False)
+    replaced(config, chosen.values)
 
 
 def _evaluation_settings(command: Any, draw: random.Random) -> None:

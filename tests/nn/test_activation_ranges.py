@@ -19,6 +19,7 @@ from tfcq.evaluation.evaluation import open_subject
 from tfcq.evaluation.features import FeatureExtractor
 from tfcq.evaluation.protocols import linear
 from tfcq.evaluation.run_subject import trained_backbone
+from tfcq.integer.form import deployable
 from tfcq.integer.runtime import LiteModel
 from tfcq.nn.activation_ranges import (
     activation_layers,
@@ -226,6 +227,27 @@ def test_ranges_that_deployment_adds_are_those_of_the_quantized_pass(images):
     # The form leaves out the lowest level of weights, which moves its passes a little.
     assert found == pytest.approx((quantized.min(), quantized.max()), rel=0.01)
     assert abs(found[1] - quantized.max()) < abs(found[1] - plain.max())
+
+
+def test_deployment_keeps_the_ranges_that_were_recorded_whatever_images_it_is_given(images):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((8, 8, 1))
+    x = keras.layers.Conv2D(3, 3, activation="relu")(inputs)
+    outputs = keras.layers.GlobalAveragePooling2D()(x)
+    model = quantizable(keras.Model(inputs, outputs), "int8")
+    calibrate(model, images[:32])
+    form = deployable(model)
+    known = {n: v for n, v in _ends(form).items() if np.all(np.isfinite(v))}
+    dark = _ends(calibrated_form(model, images[:32] / 8))
+    assert known and {name: dark[name] for name in known} == known
+
+
+def _ends(model):
+    """Returns both ends of every activation range by its layer."""
+    return {
+        name: (float(layer.minimum), float(layer.maximum))
+        for name, layer in activation_layers(model)
+    }
 
 
 def test_files_from_before_hold_ranges_of_float_passes():
