@@ -7,6 +7,7 @@ from tfcq.deployment import gate as module
 from tfcq.deployment.gate import gate, gate_figures, simulated_levels
 from tfcq.integer.emulation import emulate
 from tfcq.integer.form import deployable
+from tfcq.integer.runtime import as_levels, every_tensor
 from tfcq.integer.writing import written
 from tfcq.nn.calibration import calibrate
 from tfcq.settings.bitwidths import BitWidth
@@ -53,3 +54,25 @@ def test_one_value_that_differs_fails_it_and_names_the_operation(made, images, m
     found = figures["kernels"]["optimized"]
     assert (found["differing"], found["first"]) == (1, "stage1_block1_add (ADD)")
     assert figures["kernels"]["xnnpack"]["differing"] == 0
+
+
+def test_values_of_a_simulation_that_differ_are_counted_with_their_steps(made, images):
+    file = made[1].file
+    place = next(one for one in file.operations if one.kind == "ADD").outputs[0]
+    tensor = file.tensors[file.inputs[0]]
+
+    def simulate(batch):
+        levels = as_levels(batch, tensor.dtype, float(tensor.scale), tensor.zero_point)
+        found = np.array(every_tensor(file, levels, "xnnpack")[place], np.int64)
+        found.flat[:3] += 1
+        found.flat[3] -= 2
+        return {place: found}
+
+    counts, _ = gate(file, images[:2], simulate)
+    figures = gate_figures(counts, 2)
+    compared = {one.name: (one.simulated, one.largest) for one in counts}
+    assert compared.pop("stage1_block1_add") == (4, 2)
+    assert set(compared.values()) == {(None, 0)}
+    elements = next(one.elements for one in counts if one.simulated)
+    assert figures["simulation_equal_steps"] == 1 - 4 / elements
+    assert figures["simulation_largest_steps"] == 2
