@@ -270,9 +270,9 @@ def targets(folder: pathlib.Path) -> dict[str, Callable[[random.Random], Any]]:
         "evaluate": lambda draw: _evaluation_settings(evaluate, draw),
         "export": lambda draw: _evaluation_settings(export, draw),
         "flag file": flag_file,
-        "config.json": file(
-            run.config, settings,
-            lambda: (run.load_unfinished(), _train_settings([f"--run_dir={run.path}", "--seed=0"])),
+        "config.json": file(run.config, settings, run.load_unfinished),
+        "run that goes on": file(
+            run.config, settings, lambda: _train_settings([f"--run_dir={run.path}", "--seed=0"])
         ),
         "custom objects": file(
             folder / "own.py", CUSTOM_OBJECTS,

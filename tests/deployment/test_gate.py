@@ -9,7 +9,7 @@ from tfcq.deployment.verify import checked
 from tfcq.errors import UserError
 from tfcq.integer.emulation import emulate
 from tfcq.integer.form import deployable
-from tfcq.integer.runtime import LiteModel
+from tfcq.integer.runtime import LiteModel, as_levels, every_tensor
 from tfcq.integer.writing import written
 from tfcq.nn.calibration import calibrate
 from tfcq.settings.bitwidths import BitWidth
@@ -69,3 +69,25 @@ def test_batches_of_a_file_are_whole_and_its_outputs_those_of_single_images(made
     np.testing.assert_array_equal(figures["outputs"]["xnnpack"][:10], single(images[:10]))
     with pytest.raises(UserError, match="5 images cannot be compared; allowed: 6 and above"):
         checked(six.file, images[:5])
+
+
+def test_values_of_a_simulation_that_differ_are_counted_with_their_steps(made, images):
+    file = made[1].file
+    place = next(one for one in file.operations if one.kind == "ADD").outputs[0]
+    tensor = file.tensors[file.inputs[0]]
+
+    def simulate(batch):
+        levels = as_levels(batch, tensor.dtype, float(tensor.scale), tensor.zero_point)
+        found = np.array(every_tensor(file, levels, "xnnpack")[place], np.int64)
+        found.flat[:3] += 1
+        found.flat[3] -= 2
+        return {place: found}
+
+    counts, _ = gate(file, images[:2], simulate)
+    figures = gate_figures(counts, 2)
+    compared = {one.name: (one.simulated, one.largest) for one in counts}
+    assert compared.pop("stage1_block1_add") == (4, 2)
+    assert set(compared.values()) == {(None, 0)}
+    elements = next(one.elements for one in counts if one.simulated)
+    assert figures["simulation_equal_steps"] == 1 - 4 / elements
+    assert figures["simulation_largest_steps"] == 2
