@@ -144,6 +144,12 @@ def test_impossible_names_are_refused_with_what_is_allowed(name):
         check_dataset_name(name)
 
 
+@pytest.mark.parametrize("name", ["folder:a\ud800", "./\ud800", "/\0", "folder:\0", "x\udfff/y"])
+def test_characters_that_no_path_can_hold_are_told(name):
+    with pytest.raises(UserError, match="--dataset=.* holds a character that cannot be used"):
+        check_dataset_name(name)
+
+
 def test_a_path_given_as_a_name_is_answered_with_the_right_spelling(pets):
     with pytest.raises(UserError, match=f"Did you mean 'folder:{pets}'"):
         check_dataset_name(str(pets))

@@ -6,6 +6,7 @@ import os
 import re
 
 from tfcq.errors import UserError
+from tfcq.settings.fields import check_text
 
 DIGITS = "digits"
 BACKGROUND = (255, 255, 255)
@@ -37,6 +38,7 @@ def check_dataset_name(dataset: str) -> None:
     Raises:
         UserError: the folder is missing or not a folder, or the name cannot be one of the above.
     """
+    check_text("dataset", dataset)
     if dataset.startswith(FOLDER_PREFIX):
         _check_folder(dataset.removeprefix(FOLDER_PREFIX))
     elif os.path.isdir(dataset) and ("/" in dataset or os.sep in dataset):
