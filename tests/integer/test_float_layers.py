@@ -103,6 +103,11 @@ def through(x, function):
     return layers.GlobalAveragePooling2D()(outputs)
 
 
+def relu(x):
+    """Is called as Keras's, and is another one."""
+    return 3.0 * keras.ops.tanh(x)
+
+
 # Each is written whole: what integers have no operation of is named, and works when left in float.
 FUNCTIONS = {
     "truths": lambda x: keras.ops.where(x > 0.0, x, 0.1),
@@ -112,6 +117,9 @@ FUNCTIONS = {
     "uneven parts": lambda x: layers.Concatenate()(keras.ops.split(x, [2, 3], axis=-1)[::-1]),
     "three factors": lambda x: layers.Multiply()([x, x, layers.ReLU()(x)]),
     "a function with a parameter": lambda x: layers.ELU(alpha=0.5, name="elu")(x),
+    "a function called relu": lambda x: layers.Conv2D(4, 3, activation=relu, name="own")(x),
+    "an activation called relu": lambda x: layers.Activation(relu, name="own")(x),
+    "an approximation of itself": lambda x: layers.Activation(keras.ops.gelu)(x),
     "a chain": lambda x: keras.ops.log(keras.ops.exp(x) + 1.0),
 }
 
@@ -128,6 +136,7 @@ def test_what_a_refusal_suggests_is_written_as_simulated(name, images):
         (named,) = re.findall(r"--layer_bits=(.*)\.$", str(error))
         overrides = dict(one.split(":") for one in named.split(","))
     form = tfcq.deployable(model, overrides=overrides)
+    np.testing.assert_allclose(form(images), model(images), atol=2e-6)
     tfcq.calibrate(form, images)
     made = written(form, BITS)
     counts, _ = gate(made.file, images, simulated_levels(form, made, BITS))

@@ -134,7 +134,7 @@ class Flattening:
         plain = float_layer(layer, **changes)
         x = self.add(plain, x, weights=weights)
         self.kernels[plain.name] = layer
-        return self.activated(x, activation_name(layer), f"{layer.name}_activation")
+        return self.activated(x, layer.activation, f"{layer.name}_activation")
 
     def _separable(self, layer: Any, x: Any) -> Any:
         places = {key: getattr(layer, key) for key in ("strides", "padding", "dilation_rate")}
@@ -149,7 +149,7 @@ class Flattening:
         kernel = [layer.pointwise_kernel, layer.bias]
         weights = [np.asarray(w) for w in kernel if w is not None]
         x = self.add(pointwise, x, weights=weights)
-        return self.activated(x, activation_name(layer), f"{layer.name}_activation")
+        return self.activated(x, layer.activation, f"{layer.name}_activation")
 
     def affine(self, name: str, x: Any, factor: Any, shift: Any) -> Any:
         """Returns a tensor times a factor plus a shift.
@@ -164,14 +164,18 @@ class Flattening:
         values = [np.broadcast_to(np.ravel(v), (channels,)) for v in (factor, shift)]
         return self.add(ChannelAffine(name=name, dtype="float32"), x, weights=values)
 
-    def activated(self, x: Any, function: str, name: str) -> Any:
+    def activated(self, x: Any, function: Any, name: str) -> Any:
         """Returns what an activation function makes of a tensor, in layers that runtimes have.
 
         Args:
             x: the tensor.
-            function: Keras's name of the function.
+            function: the function, or Keras's name of it.
             name: what its layer is called.
         """
+        known = function if isinstance(function, str) else activation_name(function)
+        if known is None:
+            return self.add(layers.Activation(function, name=name, dtype="float32"), x)
+        function = known
         if function == "linear":
             return x
         if function in ("relu", "relu6"):
@@ -186,8 +190,8 @@ class Flattening:
             return self.add(layers.ReLU(1.0, name=name, dtype="float32"), x)
         if function == "leaky_relu":
             return self.add(layers.LeakyReLU(_LEAKY_SLOPE, name=name, dtype="float32"), x)
-        known = gelu_tanh if function == "gelu_tanh" else function
-        return self.add(layers.Activation(known, name=name, dtype="float32"), x)
+        made = gelu_tanh if function == "gelu_tanh" else function
+        return self.add(layers.Activation(made, name=name, dtype="float32"), x)
 
 
 def check_one_input(model: keras.Model) -> None:

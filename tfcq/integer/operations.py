@@ -6,6 +6,7 @@ from typing import Any
 import keras
 
 from tfcq.errors import UserError
+from tfcq.integer.recognized import activation_name
 from tfcq.integer.writers import FUNCTIONS, WRITERS
 from tfcq.nn.activation_quantizer import ActivationQuantizer
 from tfcq.nn.layers import FLOAT_COUNTERPARTS, QUANTIZED_COUNTERPARTS
@@ -71,8 +72,9 @@ def lack(operation: Any) -> str:
     first = getattr(operation, "data_format", None) == "channels_first"
     if first and kind != "ZeroPadding2D":
         return f"{kind} with data_format='channels_first'"
-    if kind == "Activation" and (name := operation.activation.__name__) not in FUNCTIONS:
-        return f"activation {name!r}"
+    if kind == "Activation" and activation_name(operation.activation) not in FUNCTIONS:
+        function = operation.activation
+        return f"activation {getattr(function, '__name__', type(function).__name__)!r}"
     if kind == "ReLU" and operation.max_value not in RELU_ENDS:
         return f"ReLU with max_value={operation.max_value:g}"
     for name in ("threshold", "negative_slope") if kind == "ReLU" else ():

@@ -4,7 +4,10 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 from keras import layers
+
+from tfcq.integer.layers import gelu_tanh
 
 _SAME_FUNCTION = {
     "swish": "silu", "hard_swish": "hard_silu", "Relu": "relu", "Relu6": "relu6", "Elu": "elu",
@@ -15,14 +18,21 @@ _SAME_FUNCTION = {
 Constants = tuple[Any, Any, Any]
 
 
-def activation_name(layer: Any) -> str:
-    """Returns Keras's name of the activation function of a layer.
+def activation_name(function: Any) -> str | None:
+    """Returns Keras's name of an activation function; None for one that is not Keras's.
+
+    What a user calls `relu` may be another function.
 
     Args:
-        layer: a layer with `activation`.
+        function: the function of a layer.
     """
-    function = layer.activation
-    name = getattr(function, "__name__", type(function).__name__)
+    if function is gelu_tanh or function is keras.ops.gelu:
+        # The latter is an approximation of itself.
+        return gelu_tanh.__name__
+    name = getattr(function, "__name__", "")
+    known = (keras.activations, keras.ops, tf.nn)
+    if not any(getattr(module, name, None) is function for module in known):
+        return None
     return _SAME_FUNCTION.get(name, name)
 
 
@@ -34,7 +44,7 @@ def function_of(operation: Any) -> str | None:
     """
     kind = type(operation).__name__
     if kind == "Activation":
-        return activation_name(operation)
+        return activation_name(operation.activation)
     if kind == "ReLU":
         plain = not operation.negative_slope and not operation.threshold
         known = {None: "relu", 6: "relu6"}
