@@ -54,7 +54,7 @@ def config_of(command: command_line.Command) -> EvaluationConfig:
     scored_as = CLASSIFIER if command.values["classifier"] else LINEAR
     config = evaluation_from_flat(values | {"protocol": scored_as.name})
     # Its folder is a run's usual place here, not its only one.
-    check_used_in_evaluation(config, command.given - {"output_dir"})
+    check_used_in_evaluation(config, command.given - {"output_dir", *vars(ExportSettings())})
     check_deployed(config)
     return config
 

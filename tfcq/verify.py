@@ -4,6 +4,7 @@ import pathlib
 
 from tfcq import command_line
 from tfcq.errors import UserError
+from tfcq.settings.backbones import INPUT_RANGES
 from tfcq.settings.deployment import GateSettings
 from tfcq.settings.evaluation_groups import EvaluationDataSettings
 
@@ -17,6 +18,8 @@ def flag_set() -> command_line.FlagSet:
         examples=("python -m tfcq.verify FILE.tflite --dataset=folder:PATH",),
     )
     flags.add_settings("Data", EvaluationDataSettings())
+    text = "the pixels that the file takes; default what its input's scale tells, else 0-1"
+    flags.add("Data", "input_range", str, None, text, tuple(INPUT_RANGES))
     flags.add_settings("Check", GateSettings())
     text = "where figures are written; default beside the file"
     flags.add("Check", "output_dir", str, None, text)
@@ -48,7 +51,7 @@ def main(command: command_line.Command) -> int:
     from tfcq.reporting.gate import gate_tables, write_gate
 
     place = pathlib.Path(command.values["output_dir"] or file.parent) / f"{file.stem}_verified"
-    figures = verify(file, data, check.images)
+    figures = verify(file, data, check.images, command.values["input_range"])
     print(gate_tables(figures))
     for path in write_gate(place, figures, title=file.name):
         print(f"Figures: {path}")

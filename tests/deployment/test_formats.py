@@ -24,7 +24,10 @@ def files(network, images, tmp_path_factory):
     labels = [f"c{n}" for n in range(file.tensors[file.outputs[0]].shape[-1])]
     place = tmp_path_factory.mktemp("forms") / "int8_4w8a"
     for _ in range(2):
-        found = {name: write_format(name, place, file, network, labels) for name in FORMATS}
+        found = {
+            name: write_format(name, place, place.with_name("float"), file, network, labels)
+            for name in FORMATS
+        }
     assert {path for paths in found.values() for path in paths} == set(place.parent.iterdir())
     return file, found
 

@@ -11,12 +11,14 @@ from tfcq.deployment.ai_edge_quantizer import quantizer_tflite
 from tfcq.deployment.gate import Simulate, simulated_levels
 from tfcq.deployment.tflite import calibrated_form
 from tfcq.deployment.tfmot import tfmot_tflite
+from tfcq.errors import UserError
 from tfcq.evaluation.classifier import with_probe
 from tfcq.evaluation.evaluation import Evaluation
 from tfcq.evaluation.features import FeatureExtractor
 from tfcq.evaluation.probe import LinearProbe
 from tfcq.integer.form import is_form, with_dense
 from tfcq.integer.lite_file import LiteFile
+from tfcq.integer.operations import is_float
 from tfcq.integer.writing import written
 from tfcq.nn.quantizable import QuantizableModel
 from tfcq.settings.deployment import OWN, QUANTIZER, TFMOT, ExportSettings
@@ -34,6 +36,7 @@ class Made:
         simulated: that of the test images.
         levels: as `extract`, by tensor of the file, see `simulated_levels`.
         figures: what is told of how it was made.
+        floats: names of layers that are computed in float.
     """
 
     file: LiteFile
@@ -41,6 +44,7 @@ class Made:
     simulated: np.ndarray | None = None
     levels: Simulate | None = None
     figures: dict[str, Any] = dataclasses.field(default_factory=dict)
+    floats: tuple[str, ...] = ()
 
 
 def probed(model: QuantizableModel, probe: LinearProbe) -> QuantizableModel:
@@ -61,6 +65,7 @@ def _own(evaluation: Evaluation, model: QuantizableModel, settings: ExportSettin
     quantized = evaluation.post_training(model).at(bits)
     form = calibrated_form(quantized.model, evaluation.calibration_images)
     made = written(form, bits, settings.batch, settings.storage)
+    _check_stored(made.file, settings)
     features = FeatureExtractor(form)
 
     def extract(images: Any) -> np.ndarray:
@@ -72,7 +77,27 @@ def _own(evaluation: Evaluation, model: QuantizableModel, settings: ExportSettin
         extract(evaluation.data.test_images),
         simulated_levels(form, made, bits),
         {"ranges": quantized.ranges},
+        tuple(layer.name for layer in form.operations if is_float(layer)),
     )
+
+
+def _check_stored(file: LiteFile, settings: ExportSettings) -> None:
+    """Tells which kernels a storage of 4 bits does not hold.
+
+    Raises:
+        UserError: when it holds none.
+    """
+    if settings.storage != "int4":
+        return
+    kernels = [one for one in file.tensors if one.name.endswith("/kernel")]
+    wide = [one.name.removesuffix("/kernel") for one in kernels if one.dtype != "int4"]
+    if len(wide) == len(kernels):
+        raise UserError(
+            "--storage=int4 holds no kernel of this network, all of which keep more than 4 bits "
+            "under its policy; leave it out, or pass --layer_bits=NAME:4w8a."
+        )
+    if wide:
+        print(f"Stored as int8, with more bits than 4: {', '.join(wide)}.", flush=True)
 
 
 def _tfmot(evaluation: Evaluation, model: QuantizableModel, settings: ExportSettings) -> Made:

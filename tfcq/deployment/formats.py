@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import keras
 
 from tfcq import native_messages
+from tfcq.errors import UserError
 from tfcq.files import whole_file, whole_folder, write_text
 from tfcq.integer.c_source import c_array
 from tfcq.integer.description import described
@@ -16,7 +17,13 @@ from tfcq.integer.lite_file import LiteFile
 Paths = list[pathlib.Path]
 
 
-def _c(place: pathlib.Path, file: LiteFile, model: keras.Model, labels: Sequence[str]) -> Paths:
+def _c(
+    place: pathlib.Path,
+    plain: pathlib.Path,
+    file: LiteFile,
+    model: keras.Model,
+    labels: Sequence[str],
+) -> Paths:
     source, header = c_array(file.to_bytes(), place.name, labels)
     paths = [place.with_suffix(".c"), place.with_suffix(".h")]
     for path, text in zip(paths, (source, header), strict=True):
@@ -24,30 +31,57 @@ def _c(place: pathlib.Path, file: LiteFile, model: keras.Model, labels: Sequence
     return paths
 
 
-def _json(place: pathlib.Path, file: LiteFile, model: keras.Model, labels: Sequence[str]) -> Paths:
+def _json(
+    place: pathlib.Path,
+    plain: pathlib.Path,
+    file: LiteFile,
+    model: keras.Model,
+    labels: Sequence[str],
+) -> Paths:
     found = {**described(file), "labels": list(labels)}
     path = place.with_name(f"{place.name}_integers.json")
     write_text(path, json.dumps(found) + "\n")
     return [path]
 
 
-def _keras(place: pathlib.Path, file: LiteFile, model: keras.Model, labels: Sequence[str]) -> Paths:
-    path = place.with_name("float.keras")
+def _keras(
+    place: pathlib.Path,
+    plain: pathlib.Path,
+    file: LiteFile,
+    model: keras.Model,
+    labels: Sequence[str],
+) -> Paths:
+    path = plain.with_suffix(".keras")
+    float_network = folded(model).model
+    own = [one for one in float_network.layers if type(one).__module__.startswith("tfcq.")]
+    if own:
+        raise UserError(
+            f"Layer {own[0].name!r} is a {type(own[0]).__name__} here, which Keras alone does not "
+            "load; allowed: --format=saved_model."
+        )
     with whole_file(path) as temporary:
-        folded(model).model.save(temporary)
+        float_network.save(temporary)
     return [path]
 
 
 def _saved_model(
-    place: pathlib.Path, file: LiteFile, model: keras.Model, labels: Sequence[str]
+    place: pathlib.Path,
+    plain: pathlib.Path,
+    file: LiteFile,
+    model: keras.Model,
+    labels: Sequence[str],
 ) -> Paths:
-    path = place.with_name("float_saved_model")
+    path = plain.with_name(f"{plain.name}_saved_model")
+    if path.exists() and not (path / "saved_model.pb").exists():
+        raise UserError(f"{path} is no SavedModel; move it away, or give another --output_dir.")
     with whole_folder(path) as temporary, native_messages.hidden():
         folded(model).model.export(temporary, format="tf_saved_model", verbose=False)
     return [path]
 
 
-_WRITERS: dict[str, Callable[[pathlib.Path, LiteFile, keras.Model, Sequence[str]], Paths]] = {
+_WRITERS: dict[
+    str, Callable[[pathlib.Path, pathlib.Path, LiteFile, keras.Model, Sequence[str]], Paths]
+] = {
     "c": _c,
     "json": _json,
     "keras": _keras,
@@ -56,7 +90,12 @@ _WRITERS: dict[str, Callable[[pathlib.Path, LiteFile, keras.Model, Sequence[str]
 
 
 def write_format(
-    name: str, place: pathlib.Path, file: LiteFile, model: keras.Model, labels: Sequence[str]
+    name: str,
+    place: pathlib.Path,
+    plain: pathlib.Path,
+    file: LiteFile,
+    model: keras.Model,
+    labels: Sequence[str],
 ) -> Paths:
     """Writes a network in another form beside its int8 file.
 
@@ -66,6 +105,7 @@ def write_format(
     Args:
         name: one of `FORMATS` in `tfcq.settings.deployment`.
         place: path of the int8 file, without suffix.
+        plain: path of the float file, without suffix.
         file: the int8 file.
         model: the network, quantizable or not.
         labels: names of its classes; none where it makes features.
@@ -73,4 +113,4 @@ def write_format(
     Returns:
         What was written.
     """
-    return _WRITERS[name](place, file, model, labels)
+    return _WRITERS[name](place, plain, file, model, labels)

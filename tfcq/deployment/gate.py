@@ -8,6 +8,7 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import keras
 import numpy as np
 
 from tfcq.data.image_stream import Images
@@ -174,7 +175,8 @@ def simulated_levels(form: QuantizableModel, made: Written, bits: BitWidth) -> S
 
     def simulate(images: np.ndarray) -> Steps:
         found: Steps = {}
-        for name, values in zip(names, probe(images, precision=precision), strict=True):
+        outputs = keras.tree.flatten(probe(images, precision=precision))
+        for name, values in zip(names, outputs, strict=True):
             tensor = made.file.tensors[made.places[name]]
             levels = np.round(np.asarray(values, np.float64) / float(tensor.scale))
             found[made.places[name]] = levels.astype(np.int64) + tensor.zero_point

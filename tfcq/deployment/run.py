@@ -34,7 +34,7 @@ from tfcq.nn.quantizable import QuantizableModel
 from tfcq.post_training.plan import Plan, PostTraining, Quantized
 from tfcq.settings.backbones import UNIT_RANGE
 from tfcq.settings.bitwidths import FLOAT
-from tfcq.settings.deployment import OWN, CheckSettings, ExportSettings
+from tfcq.settings.deployment import FINE_TUNING, OWN, TFMOT, CheckSettings, ExportSettings
 from tfcq.settings.evaluation import EvaluationConfig
 from tfcq.settings.evaluation_groups import DEPLOYED_BITS
 from tfcq.settings.protocol_groups import PostTrainingSettings
@@ -76,6 +76,10 @@ def export(
         "post_training": _steps(config),
         **_ways(settings),
     }
+    if settings.batch > check.images:
+        raise UserError(
+            f"--batch={settings.batch} with --images={check.images}; allowed: at most as many."
+        )
     folder, name = _folder(config), file_name(config.measurement.bits, settings)
     figures_file = folder / f"{name}.json"
     _check_earlier(figures_file, about)
@@ -100,16 +104,21 @@ def export(
         "gate": gate,
         "bytes": {name: len(content) for name, content in contents.items()},
         "microcontroller": _microcontroller(content, made.file, images),
-        **_profile(made.file, gate["operations"], check.profile),
+        **_profile(made, check.profile),
         **about_data(evaluation),
         "versions": {**versions(), "ai_edge_litert": runtime_version()},
     }
-    paths = {"int8": [folder / f"{name}.tflite"], "float": [folder / "float.tflite"]}
+    paths = {
+        "int8": [folder / f"{name}.tflite"],
+        "float": [folder / f"{_float_name(settings)}.tflite"],
+    }
     for kind, content in contents.items():
         with whole_file(*paths[kind]) as temporary:
             temporary.write_bytes(content)
     for kind in settings.formats:
-        paths[kind] = write_format(kind, folder / name, made.file, model, labels)
+        paths[kind] = write_format(
+            kind, folder / name, folder / _float_name(settings), made.file, model, labels
+        )
     write_text(figures_file, json.dumps(figures, indent=2) + "\n")
     return figures, {**paths, "figures": [figures_file]}
 
@@ -126,6 +135,10 @@ def file_name(bits: str, settings: ExportSettings) -> str:
     return "_".join(filter(None, parts))
 
 
+def _float_name(settings: ExportSettings) -> str:
+    return "float_classifier" if settings.probe else "float"
+
+
 def _compared_by(config: EvaluationConfig, settings: ExportSettings) -> str:
     if settings.probe:
         return "logits of a linear probe"
@@ -133,9 +146,9 @@ def _compared_by(config: EvaluationConfig, settings: ExportSettings) -> str:
 
 
 def _ways(settings: ExportSettings) -> dict[str, Any]:
-    """Returns who made the file and how it is stored, where that is not the usual way."""
-    usual, found = ExportSettings(), dataclasses.asdict(settings)
-    return {n: found[n] for n in ("backend", "storage", "batch") if found[n] != getattr(usual, n)}
+    """Returns who made the file, how it is stored and, of tfmot, how it was fine-tuned."""
+    tuned = FINE_TUNING if settings.backend == TFMOT else ()
+    return {name: getattr(settings, name) for name in ("backend", "storage", "batch", *tuned)}
 
 
 def _network(evaluation: Evaluation, settings: ExportSettings) -> QuantizableModel:
@@ -220,20 +233,18 @@ def _unchanged(outputs: np.ndarray) -> np.ndarray:
     return outputs
 
 
-def _profile(file: LiteFile, gated: list[dict[str, Any]], asked: bool) -> dict[str, Any]:
+def _profile(made: Made, asked: bool) -> dict[str, Any]:
     """Returns how long operations take, where that is asked for, and the share of those in float.
 
     Args:
-        file: the file.
-        gated: what the gate found of its operations.
+        made: the file.
         asked: whether it is asked for.
     """
-    floats = [one["name"] for one in gated if not one["ruled"]]
-    if not (asked or floats):
+    if not (asked or made.floats):
         return {}
-    timed = operation_seconds(file)
-    cost = {"names": floats, "share_of_time": share_in_float(file, timed)}
-    return {**({"profile": timed} if asked else {}), **({"in_float": cost} if floats else {})}
+    timed = operation_seconds(made.file)
+    cost = {"names": made.floats, "share_of_time": share_in_float(made.file, timed)}
+    return {**({"profile": timed} if asked else {}), **({"in_float": cost} if made.floats else {})}
 
 
 def _microcontroller(content: bytes, file: LiteFile, images: Images) -> dict[str, Any]:
@@ -273,7 +284,8 @@ def _check_earlier(file: pathlib.Path, about: dict[str, Any]) -> None:
         return
     try:
         # Before it was kept, all networks took pixels from 0 to 1.
-        earlier = {"input_range": UNIT_RANGE, **parse_json(read_text(file), str(file))}
+        usual = {"input_range": UNIT_RANGE, **_ways(ExportSettings())}
+        earlier = {**usual, **parse_json(read_text(file), str(file))}
         changed = [name for name in about if earlier[name] != about[name]]
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{file} cannot be read as an export's figures; move it away.") from None

@@ -10,11 +10,13 @@ from tfcq.deployment.gate import Simulate, gate, gate_figures, input_form, whole
 from tfcq.errors import UserError
 from tfcq.evaluation.accuracy import LabelledImages
 from tfcq.evaluation.data import labelled_images
+from tfcq.evaluation.file_subject import chosen_range
 from tfcq.evaluation.subject import chosen_data
 from tfcq.integer.emulation import emulate, rule_fault
 from tfcq.integer.lite_file import LiteFile
 from tfcq.integer.micro import MicroModel
 from tfcq.integer.runtime import as_levels, runtime_version
+from tfcq.settings.backbones import INPUT_RANGES, UNIT_RANGE
 from tfcq.settings.evaluation_groups import EvaluationDataSettings
 from tfcq.settings.kernels import MICRO, XNNPACK
 from tfcq.settings.training_groups import DataSettings
@@ -22,13 +24,17 @@ from tfcq.settings.training_groups import DataSettings
 _TOGETHER = 100
 
 
-def verify(path: pathlib.Path, data: EvaluationDataSettings, count: int) -> dict[str, Any]:
+def verify(
+    path: pathlib.Path, data: EvaluationDataSettings, count: int, input_range: str | None = None
+) -> dict[str, Any]:
     """Returns what the gate finds of a file, on the test images of a data set.
 
     Args:
         path: the `.tflite` file.
         data: the data set.
         count: how many images are compared; fewer where the data set has fewer.
+        input_range: the pixels that it takes, a name in `INPUT_RANGES`; None for what its input
+            tells, else 0 to 1.
 
     Raises:
         UserError: on a file that is none, images that it does not take, or an operation without
@@ -43,7 +49,10 @@ def verify(path: pathlib.Path, data: EvaluationDataSettings, count: int) -> dict
         )
     settings = chosen_data(data, DataSettings(dataset=str(data.dataset)))
     _, images = labelled_images(settings, shape, data.test_images, data.test_crop)
-    figures = checked(file, gate_images(images, count))
+    taken = file.tensors[file.inputs[0]]
+    low, high = INPUT_RANGES[chosen_range(taken, str(path), input_range) or UNIT_RANGE]
+    pixels = gate_images(images, count) * np.float32(high - low) + np.float32(low)
+    figures = checked(file, pixels)
     outputs = figures.pop("outputs")
     if outputs[XNNPACK].shape[-1] == images.classes:
         labels = images.test_labels[: figures["images"]]

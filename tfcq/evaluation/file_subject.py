@@ -93,7 +93,7 @@ def open_file(config: EvaluationConfig) -> FileSubject:
     content = pathlib.Path(title).read_bytes()
     file = LiteFile.read(content, title)
     source, output = _ends(file, title)
-    chosen = config.subject.input_range or _told_range(source, title)
+    chosen = chosen_range(source, title, config.subject.input_range)
     how = "" if chosen else ", assumed since its input does not tell; see --input_range"
     print(f"{title} takes pixels in {chosen or UNIT_RANGE}{how}.", flush=True)
     return FileSubject(
@@ -139,6 +139,26 @@ def _ends(file: LiteFile, title: str) -> tuple[Tensor, Tensor]:
             f"allowed: float32, or {', '.join(_INTEGERS)} with a scale, such as features or logits."
         )
     return source, output
+
+
+def chosen_range(source: Tensor, title: str, asked: str | None) -> str | None:
+    """Returns the pixels that a file takes: as its input tells, or as told; None where neither is.
+
+    Args:
+        source: the file's input.
+        title: what the file is called.
+        asked: a name in `INPUT_RANGES`; None where nobody told.
+
+    Raises:
+        UserError: when what is told is not what the input tells.
+    """
+    told = _told_range(source, title) if asked is None or len(source.scales) else None
+    if asked and told and asked != told:
+        raise UserError(
+            f"{title} takes pixels in {told} by the scale of its input, not {asked}; leave out "
+            "--input_range."
+        )
+    return asked or told
 
 
 def _told_range(source: Tensor, title: str) -> str | None:

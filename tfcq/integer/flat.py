@@ -13,6 +13,7 @@ from keras import layers
 
 from tfcq.errors import UserError
 from tfcq.integer.layers import ChannelAffine, gelu_tanh
+from tfcq.integer.operations import lack
 from tfcq.integer.recognized import activation_name, constants_of, function_of
 from tfcq.integer.replay import replayed
 from tfcq.integer.rewrites import REWRITES
@@ -93,7 +94,7 @@ class Flattening:
             return replayed(operation, args[0], self._call)
         if isinstance(operation, ActivationQuantizer):
             self.quantizers[_producer(args[0])] = operation
-        if left_in_float(name, self.policy):
+        if left_in_float(name, self.policy) and _holds_weights(operation):
             return self._float(operation, args, kwargs)
         if isinstance(operation, _IDLE) or kind.startswith("Random") or kind == "StochasticDepth":
             return args[0]
@@ -110,20 +111,24 @@ class Flattening:
         return self._same(operation, args, kwargs) if made is None else made
 
     def _float(self, layer: Any, args: tuple, kwargs: dict) -> Any:
-        has_weights = isinstance(layer, layers.Layer)
-        plain = float_layer(layer, **({"dtype": "float32"} if has_weights else {}))
+        plain = float_layer(layer, dtype="float32")
         # A learned scale of a quantized kernel stands behind the layer's own weights.
         count = 2 if type(layer) in FLOAT_COUNTERPARTS else None
-        weights = layer.get_weights()[:count] if has_weights else None
-        outputs = self.add(plain, *args, weights=weights, **kwargs)
+        outputs = self.add(plain, *args, weights=layer.get_weights()[:count], **kwargs)
         self.floats.add(plain.name)
         return outputs
 
     def _same(self, operation: Any, args: tuple, kwargs: dict) -> Any:
-        if not isinstance(operation, layers.Layer):
-            return self.add(same_layer(operation), *args, **kwargs)
-        copy = same_layer(operation, {**operation.get_config(), "dtype": "float32"})
-        return self.add(copy, *args, weights=operation.get_weights(), **kwargs)
+        if isinstance(operation, layers.Layer):
+            copy = same_layer(operation, {**operation.get_config(), "dtype": "float32"})
+            weights = operation.get_weights()
+        else:
+            copy, weights = same_layer(operation), None
+        outputs = self.add(copy, *args, weights=weights, **kwargs)
+        # What runtimes have as integers loses nothing, and stays so.
+        if left_in_float(operation.name, self.policy) and lack(copy):
+            self.floats.add(copy.name)
+        return outputs
 
     def _kernel(self, layer: Any, x: Any) -> Any:
         changes: dict[str, Any] = {"activation": "linear", "dtype": "float32"}
@@ -192,6 +197,12 @@ class Flattening:
             return self.add(layers.LeakyReLU(_LEAKY_SLOPE, name=name, dtype="float32"), x)
         made = gelu_tanh if function == "gelu_tanh" else function
         return self.add(layers.Activation(made, name=name, dtype="float32"), x)
+
+
+def _holds_weights(operation: Any) -> bool:
+    """Whether a layer can lose by integers, and is not part of a kernel before it."""
+    held = bool(getattr(operation, "weights", []))
+    return held and not isinstance(operation, (layers.BatchNormalization, *_IDLE))
 
 
 def check_one_input(model: keras.Model) -> None:

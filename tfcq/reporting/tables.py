@@ -4,6 +4,8 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tfcq.settings.deployment import OWN
+
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Returns a Markdown table with aligned columns, the first to the left, others to the right.
@@ -62,11 +64,12 @@ def export_tables(figures: Mapping[str, Any], files: Mapping[str, Sequence[os.Pa
         for name, size in figures["bytes"].items()
     ]
     models = table(("model", "bytes", "ms per image", "top-1 %", "file"), rows)
-    maker = figures.get("backend", f"policy {figures['policy']}")
+    own = figures.get("backend", OWN) == OWN
+    maker = f"policy {figures['policy']}" if own else figures["backend"]
     lines = [f"{figures['dataset']}, {figures['test_images']} test images, {maker}"]
     lines += [agreements, models, _microcontroller(figures["microcontroller"])]
     if "in_float" in figures:
-        names = list(dict.fromkeys(name.partition("/")[0] for name in figures["in_float"]["names"]))
+        names = figures["in_float"]["names"]
         share = percent(figures["in_float"]["share_of_time"])
         lines.append(f"In float: {', '.join(names)}, {share}% of the time of all operations")
     if "profile" in figures:

@@ -11,7 +11,7 @@ OWN, TFMOT, QUANTIZER = "tfcq", "tfmot", "ai_edge_quantizer"
 BACKENDS = (OWN, TFMOT, QUANTIZER)
 STORAGES = ("int8", "int4")
 FORMATS = ("c", "json", "keras", "saved_model")
-_FINE_TUNING = ("epochs", "learning_rate", "batch_size")
+FINE_TUNING = ("epochs", "learning_rate", "batch_size")
 # What other libraries decide for themselves.
 _OWN_ALONE = (
     "storage", "batch", "policy", "layer_bits", "per_tensor", "calibration", "calibration_pass",
@@ -105,7 +105,7 @@ class ExportSettings:
             )
         if self.backend == TFMOT and bits.weights != 8:
             raise UserError(f"--backend=tfmot does not quantize to {bits}; allowed: 8w8a.")
-        unused = [] if self.backend == TFMOT else list(_FINE_TUNING)
+        unused = [] if self.backend == TFMOT else list(FINE_TUNING)
         unused += list(_OWN_ALONE) if self.backend != OWN else []
         for name in unused:
             if name in given:
