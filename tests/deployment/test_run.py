@@ -198,7 +198,7 @@ def test_a_probe_makes_a_classifier_that_names_its_classes(run, tmp_path, capsys
     forms = {"format": "c,json", "profile": True}
     assert export.main(command(test_images=100, **given, **forms)) == 0
     assert {path.name for path in tmp_path.iterdir()} == {
-        "float.tflite",
+        "float_classifier.tflite",
         *(f"int8_classifier{end}" for end in (".tflite", ".json", ".c", ".h", "_integers.json")),
         *(f"int8_classifier_gate.{end}" for end in ("json", "md", "png")),
     }
@@ -224,6 +224,18 @@ def test_a_probe_makes_a_classifier_that_names_its_classes(run, tmp_path, capsys
     assert len(figures["profile"]) == len(figures["gate"]["operations"])
     printed = capsys.readouterr().out
     assert "share %" in printed and "Also: " in printed and "Microcontrollers: " in printed
+
+
+def test_other_batches_are_another_export_and_flags_of_tfmot_are_used_with_a_classifier(
+    run, printed, tmp_path
+):
+    for given in ({"batch": 2, "run_dir": run.path}, {"backend": "tfmot", "run_dir": run.path}):
+        with pytest.raises(
+            UserError, match="another export .batch: 1 -> 2|fine-tunes a classifier"
+        ):
+            export.main(command(**given))
+    asked = {"backend": "tfmot", "classifier": True, "epochs": 2, "batch_size": 7}
+    export.config_of(command(run_dir=run.path, **asked))
 
 
 def test_another_librarys_file_goes_through_the_same_gate(run, tmp_path, monkeypatch, capsys):

@@ -51,11 +51,15 @@ NETWORKS = [
     (attended, {"mha": "fp", "norm": "fp"}, "mha:fp"),
     (branched, {"dot": "fp", "sin": "fp"}, "sin:fp,dot:fp"),
     (first, {"stem": "fp"}, ""),
+    # What runtimes have as integers and holds no weights stays so.
+    (first, {"*": "fp"}, ""),
 ]
 
 
 @pytest.mark.parametrize(
-    ("make", "overrides", "needed"), NETWORKS, ids=[make.__name__ for make, _, _ in NETWORKS]
+    ("make", "overrides", "needed"),
+    NETWORKS,
+    ids=[f"{make.__name__} {list(some)}" for make, some, _ in NETWORKS],
 )
 def test_a_file_with_floats_inside_is_what_was_simulated(make, overrides, needed, images, tmp_path):
     keras.utils.set_random_seed(0)
