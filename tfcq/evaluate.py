@@ -20,6 +20,8 @@ def flag_set() -> command_line.FlagSet:
             "python -m tfcq.evaluate --run_dir=RUN --checkpoint=latest",
             "python -m tfcq.evaluate --model=PATH.keras --protocol=classifier "
             "--dataset=folder:PATH --output_dir=DIR",
+            "python -m tfcq.evaluate --model=PATH.tflite --kernels=xnnpack,reference "
+            "--dataset=folder:PATH --output_dir=DIR",
         ),
     )
     text = "print what is quantized at which bits, layer by layer, and leave"
@@ -70,7 +72,7 @@ def show(measured: "Measured") -> None:
     Args:
         measured: what was measured.
     """
-    from tfcq.evaluation.records import read_records
+    from tfcq.evaluation.records import column_of, read_records
     from tfcq.reporting.measured import in_words
     from tfcq.reporting.plots import plot_accuracy
 
@@ -78,8 +80,10 @@ def show(measured: "Measured") -> None:
     entries = read_records(measured.file)[0]["results"]
     picture = measured.file.with_suffix(".png")
     top1 = {record["protocol"]: [entry["top1"] for entry in entries]}
+    heading = "kernels" if "kernels" in entries[0] else "bits"
     title = f"{measured.title}, {record['dataset']}, {record['protocol']}"
-    plot_accuracy(picture, [entry["bits"] for entry in entries], top1, title=title)
+    columns = [column_of(entry) for entry in entries]
+    plot_accuracy(picture, columns, top1, title=title, heading=heading)
     print(f"\n{in_words(record, results)}")
     print(f"Results: {measured.file}\nPicture: {picture}")
 

@@ -2,6 +2,7 @@
 
 from tfcq import command_line
 from tfcq.settings.evaluation import GROUPS, EvaluationConfig, evaluation_from_flat
+from tfcq.settings.kernels import KERNELS_HELP
 from tfcq.settings.protocols import LINEAR
 from tfcq.settings.subject_files import check_files
 from tfcq.settings.unused import check_used_in_evaluation
@@ -15,11 +16,13 @@ def flag_set() -> command_line.FlagSet:
         examples=(
             "python -m tfcq.features --run_dir=RUN --bits=fp,4w4a",
             "python -m tfcq.features --run_dir=RUN --dataset=folder:PATH --output_dir=DIR",
+            "python -m tfcq.features --model=PATH.tflite --dataset=folder:PATH --output_dir=DIR",
         ),
     )
     for title in ("Subject", "Data", "Calibration", "Post-training"):
         flags.add_settings(title, GROUPS[title])
     flags.add("Features", "bits", str, "fp,4w4a", "bit-widths, such as fp,8w8a,2-4w4a")
+    flags.add("Features", "kernels", str, None, KERNELS_HELP)
     flags.add("Features", "seed", int, 0, "seed of learned rounding")
     return flags
 

@@ -8,6 +8,9 @@ from tfcq.data.image_stream import Images
 from tfcq.post_training.plan import Quantized
 from tfcq.settings.bitwidths import BitWidth
 
+# What a figure stands under: the bit-width of a network, or the kernels that a TFLite file runs on.
+Column = BitWidth | str
+
 
 @dataclasses.dataclass(frozen=True)
 class LabelledImages:
@@ -32,10 +35,10 @@ class LabelledImages:
 
 @dataclasses.dataclass(frozen=True)
 class Accuracy:
-    """Accuracy at one bit-width.
+    """Accuracy at one bit-width, or of a TFLite file on one set of kernels.
 
     Args:
-        bits: the bit-width, such as `4w8a`.
+        bits: the bit-width, such as `4w8a`; None of a file.
         top1: share of test images whose label has the highest score, 0 to 1.
         top5: share whose label is among the five highest scores, 0 to 1.
         mean_per_class: mean over the classes of the share of their images that are top 1, as
@@ -47,9 +50,10 @@ class Accuracy:
             network was saved with (and of which pass any others); None where quantizers have none.
         weight_bits: bits of each layer's weights, where post-training chose them.
         steps: what was done after training, in words; None in float.
+        kernels: the kernels that a file ran on, such as `xnnpack`; None of a network.
     """
 
-    bits: str
+    bits: str | None
     top1: float
     top5: float
     mean_per_class: float
@@ -57,6 +61,12 @@ class Accuracy:
     ranges: str | None = None
     weight_bits: dict[str, int] | None = None
     steps: str | None = None
+    kernels: str | None = None
+
+    @property
+    def column(self) -> str:
+        """The bit-width, or the kernels."""
+        return str(self.bits or self.kernels)
 
     def chosen_by(self, quantized: Quantized) -> "Accuracy":
         """Returns the same with what was chosen after training.
@@ -86,18 +96,23 @@ def accuracy(scores: np.ndarray, labels: np.ndarray, top: int) -> float:
     return float(np.mean(np.any(highest == labels[:, None], axis=1)))
 
 
-def accuracy_of(scores: np.ndarray, labels: np.ndarray, bits: BitWidth) -> Accuracy:
+def accuracy_of(scores: np.ndarray, labels: np.ndarray, column: Column) -> Accuracy:
     """Returns the accuracy of scores.
 
     Args:
         scores: float [count, classes].
         labels: int [count].
-        bits: the bit-width that they were computed at.
+        column: the bit-width that they were computed at, or the kernels that a file ran on.
     """
+    bits, kernels = (None, column) if isinstance(column, str) else (str(column), None)
     classes = np.unique(labels)
     shares = [accuracy(scores[labels == label], labels[labels == label], 1) for label in classes]
     return Accuracy(
-        str(bits), accuracy(scores, labels, 1), accuracy(scores, labels, 5), float(np.mean(shares))
+        bits,
+        accuracy(scores, labels, 1),
+        accuracy(scores, labels, 5),
+        float(np.mean(shares)),
+        kernels=kernels,
     )
 
 

@@ -3,13 +3,14 @@
 import csv
 import dataclasses
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import keras
 import numpy as np
 
 from tfcq.command_line import stage
-from tfcq.data.image_stream import ImageStream, labels_of
+from tfcq.data.image_stream import Images, ImageStream, labels_of
 from tfcq.data.pipeline import central_crop
 from tfcq.data.sources import source_from
 from tfcq.data.split import Split
@@ -17,6 +18,7 @@ from tfcq.errors import UserError
 from tfcq.evaluation.data import calibration_images, taken_size
 from tfcq.evaluation.evaluation import open_subject, plan_of
 from tfcq.evaluation.features import QuantizedFeatures
+from tfcq.evaluation.file_subject import FileSubject, open_file
 from tfcq.evaluation.subject import Subject
 from tfcq.files import whole_file
 from tfcq.post_training.plan import PostTraining, check_plan
@@ -41,7 +43,8 @@ def write_embeddings(config: EvaluationConfig) -> list[pathlib.Path]:
 
     `features.npz` holds an array [images, width] of each bit-width under its name, and in the same
     order `labels` (-1 without), `splits` and `files` (for images that are no files, their places);
-    `classes` names the labels. `features_BITS.csv` holds the same of one bit-width.
+    `classes` names the labels. `features_BITS.csv` holds the same of one bit-width. Of a TFLite
+    file kernels stand for bit-widths.
 
     Args:
         config: the settings.
@@ -55,28 +58,36 @@ def write_embeddings(config: EvaluationConfig) -> list[pathlib.Path]:
     """
     keras.utils.set_random_seed(config.measurement.seed)
     folder = _folder(config)
-    files = [folder / ARRAYS, *(folder / f"features_{bits}.csv" for bits in config.bit_widths)]
+    columns: tuple[Any, ...] = config.kernels if config.scores_file else config.bit_widths
+    files = [folder / ARRAYS, *(folder / f"features_{column}.csv" for column in columns)]
     for file in files:
         if file.exists():
             raise UserError(f"{file} exists; move it away, or give another --output_dir.")
-    subject = open_subject(config)
-    plan = plan_of(config)
-    check_plan(subject.model, plan)
-    parts, classes = _parts(config, subject)
-    chosen = config.calibration
-    ranges = calibration_images(parts[0].images, chosen.calibration_images, chosen.calibration_seed)
-    features = QuantizedFeatures(PostTraining(subject.model, ranges, plan).at)
+    features: Callable[[Images, Any], np.ndarray]
+    if config.scores_file:
+        opened = open_file(config)
+        parts, classes = _parts(config, opened)
+        features = opened.features
+    else:
+        subject, plan = open_subject(config), plan_of(config)
+        check_plan(subject.model, plan)
+        parts, classes = _parts(config, subject)
+        asked = config.calibration
+        ranges = calibration_images(
+            parts[0].images, asked.calibration_images, asked.calibration_seed
+        )
+        features = QuantizedFeatures(PostTraining(subject.model, ranges, plan).at)
     arrays: dict[str, Any] = {
         "labels": np.concatenate([part.labels for part in parts]),
         "splits": np.concatenate([[part.split.name] * part.split.size for part in parts]),
         "files": np.array([name for part in parts for name in part.names]),
         "classes": np.array(classes or (), str),
     }
-    for bits, file in zip(config.bit_widths, files[1:], strict=True):
-        stage(f"Features at {bits}")
-        found = np.concatenate([features(part.images, bits) for part in parts])
+    for column, file in zip(columns, files[1:], strict=True):
+        stage(f"Features at {column}")
+        found = np.concatenate([features(part.images, column) for part in parts])
         _write_csv(file, arrays, found)
-        arrays[str(bits)] = found
+        arrays[str(column)] = found
     with whole_file(files[0]) as temporary:
         np.savez(temporary, **arrays)
     return files
@@ -89,7 +100,7 @@ def _folder(config: EvaluationConfig) -> pathlib.Path:
 
 
 def _parts(
-    config: EvaluationConfig, subject: Subject
+    config: EvaluationConfig, subject: Subject | FileSubject
 ) -> tuple[list[_Part], tuple[str, ...] | None]:
     """Returns the splits, that of training first, and the names of the classes."""
     data = subject.data
@@ -102,7 +113,7 @@ def _parts(
         splits.append(test.first(config.data.test_images) if config.data.test_images else test)
     elif config.data.test_images:
         raise UserError(f"--test_images has no effect here: {data.dataset!r} has no test split.")
-    size = [taken_size(data, subject.model.input_shape, split) for split in splits][0]
+    size = [taken_size(data, subject.input_shape, split) for split in splits][0]
     # Both alike, as in an evaluation.
     crop = central_crop(splits[-1], size, config.data.test_crop)
     parts = [

@@ -2,19 +2,22 @@
 
 import dataclasses
 import pathlib
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
 from tfcq.data.augmentation import Augmentation
-from tfcq.data.split import Split
 from tfcq.errors import UserError
-from tfcq.evaluation.accuracy import LabelledImages
-from tfcq.evaluation.classifier import Training
+from tfcq.evaluation.accuracy import Accuracy
 from tfcq.evaluation.data import calibration_images, labelled_images
+from tfcq.evaluation.features import QuantizedFeatures
 from tfcq.evaluation.model_subject import open_model
 from tfcq.evaluation.run_subject import open_run
+from tfcq.evaluation.scoring import Scoring, file_stem
 from tfcq.evaluation.subject import Subject
+from tfcq.evaluation.sweep import Scorer, sweep
 from tfcq.files import whole_file
+from tfcq.nn.cloning import copy_of
 from tfcq.nn.quantizable import QuantizableModel
 from tfcq.post_training.plan import Calibration, Plan, PostTraining, check_plan
 from tfcq.post_training.rounding import RoundingSettings
@@ -25,7 +28,6 @@ from tfcq.settings.fields import share_range
 from tfcq.settings.protocol_groups import LEARNED_ROUNDINGS
 from tfcq.settings.protocols import Protocol
 from tfcq.settings.run_folder import RunFolder
-from tfcq.training.optimizers import optimizer_from
 
 # Up to so many pixels a side a preset's crop is not taken: no source has such images, and 0.08 of
 # an 8x8 one is a patch of two pixels a side.
@@ -33,22 +35,16 @@ _SMALL_IMAGE = 16
 
 
 @dataclasses.dataclass(frozen=True)
-class Evaluation:
-    """What every protocol is given: settings, subject and data, read once.
+class Evaluation(Scoring):
+    """What every protocol is given of a network.
 
     Args:
-        config: the settings.
         subject: what is evaluated; no protocol changes its model.
-        split: the labelled training images.
-        data: the same as arrays or streams, and the test images.
         calibration_images: float array [count, height, width, channels].
         plan: the steps after training.
     """
 
-    config: EvaluationConfig
     subject: Subject
-    split: Split
-    data: LabelledImages
     calibration_images: np.ndarray
     plan: Plan
 
@@ -63,9 +59,19 @@ class Evaluation:
         return self.config.bit_widths
 
     @property
-    def seed(self) -> int:
-        """Seed of subsets, order and augmentation."""
-        return self.config.measurement.seed
+    def columns(self) -> tuple[BitWidth, ...]:
+        """The bit-widths, under which figures stand."""
+        return self.bit_widths
+
+    def scored(self, scorers: Mapping[str, Scorer]) -> Iterator[tuple[str, Accuracy]]:
+        """Yields protocol and accuracy at each bit-width, from frozen features.
+
+        Args:
+            scorers: by protocol, what gives the accuracy from features.
+        """
+        features = QuantizedFeatures(self.post_training(copy_of(self.backbone)).at)
+        for name, result in sweep(features, self.data, self.bit_widths, scorers):
+            yield name, result.chosen_by(features.run)
 
     @property
     def image_size(self) -> int:
@@ -88,20 +94,6 @@ class Evaluation:
         """
         return Calibration(model, self.calibration_images, self.plan)
 
-    def training(self, protocol: Protocol) -> Training:
-        """Returns how a protocol trains a classifier.
-
-        Args:
-            protocol: the protocol.
-        """
-        settings = protocol.training(self.config.training)
-        return Training(
-            settings.epochs,
-            settings.batch_size,
-            lambda steps: optimizer_from(settings, steps),
-            settings.classifier_start,
-        )
-
     def augmentation(self, protocol: Protocol) -> Augmentation:
         """Returns how a protocol augments labelled images: crops and flips, colours as they are.
 
@@ -121,22 +113,6 @@ class Evaluation:
             standard, crop_area=area, jitter_probability=0.0, grayscale=0.0, blur=0.0
         )
 
-    def stem(self, protocol: Protocol) -> pathlib.Path:
-        """Returns the path of a protocol's files, without suffix.
-
-        Args:
-            protocol: the protocol.
-        """
-        return _stem(self.config, self.subject, protocol)
-
-    def results_file(self, protocol: Protocol) -> pathlib.Path:
-        """Returns the file of a protocol's results.
-
-        Args:
-            protocol: the protocol.
-        """
-        return self.stem(protocol).with_name(f"{self.stem(protocol).name}.json")
-
     def keep(self, protocol: Protocol, bits: BitWidth, network: QuantizableModel) -> None:
         """Writes a trained network beside the results, if that was asked for.
 
@@ -151,27 +127,6 @@ class Evaluation:
         with whole_file(file) as temporary:
             network.save(temporary)
         print(f"Classifier: {file}", flush=True)
-
-    def check_sizes(self) -> None:
-        """Refuses what was asked for and is larger than the data.
-
-        Raises:
-            UserError: naming the flag.
-        """
-        measurement, train, test = self.config.measurement, "training", "test"
-        asked = [
-            ("batch_size", self.config.training.batch_size, train),
-            ("curve_images", measurement.curve_images, test),
-        ]
-        if measurement.neighbours != type(measurement)().neighbours:
-            asked.append(("neighbours", measurement.neighbours, train))
-        counts = {train: len(self.data.train_images), test: len(self.data.test_images)}
-        for name, value, kind in asked:
-            if value is not None and value > counts[kind]:
-                raise UserError(
-                    f"--{name}={value} with {counts[kind]} {kind} images; allowed: 1 to "
-                    f"{counts[kind]}."
-                )
 
 
 def open_evaluation(config: EvaluationConfig) -> Evaluation:
@@ -235,21 +190,10 @@ def plan_of(config: EvaluationConfig) -> Plan:
     )
 
 
-def _stem(config: EvaluationConfig, subject: Subject, protocol: Protocol) -> pathlib.Path:
-    parts = [protocol.name]
-    for name in protocol.stem:
-        value = getattr(config.measurement, name)
-        if isinstance(value, bool):
-            parts += [name] if value else []
-        elif value is not None:
-            parts.append(f"{100 * value:g}" if isinstance(value, float) else str(value))
-    return subject.results / "_".join(parts)
-
-
 def _kept_file(
     config: EvaluationConfig, subject: Subject, protocol: Protocol, bits: BitWidth
 ) -> pathlib.Path:
-    stem = _stem(config, subject, protocol)
+    stem = file_stem(config, subject.results, protocol)
     return stem.with_name(f"{stem.name}_{bits}.keras")
 
 

@@ -3,7 +3,8 @@
     {"dataset": ..., "protocol": ..., "results": [{"bits": "4w8a", "top1": ..., ...}, ...],
      ...settings, data fingerprint, seed, versions..., "earlier": [the same form, newest first]}
 
-Two evaluations that differ in nothing but their bit-widths are one.
+Two evaluations that differ in nothing but their bit-widths are one. Results of a TFLite file have
+`"kernels"` in place of `"bits"`.
 """
 
 import contextlib
@@ -36,7 +37,9 @@ _NO_SETTINGS = (_RESULTS, _EARLIER, "classes", "majority_share")
 _SHARES = dict.fromkeys(("top1", "top5", "mean_per_class"), float)
 # What is read of a record again.
 _FORM = {
-    _RESULTS: [{"bits": str, **_SHARES, "curve": [{"epoch": float, "top1": float}]}],
+    _RESULTS: [
+        {"bits": str, "kernels": str, **_SHARES, "curve": [{"epoch": float, "top1": float}]}
+    ],
     "versions": {"*": str},
 }
 
@@ -98,7 +101,8 @@ def read_records(file: str | os.PathLike) -> list[dict[str, Any]]:
         check_form(records, [_FORM], str(file))
         for entry in (entry for record in records for entry in record[_RESULTS]):
             float(entry["top1"])
-            parse_bit_width(entry["bits"])
+            if "kernels" not in entry:
+                parse_bit_width(entry["bits"])
         return records
     except (KeyError, TypeError, AttributeError, UserError) as error:
         why = f" ({error})" if isinstance(error, UserError) else ""
@@ -106,6 +110,15 @@ def read_records(file: str | os.PathLike) -> list[dict[str, Any]]:
             f"{file} cannot be read as results of an evaluation{why}; move it away to evaluate "
             "again."
         ) from None
+
+
+def column_of(entry: dict[str, Any]) -> str:
+    """Returns the bit-width of a result, or of a TFLite file the kernels.
+
+    Args:
+        entry: the result.
+    """
+    return str(entry["kernels"] if "kernels" in entry else entry["bits"])
 
 
 def add_record(file: str | os.PathLike, record: dict[str, Any]) -> dict[str, Any]:
@@ -126,8 +139,8 @@ def add_record(file: str | os.PathLike, record: dict[str, Any]) -> dict[str, Any
             if _settings(other) != _settings(record):
                 others.append(other)
                 continue
-            new = {entry["bits"]: entry for entry in record[_RESULTS]}
-            kept = [new.pop(entry["bits"], entry) for entry in other[_RESULTS]]
+            new = {column_of(entry): entry for entry in record[_RESULTS]}
+            kept = [new.pop(column_of(entry), entry) for entry in other[_RESULTS]]
             merged = {**record, _RESULTS: [*kept, *new.values()]}
         write_text(file, json.dumps({**merged, _EARLIER: others}, indent=2) + "\n")
     return merged

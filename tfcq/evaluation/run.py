@@ -10,7 +10,11 @@ import keras
 from tfcq.command_line import stage
 from tfcq.evaluation.accuracy import Accuracy, majority_share
 from tfcq.evaluation.evaluation import Evaluation, open_evaluation, open_subject
-from tfcq.evaluation.features import QuantizedFeatures
+from tfcq.evaluation.file_evaluation import (
+    FileEvaluation,
+    open_file_evaluation,
+    runtime_versions,
+)
 from tfcq.evaluation.protocols import runner_of
 from tfcq.evaluation.records import (
     add_record,
@@ -19,7 +23,7 @@ from tfcq.evaluation.records import (
     versions,
     weights_fingerprint,
 )
-from tfcq.evaluation.sweep import sweep
+from tfcq.evaluation.scoring import Scoring
 from tfcq.nn.cloning import copy_of
 from tfcq.nn.loading import load
 from tfcq.nn.summary import summary
@@ -36,7 +40,7 @@ class Measured:
         file: its results file.
         title: what was evaluated, in words.
         record: what the file's newest record says beside the results.
-        results: the accuracy at each bit-width that was asked for now.
+        results: the accuracy at each bit-width, or on the kernels, that were asked for now.
     """
 
     file: pathlib.Path
@@ -59,7 +63,8 @@ def evaluate(config: EvaluationConfig) -> list[Measured]:
         TrainingStopped: when a protocol's training diverges.
     """
     keras.utils.set_random_seed(config.measurement.seed)
-    evaluation = open_evaluation(config)
+    evaluation: Evaluation | FileEvaluation
+    evaluation = open_file_evaluation(config) if config.scores_file else open_evaluation(config)
     evaluation.check_sizes()
     for protocol in config.protocols:
         runner_of(protocol).check(evaluation)
@@ -76,7 +81,7 @@ def evaluate(config: EvaluationConfig) -> list[Measured]:
     for one in measured.values():
         # A file that cannot be added to is told of before anything is trained.
         read_records(one.file)
-    stage(f"Scoring at {', '.join(map(str, evaluation.bit_widths))}")
+    stage(f"Scoring at {', '.join(map(str, evaluation.columns))}")
     for name, result in measure(evaluation):
         _tell(name, result)
         # At once, so that nothing measured is lost when what follows fails.
@@ -98,10 +103,10 @@ def describe(config: EvaluationConfig) -> str:
     return summary(open_subject(config).model)
 
 
-def measure(evaluation: Evaluation) -> Iterator[tuple[str, Accuracy]]:
-    """Yields protocol and accuracy at each bit-width, as soon as it is known.
+def measure(evaluation: Scoring) -> Iterator[tuple[str, Accuracy]]:
+    """Yields protocol and accuracy at each bit-width or on each kernels, as soon as it is known.
 
-    Protocols that share features take turns at every bit-width; others follow one by one.
+    Protocols that share features take turns in every column; others follow one by one.
 
     Args:
         evaluation: what is measured.
@@ -109,16 +114,14 @@ def measure(evaluation: Evaluation) -> Iterator[tuple[str, Accuracy]]:
     Raises:
         TrainingStopped: when a protocol's training diverges.
     """
-    frozen = _frozen(evaluation)
+    frozen = _frozen(evaluation) if isinstance(evaluation, Evaluation) else evaluation
     scorers = {
         protocol.name: scorer
         for protocol in evaluation.config.protocols
         if (scorer := runner_of(protocol).scorer(frozen)) is not None
     }
     if scorers:
-        features = QuantizedFeatures(frozen.post_training(copy_of(frozen.backbone)).at)
-        for name, result in sweep(features, frozen.data, frozen.bit_widths, scorers):
-            yield name, result.chosen_by(features.run)
+        yield from frozen.scored(scorers)
     for protocol in evaluation.config.protocols:
         if protocol.name not in scorers:
             anew = "from_scratch" in protocol.uses and not protocol.trains_network
@@ -137,7 +140,7 @@ def _frozen(evaluation: Evaluation) -> Evaluation:
 
 
 def _tell(protocol: str, result: Accuracy) -> None:
-    print(f"{protocol:>10} {result.bits:>6}  top-1 {100 * result.top1:.1f}", flush=True)
+    print(f"{protocol:>10} {result.column:>6}  top-1 {100 * result.top1:.1f}", flush=True)
     if result.weight_bits:
         layers = ", ".join(f"{name} {bits}" for name, bits in result.weight_bits.items())
         print(f"{'':>10} weight bits: {layers}", flush=True)
@@ -166,7 +169,7 @@ def about_subject(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
-def about_data(evaluation: Evaluation) -> dict[str, Any]:
+def about_data(evaluation: Scoring) -> dict[str, Any]:
     """Returns what every record says of the images.
 
     Args:
@@ -184,7 +187,7 @@ def about_data(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
-def _holdout(evaluation: Evaluation) -> dict[str, Any]:
+def _holdout(evaluation: Scoring) -> dict[str, Any]:
     """Returns which images were held out, where they were."""
     data = evaluation.subject.data
     if data.holdout is None:
@@ -192,7 +195,10 @@ def _holdout(evaluation: Evaluation) -> dict[str, Any]:
     return {"holdout": data.holdout, "holdout_seed": data.holdout_seed}
 
 
-def _shared_record(evaluation: Evaluation) -> dict[str, Any]:
+def _shared_record(evaluation: Evaluation | FileEvaluation) -> dict[str, Any]:
+    if isinstance(evaluation, FileEvaluation):
+        used = {**versions(), **runtime_versions()}
+        return {**evaluation.about(), **about_data(evaluation), "versions": used}
     return {
         **about_subject(evaluation),
         "quantization": evaluation.subject.quantization(),
@@ -201,7 +207,7 @@ def _shared_record(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
-def _own_record(evaluation: Evaluation, protocol: Protocol) -> dict[str, Any]:
+def _own_record(evaluation: Scoring, protocol: Protocol) -> dict[str, Any]:
     found: dict[str, Any] = {"settings": _settings(evaluation, protocol)}
     start = evaluation.config.measurement.start
     if "start" in protocol.uses and start not in STARTS:
@@ -209,7 +215,7 @@ def _own_record(evaluation: Evaluation, protocol: Protocol) -> dict[str, Any]:
     return found
 
 
-def _settings(evaluation: Evaluation, protocol: Protocol) -> dict[str, Any]:
+def _settings(evaluation: Scoring, protocol: Protocol) -> dict[str, Any]:
     """Returns the settings that decide a protocol's figures."""
     config = evaluation.config
     measured = dataclasses.asdict(config.measurement)
@@ -237,6 +243,6 @@ def _settings(evaluation: Evaluation, protocol: Protocol) -> dict[str, Any]:
             used.pop("classifier_start")
         used["preset"] = protocol.preset(config.training.preset)
     augmented = "features" in protocol.uses and config.measurement.features == "augmented"
-    if protocol.trains_network or augmented:
+    if isinstance(evaluation, Evaluation) and (protocol.trains_network or augmented):
         used["augmentation"] = dataclasses.asdict(evaluation.augmentation(protocol))
     return used

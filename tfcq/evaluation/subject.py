@@ -57,6 +57,16 @@ class Subject:
     weights: str = ""
 
     @property
+    def input_shape(self) -> tuple[int | None, ...]:
+        """Batch, height, width and channels that the model takes, None for any."""
+        return self.model.input_shape
+
+    @property
+    def output_shape(self) -> tuple[int | None, ...]:
+        """Batch, and number of features or logits."""
+        return self.model.output_shape
+
+    @property
     def saved_quantizers(self) -> bool:
         """Whether its quantizers come from a file, so that no policy tells of them."""
         return False

@@ -1,17 +1,18 @@
-"""Scores a frozen backbone at many bit-widths under protocols that share its features."""
+"""Scores what is frozen, at many bit-widths or on many kernels, by protocols on its features."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TypeVar
 
 import numpy as np
 
 from tfcq.command_line import stage
 from tfcq.data.image_stream import Images
-from tfcq.evaluation.accuracy import Accuracy, LabelledImages, accuracy_of
+from tfcq.evaluation.accuracy import Accuracy, Column, LabelledImages, accuracy_of
 from tfcq.settings.bitwidths import BitWidth
 
-Features = Callable[[Images, BitWidth], np.ndarray]
-# From training and test features at a bit-width to the accuracy.
-Scorer = Callable[[np.ndarray, np.ndarray, BitWidth], Accuracy]
+At = TypeVar("At", BitWidth, str)
+# From training and test features at a bit-width, or of a file on some kernels, to the accuracy.
+Scorer = Callable[[np.ndarray, np.ndarray, Column], Accuracy]
 # From training features, their labels and test features to scores, float [count, classes].
 Scores = Callable[[np.ndarray, np.ndarray, np.ndarray, int], np.ndarray]
 
@@ -24,36 +25,36 @@ def by_scores(scores: Scores, data: LabelledImages) -> Scorer:
         data: the labels.
     """
 
-    def accuracy(train: np.ndarray, test: np.ndarray, bits: BitWidth) -> Accuracy:
+    def accuracy(train: np.ndarray, test: np.ndarray, column: Column) -> Accuracy:
         found = scores(train, data.train_labels, test, data.classes)
-        return accuracy_of(found, data.test_labels, bits)
+        return accuracy_of(found, data.test_labels, column)
 
     return accuracy
 
 
 def sweep(
-    features: Features,
+    features: Callable[[Images, At], np.ndarray],
     data: LabelledImages,
-    bit_widths: Iterable[BitWidth],
+    columns: Iterable[At],
     protocols: Mapping[str, Scorer],
 ) -> Iterator[tuple[str, Accuracy]]:
-    """Yields protocol and accuracy at each bit-width, the classifier always float.
+    """Yields protocol and accuracy in each column, the classifier always float.
 
-    Features of a bit-width are computed once, whatever the number of protocols.
+    Features of a column are computed once, whatever the number of protocols.
 
     Args:
-        features: function of images and a bit-width, see `FeatureExtractor`.
+        features: function of images and a column, see `FeatureExtractor`.
         data: images and labels.
-        bit_widths: the bit-widths.
+        columns: the bit-widths, or the kernels that a TFLite file is run on.
         protocols: by name, what gives the accuracy from features.
 
     Raises:
         UserError: on labels that do not fit.
     """
-    for bits in bit_widths:
+    for column in columns:
         count = len(data.train_images) + len(data.test_images)
-        stage(f"{bits}: features of {count:,} images, {', '.join(protocols)}")
-        train = features(data.train_images, bits)
-        test = features(data.test_images, bits)
+        stage(f"{column}: features of {count:,} images, {', '.join(protocols)}")
+        train = features(data.train_images, column)
+        test = features(data.test_images, column)
         for name, scorer in protocols.items():
-            yield name, scorer(train, test, bits)
+            yield name, scorer(train, test, column)

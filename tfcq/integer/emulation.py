@@ -12,9 +12,10 @@ import numpy as np
 
 from tfcq.errors import UserError
 from tfcq.integer.kernels import activations, elementwise, products, reductions, shapes, softmax
-from tfcq.integer.kernels.rounding import KERNELS, REFERENCE, Array
+from tfcq.integer.kernels.rounding import Array
 from tfcq.integer.kernels.step import Step
 from tfcq.integer.lite_file import LiteFile, Operation
+from tfcq.settings.kernels import KERNELS, REFERENCE
 
 _RULES: dict[str, Callable[[Step], Array | list[Array]]] = {
     **products.RULES,

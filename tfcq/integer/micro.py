@@ -14,7 +14,6 @@ from tfcq.integer.emulation import only_input
 from tfcq.integer.lite_file import LiteFile
 from tfcq.integer.runtime import as_levels
 
-MICRO = "micro"
 # Beside the tensors themselves; the runtime tells afterwards how much of it was used.
 _ROOM = 2**20
 _ALLOCATION = re.compile(r"'([^']+)' used (\d+) bytes")
@@ -106,8 +105,7 @@ class MicroModel:
                 f"An image of shape {list(image.shape)} was received; allowed: "
                 f"{list(one.shape[1:])}."
             )
-        integer = one.dtype != "float32"
-        scale, zero_point = (one.scale, one.zero_point) if integer else (1.0, 0)
+        scale, zero_point = (one.scale, one.zero_point) if len(one.scales) else (0.0, 0)
         pixels = as_levels(image[np.newaxis], np.dtype(one.dtype), float(scale), zero_point)
         self._interpreter.set_input(pixels, 0)
         self._interpreter.invoke()

@@ -11,8 +11,8 @@ import numpy as np
 from tfcq import native_messages
 from tfcq.errors import UserError
 from tfcq.integer.emulation import checked_input, only_input
-from tfcq.integer.kernels.rounding import KERNELS, XNNPACK
 from tfcq.integer.lite_file import LiteFile
+from tfcq.settings.kernels import KERNELS, XNNPACK
 
 # What LiteRT calls them.
 _RESOLVERS = {
@@ -94,13 +94,15 @@ def as_levels(images: np.ndarray, dtype: Any, scale: float, zero_point: int) -> 
     Args:
         images: float [..., height, width, channels] in [0, 1].
         dtype: type of the file's input.
-        scale: its scale, of integers.
+        scale: its scale, of integers; 0 where they have none, and are the pixels themselves.
         zero_point: its zero point, of integers.
     """
     if np.dtype(dtype) == np.float32:
         return images.astype(np.float32)
     limits = np.iinfo(dtype)
-    return np.clip(np.round(images / scale) + zero_point, limits.min, limits.max).astype(dtype)
+    return np.clip(np.round(images / (scale or 1)) + zero_point, limits.min, limits.max).astype(
+        dtype
+    )
 
 
 def every_tensor(file: LiteFile, images: np.ndarray, kernels: str) -> list[np.ndarray | None]:
@@ -179,6 +181,8 @@ class LiteModel:
         ]
         with _refusals():
             self._interpreter.allocate_tensors()
+            # What a kernel refuses, it refuses of any image.
+            self._interpreter.invoke()
 
     def __call__(self, images: Iterable[np.ndarray]) -> Any:
         """Returns what the model makes of images, float32 [count, width].

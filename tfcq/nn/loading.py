@@ -11,6 +11,7 @@ from tfcq.errors import UserError
 from tfcq.nn import attention, quantizable  # noqa: F401 - register their classes
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
+_TFLITE = b"TFL3"
 _RESAVE = "allowed: a .keras file; load it with Keras and save it with model.save('name.keras')."
 
 
@@ -38,9 +39,11 @@ def load(path: str | os.PathLike, custom_objects: dict[str, Any] | None = None) 
         raise UserError(f"{path} does not exist; allowed: a .keras file.")
     if not zipfile.is_zipfile(path):
         with open(path, "rb") as file:
-            old = file.read(len(_HDF5)) == _HDF5
-        if old:
+            start = file.read(len(_HDF5))
+        if start == _HDF5:
             raise UserError(f"{path} is a file in Keras's older HDF5 form; {_RESAVE}")
+        if start[4:8] == _TFLITE:
+            raise UserError(f"{path} is a TFLite model, which is run as it is; name it .tflite.")
         raise UserError(f"{path} cannot be read as a Keras model: it is not whole.")
     try:
         return keras.models.load_model(path, custom_objects, compile=False)

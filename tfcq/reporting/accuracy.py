@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from tfcq.evaluation.records import column_of
 from tfcq.reporting.curves import Curve, draw_curves
 from tfcq.reporting.page import Block, Heading, Items, Picture, Table, Text
 from tfcq.reporting.plots import draw_accuracy
@@ -17,6 +18,7 @@ from tfcq.reporting.summary import (
 from tfcq.reporting.tables import percent
 
 ABSENT = "–"
+_OVER = {"bits": "bit-widths", "kernels": "kernels"}
 # Half a point: below that, a second table would only repeat the first.
 _NOTED = 0.005
 _FIGURES = {"top1": "top-1 %", "top5": "top-5 %", "mean_per_class": "mean per class %"}
@@ -113,7 +115,7 @@ def _tables_of(figure: str, caption: str, comparison: Comparison, first_name: st
         (f"{group.name} ({count} run{'s' if count > 1 else ''})", *(cell(s, count) for s in row))
         for group, count, row in zip(groups, counts, statistics, strict=True)
     ]
-    blocks: list[Block] = [Table(("bits", *bits), rows, f"{caption}.")]
+    blocks: list[Block] = [Table((comparison.heading, *bits), rows, f"{caption}.")]
     if len(groups) > 1:
         against = groups[0].name
         why = "" if against == first_name else f" ({first_name} has no such evaluation)"
@@ -123,7 +125,11 @@ def _tables_of(figure: str, caption: str, comparison: Comparison, first_name: st
             for group, row in zip(groups[1:], statistics[1:], strict=True)
         ]
         blocks.append(
-            Table(("bits", *bits), rows, f"Difference to {against}{why} in points{errors}.")
+            Table(
+                (comparison.heading, *bits),
+                rows,
+                f"Difference to {against}{why} in points{errors}.",
+            )
         )
     return blocks
 
@@ -161,9 +167,11 @@ def _picture(comparison: Comparison, number: int, names: Sequence[str]) -> Pictu
     )
     return Picture(
         f"accuracy_{number}_{comparison.protocol}",
-        draw_accuracy(comparison.bits, means, spreads, comparison.protocol, names),
-        f"Top-1 accuracy in percent over bit-widths under the protocol {comparison.protocol}. "
-        f"{ends}.",
+        draw_accuracy(
+            comparison.bits, means, spreads, comparison.protocol, names, comparison.heading
+        ),
+        f"Top-1 accuracy in percent over {_OVER[comparison.heading]} under the protocol "
+        f"{comparison.protocol}. {ends}.",
     )
 
 
@@ -183,7 +191,7 @@ def learning_curve_blocks(comparisons: Sequence[Comparison], names: Sequence[str
                     if points := [p for p in entry.get("curve") or [] if "top1" in p]:
                         epochs = [point["epoch"] for point in points]
                         top1 = [100 * point["top1"] for point in points]
-                        panels.setdefault(str(entry["bits"]), []).append(
+                        panels.setdefault(column_of(entry), []).append(
                             Curve(group.name, epochs, top1)
                         )
         if panels:
@@ -238,11 +246,11 @@ def _plain(value: Any) -> str:
 
 def _figures(record: dict[str, Any], bits: Sequence[str]) -> dict[str, list[str]]:
     """Returns title of each figure to its cells; those this file does not know, by their names."""
-    entries = {str(entry["bits"]): entry for entry in record["results"]}
+    entries = {column_of(entry): entry for entry in record["results"]}
     names = dict.fromkeys(name for entry in entries.values() for name in entry)
     found = {}
     for name in names:
-        if name in ("bits", "curve"):
+        if name in ("bits", "kernels", "curve"):
             continue
         values = [entries.get(b, {}).get(name) for b in bits]
         write = percent if name in _FIGURES else _plain

@@ -4,6 +4,7 @@ from typing import Any
 
 from tfcq.evaluation.accuracy import Accuracy
 from tfcq.reporting.tables import percent, table
+from tfcq.settings.kernels import RUNTIMES
 
 _ALWAYS_AMONG_FIVE = 5
 
@@ -13,7 +14,7 @@ def in_words(record: dict[str, Any], results: list[Accuracy]) -> str:
 
     Args:
         record: what the results file says beside the results.
-        results: the accuracy at each bit-width.
+        results: the accuracy at each bit-width, or of a TFLite file on each kernels.
     """
     figures = {"top-1 %": "top1", "top-5 %": "top5", "mean per class %": "mean_per_class"}
     if record["classes"] <= _ALWAYS_AMONG_FIVE:
@@ -22,13 +23,20 @@ def in_words(record: dict[str, Any], results: list[Accuracy]) -> str:
         (name, *(percent(getattr(result, figure)) for result in results))
         for name, figure in figures.items()
     ]
+    heading = "bits" if all(result.bits for result in results) else "kernels"
     lines = [
         f"{record['dataset']}, {record['protocol']}, {record['test_images']} test images of "
         f"{record['classes']} classes, the largest {percent(record['majority_share'])}%",
-        table(("bits", *(result.bits for result in results)), rows),
+        table((heading, *(result.column for result in results)), rows),
     ]
+    used = dict.fromkeys(RUNTIMES[result.kernels] for result in results if result.kernels)
+    if used:
+        versions = {name: record["versions"].get(name.replace("-", "_"), "") for name in used}
+        lines.append("Runtime: " + ", ".join(f"{n} {v}".strip() for n, v in versions.items()))
     for title, name in (("Activation ranges", "ranges"), ("After training", "steps")):
-        found = {result.bits: getattr(result, name) for result in results if getattr(result, name)}
+        found = {
+            result.column: getattr(result, name) for result in results if getattr(result, name)
+        }
         if len(set(found.values())) == 1:
             lines.append(f"{title}: {next(iter(found.values()))}")
         elif found:

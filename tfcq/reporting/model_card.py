@@ -80,7 +80,7 @@ def _accuracies(group: Group, comparisons: Sequence[Comparison]) -> list[Block]:
         count = len(comparison.records[place])
         cells = [cell(comparison.statistic(place, bits), count) for bits in comparison.bits]
         heading = f"{title(comparison, comparisons)}; top-1 in percent, {count} run(s)"
-        blocks.append(Table(("bits", *comparison.bits), [("top-1 %", *cells)], heading))
+        blocks.append(Table((comparison.heading, *comparison.bits), [("top-1 %", *cells)], heading))
     return blocks or [Items(("Not evaluated.",))]
 
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from tfcq.files import whole_file
 from tfcq.reporting.picture import legend_below, line_style, new_figure, png
 
+_LABELS = {"bits": "bit-width (weights, activations)", "kernels": "kernels"}
+
 
 def draw_accuracy(
     bits: Sequence[str],
@@ -13,6 +15,7 @@ def draw_accuracy(
     spreads: Mapping[str, Sequence[float]] | None = None,
     title: str = "",
     order: Sequence[str] = (),
+    heading: str = "bits",
 ) -> bytes:
     """Returns a picture of top-1 accuracy over bit-widths, one line per series, as PNG.
 
@@ -22,6 +25,7 @@ def draw_accuracy(
         spreads: name to half-lengths of error bars, 0 to 1; NaN where there is none.
         title: heading of the picture.
         order: names in the order of their colours, where other pictures share them.
+        heading: what `bits` are: `bits`, or `kernels` of a TFLite file.
 
     Raises:
         UserError: when matplotlib is missing.
@@ -40,7 +44,7 @@ def draw_accuracy(
             places, percents, yerr=bars, capsize=3, **line_style(order.index(name))
         )
     axes.set_xticks(range(len(bits)), bits)
-    axes.set_xlabel("bit-width (weights, activations)")
+    axes.set_xlabel(_LABELS[heading])
     axes.set_ylabel("top-1 accuracy (%)")
     axes.set_title(title)
     axes.grid(alpha=0.3)
@@ -55,6 +59,7 @@ def plot_accuracy(
     series: Mapping[str, Sequence[float]],
     spreads: Mapping[str, Sequence[float]] | None = None,
     title: str = "",
+    heading: str = "bits",
 ) -> None:
     """Writes a picture of top-1 accuracy over bit-widths, one line per series.
 
@@ -64,10 +69,11 @@ def plot_accuracy(
         series: name to accuracies from 0 to 1, one per bit-width.
         spreads: name to half-lengths of error bars, 0 to 1.
         title: heading of the picture.
+        heading: as for `draw_accuracy`.
 
     Raises:
         UserError: when matplotlib is missing.
     """
-    content = draw_accuracy(bits, series, spreads, title)
+    content = draw_accuracy(bits, series, spreads, title, heading=heading)
     with whole_file(path) as temporary:
         temporary.write_bytes(content)

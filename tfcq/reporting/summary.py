@@ -11,6 +11,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
+from tfcq.evaluation.records import column_of
 from tfcq.reporting.run_record import RunRecord
 
 SEED = "seed"
@@ -65,7 +66,7 @@ class Comparison:
     Args:
         protocol: name of the evaluation files, such as `linear` or `qat_lsq`.
         conditions: what all of them were evaluated with.
-        bits: bit-widths, in the order evaluated.
+        bits: bit-widths, or of TFLite files the kernels, in the order evaluated.
         groups: the groups that have such an evaluation.
         records: for each group, the runs that have one, with it.
         left_out: evaluations of a run that differ from its shown one in seed or versions alone.
@@ -77,6 +78,12 @@ class Comparison:
     groups: tuple[Group, ...]
     records: tuple[tuple[tuple[RunRecord, dict[str, Any]], ...], ...]
     left_out: int
+
+    @property
+    def heading(self) -> str:
+        """What stands over the names of the columns."""
+        entries = [entry for pairs in self.records for _, one in pairs for entry in one["results"]]
+        return "kernels" if any("kernels" in entry for entry in entries) else "bits"
 
     def values(self, group: int, bits: str, figure: str = "top1") -> list[float]:
         """Returns a figure of every run of a group at a bit-width, where evaluated.
@@ -90,7 +97,7 @@ class Comparison:
             float(entry[figure])
             for _, record in self.records[group]
             for entry in record["results"]
-            if entry.get("bits") == bits and figure in entry
+            if column_of(entry) == bits and figure in entry
         ]
 
     def statistic(self, group: int, bits: str, figure: str = "top1") -> Statistic | None:
@@ -180,9 +187,7 @@ def _comparisons(stem: str, groups: Sequence[Group]) -> list[Comparison]:
     comparisons = []
     for key, members in found.items():
         records = [record for pairs in members.values() for _, record in pairs]
-        bits = dict.fromkeys(
-            str(entry["bits"]) for record in records for entry in record["results"]
-        )
+        bits = dict.fromkeys(column_of(entry) for record in records for entry in record["results"])
         comparisons.append(
             Comparison(
                 stem,

@@ -17,6 +17,7 @@ from tfcq.settings.evaluation_groups import (
     SubjectSettings,
 )
 from tfcq.settings.fields import check_fields, grouped, share_range
+from tfcq.settings.kernels import FILE_ENDING, XNNPACK, is_file, parse_kernels
 from tfcq.settings.policies import parse_bits_by_layer
 from tfcq.settings.protocol_groups import (
     KEPT,
@@ -24,7 +25,7 @@ from tfcq.settings.protocol_groups import (
     PostTrainingSettings,
     ProtocolTrainingSettings,
 )
-from tfcq.settings.protocols import STARTS, Protocol, protocols_named
+from tfcq.settings.protocols import PROTOCOLS, STARTS, Protocol, protocols_named
 from tfcq.settings.training import check_milestones
 
 
@@ -50,6 +51,7 @@ class EvaluationConfig:
             colour("background", self.data.background)
         self._check_subject()
         self._check_policy()
+        self._check_file()
         start = self.measurement.start
         if start not in STARTS and not start.endswith(KEPT):
             raise unknown_choice("start", start, (*STARTS, f"PATH{KEPT}"))
@@ -64,6 +66,8 @@ class EvaluationConfig:
                         f"--{name}={example}."
                     )
         parse_bit_widths(self.measurement.bits)
+        if self.measurement.kernels is not None:
+            parse_kernels(self.measurement.kernels)
 
     @functools.cached_property
     def protocols(self) -> tuple[Protocol, ...]:
@@ -74,6 +78,17 @@ class EvaluationConfig:
     def bit_widths(self) -> tuple[BitWidth, ...]:
         """The bit-widths in the order asked for."""
         return parse_bit_widths(self.measurement.bits)
+
+    @property
+    def scores_file(self) -> bool:
+        """Whether a TFLite file is scored, which is run and neither quantized nor trained."""
+        return is_file(self.subject.model)
+
+    @functools.cached_property
+    def kernels(self) -> tuple[str, ...]:
+        """The kernels that a TFLite file is run on, in the order asked for."""
+        asked = self.measurement.kernels
+        return parse_kernels(XNNPACK if asked is None else asked)
 
     @property
     def scores_logits(self) -> bool:
@@ -137,7 +152,7 @@ class EvaluationConfig:
         if subject.input_range is not None and (published or subject.model is None):
             raise UserError(
                 "--input_range has no effect here: what it takes is known; allowed with "
-                "--model=PATH.keras alone."
+                "--model=PATH.keras or PATH.tflite alone."
             )
         wants_logits = any(protocol.scores_logits for protocol in self.protocols)
         if published and wants_logits and not (subject.weights and self.scores_logits):
@@ -154,11 +169,34 @@ class EvaluationConfig:
         if subject.layer_bits is not None:
             parse_bits_by_layer(subject.layer_bits)
         for name in ("layer_bits", "per_tensor"):
-            if getattr(subject, name) and subject.policy is None:
+            if getattr(subject, name) and subject.policy is None and not self.scores_file:
                 raise UserError(
                     f"--policy is missing; --{name} needs one to depart from, such as "
                     "--policy=paper."
                 )
+
+    def _check_file(self) -> None:
+        model, measurement = self.subject.model, self.measurement
+        if not self.scores_file:
+            if measurement.kernels is not None:
+                raise UserError(
+                    "--kernels has no effect here: Keras computes at --bits instead; allowed with "
+                    f"--model=PATH{FILE_ENDING} alone, such as the file that tfcq.export wrote."
+                )
+            return
+        for protocol in self.protocols:
+            if protocol.trains_network:
+                allowed = ", ".join(p.name for p in PROTOCOLS.values() if not p.trains_network)
+                raise UserError(
+                    f"--protocol={protocol.name} trains the network, and {model} can only be run; "
+                    f"allowed with a {FILE_ENDING}: {allowed}."
+                )
+        augmented = measurement.features == "augmented"
+        if augmented or measurement.from_scratch:
+            flag = "--features=augmented" if augmented else "--from_scratch"
+            raise UserError(
+                f"{flag} cannot be had of {model}, which can only be run; leave it out."
+            )
 
 
 # The groups under the headings of the help.
@@ -193,6 +231,11 @@ def check_deployed(config: EvaluationConfig) -> None:
     Raises:
         UserError: saying which there are.
     """
+    if config.scores_file:
+        raise UserError(
+            f"{config.subject.model} is a TFLite file already; allowed: --run_dir, or a .keras "
+            "file. python -m tfcq.verify checks a file, python -m tfcq.evaluate scores it."
+        )
     (bits, *others) = config.bit_widths
     if others or bits.is_float or bits.activations != 8 or bits.weights not in DEPLOYED_WEIGHTS:
         raise UserError(

@@ -4,6 +4,7 @@ import dataclasses
 
 from tfcq.settings.backbones import INPUT_RANGES, UNIT_RANGE
 from tfcq.settings.fields import setting
+from tfcq.settings.kernels import KERNELS_HELP
 from tfcq.settings.policies import INT8, POLICIES
 from tfcq.settings.protocol_groups import FEATURES, QAT_QUANTIZERS
 from tfcq.settings.protocols import LINEAR, PROTOCOLS, STARTS, used_by
@@ -29,7 +30,9 @@ class SubjectSettings:
         "of an unfinished run: the checkpoint that is scored, latest or a number of epochs",
     )
     model: str | None = setting(
-        None, "instead of a run: PATH.keras, or applications:NAME of keras.applications"
+        None,
+        "instead of a run: PATH.keras, applications:NAME of keras.applications, or PATH.tflite, "
+        "which is scored as it runs (tfcq.evaluate, tfcq.features)",
     )
     weights: str | None = setting(
         None,
@@ -38,8 +41,8 @@ class SubjectSettings:
     )
     input_range: str | None = setting(
         None,
-        "of --model=PATH.keras: the pixels that it takes; default what its first layers tell, else "
-        f"{UNIT_RANGE}",
+        "of --model=PATH.keras or .tflite: the pixels that it takes; default what its first layers "
+        f"or its input's scale tell, else {UNIT_RANGE}",
         tuple(INPUT_RANGES),
     )
     output_dir: str | None = setting(None, "where results of --model are written; export: any")
@@ -136,6 +139,7 @@ class ProtocolSettings:
         LINEAR.name, f"one of these or a comma-separated list: {', '.join(PROTOCOLS)}"
     )
     bits: str = setting(ALL_BITS, "bit-widths, such as fp,8w8a,2-4w4a")
+    kernels: str | None = setting(None, KERNELS_HELP)
     neighbours: int = setting(20, f"{used_by('neighbours')}: how many neighbours vote", at_least=1)
     temperature: float = setting(
         0.1, f"{used_by('temperature')}: the smaller, the more the nearest decide", above=0

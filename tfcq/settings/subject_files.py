@@ -6,6 +6,7 @@ from tfcq.errors import UserError
 from tfcq.settings.backbones import APPLICATION
 from tfcq.settings.datasets import check_dataset_name
 from tfcq.settings.evaluation import EvaluationConfig
+from tfcq.settings.kernels import FILE_ENDING
 from tfcq.settings.protocols import STARTS
 from tfcq.settings.run_folder import RunFolder
 
@@ -42,13 +43,14 @@ def check_files(config: EvaluationConfig) -> None:
     if kind == APPLICATION and name:
         _check_weights_file(subject.weights)
         return
-    if not model.endswith(".keras"):
+    if not (model.endswith(".keras") or config.scores_file):
         raise UserError(
-            f"Unknown model {model!r}; allowed: PATH.keras, or {APPLICATION}:NAME such as "
-            f"{APPLICATION}:MobileNetV2."
+            f"Unknown model {model!r}; allowed: PATH.keras, PATH{FILE_ENDING}, or "
+            f"{APPLICATION}:NAME such as {APPLICATION}:MobileNetV2."
         )
     if not pathlib.Path(model).is_file():
-        raise UserError(f"{model} does not exist; allowed: a .keras file.")
+        kind = FILE_ENDING if config.scores_file else ".keras"
+        raise UserError(f"{model} does not exist; allowed: a {kind} file.")
 
 
 def _check_weights_file(weights: str | None) -> None:

@@ -15,6 +15,8 @@ from tfcq.settings.training import Config
 from tfcq.settings.training_groups import ViewSettings
 
 _CALIBRATION = tuple(field.name for field in dataclasses.fields(CalibrationSettings))
+# Settings of a network's quantizers; those of a file are what they are.
+_QUANTIZES = ("bits", "policy", "layer_bits", "per_tensor", "describe")
 _QUANTIZED_ONLY = ("weight_bits", "activation_bits", "precision_set", "bit_schedule")
 
 
@@ -92,6 +94,8 @@ def check_used_in_evaluation(config: EvaluationConfig, given: set[str]) -> None:
     Raises:
         UserError: naming the first of them and what makes it useless.
     """
+    if config.scores_file:
+        _check_file(config, given)
     used = {name for protocol in config.protocols for name in protocol.uses}
     if config.quantizer_rounding is not None:
         used.add("rounding")
@@ -114,6 +118,15 @@ def check_used_in_evaluation(config: EvaluationConfig, given: set[str]) -> None:
         raise UserError("--output_dir has no effect here: a run's results lie in its folder.")
     if "preset" in given and sum(bool(protocol.presets) for protocol in config.protocols) > 1:
         raise UserError(f"--preset with several protocols that train: {names}; name one.")
+
+
+def _check_file(config: EvaluationConfig, given: set[str]) -> None:
+    """Refuses beside a TFLite file what would quantize a network."""
+    for name in sorted(given & {*POST_TRAINING, *_CALIBRATION, *_QUANTIZES}):
+        raise UserError(
+            f"--{name} has no effect here: {config.subject.model} is run as it is, with its own "
+            "bits and scales; allowed: --kernels."
+        )
 
 
 def _check_learned_ranges(config: EvaluationConfig, given: set[str]) -> None:

@@ -3,24 +3,25 @@
 import dataclasses
 import importlib
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from tfcq.evaluation.accuracy import Accuracy
-from tfcq.evaluation.evaluation import Evaluation
+from tfcq.evaluation.scoring import Scoring
 from tfcq.evaluation.sweep import Scorer
 from tfcq.settings.protocols import Protocol
 
 
-def _nowhere(evaluation: Evaluation) -> Iterator[Accuracy]:
+def _nowhere(evaluation: Scoring) -> Iterator[Accuracy]:
     raise NotImplementedError
 
 
-def _nothing(evaluation: Evaluation) -> None:
+def _nothing(evaluation: Scoring) -> None:
     return None
 
 
 @dataclasses.dataclass(frozen=True)
 class Runner:
-    """How a protocol is run.
+    """How a protocol is run: on an `Evaluation`, or any `Scoring` where it trains no network.
 
     Args:
         run: yields the accuracy at every bit-width of an evaluation.
@@ -29,9 +30,9 @@ class Runner:
             place of `run`; None where features are not all it needs.
     """
 
-    run: Callable[[Evaluation], Iterator[Accuracy]] = _nowhere
-    check: Callable[[Evaluation], None] = _nothing
-    scorer: Callable[[Evaluation], Scorer | None] = _nothing
+    run: Callable[[Any], Iterator[Accuracy]] = _nowhere
+    check: Callable[[Any], None] = _nothing
+    scorer: Callable[[Any], Scorer | None] = _nothing
 
 
 def runner_of(protocol: Protocol) -> Runner:

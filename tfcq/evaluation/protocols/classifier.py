@@ -1,15 +1,16 @@
 """Scores a classifier as it is, after post-training quantization."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from tfcq.data.image_stream import as_array
+from tfcq.data.image_stream import Images, as_array
 from tfcq.errors import UserError
 from tfcq.evaluation.accuracy import Accuracy, accuracy_of
 from tfcq.evaluation.evaluation import Evaluation
 from tfcq.evaluation.features import FeatureExtractor, QuantizedFeatures
+from tfcq.evaluation.file_evaluation import FileEvaluation
 from tfcq.evaluation.protocols import Runner
 from tfcq.nn.activation_ranges import is_trained_quantized
 from tfcq.nn.cloning import copy_of
@@ -42,7 +43,7 @@ def classify(
         yield found.chosen_by(logits.run)
 
 
-def check_classifier(evaluation: Evaluation) -> None:
+def check_classifier(evaluation: Evaluation | FileEvaluation) -> None:
     """Refuses a model that does not give a logit for every class.
 
     Args:
@@ -51,7 +52,7 @@ def check_classifier(evaluation: Evaluation) -> None:
     Raises:
         UserError: when it does not.
     """
-    shape, classes = evaluation.backbone.output_shape, evaluation.data.classes
+    shape, classes = evaluation.subject.output_shape, evaluation.data.classes
     if len(shape) != 2 or shape[-1] != classes:
         raise UserError(
             f"Model {evaluation.subject.title!r} returns shape {shape} and the data have {classes} "
@@ -61,7 +62,7 @@ def check_classifier(evaluation: Evaluation) -> None:
         _check_range(evaluation)
 
 
-def _check_range(evaluation: Evaluation) -> None:
+def _check_range(evaluation: Evaluation | FileEvaluation) -> None:
     """Refuses to assume a range of pixels where the model is clearly better in another.
 
     Raises:
@@ -69,9 +70,9 @@ def _check_range(evaluation: Evaluation) -> None:
     """
     images = as_array(evaluation.data.test_images[:_TRIED])
     labels = evaluation.data.test_labels[: len(images)]
-    logits = FeatureExtractor(evaluation.backbone)
+    logits = _plain_logits(evaluation)
     found = {
-        name: accuracy_of(logits(images * np.float32(high - low) + low, FLOAT), labels, FLOAT).top1
+        name: accuracy_of(logits(images * np.float32(high - low) + low), labels, FLOAT).top1
         for name, (low, high) in INPUT_RANGES.items()
     }
     best = max(found, key=lambda name: found[name])
@@ -83,8 +84,20 @@ def _check_range(evaluation: Evaluation) -> None:
         )
 
 
-def _score(evaluation: Evaluation) -> Iterator[Accuracy]:
+def _plain_logits(evaluation: Evaluation | FileEvaluation) -> Callable[[Images], np.ndarray]:
+    """Returns what gives the logits of the float model, or of a file on the first kernels."""
+    if isinstance(evaluation, Evaluation):
+        return FeatureExtractor(evaluation.backbone)
+    return lambda images: evaluation.subject.features(images, evaluation.columns[0])
+
+
+def _score(evaluation: Evaluation | FileEvaluation) -> Iterator[Accuracy]:
     """Yields the accuracy of the model itself, after the steps that were asked for or chosen."""
+    if isinstance(evaluation, FileEvaluation):
+        images, labels = evaluation.data.test_images, evaluation.data.test_labels
+        for kernels in evaluation.columns:
+            yield accuracy_of(evaluation.subject.features(images, kernels), labels, kernels)
+        return
     model = evaluation.backbone
     steps = _steps_below_8_bits(evaluation)
     few = [bits for bits in evaluation.bit_widths if not bits.is_float and min(bits.pair) < _FULL]

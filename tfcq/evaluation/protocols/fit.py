@@ -10,11 +10,12 @@ from tfcq.data.augmentation import Augmentation
 from tfcq.data.pipeline import view_batches
 from tfcq.data.split import Split
 from tfcq.errors import UserError
-from tfcq.evaluation.accuracy import Accuracy, accuracy_of
+from tfcq.evaluation.accuracy import Accuracy, Column, accuracy_of
 from tfcq.evaluation.classifier import Training, train_classifier, unfreeze
 from tfcq.evaluation.evaluation import Evaluation
 from tfcq.evaluation.features import FeatureExtractor
 from tfcq.evaluation.probe import moments
+from tfcq.evaluation.scoring import Scoring
 from tfcq.nn.activation_ranges import takes_ranges
 from tfcq.nn.quantizable import QuantizableModel
 from tfcq.settings.bitwidths import BitWidth
@@ -68,10 +69,10 @@ def fit_network(
 
 
 def fit(
-    evaluation: Evaluation,
+    evaluation: Scoring,
     training: Training,
     network: QuantizableModel,
-    bits: BitWidth,
+    column: Column,
     training_bits: BitWidth,
     batches: tf.data.Dataset,
     scores: Callable[[int | None], np.ndarray],
@@ -86,7 +87,7 @@ def fit(
         evaluation: what is measured.
         training: how it is trained.
         network: quantizable model to logits, trained in place.
-        bits: the bit-width that is scored.
+        column: the bit-width that is scored, or the kernels that a file was run on.
         training_bits: bit-width of the training passes.
         batches: yields inputs of the network, and labels.
         scores: gives logits of the first so many test images, or of all for None.
@@ -114,11 +115,11 @@ def fit(
         training.epochs,
         training.optimizer(steps),
         training_bits,
-        score=lambda: accuracy_of(scores(curve_images), labels[:curve_images], bits).top1,
+        score=lambda: accuracy_of(scores(curve_images), labels[:curve_images], column).top1,
         ranges=ranges,
         frozen=frozen,
     )
-    return dataclasses.replace(accuracy_of(scores(None), labels, bits), curve=curve)
+    return dataclasses.replace(accuracy_of(scores(None), labels, column), curve=curve)
 
 
 def augmented(

@@ -3,9 +3,9 @@
 import numpy as np
 
 from tfcq.errors import UserError
-from tfcq.evaluation.evaluation import Evaluation
 from tfcq.evaluation.probe import check_labels
 from tfcq.evaluation.protocols import Runner
+from tfcq.evaluation.scoring import Scoring
 from tfcq.evaluation.sweep import Scorer, by_scores
 
 
@@ -58,7 +58,7 @@ def knn_scores(
     return scores
 
 
-def _scorer(evaluation: Evaluation) -> Scorer:
+def _scorer(evaluation: Scoring) -> Scorer:
     measurement = evaluation.config.measurement
     options = measurement.neighbours, measurement.temperature
     return by_scores(

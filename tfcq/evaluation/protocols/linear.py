@@ -7,13 +7,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfcq.evaluation.accuracy import Accuracy, LabelledImages
+from tfcq.evaluation.accuracy import Accuracy, Column, LabelledImages
 from tfcq.evaluation.classifier import Training, with_classifier
 from tfcq.evaluation.evaluation import Evaluation
 from tfcq.evaluation.features import FeatureExtractor
 from tfcq.evaluation.probe import fit_linear_probe
 from tfcq.evaluation.protocols import Runner
 from tfcq.evaluation.protocols.fit import augmented, fit, mean_and_variance
+from tfcq.evaluation.scoring import Scoring
 from tfcq.evaluation.sweep import Scorer, by_scores
 from tfcq.nn.cloning import copy_of
 from tfcq.nn.quantizable import QuantizableModel
@@ -24,7 +25,7 @@ from tfcq.settings.protocols import PROTOCOLS
 _PROTOCOL = PROTOCOLS["linear"]
 
 
-def on_cached_features(evaluation: Evaluation, training: Training, standardized: bool) -> Scorer:
+def on_cached_features(evaluation: Scoring, training: Training, standardized: bool) -> Scorer:
     """Returns what trains a linear classifier on features that were computed once.
 
     Args:
@@ -34,7 +35,7 @@ def on_cached_features(evaluation: Evaluation, training: Training, standardized:
     """
     data, seed = evaluation.data, evaluation.seed
 
-    def trained(train: np.ndarray, test: np.ndarray, bits: BitWidth) -> Accuracy:
+    def trained(train: np.ndarray, test: np.ndarray, column: Column) -> Accuracy:
         inputs = keras.Input(train.shape[1:])
         identity = QuantizableModel(inputs, inputs)
         scaling = mean_and_variance(train) if standardized else None
@@ -52,7 +53,7 @@ def on_cached_features(evaluation: Evaluation, training: Training, standardized:
         )
         logits = FeatureExtractor(head)
         return fit(
-            evaluation, training, head, bits, FLOAT, batches, lambda count: logits(test[:count])
+            evaluation, training, head, column, FLOAT, batches, lambda count: logits(test[:count])
         )
 
     return trained
@@ -102,7 +103,7 @@ def _first_logits(
     return logits(data.test_images[:count], bits)
 
 
-def probe(evaluation: Evaluation, settings: LabelledTraining) -> Scorer:
+def probe(evaluation: Scoring, settings: LabelledTraining) -> Scorer:
     """Returns what trains the linear probe on features that were computed once.
 
     Args:
@@ -131,7 +132,7 @@ def _run(evaluation: Evaluation) -> Iterator[Accuracy]:
     return on_augmented_images(evaluation, training, settings.standardized)
 
 
-def _scorer(evaluation: Evaluation) -> Scorer | None:
+def _scorer(evaluation: Scoring) -> Scorer | None:
     settings = _PROTOCOL.training(evaluation.config.training)
     if evaluation.config.measurement.features != "cached":
         return None

@@ -3,9 +3,6 @@
 import numpy as np
 
 from tfcq.integer.kernels.rounding import (
-    OPTIMIZED,
-    REFERENCE,
-    XNNPACK,
     Array,
     fixed_point,
     half_away,
@@ -13,6 +10,7 @@ from tfcq.integer.kernels.rounding import (
     multiplied,
 )
 from tfcq.integer.kernels.step import Step
+from tfcq.settings.kernels import OPTIMIZED, REFERENCE, XNNPACK
 
 _SAME = 0
 # Of differences of two levels.

@@ -6,14 +6,13 @@ import numpy as np
 
 from tfcq.integer.kernels.products import paddings
 from tfcq.integer.kernels.rounding import (
-    OPTIMIZED,
-    XNNPACK,
     Array,
     fixed_point,
     half_away,
     multiplied,
 )
 from tfcq.integer.kernels.step import Step
+from tfcq.settings.kernels import OPTIMIZED, XNNPACK
 
 # Channels that the optimized mean computes together.
 _VECTOR = 16

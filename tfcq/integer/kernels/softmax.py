@@ -4,8 +4,6 @@ import numpy as np
 
 from tfcq.integer.kernels.fixed_point import exponential, product, reciprocal, scaled
 from tfcq.integer.kernels.rounding import (
-    OPTIMIZED,
-    REFERENCE,
     Array,
     fixed_point,
     half_away,
@@ -13,6 +11,7 @@ from tfcq.integer.kernels.rounding import (
     shifted_right,
 )
 from tfcq.integer.kernels.step import Step
+from tfcq.settings.kernels import OPTIMIZED, REFERENCE
 
 _DIFFERENCE_BITS, _SUM_BITS = 5, 12
 _LEVELS = 256

@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from tfcq.integer.kernels.rounding import OPTIMIZED, XNNPACK, Array, half_away
+from tfcq.integer.kernels.rounding import Array, half_away
 from tfcq.integer.lite_file import Operation, Tensor
+from tfcq.settings.kernels import OPTIMIZED, XNNPACK
 
 _NO_ACTIVATION, _RELU, _RELU_N1_TO_1, _RELU6 = range(4)
 _LIMITS = {_RELU: (0, None), _RELU_N1_TO_1: (-1, 1), _RELU6: (0, 6)}

@@ -1,0 +1,162 @@
+"""A TFLite file as what is evaluated: it is run, and neither quantized nor trained."""
+
+import dataclasses
+import hashlib
+import pathlib
+from collections.abc import Mapping
+
+import numpy as np
+
+from tfcq.data.image_stream import Images, image_batches
+from tfcq.errors import UserError
+from tfcq.evaluation.subject import chosen_data
+from tfcq.integer.lite_file import LiteFile, Tensor
+from tfcq.integer.micro import MicroModel
+from tfcq.integer.runtime import LiteModel
+from tfcq.settings.backbones import INPUT_RANGES, UNIT_RANGE
+from tfcq.settings.evaluation import EvaluationConfig
+from tfcq.settings.kernels import MICRO
+from tfcq.settings.training_groups import DataSettings
+
+_INTEGERS = ("int8", "uint8", "int16")
+_TOGETHER = 256
+# How far the ends of an input's grid may lie from a range, as a share of it: calibration finds no
+# image that is all of black and white.
+_NEAR = 0.25
+
+
+@dataclasses.dataclass(frozen=True)
+class FileSubject:
+    """A file, on the kernels that were asked for.
+
+    Args:
+        models: by the kernels, what runs the file.
+        output: the tensor that it returns.
+        input_shape: batch, height, width and channels that it takes.
+        data: the data set.
+        results: folder of the results.
+        title: what it is called in pictures and results.
+        weights: fingerprint of its bytes.
+        input_range: the pixels that it takes, a name in `INPUT_RANGES`.
+        assumed_range: whether nothing told so.
+    """
+
+    models: Mapping[str, LiteModel | MicroModel]
+    output: Tensor
+    input_shape: tuple[int, ...]
+    data: DataSettings
+    results: pathlib.Path
+    title: str
+    weights: str
+    input_range: str
+    assumed_range: bool
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """Batch, and number of features or logits."""
+        return self.output.shape
+
+    def features(self, images: Images, kernels: str) -> np.ndarray:
+        """Returns what the file makes of images, float32 [count, width].
+
+        Args:
+            images: float array [count, height, width, channels] in [0, 1], or a stream.
+            kernels: one of those asked for.
+
+        Raises:
+            UserError: when features come out as NaN or infinity.
+        """
+        low, high = INPUT_RANGES[self.input_range]
+        model = self.models[kernels]
+        batches = [
+            model(batch * np.float32(high - low) + np.float32(low))
+            for batch in image_batches(images, _TOGETHER)
+        ]
+        found = np.concatenate(batches)
+        if self.output.dtype in _INTEGERS:
+            found = (found.astype(np.float32) - self.output.zero_point) * self.output.scale
+        if not np.all(np.isfinite(found)):
+            raise UserError(f"Features of {self.title} on {kernels} kernels hold NaN or infinity.")
+        return found
+
+
+def open_file(config: EvaluationConfig) -> FileSubject:
+    """Returns a file of the user's, ready to run on the kernels asked for.
+
+    Args:
+        config: the settings.
+
+    Raises:
+        UserError: when it cannot be read or run, or does not turn one image into one vector.
+    """
+    title = str(config.subject.model)
+    content = pathlib.Path(title).read_bytes()
+    file = LiteFile.read(content, title)
+    source, output = _ends(file, title)
+    chosen = config.subject.input_range or _told_range(source, title)
+    how = "" if chosen else ", assumed since its input does not tell; see --input_range"
+    print(f"{title} takes pixels in {chosen or UNIT_RANGE}{how}.", flush=True)
+    return FileSubject(
+        models={
+            kernels: MicroModel(content) if kernels == MICRO else LiteModel(content, 1, kernels)
+            for kernels in config.kernels
+        },
+        output=output,
+        input_shape=source.shape,
+        data=chosen_data(config.data, DataSettings(dataset=str(config.data.dataset))),
+        results=pathlib.Path(str(config.subject.output_dir)),
+        title=title,
+        weights=hashlib.sha256(content).hexdigest()[:16],
+        input_range=chosen or UNIT_RANGE,
+        assumed_range=chosen is None,
+    )
+
+
+def _ends(file: LiteFile, title: str) -> tuple[Tensor, Tensor]:
+    """Returns input and output of a file that turns one image into one vector.
+
+    Raises:
+        UserError: on another file.
+    """
+    counts = [len(file.inputs), len(file.outputs)]
+    if counts != [1, 1]:
+        raise UserError(
+            f"{title} has {counts[0]} inputs and {counts[1]} outputs; allowed: one of each."
+        )
+    source, output = file.tensors[file.inputs[0]], file.tensors[file.outputs[0]]
+    if len(source.shape) != 4 or len(output.shape) != 2 or source.shape[0] != 1:
+        raise UserError(
+            f"{title} turns shape {list(source.shape)} into {list(output.shape)}; allowed: one "
+            "image, [1, height, width, channels], into [1, width]."
+        )
+    if source.dtype not in ("float32", *_INTEGERS):
+        raise UserError(
+            f"{title} takes {source.dtype}; allowed: images as float32, {', '.join(_INTEGERS)}."
+        )
+    if output.dtype != "float32" and not (output.dtype in _INTEGERS and len(output.scales)):
+        raise UserError(
+            f"{title} returns {output.dtype}{'' if len(output.scales) else ' without a scale'}; "
+            f"allowed: float32, or {', '.join(_INTEGERS)} with a scale, such as features or logits."
+        )
+    return source, output
+
+
+def _told_range(source: Tensor, title: str) -> str | None:
+    """Returns the pixels that stand on the grid of a file's input; None where it has no grid.
+
+    Raises:
+        UserError: when they are of no range.
+    """
+    if source.dtype == "float32":
+        return None
+    if not len(source.scales):
+        return "0-255" if source.dtype == "uint8" else None
+    limits = np.iinfo(source.dtype)
+    ends = [float(source.scale) * (end - source.zero_point) for end in (limits.min, limits.max)]
+    for name, (low, high) in INPUT_RANGES.items():
+        if np.allclose(ends, (low, high), rtol=0, atol=_NEAR * (high - low)):
+            return name
+    raise UserError(
+        f"{title} takes numbers from {ends[0]:.3g} to {ends[1]:.3g} by the scale of its input, "
+        f"which are no pixels of {', '.join(INPUT_RANGES)}; pass the nearest as --input_range."
+    )
