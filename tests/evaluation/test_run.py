@@ -137,7 +137,7 @@ def test_figures_are_printed_and_drawn_in_the_order_measured(
     )
     assert drawn == [
         (tmp_path / "knn.png", ["fp", "4w8a"], {"knn": [0.8149, 0.75]},
-         {"title": "mine, digits, knn"})
+         {"title": "mine, digits, knn", "heading": "bits"})
     ]  # fmt: skip
 
 

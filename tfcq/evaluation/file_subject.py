@@ -158,5 +158,6 @@ def _told_range(source: Tensor, title: str) -> str | None:
             return name
     raise UserError(
         f"{title} takes numbers from {ends[0]:.3g} to {ends[1]:.3g} by the scale of its input, "
-        f"which are no pixels of {', '.join(INPUT_RANGES)}; pass the nearest as --input_range."
+        f"which are no pixels of {', '.join(INPUT_RANGES)}; convert it with its preprocessing in "
+        "front, or pass the nearest as --input_range."
     )
