@@ -43,6 +43,7 @@ from tfcq.settings.datasets import check_dataset_name
 from tfcq.settings.defaults import choice, replaced
 from tfcq.settings.durations import parse_duration
 from tfcq.settings.fields import share_range
+from tfcq.settings.kernels import parse_kernels
 from tfcq.settings.policies import parse_bits_by_layer, parse_layer_bits
 from tfcq.settings.protocols import protocols_named
 from tfcq.settings.recipes import parse_recipe, recipe_named
@@ -93,6 +94,7 @@ EXPORT = {
 BITS = ("2-8", "4", "2,4,8", "fp,8w8a", "2-4w4a", "fp", "8w8a", "8a")
 TEXTS = {
     "bits": BITS,
+    "kernels": ("xnnpack", "reference, micro", "xnnpack,optimized,reference"),
     "layer_bits": ("stem:8w8a,stage4_*:4w4a", "stem:fp", "a*:8w"),
     "recipe": ("ssql", "v1@q->v2@fp, 0.5*v1@fp<->v2@fp", "v0@q1<->v0@q2"),
     "duration": ("100epochs", "5000steps", "1e6examples", "0.5epochs", "7"),
@@ -290,6 +292,7 @@ def targets(folder: pathlib.Path) -> dict[str, Callable[[random.Random], Any]]:
         "bits": text(
             "bits", parse_bit_choices, parse_bit_width, parse_bit_widths, parse_layer_bits
         ),
+        "kernels": text("kernels", parse_kernels),
         "layer bits": text("layer_bits", parse_bits_by_layer),
         "recipe": text("recipe", recipe_named, parse_recipe),
         "duration": text("duration", lambda found: parse_duration(found).steps(6, 256, 1)),

@@ -83,6 +83,12 @@ def test_a_grid_without_zero_points_has_them_at_zero():
     assert LiteFile.read(file.to_bytes()).tensors[0].zero_point == 0
 
 
+def test_a_name_that_is_no_text_is_told_in_a_line(content):
+    name = LiteFile.read(content).tensors[0].name.encode()
+    with pytest.raises(UserError, match="^LiteRT cannot run the file on xnnpack kernels: [^\n]*$"):
+        LiteModel(content.replace(name, b"\xff" * len(name)))
+
+
 @pytest.mark.parametrize("read", [LiteFile.read, LiteModel])
 def test_bytes_that_are_no_model_are_told_in_a_line(content, read):
     for foreign in (b"", b"TFL3", b"\0" * 100, b"PK\x03\x04" * 50, content[1:]):
@@ -104,7 +110,9 @@ def test_a_file_cut_short_is_told_in_a_line(content, read):
 def test_a_file_that_litert_does_not_run_is_told_in_a_line():
     file = dense(np.ones((2, 4), np.int8))
     file.operations[0].version = 99
-    with pytest.raises(UserError, match="^LiteRT cannot run the file: [^\n]*'99'[^\n]*$"):
+    with pytest.raises(
+        UserError, match="^LiteRT cannot [^\n]* on reference kernels: [^\n]*'99'[^\n]*$"
+    ):
         LiteModel(file.to_bytes(), kernels="reference")
 
 

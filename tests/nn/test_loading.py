@@ -49,6 +49,12 @@ def test_a_class_or_function_of_the_users_is_named_with_the_way_to_give_it(tmp_p
     np.testing.assert_array_equal(again(x), model(x))
 
 
+def test_a_tflite_file_of_another_name_is_told_from_a_damaged_one(tmp_path):
+    (tmp_path / "renamed.keras").write_bytes(b"\x1c\0\0\0TFL3" + bytes(100))
+    with pytest.raises(UserError, match="renamed.keras is a TFLite model, .*; name it .tflite"):
+        load(tmp_path / "renamed.keras")
+
+
 def test_other_forms_of_files_are_named(tmp_path):
     model = small()
     model.save(tmp_path / "old.h5")

@@ -18,6 +18,26 @@ def record(classes):
     }  # fmt: skip
 
 
+def on_kernels(name):
+    return Accuracy(None, 0.9, 1.0, 0.8, kernels=name)
+
+
+@pytest.mark.parametrize(
+    ("kernels", "expected"),
+    [
+        (["xnnpack", "reference"], "Runtime: ai-edge-litert 2.3.0"),
+        (["micro"], "Runtime: tflite-micro 0.dev7"),
+        (["optimized", "micro"], "Runtime: ai-edge-litert 2.3.0, tflite-micro 0.dev7"),
+    ],
+)
+def test_figures_of_a_file_stand_under_its_kernels_beside_what_ran_it(kernels, expected):
+    versions = {"ai_edge_litert": "2.3.0", "tflite_micro": "0.dev7", "keras": "3.15"}
+    text = in_words({**record(2), "versions": versions}, list(map(on_kernels, kernels)))
+    (heading,) = [line for line in text.splitlines() if line.startswith("| kernels")]
+    assert [cell.strip() for cell in heading.split("|")[2:-1]] == kernels
+    assert text.endswith("\n" + expected)
+
+
 @pytest.mark.parametrize(("classes", "told"), [(2, False), (5, False), (6, True)])
 def test_top_5_is_told_where_it_can_be_missed(classes, told):
     assert ("top-5" in in_words(record(classes), [FLOAT])) == told

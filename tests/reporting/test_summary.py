@@ -67,6 +67,32 @@ def test_figures_belong_to_their_bit_width_whatever_the_order_of_the_evaluation(
     assert values == {"fp": [0.9, 0.8], "4w4a": [0.5, 0.4], "2w4a": [0.3]}
 
 
+def test_figures_of_files_and_of_networks_stand_in_tables_of_their_own():
+    def of_file(kernels):
+        made = evaluation(kernels, policy="the file's own")
+        del made["calibration"]
+        for entry in made["results"]:
+            entry["kernels"] = entry.pop("bits")
+        return made
+
+    runs = [
+        run("a0", linear(evaluation({"fp": 0.9}), of_file({"xnnpack": 0.8, "reference": 0.7}))),
+        run("a1", linear(of_file({"reference": 0.5, "xnnpack": 0.6})), seed=1),
+    ]
+    groups = group_runs(runs)
+    of_bits, of_kernels = compare(groups)
+    assert (of_bits.heading, of_bits.bits) == ("bits", ("fp",))
+    assert (of_kernels.heading, of_kernels.bits) == ("kernels", ("xnnpack", "reference"))
+    assert of_kernels.values(0, "reference") == [0.7, 0.5]
+    blocks = accuracy_blocks([of_bits, of_kernels], [groups[0].name])
+    tables = [block for block in blocks if isinstance(block, Table)]
+    assert [table.header for table in tables] == [
+        ("bits", "fp"), ("kernels", "xnnpack", "reference")
+    ]  # fmt: skip
+    details = [block for block in detail_blocks([of_kernels]) if isinstance(block, Table)]
+    assert [row[1] for row in details[0].rows] == ["top-1 %", "top-5 %"] * 2
+
+
 def test_groups_are_named_by_what_tells_them_apart():
     groups = group_runs([run("a", epochs=5), run("b", epochs=9), run("c", recipe="float")])
     names = ["simsiam, ssql, epochs=5", "simsiam, ssql, epochs=9", "simsiam, float"]

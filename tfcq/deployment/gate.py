@@ -14,13 +14,13 @@ import numpy as np
 from tfcq.data.image_stream import Images
 from tfcq.errors import UserError
 from tfcq.integer.emulation import emulate, kernels_of, rule_fault
-from tfcq.integer.kernels.rounding import XNNPACK
 from tfcq.integer.lite_file import LiteFile, Tensor
 from tfcq.integer.runtime import as_levels, every_tensor
 from tfcq.integer.writing import Written
 from tfcq.nn.quantizable import QuantizableModel
 from tfcq.quantization.precision import Precision
 from tfcq.settings.bitwidths import BitWidth
+from tfcq.settings.kernels import XNNPACK
 
 # Images at once: what every tensor of a network takes must be held six times.
 _SLICE = 50

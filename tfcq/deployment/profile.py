@@ -7,9 +7,9 @@ import numpy as np
 
 from tfcq.deployment.check import median_seconds
 from tfcq.errors import UserError
-from tfcq.integer.kernels.rounding import XNNPACK
 from tfcq.integer.lite_file import LiteFile, Operation
 from tfcq.integer.runtime import interpreter_of
+from tfcq.settings.kernels import XNNPACK
 
 _ENDS = ("QUANTIZE", "DEQUANTIZE")
 

@@ -142,7 +142,7 @@ def _ends(file: LiteFile, title: str) -> tuple[Tensor, Tensor]:
 
 
 def chosen_range(source: Tensor, title: str, asked: str | None) -> str | None:
-    """Returns the pixels that a file takes: as its input tells, or as told; None where neither is.
+    """Returns the pixels that a file takes: as told, or as its input tells; None where neither is.
 
     Args:
         source: the file's input.
@@ -150,33 +150,26 @@ def chosen_range(source: Tensor, title: str, asked: str | None) -> str | None:
         asked: a name in `INPUT_RANGES`; None where nobody told.
 
     Raises:
-        UserError: when what is told is not what the input tells.
+        UserError: when the input tells of others than were told, or of no pixels and nobody told.
     """
-    told = _told_range(source, title) if asked is None or len(source.scales) else None
-    if asked and told and asked != told:
-        raise UserError(
-            f"{title} takes pixels in {told} by the scale of its input, not {asked}; leave out "
-            "--input_range."
-        )
-    return asked or told
-
-
-def _told_range(source: Tensor, title: str) -> str | None:
-    """Returns the pixels that stand on the grid of a file's input; None where it has no grid.
-
-    Raises:
-        UserError: when they are of no range.
-    """
-    if source.dtype == "float32":
-        return None
-    if not len(source.scales):
-        return "0-255" if source.dtype == "uint8" else None
+    if "int" not in source.dtype or not len(source.scales):
+        return asked or ("0-255" if source.dtype == "uint8" else None)
     limits = np.iinfo(source.dtype)
     ends = [float(source.scale) * (end - source.zero_point) for end in (limits.min, limits.max)]
-    for name, (low, high) in INPUT_RANGES.items():
-        if np.allclose(ends, (low, high), rtol=0, atol=_NEAR * (high - low)):
-            return name
-    raise UserError(
-        f"{title} takes numbers from {ends[0]:.3g} to {ends[1]:.3g} by the scale of its input, "
-        f"which are no pixels of {', '.join(INPUT_RANGES)}; pass the nearest as --input_range."
-    )
+    found = [
+        name
+        for name, (low, high) in INPUT_RANGES.items()
+        if np.allclose(ends, (low, high), rtol=0, atol=_NEAR * (high - low))
+    ]
+    if found and asked not in (None, *found):
+        raise UserError(
+            f"{title} takes pixels in {found[0]} by the scale of its input, not {asked}; leave out "
+            "--input_range."
+        )
+    if not found and asked is None:
+        raise UserError(
+            f"{title} takes numbers from {ends[0]:.3g} to {ends[1]:.3g} by the scale of its input, "
+            f"which are no pixels of {', '.join(INPUT_RANGES)}; convert it with its preprocessing "
+            "in front, or pass the nearest as --input_range."
+        )
+    return asked or found[0]

@@ -77,7 +77,7 @@ def interpreter_of(content: bytes, threads: int, kernels: str) -> Any:
         raise UserError(f"Unknown kernels {kernels!r}; allowed: {', '.join(KERNELS)}.")
     from ai_edge_litert.interpreter import OpResolverType
 
-    with _refusals():
+    with _refusals(kernels):
         return made(
             model_content=content,
             num_threads=threads,
@@ -86,7 +86,7 @@ def interpreter_of(content: bytes, threads: int, kernels: str) -> Any:
 
 
 @contextlib.contextmanager
-def _refusals() -> Iterator[None]:
+def _refusals(kernels: str) -> Iterator[None]:
     """Says in a line what LiteRT does not take, and hides what it says of itself."""
     refusal = None
     with native_messages.hidden():
@@ -95,7 +95,7 @@ def _refusals() -> Iterator[None]:
         except (RuntimeError, ValueError) as error:
             refusal = str(error).splitlines()[0]
     if refusal is not None:
-        raise UserError(f"LiteRT cannot run the file: {refusal}")
+        raise UserError(f"LiteRT cannot run the file on {kernels} kernels: {refusal}")
 
 
 def as_levels(images: np.ndarray, dtype: Any, scale: float, zero_point: int) -> np.ndarray:
@@ -134,7 +134,7 @@ def every_tensor(file: LiteFile, images: np.ndarray, kernels: str) -> list[np.nd
     # A delegate keeps what the model returns, and nothing in between.
     copy = dataclasses.replace(file, outputs=computed)
     interpreter = interpreter_of(copy.to_bytes(), 1, kernels)
-    with _refusals():
+    with _refusals(kernels):
         interpreter.allocate_tensors()
     found: dict[int, list[np.ndarray]] = {index: [] for index in computed}
     for image in images.reshape(-1, *file.tensors[source].shape):
@@ -171,17 +171,25 @@ class LiteModel:
     def __init__(self, content: bytes, threads: int = 1, kernels: str = XNNPACK) -> None:
         only_input(LiteFile.read(content))
         self._interpreter = interpreter_of(content, threads, kernels)
-        (self._input,) = self._interpreter.get_input_details()
-        # Images at once.
-        self.batch = int(self._input["shape"][0])
-        # The file numbers them in the order in which the model returns them.
-        self._outputs = sorted(
-            self._interpreter.get_output_details(),
-            key=lambda details: _number(details["name"]),
-        )
+        # Names, too, may be of a damaged file.
+        with _refusals(kernels):
+            (self._input,) = self._interpreter.get_input_details()
+            # Images at once.
+            self.batch = int(self._input["shape"][0])
+            # The file numbers them in the order in which the model returns them.
+            self._outputs = sorted(
+                self._interpreter.get_output_details(),
+                key=lambda details: _number(details["name"]),
+            )
+            # Read before the runtime adds scratch tensors of its own.
+            self.tensors = self._own_tensors()
+            self._interpreter.allocate_tensors()
+            # What a kernel refuses, it refuses of any image.
+            self._interpreter.invoke()
+
+    def _own_tensors(self) -> list[LiteTensor]:
         returned = {details["index"] for details in self._outputs}
-        # Read before the runtime adds scratch tensors of its own.
-        self.tensors = [
+        return [
             LiteTensor(
                 details["name"],
                 details["dtype"],
@@ -191,10 +199,6 @@ class LiteModel:
             )
             for details in self._interpreter.get_tensor_details()
         ]
-        with _refusals():
-            self._interpreter.allocate_tensors()
-            # What a kernel refuses, it refuses of any image.
-            self._interpreter.invoke()
 
     def __call__(self, images: Iterable[np.ndarray]) -> Any:
         """Returns what the model makes of images, float32 [count, width].

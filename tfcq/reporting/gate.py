@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from tfcq.files import whole_file, write_text
-from tfcq.integer.kernels.rounding import KERNELS
 from tfcq.reporting.picture import legend_below, line_style, new_figure, png
 from tfcq.reporting.tables import percent, table
+from tfcq.settings.kernels import KERNELS
 
 
 def gate_tables(figures: Mapping[str, Any]) -> str:

@@ -50,7 +50,8 @@ def check_files(config: EvaluationConfig) -> None:
         )
     if not pathlib.Path(model).is_file():
         kind = FILE_ENDING if config.scores_file else ".keras"
-        raise UserError(f"{model} does not exist; allowed: a {kind} file.")
+        fault = "is a folder" if pathlib.Path(model).is_dir() else "does not exist"
+        raise UserError(f"{model} {fault}; allowed: a {kind} file.")
 
 
 def _check_weights_file(weights: str | None) -> None:

@@ -7,7 +7,6 @@ import numpy as np
 
 from tfcq.integer.kernels.fixed_point import inverse_square_root
 from tfcq.integer.kernels.rounding import (
-    XNNPACK,
     Array,
     fixed_point,
     half_away,
@@ -16,6 +15,7 @@ from tfcq.integer.kernels.rounding import (
     shifted_right,
 )
 from tfcq.integer.kernels.step import Step, activation_bounds, limits
+from tfcq.settings.kernels import XNNPACK
 
 Function = Callable[[Array], Array]
 _RELU, _RELU6 = 1, 3

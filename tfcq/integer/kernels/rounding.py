@@ -6,9 +6,6 @@ Three sets of kernels divide by the ratio in three ways, and differ by a step wh
 
 import numpy as np
 
-from tfcq.settings.kernels import KERNELS as KERNELS
-from tfcq.settings.kernels import XNNPACK as XNNPACK
-
 Array = np.ndarray
 # One or several.
 Numbers = np.ndarray | np.number | float
