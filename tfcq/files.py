@@ -23,8 +23,13 @@ def whole_file(path: str | os.PathLike) -> Iterator[pathlib.Path]:
 
     Args:
         path: the final path; its folder is made if missing.
+
+    Raises:
+        UserError: when a folder stands there.
     """
     path = pathlib.Path(path)
+    if path.is_dir():
+        raise UserError(f"{path} cannot be written: a folder stands there; move it away.")
     path.parent.mkdir(parents=True, exist_ok=True)
     # The suffix is kept because some writers choose the format by it.
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=path.suffix)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfcq.deployment.formats import write_format
+from tfcq.deployment.formats import Export, write_format
 from tfcq.integer.form import deployable
 from tfcq.integer.writing import written
 from tfcq.nn.calibration import calibrate
@@ -23,11 +23,9 @@ def files(network, images, tmp_path_factory):
     file = written(form, BitWidth(4, 8)).file
     labels = [f"c{n}" for n in range(file.tensors[file.outputs[0]].shape[-1])]
     place = tmp_path_factory.mktemp("forms") / "int8_4w8a"
+    export = Export(place, place.with_name("float"), file, network, labels)
     for _ in range(2):
-        found = {
-            name: write_format(name, place, place.with_name("float"), file, network, labels)
-            for name in FORMATS
-        }
+        found = {name: write_format(name, export) for name in FORMATS}
     assert {path for paths in found.values() for path in paths} == set(place.parent.iterdir())
     return file, found
 

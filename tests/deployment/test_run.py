@@ -15,7 +15,7 @@ from tfcq import export
 from tfcq.backbones.resnet import resnet
 from tfcq.data.pipeline import labelled_arrays
 from tfcq.data.sources import open_source
-from tfcq.deployment import backends, tfmot
+from tfcq.deployment import backends, compared, tfmot
 from tfcq.deployment import run as deployment
 from tfcq.deployment.tflite import int8_tflite
 from tfcq.errors import UserError
@@ -60,7 +60,7 @@ def printed(run):
     """Exports the run, and returns what was printed; its models take 2 and 4 milliseconds."""
     seconds = {"int8": 0.002, "float": 0.004}
     with contextlib.redirect_stdout(io.StringIO()) as output, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(deployment, "median_seconds", lambda models: seconds)
+        patch.setattr(compared, "median_seconds", lambda models: seconds)
         # How well an untrained network's features survive is not the point here.
         assert export.main(command(run_dir=str(run.path), min_agreement=0.0)) == 0
     return output.getvalue()

@@ -1,5 +1,6 @@
 """The other forms in which a network leaves: C, JSON, Keras and SavedModel."""
 
+import dataclasses
 import json
 import pathlib
 from collections.abc import Callable, Sequence
@@ -17,42 +18,43 @@ from tfcq.integer.lite_file import LiteFile
 Paths = list[pathlib.Path]
 
 
-def _c(
-    place: pathlib.Path,
-    plain: pathlib.Path,
-    file: LiteFile,
-    model: keras.Model,
-    labels: Sequence[str],
-) -> Paths:
-    source, header = c_array(file.to_bytes(), place.name, labels)
-    paths = [place.with_suffix(".c"), place.with_suffix(".h")]
+@dataclasses.dataclass(frozen=True, eq=False)
+class Export:
+    """A network on its way out, and where it goes.
+
+    Args:
+        place: path of the int8 file, without suffix.
+        plain: path of the float file, without suffix.
+        file: the int8 file.
+        model: the network, quantizable or not.
+        labels: names of its classes; none where it makes features.
+    """
+
+    place: pathlib.Path
+    plain: pathlib.Path
+    file: LiteFile
+    model: keras.Model
+    labels: Sequence[str] = ()
+
+
+def _c(export: Export) -> Paths:
+    source, header = c_array(export.file.to_bytes(), export.place.name, export.labels)
+    paths = [export.place.with_suffix(".c"), export.place.with_suffix(".h")]
     for path, text in zip(paths, (source, header), strict=True):
         write_text(path, text)
     return paths
 
 
-def _json(
-    place: pathlib.Path,
-    plain: pathlib.Path,
-    file: LiteFile,
-    model: keras.Model,
-    labels: Sequence[str],
-) -> Paths:
-    found = {**described(file), "labels": list(labels)}
-    path = place.with_name(f"{place.name}_integers.json")
+def _json(export: Export) -> Paths:
+    found = {**described(export.file), "labels": list(export.labels)}
+    path = export.place.with_name(f"{export.place.name}_integers.json")
     write_text(path, json.dumps(found) + "\n")
     return [path]
 
 
-def _keras(
-    place: pathlib.Path,
-    plain: pathlib.Path,
-    file: LiteFile,
-    model: keras.Model,
-    labels: Sequence[str],
-) -> Paths:
-    path = plain.with_suffix(".keras")
-    float_network = folded(model).model
+def _keras(export: Export) -> Paths:
+    path = export.plain.with_suffix(".keras")
+    float_network = folded(export.model).model
     own = [one for one in float_network.layers if type(one).__module__.startswith("tfcq.")]
     if own:
         raise UserError(
@@ -64,24 +66,16 @@ def _keras(
     return [path]
 
 
-def _saved_model(
-    place: pathlib.Path,
-    plain: pathlib.Path,
-    file: LiteFile,
-    model: keras.Model,
-    labels: Sequence[str],
-) -> Paths:
-    path = plain.with_name(f"{plain.name}_saved_model")
+def _saved_model(export: Export) -> Paths:
+    path = export.plain.with_name(f"{export.plain.name}_saved_model")
     if path.exists() and not (path / "saved_model.pb").exists():
         raise UserError(f"{path} is no SavedModel; move it away, or give another --output_dir.")
     with whole_folder(path) as temporary, native_messages.hidden():
-        folded(model).model.export(temporary, format="tf_saved_model", verbose=False)
+        folded(export.model).model.export(temporary, format="tf_saved_model", verbose=False)
     return [path]
 
 
-_WRITERS: dict[
-    str, Callable[[pathlib.Path, pathlib.Path, LiteFile, keras.Model, Sequence[str]], Paths]
-] = {
+_WRITERS: dict[str, Callable[[Export], Paths]] = {
     "c": _c,
     "json": _json,
     "keras": _keras,
@@ -89,14 +83,7 @@ _WRITERS: dict[
 }
 
 
-def write_format(
-    name: str,
-    place: pathlib.Path,
-    plain: pathlib.Path,
-    file: LiteFile,
-    model: keras.Model,
-    labels: Sequence[str],
-) -> Paths:
+def write_format(name: str, export: Export) -> Paths:
     """Writes a network in another form beside its int8 file.
 
     `c` is the int8 file as an array with its header; `json` its scales, zero points and integers;
@@ -104,13 +91,12 @@ def write_format(
 
     Args:
         name: one of `FORMATS` in `tfcq.settings.deployment`.
-        place: path of the int8 file, without suffix.
-        plain: path of the float file, without suffix.
-        file: the int8 file.
-        model: the network, quantizable or not.
-        labels: names of its classes; none where it makes features.
+        export: the network.
 
     Returns:
         What was written.
+
+    Raises:
+        UserError: when the form does not hold the network, or something else stands in its place.
     """
-    return _WRITERS[name](place, plain, file, model, labels)
+    return _WRITERS[name](export)

@@ -3,35 +3,31 @@
 import dataclasses
 import json
 import pathlib
-from collections.abc import Callable
 from typing import Any
 
 import keras
-import numpy as np
 
 from tfcq.command_line import stage
 from tfcq.data.image_stream import Images
 from tfcq.deployment.backends import MAKERS, Made, probed
-from tfcq.deployment.check import compare, median_seconds
-from tfcq.deployment.formats import write_format
+from tfcq.deployment.compared import compared_outputs
+from tfcq.deployment.formats import Export, write_format
 from tfcq.deployment.profile import operation_seconds, share_in_float
 from tfcq.deployment.tflite import float_tflite
-from tfcq.deployment.verify import checked, class_figures, gate_images, micro_differences
+from tfcq.deployment.verify import checked, gate_images, micro_differences
 from tfcq.errors import UserError
-from tfcq.evaluation.evaluation import Evaluation, open_evaluation, open_subject
+from tfcq.evaluation.evaluation import Evaluation, open_evaluation
 from tfcq.evaluation.features import FeatureExtractor
 from tfcq.evaluation.probe import fit_linear_probe
 from tfcq.evaluation.protocols.classifier import check_classifier
 from tfcq.evaluation.records import versions
 from tfcq.evaluation.run import about_data, about_subject
 from tfcq.files import parse_json, read_text, whole_file, write_text
-from tfcq.integer.emulation import kernels_of
-from tfcq.integer.labels import with_labels
+from tfcq.integer.labels import check_labels, with_labels
 from tfcq.integer.lite_file import LiteFile
 from tfcq.integer.micro import MicroModel
-from tfcq.integer.runtime import LiteModel, runtime_version
+from tfcq.integer.runtime import runtime_version
 from tfcq.nn.quantizable import QuantizableModel
-from tfcq.post_training.plan import Plan, PostTraining, Quantized
 from tfcq.settings.backbones import UNIT_RANGE
 from tfcq.settings.bitwidths import FLOAT
 from tfcq.settings.deployment import FINE_TUNING, OWN, TFMOT, CheckSettings, ExportSettings
@@ -39,14 +35,6 @@ from tfcq.settings.evaluation import EvaluationConfig
 from tfcq.settings.evaluation_groups import DEPLOYED_BITS
 from tfcq.settings.protocol_groups import PostTrainingSettings
 from tfcq.settings.run_folder import RunFolder
-
-Scores = Callable[[np.ndarray], np.ndarray]
-_PAIRS = (
-    ("int8", "simulation"),
-    ("int8", "float"),
-    ("int8", "simulation_as_trained"),
-    ("simulation", "float"),
-)
 
 
 def export(
@@ -66,6 +54,10 @@ def export(
         UserError: when the subject or the data cannot be had, cannot be converted, or the folder
             holds an export of something else.
     """
+    if settings.batch > check.images:
+        raise UserError(
+            f"--batch={settings.batch} with --images={check.images}; allowed: at most as many."
+        )
     evaluation = open_evaluation(config)
     if config.scores_logits:
         check_classifier(evaluation)
@@ -76,10 +68,6 @@ def export(
         "post_training": _steps(config),
         **_ways(settings),
     }
-    if settings.batch > check.images:
-        raise UserError(
-            f"--batch={settings.batch} with --images={check.images}; allowed: at most as many."
-        )
     folder, name = _folder(config), file_name(config.measurement.bits, settings)
     figures_file = folder / f"{name}.json"
     _check_earlier(figures_file, about)
@@ -89,7 +77,7 @@ def export(
     content = with_labels(made.file, labels) if labels else made.file.to_bytes()
     contents = {"int8": content, "float": float_tflite(model)}
     stage(f"Comparing on {len(evaluation.data.test_images):,} test images")
-    compared = _compared(evaluation, model, made, contents, settings.probe)
+    compared = compared_outputs(evaluation, model, made, contents, settings.probe)
     images = gate_images(evaluation.data, check.images)
     stage(f"Gate: emulation against LiteRT on {len(images):,} images")
     gate = checked(made.file, images, made.levels)
@@ -112,13 +100,14 @@ def export(
         "int8": [folder / f"{name}.tflite"],
         "float": [folder / f"{_float_name(settings)}.tflite"],
     }
+    plain = folder / _float_name(settings)
+    leaving = Export(folder / name, plain, made.file, model, labels)
+    # First, as they alone may be refused.
+    for kind in settings.formats:
+        paths[kind] = write_format(kind, leaving)
     for kind, content in contents.items():
         with whole_file(*paths[kind]) as temporary:
             temporary.write_bytes(content)
-    for kind in settings.formats:
-        paths[kind] = write_format(
-            kind, folder / name, folder / _float_name(settings), made.file, model, labels
-        )
     write_text(figures_file, json.dumps(figures, indent=2) + "\n")
     return figures, {**paths, "figures": [figures_file]}
 
@@ -170,67 +159,10 @@ def _network(evaluation: Evaluation, settings: ExportSettings) -> QuantizableMod
 
 def _labels(evaluation: Evaluation, model: keras.Model, scores: bool) -> tuple[str, ...]:
     names = evaluation.split.class_names or ()
-    return names if scores and model.output_shape[-1:] == (len(names),) else ()
-
-
-def _compared(
-    evaluation: Evaluation,
-    model: QuantizableModel,
-    made: Made,
-    contents: dict[str, bytes],
-    probe: bool,
-) -> dict[str, Any]:
-    """Returns how outputs agree, top-1 of each, by kernels too, and milliseconds per image."""
-    data, (bits,) = evaluation.data, evaluation.bit_widths
-    images, float_features = data.test_images, FeatureExtractor(model)
-    lite = {name: LiteModel(content) for name, content in contents.items()}
-    outputs = {
-        "int8": lite["int8"](images),
-        "simulation": made.simulated,
-        "float": float_features(images, FLOAT),
-    }
-    lite["float"](images[:1])
-    if made.simulated is None:
-        del outputs["simulation"]
-    if probe or evaluation.config.scores_logits:
-        scores: Scores = _unchanged
-    else:
-        features = made.extract or (lambda some: float_features(some, FLOAT))
-        scores = fit_linear_probe(
-            features(data.train_images), data.train_labels, data.classes, seed=evaluation.seed
-        ).logits
-    trained = None if probe or made.levels is None else _as_trained(evaluation)
-    if trained is not None:
-        outputs["simulation_as_trained"] = FeatureExtractor(trained.model)(images, bits)
-    seconds = median_seconds({name: model.invoke for name, model in lite.items()})
-    seconds = {name: seconds[name] / model.batch for name, model in lite.items()}
-    classes = {name: scores(found).argmax(axis=1) for name, found in outputs.items()}
-    if len(np.unique(classes["float"])) == 1:
-        print("The float model finds the same class in every image: agreement says little.")
-    return {
-        **{
-            f"{a}_against_{b}": dataclasses.asdict(compare(outputs[a], outputs[b], scores))
-            for a, b in _PAIRS
-            if a in outputs and b in outputs
-        },
-        "top1": {
-            name: float(np.mean(classes[name] == data.test_labels))
-            for name in ("int8", "simulation", "float")
-            if name in classes
-        },
-        "by_kernels": class_figures(
-            {
-                kernels: scores(LiteModel(contents["int8"], kernels=kernels)(images))
-                for kernels in kernels_of(made.file)
-            },
-            data.test_labels,
-        ),
-        "milliseconds_per_image": {name: 1000 * value for name, value in seconds.items()},
-    }
-
-
-def _unchanged(outputs: np.ndarray) -> np.ndarray:
-    return outputs
+    if not scores or model.output_shape[-1:] != (len(names),):
+        return ()
+    check_labels(names)
+    return names
 
 
 def _profile(made: Made, asked: bool) -> dict[str, Any]:
@@ -259,19 +191,6 @@ def _microcontroller(content: bytes, file: LiteFile, images: Images) -> dict[str
     differing = micro_differences(file, model, images)
     arena = dataclasses.asdict(model.arena)
     return {"flash": len(content), "arena": arena, "differing": differing, "images": len(images)}
-
-
-def _as_trained(evaluation: Evaluation) -> Quantized | None:
-    """Returns the subject with quantizers of its own; None where it has none."""
-    config = evaluation.config
-    own = dataclasses.replace(config.subject, policy=None, layer_bits=None, per_tensor=False)
-    subject = open_subject(
-        dataclasses.replace(config, subject=own, post_training=PostTrainingSettings())
-    )
-    if not subject.has_own_policy:
-        return None
-    plain = PostTraining(subject.model, evaluation.calibration_images, Plan())
-    return plain.at(*evaluation.bit_widths)
 
 
 def _check_earlier(file: pathlib.Path, about: dict[str, Any]) -> None:

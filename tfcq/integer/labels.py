@@ -30,9 +30,7 @@ def with_labels(file: LiteFile, labels: Sequence[str]) -> bytes:
     width = file.tensors[file.outputs[0]].shape[-1]
     if len(labels) != width:
         raise UserError(f"{len(labels)} labels were received; allowed: {width}, one a score.")
-    for label in labels:
-        if len(label.splitlines()) != 1:
-            raise UserError(f"Label {label!r} was received; allowed: text of one line.")
+    check_labels(labels)
     noted = LiteFile(
         file.tensors, file.operations, file.inputs, file.outputs,
         {**file.notes, _NOTE: _metadata(len(file.outputs))},
@@ -41,6 +39,20 @@ def with_labels(file: LiteFile, labels: Sequence[str]) -> bytes:
     with zipfile.ZipFile(content, "a") as archive:
         archive.writestr(zipfile.ZipInfo(_FILE, _LONG_AGO), "\n".join(labels) + "\n")
     return content.getvalue()
+
+
+def check_labels(labels: Sequence[str]) -> None:
+    """Refuses names of classes that a line does not hold.
+
+    Args:
+        labels: the names.
+
+    Raises:
+        UserError: naming the first.
+    """
+    for label in labels:
+        if len(label.splitlines()) != 1:
+            raise UserError(f"Label {label!r} was received; allowed: text of one line.")
 
 
 def labels_of(content: bytes) -> list[str]:

@@ -74,8 +74,15 @@ def _record(folder: RunFolder, config: Config) -> RunRecord:
         folder.backbone,
         folder.history,
         folder.evaluation,
-        folder.export / "int8.json",
+        _figures_of_export(folder),
     )
+
+
+def _figures_of_export(folder: RunFolder) -> pathlib.Path:
+    """Returns the figures of the usual export of a run, or else of the first of its others."""
+    usual = folder.export / "int8.json"
+    others = [file.with_suffix(".json") for file in sorted(folder.export.glob("*.tflite"))]
+    return next((file for file in [usual, *others] if file.exists()), usual)
 
 
 def _bits(config: Config) -> str:
