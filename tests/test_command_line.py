@@ -12,6 +12,7 @@ import pytest
 
 import tfcq
 from tfcq import command_line, evaluate, export, features, report, train
+from tfcq.command_line import start_up
 from tfcq.errors import TrainingStopped, UserError
 from tfcq.settings.fields import flat
 from tfcq.settings.run_folder import RunFolder
@@ -331,5 +332,5 @@ def test_warnings_of_libraries_do_not_stand_above_an_error():
     def record(path):
         return logging.LogRecord("absl", logging.WARNING, path, 1, "text", None, None)
 
-    assert command_line._is_own(record(str(ROOT / "tfcq" / "data" / "folder.py")))
-    assert not command_line._is_own(record("/lib/tensorflow_datasets/core/read_only_builder.py"))
+    assert start_up._is_own(record(str(ROOT / "tfcq" / "data" / "folder.py")))
+    assert not start_up._is_own(record("/lib/tensorflow_datasets/core/read_only_builder.py"))

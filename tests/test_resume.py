@@ -17,7 +17,7 @@ KILL = f"""
 import os, signal
 from tfcq import command_line, train
 
-def started(*arguments, start=command_line.quiet_start_up):
+def started(*arguments, start=command_line.flags.quiet_start_up):
     start(*arguments)
     from tfcq.training.history import Progress
 
@@ -30,7 +30,7 @@ def started(*arguments, start=command_line.quiet_start_up):
 
     Progress.on_train_batch_end = step_or_die
 
-command_line.quiet_start_up = started
+command_line.flags.quiet_start_up = started
 command_line.run(train.flag_set(), train.main)
 """
 

@@ -89,7 +89,7 @@ def test_models_are_read_with_what_the_file_defines(file, model):
 
 def test_a_command_reads_models_with_it(file, model, tmp_path, capsys):
     flags = {"model": str(model[0]), "protocol": "classifier", "dataset": "digits", "bits": "fp",
-             "output_dir": str(tmp_path / "out")}  # fmt: skip
+             "input_range": "0-1", "output_dir": str(tmp_path / "out")}  # fmt: skip
     with pytest.raises(UserError, match="--custom_objects="):
         evaluate.main(command_of(**flags))
     evaluate.main(command_of(**flags, custom_objects=str(file)))

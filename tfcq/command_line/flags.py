@@ -1,34 +1,19 @@
-"""What the command lines share: flags from settings, errors in one line, quiet start-up.
-
-Imports no TensorFlow, so that a mistake in a flag is told at once.
-"""
+"""Flags of a command from settings, and the command line that they are read from."""
 
 import dataclasses
-import io
-import logging
-import os
-import pathlib
-import shlex
-import sys
 import types
 import typing
-from collections.abc import Callable
 from typing import Any
 
 from absl import flags
 
-import tfcq
-from tfcq import interruption, native_messages
-from tfcq.errors import TrainingStopped, UserError
+from tfcq.command_line.start_up import quiet_start_up
+from tfcq.errors import UserError
 from tfcq.settings import custom_objects
 from tfcq.settings.fields import check_fields, parse_value
 from tfcq.settings.flag_files import FLAGFILE, files_first
 
-USER_ERROR = 2
-FAILURE = 1
 GENERAL = ("help", "version", FLAGFILE, "verbosity", custom_objects.FLAG)
-# Longer words are cut in messages: paths are not.
-_LONGEST_WORD = 400
 Settings = typing.TypeVar("Settings")
 
 
@@ -234,109 +219,3 @@ def _plain_type(annotation: Any) -> type:
 def _long(arguments: list[str]) -> list[str]:
     """Returns arguments with -h written out."""
     return ["--help" if argument == "-h" else argument for argument in arguments]
-
-
-def stage(text: str) -> None:
-    """Prints what is done now and takes a while.
-
-    Args:
-        text: what it is.
-    """
-    print(f"{text} ...", flush=True)
-
-
-def tell_next(command: str, *arguments: Any, **named: Any) -> None:
-    """Prints the command to try next.
-
-    Args:
-        command: its name.
-        *arguments: what it takes besides flags.
-        **named: values of its flags; None to leave one out.
-    """
-    flags = (f"--{name}={value}" for name, value in named.items() if value is not None)
-    words = [*map(str, arguments), *flags]
-    print(f"Next: python -m tfcq.{command} {shlex.join(words)}")
-
-
-def _in_words(error: Exception) -> str:
-    """Returns what an error says, of one of the system without its number."""
-    if not isinstance(error, OSError) or error.strerror is None:
-        return str(error)
-    return f"{error.strerror}: {error.filename}." if error.filename else f"{error.strerror}."
-
-
-def _one_line(text: str) -> str:
-    """Returns a message in one line of printable characters, its longest words cut."""
-    words = "".join(c if c.isprintable() or c.isspace() else ascii(c)[1:-1] for c in text).split()
-    cut = (word if len(word) <= _LONGEST_WORD else f"{word[:60]}...{word[-20:]}" for word in words)
-    return " ".join(cut)
-
-
-def run(flag_set: FlagSet, main: Callable[[Command], int | None]) -> None:
-    """Parses the process's arguments, runs a command and exits with its code.
-
-    Exit codes: what `main` returns (None is 0), 1 when training had to stop, 2 on a user error.
-
-    Args:
-        flag_set: the command's flags.
-        main: takes the parsed command line.
-    """
-    interruption.watch()
-    # Of what a terminal cannot show, such as a file name that is no text, its number is shown.
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
-    try:
-        if flag_set.examples and not sys.argv[1:]:
-            print("\n    ".join((flag_set.usage, *flag_set.examples)))
-            print("--help lists all flags.")
-            sys.exit(USER_ERROR)
-        command = flag_set.parse(sys.argv[1:])
-        if command.values["help"]:
-            print(flag_set.help_text())
-            sys.exit(0)
-        if command.values["version"]:
-            print(f"tfcq {tfcq.__version__}")
-            sys.exit(0)
-        sys.exit(main(command) or 0)
-    except (UserError, OSError) as error:
-        print(f"error: {_one_line(_in_words(error))}", file=sys.stderr)
-        sys.exit(USER_ERROR)
-    except TrainingStopped as error:
-        print(f"stopped: {_one_line(str(error))}", file=sys.stderr)
-        sys.exit(FAILURE)
-    except KeyboardInterrupt:
-        interruption.leave()
-
-
-def _is_own(record: logging.LogRecord) -> bool:
-    """Whether a message of a log comes from this project."""
-    return pathlib.Path(__file__).parent in pathlib.Path(record.pathname).parents
-
-
-def quiet_start_up(verbosity: int, deterministic: bool = False, doing: str = "") -> None:
-    """Imports TensorFlow without its chatter, unless that is asked for.
-
-    Args:
-        verbosity: the flag of that name.
-        deterministic: whether the process must repeat its results to the last bit.
-        doing: what is told before, as the import takes seconds; empty for nothing.
-    """
-    if doing:
-        stage(doing)
-    if deterministic:
-        # Seen with oneDNN: gradients of a strided 1x1 convolution that differ from run to run.
-        os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0"
-    else:
-        # TensorFlow leaves it off on some CPUs where a step was seen to take 1.5 times as long.
-        os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-    if verbosity >= 1:
-        return
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-    with native_messages.hidden():
-        import keras  # noqa: F401
-        import tensorflow as tf
-    # Libraries log on absl's logger too, which nobody who runs a command can mend.
-    logging.getLogger("absl").addFilter(_is_own)
-    # It would tell of functions that are traced anew on purpose.
-    tf.get_logger().setLevel("ERROR")

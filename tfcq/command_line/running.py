@@ -1,0 +1,81 @@
+"""Run of a command: its exit code, errors in one line, the command to try next."""
+
+import io
+import shlex
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import tfcq
+from tfcq import interruption
+from tfcq.command_line.flags import Command, FlagSet
+from tfcq.errors import TrainingStopped, UserError
+
+USER_ERROR = 2
+FAILURE = 1
+# Longer words are cut in messages: paths are not.
+_LONGEST_WORD = 400
+
+
+def tell_next(command: str, *arguments: Any, **named: Any) -> None:
+    """Prints the command to try next.
+
+    Args:
+        command: its name.
+        *arguments: what it takes besides flags.
+        **named: values of its flags; None to leave one out.
+    """
+    flags = (f"--{name}={value}" for name, value in named.items() if value is not None)
+    words = [*map(str, arguments), *flags]
+    print(f"Next: python -m tfcq.{command} {shlex.join(words)}")
+
+
+def _in_words(error: Exception) -> str:
+    """Returns what an error says, of one of the system without its number."""
+    if not isinstance(error, OSError) or error.strerror is None:
+        return str(error)
+    return f"{error.strerror}: {error.filename}." if error.filename else f"{error.strerror}."
+
+
+def _one_line(text: str) -> str:
+    """Returns a message in one line of printable characters, its longest words cut."""
+    words = "".join(c if c.isprintable() or c.isspace() else ascii(c)[1:-1] for c in text).split()
+    cut = (word if len(word) <= _LONGEST_WORD else f"{word[:60]}...{word[-20:]}" for word in words)
+    return " ".join(cut)
+
+
+def run(flag_set: FlagSet, main: Callable[[Command], int | None]) -> None:
+    """Parses the process's arguments, runs a command and exits with its code.
+
+    Exit codes: what `main` returns (None is 0), 1 when training had to stop, 2 on a user error.
+
+    Args:
+        flag_set: the command's flags.
+        main: takes the parsed command line.
+    """
+    interruption.watch()
+    # Of what a terminal cannot show, such as a file name that is no text, its number is shown.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        if flag_set.examples and not sys.argv[1:]:
+            print("\n    ".join((flag_set.usage, *flag_set.examples)))
+            print("--help lists all flags.")
+            sys.exit(USER_ERROR)
+        command = flag_set.parse(sys.argv[1:])
+        if command.values["help"]:
+            print(flag_set.help_text())
+            sys.exit(0)
+        if command.values["version"]:
+            print(f"tfcq {tfcq.__version__}")
+            sys.exit(0)
+        sys.exit(main(command) or 0)
+    except (UserError, OSError) as error:
+        print(f"error: {_one_line(_in_words(error))}", file=sys.stderr)
+        sys.exit(USER_ERROR)
+    except TrainingStopped as error:
+        print(f"stopped: {_one_line(str(error))}", file=sys.stderr)
+        sys.exit(FAILURE)
+    except KeyboardInterrupt:
+        interruption.leave()

@@ -1,0 +1,51 @@
+"""Start of a command: TensorFlow without its chatter, and what is done meanwhile."""
+
+import logging
+import os
+import pathlib
+
+from tfcq import native_messages
+
+_OWN = pathlib.Path(__file__).parent.parent
+
+
+def stage(text: str) -> None:
+    """Prints what is done now and takes a while.
+
+    Args:
+        text: what it is.
+    """
+    print(f"{text} ...", flush=True)
+
+
+def _is_own(record: logging.LogRecord) -> bool:
+    """Whether a message of a log comes from this project."""
+    return _OWN in pathlib.Path(record.pathname).parents
+
+
+def quiet_start_up(verbosity: int, deterministic: bool = False, doing: str = "") -> None:
+    """Imports TensorFlow without its chatter, unless that is asked for.
+
+    Args:
+        verbosity: the flag of that name.
+        deterministic: whether the process must repeat its results to the last bit.
+        doing: what is told before, as the import takes seconds; empty for nothing.
+    """
+    if doing:
+        stage(doing)
+    if deterministic:
+        # Seen with oneDNN: gradients of a strided 1x1 convolution that differ from run to run.
+        os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0"
+    else:
+        # TensorFlow leaves it off on some CPUs where a step was seen to take 1.5 times as long.
+        os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+    if verbosity >= 1:
+        return
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    with native_messages.hidden():
+        import keras  # noqa: F401
+        import tensorflow as tf
+    # Libraries log on absl's logger too, which nobody who runs a command can mend.
+    logging.getLogger("absl").addFilter(_is_own)
+    # It would tell of functions that are traced anew on purpose.
+    tf.get_logger().setLevel("ERROR")
