@@ -93,6 +93,9 @@ def test_features_are_of_images_as_the_model_takes_them(model, images):
         features((255 * images).astype(np.uint8))
     with pytest.raises(UserError, match="Images of shape .*'any'"):
         features(images[0])
+    with pytest.raises(UserError, match="to 255 were received.* pixels from 0 to 1; .*input_range"):
+        features(255 * images / images.max())
+    assert FeatureExtractor(model, input_range="0-255")(255 * images / images.max()).shape
 
 
 def test_pixels_are_pixels_to_a_model_that_takes_them(images):

@@ -11,6 +11,7 @@ from tfcq.data.forms import held_images
 from tfcq.data.image_stream import Images, ImageStream, image_batches
 from tfcq.errors import UserError
 from tfcq.nn.calibration import check_float_images, check_quantizable, float_images
+from tfcq.nn.input_range import check_pixels, known_input_range
 from tfcq.post_training.plan import Quantized
 from tfcq.quantization.precision import Precision, noise_seed
 from tfcq.settings.bitwidths import FLOAT, BitWidth
@@ -24,6 +25,11 @@ class FeatureExtractor:
     Args:
         model: a quantizable model with recorded ranges.
         batch_size: images per pass.
+        input_range: the pixels that the model takes, `"0-1"`, `"0-255"` or `"-1-1"`; None for what
+            its first layers tell, else `"0-1"`.
+
+    Raises:
+        UserError: when the model is a float one, or there is no such range.
 
     Example:
 
@@ -34,10 +40,13 @@ class FeatureExtractor:
         (5, 8)
     """
 
-    def __init__(self, model: keras.Model, batch_size: int = 256) -> None:
+    def __init__(
+        self, model: keras.Model, batch_size: int = 256, input_range: str | None = None
+    ) -> None:
         check_quantizable(model)
         self.model = model
         self.batch_size = batch_size
+        self.input_range = known_input_range(model, input_range)
         self.traces = 0
         self._bits = tf.Variable([_FLOAT_BITS, _FLOAT_BITS], dtype=tf.int32, trainable=False)
         shape = [None, *model.input_shape[1:]]
@@ -74,14 +83,20 @@ class FeatureExtractor:
             The array; of a model with several outputs, arrays in the structure that it returns.
 
         Raises:
-            UserError: when there is no image, images are integers or of another shape than the
-                model takes, or features come out as NaN or infinity.
+            UserError: when there is no image, images are integers, of another shape than the
+                model takes or miss its pixels by an order of magnitude, or features come out as
+                NaN or infinity.
         """
-        if not isinstance(images, ImageStream):
-            images = float_images(held_images(images, "FeatureExtractor"), self.model)
+        streamed = isinstance(images, ImageStream)
+        if not streamed:
+            held = held_images(images, "FeatureExtractor")
+            images = float_images(held, self.model, self.input_range)
         if len(images) == 0:
             raise UserError("Features were asked for 0 images; allowed: 1 and above.")
         check_float_images(images, self.model.input_shape)
+        # A head behind a backbone takes features, which may be of any size.
+        if not streamed and len(images.shape) == 4:
+            check_pixels(images, self.input_range, self.model)
         floats = (_FLOAT_BITS, _FLOAT_BITS)
         self._bits.assign(floats if bits.is_float else (bits.weights, bits.activations))
         batches = []

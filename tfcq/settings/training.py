@@ -110,7 +110,7 @@ class Config:
         if settings.get("queue_size", keys) < keys:
             raise UserError(
                 f"--queue_size={settings['queue_size']}, and a step makes {keys} keys; allowed: "
-                f"{keys} and above."
+                f"{keys} and above, or a smaller --batch_size (now {self.optimization.batch_size})."
             )
 
     def _check_learned_scales(self, recipe: Recipe) -> None:

@@ -72,7 +72,7 @@ def _check_range(evaluation: Evaluation | FileEvaluation) -> None:
     labels = evaluation.data.test_labels[: len(images)]
     logits = _plain_logits(evaluation)
     found = {
-        name: accuracy_of(logits(images * np.float32(high - low) + low), labels, FLOAT).top1
+        name: accuracy_of(logits(images * np.float32(high - low) + low, name), labels, FLOAT).top1
         for name, (low, high) in INPUT_RANGES.items()
     }
     best = max(found, key=lambda name: found[name])
@@ -84,11 +84,20 @@ def _check_range(evaluation: Evaluation | FileEvaluation) -> None:
         )
 
 
-def _plain_logits(evaluation: Evaluation | FileEvaluation) -> Callable[[Images], np.ndarray]:
-    """Returns what gives the logits of the float model, or of a file on the first kernels."""
-    if isinstance(evaluation, Evaluation):
-        return FeatureExtractor(evaluation.backbone)
-    return lambda images: evaluation.subject.features(images, evaluation.columns[0])
+def _plain_logits(evaluation: Evaluation | FileEvaluation) -> Callable[[Images, str], np.ndarray]:
+    """Returns what gives the logits of the float model, or of a file on the first kernels.
+
+    It takes images and the range of their pixels.
+    """
+    if not isinstance(evaluation, Evaluation):
+        return lambda images, _: evaluation.subject.features(images, evaluation.columns[0])
+    features = FeatureExtractor(evaluation.backbone)
+
+    def logits(images: Images, name: str) -> np.ndarray:
+        features.input_range = name
+        return features(images)
+
+    return logits
 
 
 def _score(evaluation: Evaluation | FileEvaluation) -> Iterator[Accuracy]:
