@@ -6,10 +6,12 @@
 The backbones of runs or models of your own, and a network of every family of keras.applications
 with random weights whose batch norms were given the statistics of images. Images are 1,000 of
 scikit-learn's digits, scaled to the network's size. A process for each network; rows that are there
-already stay. Writes `.json` and `.md`.
+already stay. Where tflite-micro is installed the outputs of the first `--micro_images` are compared
+with its own, in rows that are there already, too. Writes `.json` and `.md`.
 """
 
 import argparse
+import importlib.util
 import json
 import os
 import pathlib
@@ -44,31 +46,46 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--output", default="results/integer_files")
     parser.add_argument("--families", default=",".join(FAMILIES))
+    parser.add_argument("--micro_images", type=int, default=100)
     parser.add_argument("--alone", help="measure this one and print JSON")
+    parser.add_argument("--on_micro", help="run this one on tflite-micro and print JSON")
     arguments = parser.parse_args()
     if arguments.alone:
         print(json.dumps(measure(arguments.alone, arguments.images)))
         return
+    if arguments.on_micro:
+        print(json.dumps(on_micro(arguments.on_micro, arguments.images, arguments.micro_images)))
+        return
     file = pathlib.Path(f"{arguments.output}.json")
     rows = json.loads(file.read_text())["networks"] if file.exists() else {}
     commit = commit_here()
+    numbers = [f"--images={arguments.images}", f"--micro_images={arguments.micro_images}"]
     for name in [*arguments.runs, *filter(None, arguments.families.split(","))]:
         key = pathlib.Path(name).stem
-        if key in rows:
+        row = rows.get(key) or {**_told_by(f"--alone={name}", *numbers), "commit": commit}
+        if importlib.util.find_spec("tflite_micro") and not {"micro", "refused"} & set(row):
+            row["micro"] = {**_told_by(f"--on_micro={name}", *numbers), "commit": commit}
+        if row == rows.get(key):
             continue
-        command = [sys.executable, __file__, f"--alone={name}", f"--images={arguments.images}"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        lines = done.stdout.strip().splitlines()
-        found = json.loads(lines[-1]) if done.returncode == 0 else {"refused": done.stderr[-300:]}
-        rows[key] = {**found, "commit": commit}
-        print(key, json.dumps(rows[key])[:300], flush=True)
+        rows[key] = row
+        print(key, json.dumps(row)[:300], flush=True)
         about = {
-            "command": f"tools/integer_files.py --images={arguments.images}",
+            "command": f"tools/integer_files.py {' '.join(numbers)}",
             "machine": f"{os.cpu_count()} CPU cores, {platform.machine()}",
             "versions": {n: version(n) for n in ("tensorflow", "keras", "ai-edge-litert")},
         }
         write_text(file, json.dumps({**about, "networks": rows}, indent=2) + "\n")
         write_text(f"{arguments.output}.md", page(about, rows))
+
+
+def _told_by(*flags: str) -> dict[str, Any]:
+    """Returns what this tool prints in a process of its own, or why it failed."""
+    done = subprocess.run(
+        [sys.executable, __file__, *flags], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        return {"refused": done.stderr[-300:]}
+    return json.loads(done.stdout.strip().splitlines()[-1])
 
 
 def measure(name: str, count: int) -> dict[str, Any]:
@@ -78,28 +95,13 @@ def measure(name: str, count: int) -> dict[str, Any]:
         name: a run's folder, a model's file, or a family.
         count: how many images.
     """
-    import keras
-    from sklearn.datasets import load_digits
-
-    import tfcq
     from tfcq.deployment.gate import gate, gate_figures, simulated_levels
-    from tfcq.integer.form import deployable
     from tfcq.integer.writing import written
     from tfcq.settings.bitwidths import parse_bit_width
 
-    keras.utils.set_random_seed(0)
-    digits = np.clip(np.round(load_digits().images * 255 / 16), 0, 255)[:count, ..., None]
-    file = pathlib.Path(name)
-    file = file if file.suffix else file / "backbone.keras"
-    model = _family(name) if name in FAMILIES else tfcq.load(file)
-    size, channels = model.input_shape[1], model.input_shape[3]
-    images = np.asarray(keras.ops.image.resize(digits, (size, size)))
-    images = np.repeat((np.round(images) / 255).astype(np.float32), channels, axis=3)
-    if name in FAMILIES:
-        model = _with_statistics(model, images, name)
     try:
-        form = deployable(model)
-        tfcq.calibrate(form, images[:256])
+        form, images = _form(name, count)
+        size = images.shape[1]
         found: dict[str, Any] = {"parameters": form.count_params(), "image": size}
         for bits in map(parse_bit_width, BITS):
             made = written(form, bits)
@@ -116,6 +118,57 @@ def measure(name: str, count: int) -> dict[str, Any]:
     except UserError as error:
         return {"refused": str(error)}
     return found
+
+
+def on_micro(name: str, count: int, few: int) -> dict[str, Any]:
+    """Returns what the kernels of microcontrollers make of one network's files.
+
+    Args:
+        name: a run's folder, a model's file, or a family.
+        count: how many images it is written with.
+        few: how many of them it is run on.
+    """
+    from tfcq.deployment.verify import micro_differences
+    from tfcq.integer.micro import MicroModel
+    from tfcq.integer.writing import written
+    from tfcq.settings.bitwidths import parse_bit_width
+
+    found: dict[str, Any] = {}
+    try:
+        form, images = _form(name, count)
+        for bits in map(parse_bit_width, BITS):
+            file = written(form, bits).file
+            model = MicroModel(file.to_bytes())
+            differing = micro_differences(file, model, images[:few])
+            found[str(bits)] = {
+                "differing": differing, "images": few, "arena": model.arena.total
+            }  # fmt: skip
+    except UserError as error:
+        return {"refused": str(error)}
+    return found
+
+
+def _form(name: str, count: int) -> tuple[Any, np.ndarray]:
+    """Returns the calibrated integer form of a network, and the images."""
+    import keras
+    from sklearn.datasets import load_digits
+
+    import tfcq
+    from tfcq.integer.form import deployable
+
+    keras.utils.set_random_seed(0)
+    digits = np.clip(np.round(load_digits().images * 255 / 16), 0, 255)[:count, ..., None]
+    file = pathlib.Path(name)
+    file = file if file.suffix else file / "backbone.keras"
+    model = _family(name) if name in FAMILIES else tfcq.load(file)
+    size, channels = model.input_shape[1], model.input_shape[3]
+    images = np.asarray(keras.ops.image.resize(digits, (size, size)))
+    images = np.repeat((np.round(images) / 255).astype(np.float32), channels, axis=3)
+    if name in FAMILIES:
+        model = _with_statistics(model, images, name)
+    form = deployable(model)
+    tfcq.calibrate(form, images[:256])
+    return form, images
 
 
 def _cosine(a: np.ndarray, b: np.ndarray) -> np.floating:
@@ -155,29 +208,38 @@ def page(about: dict[str, Any], rows: dict[str, Any]) -> str:
         rows: figures by network.
     """
     head = ("network", "bits", "operations", "images", "values", "xnnpack", "optimized",
-            "reference", "simulation %", "cosine", "bytes")  # fmt: skip
+            "reference", "micro", "simulation %", "cosine", "bytes", "arena")  # fmt: skip
     cells, refused = [], []
     for name, found in rows.items():
         if "refused" in found:
             refused.append(f"- {name}: {found['refused']}")
             continue
         for bits in BITS:
-            one = found[bits]
+            one, micro = found[bits], found.get("micro", {}).get(bits)
             cells.append(
                 (name, bits, one["operations"], one["images"], f"{one['elements']:,}",
                  *(str(kernels["differing"]) for kernels in one["kernels"].values()),
+                 str(micro["differing"]) if micro else "",
                  f"{100 * one['simulation_equal_steps']:.1f}", f"{one['cosine_with_float']:.4f}",
-                 f"{one['bytes']:,}")
+                 f"{one['bytes']:,}", f"{micro['arena']:,}" if micro else "")
             )  # fmt: skip
     lines = [
         "# Int8 files of many networks, through the gate", "",
         "By kernels: values in which emulation and LiteRT differ, over every tensor and image.",
         "Simulation: share of the last operation's steps that equal XNNPACK's. Cosine: outputs",
-        "beside the float network's.", "",
+        "beside the float network's. Micro: outputs in which emulation and tflite-micro differ,",
+        "over the first --micro_images; arena: bytes of memory that it needs there.", "",
         table(head, cells), "",
     ]  # fmt: skip
     if refused:
         lines += ["Refused:", "", *refused, ""]
+    lacking = [
+        f"- {name}: {micro['refused']}"
+        for name, found in rows.items()
+        if "refused" in (micro := found.get("micro", {}))
+    ]
+    if lacking:
+        lines += ["Not on microcontrollers:", "", *lacking, ""]
     commits = ", ".join(sorted({found["commit"][:7] for found in rows.values()}))
     versions = ", ".join(f"{library} {number}" for library, number in about["versions"].items())
     lines.append(f"- Command: `{about['command']}`")
