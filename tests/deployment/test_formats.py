@@ -1,5 +1,6 @@
 """The other forms of a network compute what it computes."""
 
+import importlib.util
 import json
 
 import keras
@@ -8,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 from tfcq.deployment.formats import Export, write_format
+from tfcq.errors import UserError
 from tfcq.integer.form import deployable
 from tfcq.integer.writing import written
 from tfcq.nn.calibration import calibrate
@@ -24,8 +26,9 @@ def files(network, images, tmp_path_factory):
     labels = [f"c{n}" for n in range(file.tensors[file.outputs[0]].shape[-1])]
     place = tmp_path_factory.mktemp("forms") / "int8_4w8a"
     export = Export(place, place.with_name("float"), file, network, labels)
+    names = [name for name in FORMATS if name != "onnx"]
     for _ in range(2):
-        found = {name: write_format(name, export) for name in FORMATS}
+        found = {name: write_format(name, export) for name in names}
     assert {path for paths in found.values() for path in paths} == set(place.parent.iterdir())
     return file, found
 
@@ -52,3 +55,25 @@ def test_c_holds_the_bytes_and_json_the_integers(files):
     (path,) = found["json"]
     read = json.loads(path.read_text())
     assert read["labels"][0] == "c0" and len(read["operations"]) == len(file.operations)
+
+
+@pytest.fixture
+def export(network, tmp_path):
+    return Export(tmp_path / "int8", tmp_path / "float", None, network)
+
+
+def test_onnx_computes_the_float_network(export, network, images):
+    pytest.importorskip("tf2onnx")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    (path,) = write_format("onnx", export)
+    session = onnxruntime.InferenceSession(path)
+    (taken,) = session.get_inputs()
+    (found,) = session.run(None, {taken.name: images})
+    np.testing.assert_allclose(found, network(images), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("tf2onnx") is not None, reason="it is installed")
+def test_without_the_library_of_onnx_one_line_names_it(export):
+    with pytest.raises(UserError, match=r"^--format=onnx needs tf2onnx; .*pip install tf2onnx"):
+        write_format("onnx", export)
+    assert list(export.place.parent.iterdir()) == []

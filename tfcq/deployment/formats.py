@@ -1,4 +1,4 @@
-"""The other forms in which a network leaves: C, JSON, Keras and SavedModel."""
+"""The other forms in which a network leaves: C, JSON, Keras, SavedModel and ONNX."""
 
 import dataclasses
 import json
@@ -75,11 +75,27 @@ def _saved_model(export: Export) -> Paths:
     return [path]
 
 
+def _onnx(export: Export) -> Paths:
+    path = export.plain.with_suffix(".onnx")
+    float_network = folded(export.model).model
+    # Keras exports what was called alone.
+    float_network(keras.Input(export.model.input_shape[1:]))
+    try:
+        with whole_file(path) as temporary, native_messages.hidden():
+            float_network.export(temporary, format="onnx", verbose=False)
+    except ImportError:
+        raise UserError(
+            "--format=onnx needs tf2onnx; install it with `pip install tf2onnx`."
+        ) from None
+    return [path]
+
+
 _WRITERS: dict[str, Callable[[Export], Paths]] = {
     "c": _c,
     "json": _json,
     "keras": _keras,
     "saved_model": _saved_model,
+    "onnx": _onnx,
 }
 
 
@@ -87,7 +103,7 @@ def write_format(name: str, export: Export) -> Paths:
     """Writes a network in another form beside its int8 file.
 
     `c` is the int8 file as an array with its header; `json` its scales, zero points and integers;
-    `keras` and `saved_model` are the float network, batch norms folded, of images in [0, 1].
+    `keras`, `saved_model` and `onnx` the float network, batch norms folded, of images in [0, 1].
 
     Args:
         name: one of `FORMATS` in `tfcq.settings.deployment`.
