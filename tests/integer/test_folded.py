@@ -105,3 +105,24 @@ def test_any_graph_becomes_flat_and_computes_the_same(build):
     for found, expected in pairs:
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
     assert folded(plain).model.get_config() == plain.get_config()
+
+
+@pytest.mark.parametrize(
+    ("kernel", "around", "size", "taken_over"),
+    [
+        (keras.layers.Conv2D(2, 3, strides=2), ((0, 1), (0, 1)), 6, True),
+        (keras.layers.DepthwiseConv2D(3, strides=2), 1, 7, True),
+        (keras.layers.Conv2D(2, 3, dilation_rate=2), 2, 6, True),
+        (keras.layers.Conv2D(2, 3, strides=2), 1, 6, False),
+        (keras.layers.Conv2D(2, 3, strides=2), ((1, 0), (1, 0)), 6, False),
+        (keras.layers.Conv2D(2, 3, padding="same"), 1, 6, False),
+    ],
+)
+def test_a_kernel_takes_over_the_padding_before_it_where_it_pads_as_much(
+    kernel, around, size, taken_over
+):
+    inputs = keras.Input((size, size, 3))
+    model = keras.Model(inputs, kernel(keras.layers.ZeroPadding2D(around)(inputs)))
+    plain = folded(model).model
+    assert ("ZeroPadding2D" not in kinds(plain)) == taken_over
+    assert_same_features(model, plain, np.random.default_rng(0).random((2, size, size, 3), "f4"))

@@ -12,6 +12,7 @@ import numpy as np
 from keras import layers
 
 from tfcq.errors import UserError
+from tfcq.integer.kernels.products import SAME, paddings
 from tfcq.integer.layers import ChannelAffine, gelu_tanh
 from tfcq.integer.operations import lack
 from tfcq.integer.recognized import activation_name, constants_of, function_of
@@ -54,6 +55,8 @@ class Flattening:
         self.kernels: dict[str, Any] = {}
         # The model's quantizer behind the outputs of a new layer.
         self.quantizers: dict[str, ActivationQuantizer] = {}
+        # By the name of a layer that pads: what it pads, and by how much.
+        self.padded: dict[str, tuple[Any, Any]] = {}
         check_one_input(model)
         source = model.inputs[0]
         inputs = keras.Input(batch_shape=source.shape, dtype="float32", name=source.name)
@@ -135,11 +138,29 @@ class Flattening:
         if getattr(layer, "lora_enabled", False):
             # Its `kernel` is the sum already.
             changes["lora_rank"] = None
+        if (unpadded := self._unpadded(layer, x)) is not None:
+            x, changes["padding"] = unpadded, "same"
         weights = [np.asarray(w) for w in (layer.kernel, layer.bias) if w is not None]
         plain = float_layer(layer, **changes)
         x = self.add(plain, x, weights=weights)
         self.kernels[plain.name] = layer
         return self.activated(x, layer.activation, f"{layer.name}_activation")
+
+    def _unpadded(self, layer: Any, x: Any) -> Any:
+        """Returns what was padded by a layer of its own, where a kernel pads by as much of itself.
+
+        None where it does not. A layer of its own is a pass over the whole map.
+        """
+        name = _producer(x)
+        if name in self.quantizers or getattr(layer, "padding", None) != "valid":
+            return None
+        before, around = self.padded.get(name, (None, None))
+        if before is None or None in before.shape[1:3]:
+            return None
+        needed = paddings(
+            SAME, before.shape[1:3], layer.kernel_size, layer.strides, layer.dilation_rate
+        )
+        return before if needed == [tuple(pair) for pair in around] else None
 
     def _separable(self, layer: Any, x: Any) -> Any:
         places = {key: getattr(layer, key) for key in ("strides", "padding", "dilation_rate")}

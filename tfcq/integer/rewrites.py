@@ -171,6 +171,16 @@ def _permuted(flat: Any, operation: Any, args: tuple, kwargs: dict) -> Any:
     return flat.add(layers.Permute(tuple(axes[1:]), name=operation.name, dtype="float32"), args[0])
 
 
+def _padded(flat: Any, operation: Any, args: tuple, kwargs: dict) -> Any:
+    """A layer still, unless the kernel behind it takes it over."""
+    if operation.data_format != "channels_last":
+        return None
+    copy = layers.ZeroPadding2D(operation.padding, name=operation.name, dtype="float32")
+    outputs = flat.add(copy, args[0])
+    flat.padded[copy.name] = args[0], operation.padding
+    return outputs
+
+
 def _cropped(flat: Any, operation: Any, args: tuple, kwargs: dict) -> Any:
     before, after = operation.cropping
     bounds = [(before, args[0].shape[1] - after, 1), (None, None, 1)]
@@ -186,6 +196,7 @@ REWRITES: dict[str, Rewrite] = {
     **TRANSFORMERS,
     "Cropping1D": _cropped,
     "LayerScale": _layer_scale,
+    "ZeroPadding2D": _padded,
     "GlobalAveragePooling2D": _mean,
     "Mean": _mean,
     "AveragePooling2D": _average_pool,

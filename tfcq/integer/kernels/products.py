@@ -12,7 +12,7 @@ from tfcq.integer.kernels.rounding import (
 from tfcq.integer.kernels.step import Step
 from tfcq.settings.kernels import OPTIMIZED, REFERENCE, XNNPACK
 
-_SAME = 0
+SAME = 0
 # Of differences of two levels.
 _GREATEST = 255
 # Channels that optimized kernels compute together.
@@ -140,7 +140,7 @@ def paddings(
         span = dilation * (window - 1) + 1
         total = max((-(-extent // stride) - 1) * stride + span - extent, 0)
         before = total // 2
-        found.append((before, total - before) if kind == _SAME else (0, 0))
+        found.append((before, total - before) if kind == SAME else (0, 0))
     return found
 
 
