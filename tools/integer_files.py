@@ -62,7 +62,7 @@ def main() -> None:
     numbers = [f"--images={arguments.images}", f"--micro_images={arguments.micro_images}"]
     for name in [*arguments.runs, *filter(None, arguments.families.split(","))]:
         key = pathlib.Path(name).stem
-        row = rows.get(key) or {**_told_by(f"--alone={name}", *numbers), "commit": commit}
+        row = dict(rows.get(key) or {**_told_by(f"--alone={name}", *numbers), "commit": commit})
         if importlib.util.find_spec("tflite_micro") and not {"micro", "refused"} & set(row):
             row["micro"] = {**_told_by(f"--on_micro={name}", *numbers), "commit": commit}
         if row == rows.get(key):
