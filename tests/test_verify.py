@@ -1,0 +1,87 @@
+"""`python -m tfcq.verify` checks any file, whatever pixels it takes, or says why not."""
+
+import json
+import pathlib
+
+import keras
+import numpy as np
+import pytest
+
+import tfcq
+from tests.small_digits import few_digits
+from tfcq import command_line, verify
+from tfcq.errors import UserError
+from tfcq.integer.lite_file import LiteFile
+
+
+def check(*arguments: str) -> int:
+    return verify.main(verify.flag_set().parse([*arguments, "--dataset=digits", "--images=40"]))
+
+
+@pytest.fixture(scope="module")
+def content():
+    """An int8 classifier of digits, untrained."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((8, 8, 1))
+    x = keras.layers.Conv2D(4, 3, activation="relu")(inputs)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    model = tfcq.quantizable(keras.Model(inputs, keras.layers.Dense(10)(x)))
+    tfcq.calibrate(model, few_digits())
+    return tfcq.int8_tflite(model, few_digits())
+
+
+def of_pixels(content: bytes) -> bytes:
+    """The file with the same integers, of pixels from 0 to 255."""
+    file = LiteFile.read(content)
+    quantize, product = file.operations[:2]
+    for index in (quantize.inputs[0], quantize.outputs[0]):
+        file.tensors[index].scales = file.tensors[index].scales * np.float32(255)
+    weights = file.tensors[product.inputs[1]]
+    weights.scales = weights.scales / np.float32(255)
+    return file.to_bytes()
+
+
+def figures_of(path: pathlib.Path) -> dict:
+    found = json.loads(path.with_name(f"{path.stem}_verified.json").read_text())
+    return {name: value for name, value in found.items() if name not in ("file", "bytes")}
+
+
+def test_a_file_is_the_same_file_whatever_pixels_it_takes(content, tmp_path, capsys):
+    ours, pixels = tmp_path / "ours.tflite", tmp_path / "pixels.tflite"
+    ours.write_bytes(content)
+    pixels.write_bytes(of_pixels(content))
+    assert check(str(ours)) == 0
+    assert "xnnpack" in capsys.readouterr().out
+    found = figures_of(ours)
+    assert found["passed"] and found["images"] == 40
+    assert check(str(pixels), "--input_range=0-255") == check(str(pixels)) == 0
+    assert figures_of(pixels) == found
+    with pytest.raises(UserError, match="takes pixels in 0-255 .*, not 0-1; leave out --input_ra"):
+        check(str(pixels), "--input_range=0-1")
+
+
+def test_a_difference_ends_with_the_code_of_a_failure(content, tmp_path, monkeypatch):
+    from tfcq.deployment import verify as checked
+
+    (tmp_path / "ours.tflite").write_bytes(content)
+    figures = checked.gate_figures
+    monkeypatch.setattr(
+        checked, "gate_figures", lambda *given: {**figures(*given), "passed": False}
+    )
+    assert check(str(tmp_path / "ours.tflite")) == command_line.FAILURE
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda content: content[: len(content) // 2], "file.tflite is damaged or cut short"),
+        (lambda content: b"", r"file.tflite is no TFLite model \(0 bytes\)"),
+        (lambda content: b"PK\x03\x04" + content, "file.tflite is no TFLite model"),
+    ],
+)
+def test_what_is_no_file_is_told_in_one_line(damage, words, content, tmp_path):
+    (tmp_path / "file.tflite").write_bytes(damage(content))
+    with pytest.raises(UserError, match=words) as caught:
+        check(str(tmp_path / "file.tflite"))
+    assert "\n" not in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["file.tflite"]
