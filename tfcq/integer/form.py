@@ -21,6 +21,7 @@ from tfcq.nn.activation_quantizer import ActivationQuantizer
 from tfcq.nn.activation_ranges import held_range, is_trained_quantized, mark_trained
 from tfcq.nn.cloning import cloned, free_name, given, same_layer
 from tfcq.nn.copied_weights import give_weights
+from tfcq.nn.kernels import layer_names, opened
 from tfcq.nn.layers import QUANTIZED_COUNTERPARTS, QuantizedDense
 from tfcq.nn.placement import Node, check_overrides, fixed_bits, place, read_graph
 from tfcq.nn.quantizable import QuantizableModel, quantizers_of
@@ -67,6 +68,7 @@ def deployable(
     if isinstance(model, QuantizableModel):
         check_grids(model)
     policy = dataclasses.replace(policy, overrides=(*(overrides or {}).items(), *policy.overrides))
+    policy = opened(policy, model)
     plain = folded(model, policy)
     refuse_foreign(plain.model, plain.origins, plain.floats)
     form, held = _quantized(plain, _bits_of_kernels(plain, model, policy))
@@ -116,7 +118,7 @@ def told_refusal(model: keras.Model, policy: Policy = INT8) -> str:
         policy: as for `deployable`.
     """
     try:
-        plain = folded(model, policy)
+        plain = folded(model, opened(policy, model))
         refuse_foreign(plain.model, plain.origins, plain.floats)
     except UserError as error:
         return str(error)
@@ -152,8 +154,11 @@ def _bits_of_kernels(plain: Folded, model: keras.Model, policy: Policy) -> dict[
     if isinstance(model, QuantizableModel):
         return {}
     nodes = read_graph(plain.model.get_config())
-    check_overrides(policy, [*nodes, *(layer.name for layer in plain.kernels.values())])
-    return {name: fixed_bits(bits) for name, bits in place(nodes, policy).kernels.items()}
+    check_overrides(policy, [*nodes, *layer_names(model)])
+    # A layer that is called twice is two here, with the bits of the one.
+    known_as = {name: layer.name for name, layer in plain.kernels.items()}
+    kernels = place(nodes, policy, known_as=known_as).kernels
+    return {name: fixed_bits(bits) for name, bits in kernels.items()}
 
 
 def _quantized(

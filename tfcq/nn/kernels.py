@@ -1,5 +1,6 @@
 """Which layers hold a kernel, and the refusal of those whose kernel cannot be quantized."""
 
+import dataclasses
 import fnmatch
 import glob
 import re
@@ -85,6 +86,51 @@ def left_in_float(name: str, policy: Policy) -> bool:
         fnmatch.fnmatchcase(name, pattern) and parse_layer_bits(bits).weights == FLOAT
         for pattern, bits in policy.overrides
     )
+
+
+def opened(policy: Policy, model: keras.Model) -> Policy:
+    """Returns a policy in which bits of a nested model are those of each layer in it.
+
+    Args:
+        policy: the policy, whose overrides may name nested models.
+        model: the model.
+
+    Raises:
+        UserError: when a layer in a nested model that is named shares its name with one outside.
+    """
+    nested = _nested(model)
+    leaves = layer_names(model)
+    overrides: list[tuple[str, str]] = []
+    for pattern, bits in policy.overrides:
+        named = [one for one in nested if fnmatch.fnmatchcase(one.name, pattern)]
+        inside = [name for one in named for name in layer_names(one)]
+        for name in inside:
+            outside = leaves.count(name) > inside.count(name)
+            if outside and not fnmatch.fnmatchcase(name, pattern):
+                raise UserError(
+                    f"Layer bits name {pattern!r}, the model {named[0].name!r}, whose layer "
+                    f"{name!r} shares its name with a layer outside; allowed: names of their own."
+                )
+        if not named or fnmatch.filter(leaves, pattern):
+            overrides.append((pattern, bits))
+        overrides += [(glob.escape(name), bits) for name in inside]
+    return dataclasses.replace(policy, overrides=tuple(overrides))
+
+
+def layer_names(model: keras.Model) -> list[str]:
+    """Returns the names of all layers that compute, nested ones included.
+
+    Args:
+        model: the model.
+    """
+    kind = keras.layers.InputLayer
+    return [layer.name for layer in _leaves(model) if not isinstance(layer, kind)]
+
+
+def _nested(model: keras.Model) -> list[keras.Model]:
+    """Returns the models nested in a model, at any depth."""
+    own = [one for one in getattr(model, "layers", []) if isinstance(one, keras.Model)]
+    return own + [deeper for one in own for deeper in _nested(one)]
 
 
 def _patterns(names: list[str], all_names: list[str]) -> list[str]:

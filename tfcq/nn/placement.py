@@ -7,7 +7,7 @@ into its producer reads it. Quantizers go on materialized tensors only, as integ
 import dataclasses
 import difflib
 import fnmatch
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from tfcq.errors import UserError
@@ -208,6 +208,7 @@ def place(
     policy: Policy,
     reads_images: bool = True,
     kernels_inside: Collection[str] = (),
+    known_as: Mapping[str, str] | None = None,
 ) -> Placement:
     """Returns which kernels and outputs a policy quantizes, and at which bits.
 
@@ -218,6 +219,7 @@ def place(
             kernel; False for a nested model behind other kernels.
         kernels_inside: names of layers of other classes that hold a kernel, which stays in float.
             The first layer is the one that reads the images, quantized or not.
+        known_as: by the name of a layer, that by which overrides know it, where it is another.
 
     Raises:
         UserError: when an override has unknown bits.
@@ -227,9 +229,11 @@ def place(
     first = frozenset(computing - behind) if reads_images else frozenset()
     reached = behind | computing if reads_images else set(nodes)
 
+    known = known_as or {}
+
     def bits_of(chain: list[str]) -> LayerBits:
         for pattern, bits in policy.overrides:
-            if any(fnmatch.fnmatchcase(name, pattern) for name in chain):
+            if any(fnmatch.fnmatchcase(known.get(name, name), pattern) for name in chain):
                 return parse_layer_bits(bits)
         return policy.first if policy.first and first & set(chain) else policy.default
 

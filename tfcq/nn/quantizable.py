@@ -11,7 +11,7 @@ from tfcq.nn.activation_quantizer import ActivationQuantizer
 from tfcq.nn.cloning import cloned, free_name, same_layer
 from tfcq.nn.copied_weights import copy_weights
 from tfcq.nn.grids import link_grids
-from tfcq.nn.kernels import holds_kernel, refuse_unknown_kernels
+from tfcq.nn.kernels import holds_kernel, layer_names, opened, refuse_unknown_kernels
 from tfcq.nn.layers import QUANTIZED_COUNTERPARTS
 from tfcq.nn.placement import (
     Placement,
@@ -93,7 +93,8 @@ def quantizable(
     _weight_quantizer(policy, None)
     _activation_quantizer(policy, None, signed=True)
     functional = _as_functional(model)
-    check_overrides(policy, _layer_names(functional))
+    policy = opened(policy, functional)
+    check_overrides(policy, layer_names(functional))
     refuse_unknown_kernels(functional, policy)
     copy = _convert(functional, policy, reads_images=True)
     _check_quantizes(copy, policy)
@@ -168,13 +169,6 @@ def _with_own_layers(model: keras.Model, inputs: Any = None) -> keras.Model:
         return layer(*args, **kwargs)
 
     return cloned(model, clone_layer, call_layer, inputs=inputs)
-
-
-def _layer_names(model: keras.Model) -> list[str]:
-    names: list[str] = []
-    for layer in model.layers:
-        names += _layer_names(layer) if isinstance(layer, keras.Model) else [layer.name]
-    return names
 
 
 def _convert(model: keras.Model, policy: Policy, reads_images: bool) -> QuantizableModel:
