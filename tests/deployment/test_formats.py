@@ -1,5 +1,6 @@
 """The other forms of a network compute what it computes."""
 
+import dataclasses
 import importlib.util
 import json
 
@@ -60,6 +61,23 @@ def test_c_holds_the_bytes_and_json_the_integers(files):
 @pytest.fixture
 def export(network, tmp_path):
     return Export(tmp_path / "int8", tmp_path / "float", None, network)
+
+
+def test_a_network_of_layers_of_ours_is_no_keras_file_of_its_own(export):
+    inputs = keras.Input((8, 8, 1))
+    sliced = keras.Model(inputs, keras.layers.Flatten()(inputs[:, ::2]))
+    with pytest.raises(UserError, match="is a Slices here.*; allowed: --format=saved_model"):
+        write_format("keras", dataclasses.replace(export, model=sliced))
+    assert list(export.place.parent.iterdir()) == []
+
+
+def test_a_folder_of_something_else_is_not_replaced(export):
+    other = export.place.with_name("float_saved_model")
+    other.mkdir()
+    (other / "mine.txt").write_text("mine")
+    with pytest.raises(UserError, match="float_saved_model is no SavedModel; move it away"):
+        write_format("saved_model", export)
+    assert [path.name for path in other.iterdir()] == ["mine.txt"]
 
 
 def test_onnx_computes_the_float_network(export, network, images):

@@ -274,7 +274,18 @@ def test_tfmot_is_given_the_labels_and_told_how_to_fine_tune(run, tmp_path, monk
     assert given == [((None, 10), 1437, 1437, 2, 0.5, 16, 3)]
     figures = json.loads((tmp_path / "tfmot_classifier.json").read_text())
     assert figures["fine_tuning"]["losses"] == [2.0, 1.0]
+    for other in ({"epochs": 3}, {"learning_rate": 0.1}, {"batch_size": 8}):
+        with pytest.raises(UserError, match=f"another export .{next(iter(other))}: "):
+            export.main(command(run_dir=run.path, probe=True, output_dir=tmp_path, **asked | other))
+    assert len(given) == 1
     assert figures["agreement"] == figures["int8_against_simulation"]["agreement"] == 1
+
+
+def test_storage_of_4_bits_that_holds_no_kernel_is_refused(run, tmp_path):
+    asked = {"bits": "4w8a", "storage": "int4", "layer_bits": "*:8w8a"}
+    with pytest.raises(UserError, match="int4 holds no kernel of this network"):
+        export.main(command(run_dir=run.path, output_dir=tmp_path, **asked))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_kept_classifier_without_its_flag_is_told_the_flag(classifier, tmp_path):
