@@ -157,3 +157,16 @@ def test_what_export_will_refuse_is_told_before_and_the_network_quantized_all_th
     assert told_refusal(tfcq.cifar_resnet(8, width=2, input_shape=(8, 8, 1))) == ""
     made, _ = at_policy(model, INT8, quantizable)
     assert "without export" in capsys.readouterr().out and not is_form(made)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("net", "Received str"),
+        (layers.Dense(2), "Received Dense"),
+        (keras.Sequential([layers.Dense(2)]), "not built; call build"),
+    ],
+)
+def test_what_is_no_network_of_known_layers_is_told_as_received(given, words):
+    with pytest.raises(UserError, match=words):
+        deployable(given)

@@ -24,7 +24,7 @@ from tfcq.nn.copied_weights import give_weights
 from tfcq.nn.kernels import layer_names, opened
 from tfcq.nn.layers import QUANTIZED_COUNTERPARTS, QuantizedDense
 from tfcq.nn.placement import Node, check_overrides, fixed_bits, place, read_graph
-from tfcq.nn.quantizable import QuantizableModel, quantizers_of
+from tfcq.nn.quantizable import QuantizableModel, check_graph, quantizers_of
 from tfcq.quantization.integer import IntegerActivationQuantizer
 from tfcq.quantization.minmax import MinMaxActivationQuantizer, MinMaxWeightQuantizer
 from tfcq.quantization.stored_scale import StoredScaleWeightQuantizer
@@ -68,6 +68,7 @@ def deployable(
     if isinstance(model, QuantizableModel):
         check_grids(model)
     policy = dataclasses.replace(policy, overrides=(*(overrides or {}).items(), *policy.overrides))
+    check_graph(model)
     policy = opened(policy, model)
     plain = folded(model, policy)
     refuse_foreign(plain.model, plain.origins, plain.floats)
@@ -118,6 +119,7 @@ def told_refusal(model: keras.Model, policy: Policy = INT8) -> str:
         policy: as for `deployable`.
     """
     try:
+        check_graph(model)
         plain = folded(model, opened(policy, model))
         refuse_foreign(plain.model, plain.origins, plain.floats)
     except UserError as error:
