@@ -170,3 +170,11 @@ def test_what_export_will_refuse_is_told_before_and_the_network_quantized_all_th
 def test_what_is_no_network_of_known_layers_is_told_as_received(given, words):
     with pytest.raises(UserError, match=words):
         deployable(given)
+
+
+@pytest.mark.parametrize("bits", ["9w8a", "16w", "8w4a", "2a", "8w16a"])
+def test_bits_of_a_layer_that_no_int8_file_holds_are_refused(bits):
+    inputs = keras.Input((4, 4, 1))
+    model = keras.Model(inputs, layers.Conv2D(2, 3, name="conv")(inputs))
+    with pytest.raises(UserError, match=rf"conv:{bits} under policy int8.*allowed: conv:fp"):
+        deployable(model, overrides={"conv": bits})

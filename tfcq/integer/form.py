@@ -28,7 +28,7 @@ from tfcq.nn.quantizable import QuantizableModel, check_graph, quantizers_of
 from tfcq.quantization.integer import IntegerActivationQuantizer
 from tfcq.quantization.minmax import MinMaxActivationQuantizer, MinMaxWeightQuantizer
 from tfcq.quantization.stored_scale import StoredScaleWeightQuantizer
-from tfcq.settings.policies import INT8, Policy
+from tfcq.settings.policies import DRAWN, FLOAT, INT8, Policy, parse_layer_bits
 
 _BITS = 8
 # Between the greatest and the least inverse of a norm's deviations.
@@ -157,6 +157,15 @@ def _bits_of_kernels(plain: Folded, model: keras.Model, policy: Policy) -> dict[
         return {}
     nodes = read_graph(plain.model.get_config())
     check_overrides(policy, [*nodes, *layer_names(model)])
+    for pattern, bits in policy.overrides:
+        asked = parse_layer_bits(bits)
+        wide = isinstance(asked.weights, int) and asked.weights > _BITS
+        if wide or asked.activations not in (_BITS, DRAWN, FLOAT):
+            raise UserError(
+                f"Layer bits {pattern}:{bits} under policy int8, whose files hold weights of 2 to "
+                f"{_BITS} bits and activations of {_BITS}; allowed: {pattern}:fp, or as "
+                f"{pattern}:4w{_BITS}a."
+            )
     # A layer that is called twice is two here, with the bits of the one.
     known_as = {name: layer.name for name, layer in plain.kernels.items()}
     kernels = place(nodes, policy, known_as=known_as).kernels
