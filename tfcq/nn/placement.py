@@ -267,7 +267,7 @@ def check_overrides(policy: Policy, names: list[str]) -> None:
         parse_layer_bits(bits)
         if not fnmatch.filter(names, pattern):
             letters = "".join(c for c in pattern[:100] if c not in "*?[]")
-            near = sorted(names, key=lambda name: -_likeness(letters, name))
+            near = sorted(dict.fromkeys(names), key=lambda name: -_likeness(letters, name))
             raise UserError(
                 f"Layer bits name {pattern!r}, which matches none of {len(names)} layers; the "
                 f"nearest: {', '.join(near[:3])}."
