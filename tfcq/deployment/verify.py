@@ -50,7 +50,11 @@ def verify(
     settings = chosen_data(data, DataSettings(dataset=str(data.dataset)))
     _, images = labelled_images(settings, shape, data.test_images, data.test_crop)
     taken = file.tensors[file.inputs[0]]
-    low, high = INPUT_RANGES[chosen_range(taken, str(path), input_range) or UNIT_RANGE]
+    name = chosen_range(taken, str(path), input_range)
+    if name is None:
+        print(f"{path} takes pixels in {UNIT_RANGE}, assumed since its input does not tell; "
+              "see --input_range.")  # fmt: skip
+    low, high = INPUT_RANGES[name or UNIT_RANGE]
     pixels = gate_images(images, count) * np.float32(high - low) + np.float32(low)
     figures = checked(file, pixels)
     outputs = figures.pop("outputs")
@@ -59,6 +63,7 @@ def verify(
         scores = {name: found[: len(labels)] for name, found in outputs.items()}
         figures |= class_figures(scores, labels)
     about = {"file": str(path), "dataset": settings.dataset, "bytes": path.stat().st_size}
+    about["input_range"] = name or UNIT_RANGE
     return {**about, **figures}
 
 
