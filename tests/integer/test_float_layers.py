@@ -10,6 +10,7 @@ from keras import layers
 import tfcq
 from tfcq.deployment.gate import gate, gate_figures, simulated_levels
 from tfcq.errors import UserError
+from tfcq.integer.operations import is_float
 from tfcq.integer.runtime import LiteModel
 from tfcq.integer.writing import written
 from tfcq.nn.loading import load
@@ -146,6 +147,24 @@ def test_what_a_refusal_suggests_is_written_as_simulated(name, images):
     counts, _ = gate(made.file, images, simulated_levels(form, made, BITS))
     figures = gate_figures(counts, len(images))
     assert figures["passed"] and figures["simulation_equal_steps"] > 0.999
+
+
+def test_a_refusal_names_the_layer_in_a_nested_model_alone():
+    block = keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            layers.Conv2D(4, 3, name="kept"),
+            layers.GroupNormalization(2, name="norm[1]"),
+        ],
+        name="block",
+    )
+    inputs = keras.Input((8, 8, 1))
+    model = keras.Model(inputs, layers.GlobalAveragePooling2D()(block(inputs)))
+    with pytest.raises(UserError) as error:
+        tfcq.deployable(model)
+    (named,) = re.findall(r"--layer_bits=(.*):fp\.$", str(error.value))
+    form = tfcq.deployable(model, overrides={named: "fp"})
+    assert [layer.name for layer in form.operations if is_float(layer)] == ["norm[1]"]
 
 
 def test_kernels_that_lack_an_operation_are_told(images):

@@ -140,6 +140,26 @@ def test_policies_fix_bits_of_a_float_models_layers_and_unknown_ones_are_named()
         deployable(model, tfcq.Policy("mine", overrides=(("stag1_*", "5w8a"),)))
 
 
+def test_names_of_no_layer_are_told_whatever_the_model_is_and_before_what_it_lacks():
+    inputs = keras.Input((8, 8, 1))
+    x = layers.Conv2D(4, 3, name="conv")(inputs)
+    plain = keras.Model(inputs, x)
+    lacking = keras.Model(inputs, layers.GroupNormalization(2, name="norm")(x))
+    for model in (plain, quantizable(plain, "int8"), lacking):
+        with pytest.raises(UserError, match="'cnv', which matches none.*nearest: conv"):
+            deployable(model, overrides={"cnv": "fp"})
+
+
+def test_bits_for_a_quantizable_model_which_keeps_its_own_are_refused():
+    inputs = keras.Input((8, 8, 1))
+    model = quantizable(keras.Model(inputs, layers.Conv2D(4, 3, name="conv")(inputs)), "int8")
+    with pytest.raises(UserError, match="conv:4w8a .*keeps its own bits; allowed: conv:fp, or"):
+        deployable(model, overrides={"conv": "4w8a"})
+    form = deployable(model, overrides={"conv": "fp"})
+    assert [layer.name for layer in form.layers if isinstance(layer, layers.Conv2D)] == ["conv"]
+    assert form.get_layer("conv").__class__ is layers.Conv2D
+
+
 @pytest.mark.parametrize("kind", ["lsq", "dorefa"])
 def test_quantizers_of_other_grids_are_refused(kind):
     policy = tfcq.Policy("mine", weight_quantizer=kind)

@@ -557,3 +557,20 @@ def test_a_layer_of_the_same_name_outside_a_nested_model_is_not_changed_without_
     with pytest.raises(UserError, match="'inner', whose layer 'conv' shares its name with a layer"):
         quantizable(model, overrides={"inner": "fp"})
     assert quantizable(model, overrides={"*": "3w"}).get_layer("conv").weight_quantizer.bits == 3
+
+
+@pytest.mark.parametrize("later", ["inner", "inner*", "*"])
+def test_the_first_bits_that_match_a_layer_are_its_bits_in_the_integer_form_too(later):
+    for convert in (quantizable, deployable):
+        copy = convert(nested(), overrides={"inner_conv": "3w", later: "fp"})
+        found = {row.layer.split("/")[-1]: row.weights for row in layer_summaries(copy)}
+        assert found["inner_conv"] == "3 bits"
+        copy = convert(nested(), overrides={"inner_conv": "fp", later: "3w"})
+        found = {row.layer.split("/")[-1]: row.weights for row in layer_summaries(copy)}
+        assert found["inner_conv"] == "float"
+
+
+def test_a_misspelt_nested_model_is_told_its_name():
+    for convert in (quantizable, deployable):
+        with pytest.raises(UserError, match="'innr', which matches none.*the nearest: inner, "):
+            convert(nested(), overrides={"innr": "fp"})

@@ -85,8 +85,9 @@ class Flattening:
 
     def _call(self, operation: Any, args: tuple, kwargs: dict) -> Any:
         outputs = self._converted(operation, args, kwargs)
-        # A quantizer is known by the layer before it.
-        named = [] if isinstance(operation, ActivationQuantizer) else keras.tree.flatten(outputs)
+        # A quantizer is known by the layer before it, a nested model by the layers in it.
+        unnamed = isinstance(operation, (ActivationQuantizer, keras.Model))
+        named = [] if unnamed else keras.tree.flatten(outputs)
         for tensor in named:
             self.origins[_producer(tensor)] = operation.name
         return outputs

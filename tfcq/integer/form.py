@@ -21,7 +21,7 @@ from tfcq.nn.activation_quantizer import ActivationQuantizer
 from tfcq.nn.activation_ranges import held_range, is_trained_quantized, mark_trained
 from tfcq.nn.cloning import cloned, free_name, given, same_layer
 from tfcq.nn.copied_weights import give_weights
-from tfcq.nn.kernels import layer_names, opened
+from tfcq.nn.kernels import known_names, opened
 from tfcq.nn.layers import QUANTIZED_COUNTERPARTS, QuantizedDense
 from tfcq.nn.placement import Node, check_overrides, fixed_bits, place, read_graph
 from tfcq.nn.quantizable import QuantizableModel, check_graph, quantizers_of
@@ -51,7 +51,8 @@ def deployable(
             bits, the stored scales and the ranges of its quantizers.
         policy: bits of layers, where the model is a float one; layers that it leaves in float by
             name, `"fp"`, are computed in float between integers.
-        overrides: bits by pattern of layer names, as for `tfcq.quantizable`.
+        overrides: bits by pattern of layer names, as for `tfcq.quantizable`; of a quantizable model
+            `"fp"` alone.
 
     Raises:
         UserError: on a layer that int8 runtimes do not have, or quantizers whose grids they cannot
@@ -67,10 +68,15 @@ def deployable(
     """
     if isinstance(model, QuantizableModel):
         check_grids(model)
+        _check_kept(model, overrides or {})
     policy = dataclasses.replace(policy, overrides=(*(overrides or {}).items(), *policy.overrides))
     check_graph(model)
     policy = opened(policy, model)
     plain = folded(model, policy)
+    nodes = read_graph(plain.model.get_config()).values()
+    made = [node.name for node in nodes if node.kind != "InputLayer"]
+    # A misspelt name is why a layer is refused.
+    check_overrides(policy, [*known_names(model), *made])
     refuse_foreign(plain.model, plain.origins, plain.floats)
     form, held = _quantized(plain, _bits_of_kernels(plain, model, policy))
     mark_trained(form, is_trained_quantized(model))
@@ -151,12 +157,25 @@ def check_grids(model: QuantizableModel) -> None:
             )
 
 
+def _check_kept(model: QuantizableModel, overrides: dict[str, str]) -> None:
+    """Refuses bits for a model whose quantizers have theirs.
+
+    Raises:
+        UserError: naming the first.
+    """
+    for pattern, bits in overrides.items():
+        if parse_layer_bits(bits).weights != FLOAT:
+            raise UserError(
+                f"Layer bits {pattern}:{bits} for quantizable model {model.name!r}, which keeps "
+                f"its own bits; allowed: {pattern}:fp, or the float model, tfcq.float_model(model)."
+            )
+
+
 def _bits_of_kernels(plain: Folded, model: keras.Model, policy: Policy) -> dict[str, int | None]:
     """Returns the bits of each kernel of a float model, None for those of the pass."""
     if isinstance(model, QuantizableModel):
         return {}
     nodes = read_graph(plain.model.get_config())
-    check_overrides(policy, [*nodes, *layer_names(model)])
     for pattern, bits in policy.overrides:
         asked = parse_layer_bits(bits)
         wide = isinstance(asked.weights, int) and asked.weights > _BITS

@@ -80,12 +80,11 @@ def left_in_float(name: str, policy: Policy) -> bool:
 
     Args:
         name: the layer's name.
-        policy: the policy.
+        policy: the policy, of whose overrides the first that matches wins.
     """
-    return any(
-        fnmatch.fnmatchcase(name, pattern) and parse_layer_bits(bits).weights == FLOAT
-        for pattern, bits in policy.overrides
-    )
+    matching = (bits for pattern, bits in policy.overrides if fnmatch.fnmatchcase(name, pattern))
+    first = next(matching, None)
+    return first is not None and parse_layer_bits(first).weights == FLOAT
 
 
 def opened(policy: Policy, model: keras.Model) -> Policy:
@@ -125,6 +124,15 @@ def layer_names(model: keras.Model) -> list[str]:
     """
     kind = keras.layers.InputLayer
     return [layer.name for layer in _leaves(model) if not isinstance(layer, kind)]
+
+
+def known_names(model: keras.Model) -> list[str]:
+    """Returns the names that overrides know: of nested models, and of all layers that compute.
+
+    Args:
+        model: the model.
+    """
+    return [*(one.name for one in _nested(model)), *layer_names(model)]
 
 
 def _nested(model: keras.Model) -> list[keras.Model]:

@@ -269,7 +269,7 @@ def check_overrides(policy: Policy, names: list[str]) -> None:
             letters = "".join(c for c in pattern[:100] if c not in "*?[]")
             near = sorted(dict.fromkeys(names), key=lambda name: -_likeness(letters, name))
             raise UserError(
-                f"Layer bits name {pattern!r}, which matches none of {len(names)} layers; the "
+                f"Layer bits name {pattern!r}, which matches none of {len(near)} layers; the "
                 f"nearest: {', '.join(near[:3])}."
             )
 

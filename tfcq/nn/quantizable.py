@@ -11,7 +11,7 @@ from tfcq.nn.activation_quantizer import ActivationQuantizer
 from tfcq.nn.cloning import cloned, free_name, same_layer
 from tfcq.nn.copied_weights import copy_weights
 from tfcq.nn.grids import link_grids
-from tfcq.nn.kernels import holds_kernel, layer_names, opened, refuse_unknown_kernels
+from tfcq.nn.kernels import holds_kernel, known_names, opened, refuse_unknown_kernels
 from tfcq.nn.layers import QUANTIZED_COUNTERPARTS
 from tfcq.nn.placement import (
     Placement,
@@ -94,7 +94,7 @@ def quantizable(
     _activation_quantizer(policy, None, signed=True)
     functional = _as_functional(model)
     policy = opened(policy, functional)
-    check_overrides(policy, layer_names(functional))
+    check_overrides(policy, known_names(functional))
     refuse_unknown_kernels(functional, policy)
     copy = _convert(functional, policy, reads_images=True)
     _check_quantizes(copy, policy)
