@@ -2,6 +2,8 @@
 
 import json
 import pathlib
+import re
+import sys
 
 import keras
 import numpy as np
@@ -81,9 +83,14 @@ def test_a_difference_ends_with_the_code_of_a_failure(content, tmp_path, monkeyp
         (lambda content: b"PK\x03\x04" + content, "file.tflite is no TFLite model"),
     ],
 )
-def test_what_is_no_file_is_told_in_one_line(damage, words, content, tmp_path):
+def test_what_is_no_file_ends_in_one_line_and_the_code_of_a_mistake(
+    damage, words, content, tmp_path, capsys, monkeypatch
+):
     (tmp_path / "file.tflite").write_bytes(damage(content))
-    with pytest.raises(UserError, match=words) as caught:
-        check(str(tmp_path / "file.tflite"))
-    assert "\n" not in str(caught.value)
+    monkeypatch.setattr(sys, "argv", ["verify", str(tmp_path / "file.tflite"), "--dataset=digits"])
+    with pytest.raises(SystemExit) as ended:
+        command_line.run(verify.flag_set(), verify.main)
+    assert ended.value.code == command_line.USER_ERROR == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ") and re.search(words, line)
     assert [path.name for path in tmp_path.iterdir()] == ["file.tflite"]

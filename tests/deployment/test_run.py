@@ -288,6 +288,32 @@ def test_storage_of_4_bits_that_holds_no_kernel_is_refused(run, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("layer_bits", "floats"), [("scores:fp", ["scores"]), ("*:fp", ["hidden", "scores"])]
+)
+def test_layers_in_float_of_a_float_classifier_are_told_by_their_names(
+    layer_bits, floats, tmp_path, capsys
+):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((8, 8, 1))
+    x = keras.layers.Dense(6, activation="relu", name="hidden")(keras.layers.Flatten()(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(10, name="scores")(x))
+    model.save(tmp_path / "own.keras")
+    given = {"model": tmp_path / "own.keras", "output_dir": tmp_path / "out", "dataset": "digits"}
+    asked = {"classifier": True, "policy": "int8", "layer_bits": layer_bits}
+    assert export.main(command(**given, **asked)) == 0
+    figures = json.loads((tmp_path / "out" / "int8.json").read_text())
+    assert figures["in_float"]["names"] == floats and figures["gate"]["passed"]
+    assert f"In float: {', '.join(floats)}, " in capsys.readouterr().out
+    content = (tmp_path / "out" / "int8.tflite").read_bytes()
+    tensors = LiteFile.read(content).tensors
+    kernels = {one.name.removesuffix("/kernel") for one in tensors if one.name.endswith("/kernel")}
+    assert kernels == {"hidden", "scores"} - set(floats)
+    if not kernels:
+        images = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 1)) / np.float32(255)
+        np.testing.assert_allclose(LiteModel(content)(images), model(images), atol=1e-5)
+
+
 def test_kept_classifier_without_its_flag_is_told_the_flag(classifier, tmp_path):
     place = {"model": classifier, "output_dir": tmp_path, "dataset": "digits"}
     with pytest.raises(UserError, match="exported with --classifier"):
