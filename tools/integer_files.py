@@ -240,7 +240,8 @@ def page(about: dict[str, Any], rows: dict[str, Any]) -> str:
     ]
     if lacking:
         lines += ["Not on microcontrollers:", "", *lacking, ""]
-    commits = ", ".join(sorted({found["commit"][:7] for found in rows.values()}))
+    measured = [part for found in rows.values() for part in (found, found.get("micro", found))]
+    commits = ", ".join(sorted({part["commit"][:7] for part in measured}))
     versions = ", ".join(f"{library} {number}" for library, number in about["versions"].items())
     lines.append(f"- Command: `{about['command']}`")
     lines.append(f"- Commit: {commits}; {about['machine']}")

@@ -1,7 +1,5 @@
 """Where policies put quantizers in known networks."""
 
-import re
-
 import keras
 import pytest
 from keras import layers
@@ -10,7 +8,7 @@ from tfcq.backbones.resnet import resnet
 from tfcq.errors import UserError
 from tfcq.nn.activation_quantizer import ActivationQuantizer
 from tfcq.nn.layers import QUANTIZED_COUNTERPARTS
-from tfcq.nn.placement import check_overrides, place, read_graph
+from tfcq.nn.placement import place, read_graph
 from tfcq.nn.quantizable import quantizable
 from tfcq.settings.policies import (
     DRAWN,
@@ -19,7 +17,6 @@ from tfcq.settings.policies import (
     UNIFORM,
     WEIGHTS_8_BIT,
     LayerBits,
-    Policy,
     parse_layer_bits,
 )
 
@@ -199,16 +196,3 @@ def test_bits_of_a_layer(text, bits):
 def test_bad_bits_of_a_layer(text):
     with pytest.raises(UserError, match="allowed: 'fp', '8w8a', '8w' or '8a' with 2 to 16 bits"):
         parse_layer_bits(text)
-
-
-@pytest.mark.parametrize(
-    ("pattern", "nearest"),
-    [("stm", "stem, "), ("stage9_*", "stage1_conv, stage2_conv, "), ("*stem?", "stem, ")],
-)
-def test_pattern_that_matches_no_layer_names_the_nearest_alone(pattern, nearest):
-    names = ["images", "stem", *(f"stage{n}_conv" for n in range(1, 5))]
-    policy = Policy("mine", overrides=((pattern, "8w8a"),))
-    told = f"{pattern!r}, which matches none of 6 layers"
-    with pytest.raises(UserError, match=re.escape(told)) as caught:
-        check_overrides(policy, names)
-    assert nearest in str(caught.value) and len(str(caught.value)) < 120

@@ -16,7 +16,6 @@ from tfcq.nn.activation_quantizer import ActivationQuantizer
 from tfcq.nn.calibration import calibrate
 from tfcq.nn.cloning import copy_of
 from tfcq.nn.quantizable import quantizable, quantizers_of
-from tfcq.nn.summary import layer_summaries
 from tfcq.quantization.precision import Precision, RecordRanges
 from tfcq.settings.policies import Policy
 
@@ -531,46 +530,3 @@ def test_a_model_of_keras_2_is_told_apart():
     Functional.__module__ = "tf_keras.src.engine.functional"
     with pytest.raises(UserError, match="'old' was made by tf_keras .Keras 2."):
         quantizable(Functional())
-
-
-@pytest.mark.parametrize("pattern", ["inner", "inn*", "head"])
-def test_bits_of_a_nested_model_are_those_of_each_layer_in_it(pattern):
-    model = nested()
-    inside = {"inner": "inner_conv", "inn*": "inner_conv", "head": "head_dense"}[pattern]
-    for convert in (quantizable, deployable):
-        found, named = (
-            {row.layer.split("/")[-1]: row.weights for row in layer_summaries(copy)}
-            for copy in (convert(model, overrides={name: "3w"}) for name in (pattern, inside))
-        )
-        assert found == named
-        # The integer form has a layer of its own for each call.
-        assert {n.removesuffix("_1") for n, bits in found.items() if bits == "3 bits"} == {inside}
-        assert found.get("inner_conv_1", found["inner_conv"]) == found["inner_conv"]
-
-
-def test_a_layer_of_the_same_name_outside_a_nested_model_is_not_changed_without_a_word():
-    inner = keras.Sequential(
-        [keras.Input((4, 4, 3)), layers.Conv2D(2, 3, name="conv")], name="inner"
-    )
-    inputs = keras.Input((4, 4, 1))
-    model = keras.Model(inputs, inner(layers.Conv2D(3, 1, name="conv")(inputs)))
-    with pytest.raises(UserError, match="'inner', whose layer 'conv' shares its name with a layer"):
-        quantizable(model, overrides={"inner": "fp"})
-    assert quantizable(model, overrides={"*": "3w"}).get_layer("conv").weight_quantizer.bits == 3
-
-
-@pytest.mark.parametrize("later", ["inner", "inner*", "*"])
-def test_the_first_bits_that_match_a_layer_are_its_bits_in_the_integer_form_too(later):
-    for convert in (quantizable, deployable):
-        copy = convert(nested(), overrides={"inner_conv": "3w", later: "fp"})
-        found = {row.layer.split("/")[-1]: row.weights for row in layer_summaries(copy)}
-        assert found["inner_conv"] == "3 bits"
-        copy = convert(nested(), overrides={"inner_conv": "fp", later: "3w"})
-        found = {row.layer.split("/")[-1]: row.weights for row in layer_summaries(copy)}
-        assert found["inner_conv"] == "float"
-
-
-def test_a_misspelt_nested_model_is_told_its_name():
-    for convert in (quantizable, deployable):
-        with pytest.raises(UserError, match="'innr', which matches none.*the nearest: inner, "):
-            convert(nested(), overrides={"innr": "fp"})

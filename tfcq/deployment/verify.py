@@ -10,13 +10,13 @@ from tfcq.deployment.gate import Simulate, gate, gate_figures, input_form, whole
 from tfcq.errors import UserError
 from tfcq.evaluation.accuracy import LabelledImages
 from tfcq.evaluation.data import labelled_images
-from tfcq.evaluation.file_subject import chosen_range
+from tfcq.evaluation.file_subject import taken_range
 from tfcq.evaluation.subject import chosen_data
 from tfcq.integer.emulation import emulate, rule_fault
 from tfcq.integer.lite_file import LiteFile
 from tfcq.integer.micro import MicroModel
 from tfcq.integer.runtime import as_levels, runtime_version
-from tfcq.settings.backbones import INPUT_RANGES, UNIT_RANGE
+from tfcq.settings.backbones import INPUT_RANGES
 from tfcq.settings.evaluation_groups import EvaluationDataSettings
 from tfcq.settings.kernels import MICRO, XNNPACK
 from tfcq.settings.training_groups import DataSettings
@@ -50,11 +50,8 @@ def verify(
     settings = chosen_data(data, DataSettings(dataset=str(data.dataset)))
     _, images = labelled_images(settings, shape, data.test_images, data.test_crop)
     taken = file.tensors[file.inputs[0]]
-    name = chosen_range(taken, str(path), input_range)
-    if name is None:
-        print(f"{path} takes pixels in {UNIT_RANGE}, assumed since its input does not tell; "
-              "see --input_range.")  # fmt: skip
-    low, high = INPUT_RANGES[name or UNIT_RANGE]
+    name, _ = taken_range(taken, str(path), input_range)
+    low, high = INPUT_RANGES[name]
     pixels = gate_images(images, count) * np.float32(high - low) + np.float32(low)
     figures = checked(file, pixels)
     outputs = figures.pop("outputs")
@@ -63,8 +60,7 @@ def verify(
         scores = {name: found[: len(labels)] for name, found in outputs.items()}
         figures |= class_figures(scores, labels)
     about = {"file": str(path), "dataset": settings.dataset, "bytes": path.stat().st_size}
-    about["input_range"] = name or UNIT_RANGE
-    return {**about, **figures}
+    return {**about, "input_range": name, **figures}
 
 
 def gate_images(images: LabelledImages, count: int) -> np.ndarray:

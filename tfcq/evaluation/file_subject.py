@@ -93,9 +93,7 @@ def open_file(config: EvaluationConfig) -> FileSubject:
     content = pathlib.Path(title).read_bytes()
     file = LiteFile.read(content, title)
     source, output = _ends(file, title)
-    chosen = chosen_range(source, title, config.subject.input_range)
-    how = "" if chosen else ", assumed since its input does not tell; see --input_range"
-    print(f"{title} takes pixels in {chosen or UNIT_RANGE}{how}.", flush=True)
+    taken, assumed = taken_range(source, title, config.subject.input_range)
     return FileSubject(
         models={
             kernels: MicroModel(content) if kernels == MICRO else LiteModel(content, 1, kernels)
@@ -107,8 +105,8 @@ def open_file(config: EvaluationConfig) -> FileSubject:
         results=pathlib.Path(str(config.subject.output_dir)),
         title=title,
         weights=hashlib.sha256(content).hexdigest()[:16],
-        input_range=chosen or UNIT_RANGE,
-        assumed_range=chosen is None,
+        input_range=taken,
+        assumed_range=assumed,
     )
 
 
@@ -141,8 +139,8 @@ def _ends(file: LiteFile, title: str) -> tuple[Tensor, Tensor]:
     return source, output
 
 
-def chosen_range(source: Tensor, title: str, asked: str | None) -> str | None:
-    """Returns the pixels that a file takes: as told, or as its input tells; None where neither is.
+def taken_range(source: Tensor, title: str, asked: str | None) -> tuple[str, bool]:
+    """Tells and returns the pixels that a file takes, and whether 0 to 1 was assumed.
 
     Args:
         source: the file's input.
@@ -152,6 +150,14 @@ def chosen_range(source: Tensor, title: str, asked: str | None) -> str | None:
     Raises:
         UserError: when the input tells of others than were told, or of no pixels and nobody told.
     """
+    chosen = _chosen_range(source, title, asked)
+    how = "" if chosen else ", assumed since its input does not tell; see --input_range"
+    print(f"{title} takes pixels in {chosen or UNIT_RANGE}{how}.", flush=True)
+    return chosen or UNIT_RANGE, chosen is None
+
+
+def _chosen_range(source: Tensor, title: str, asked: str | None) -> str | None:
+    """Returns the pixels as told, or as the input tells; None where neither is."""
     if "int" not in source.dtype or not len(source.scales):
         return asked or ("0-255" if source.dtype == "uint8" else None)
     limits = np.iinfo(source.dtype)

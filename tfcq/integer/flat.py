@@ -22,7 +22,7 @@ from tfcq.nn.activation_quantizer import ActivationQuantizer
 from tfcq.nn.cloning import free_name, same_layer
 from tfcq.nn.copied_weights import give_weights
 from tfcq.nn.float_model import float_layer
-from tfcq.nn.kernels import left_in_float
+from tfcq.nn.layer_bits import left_in_float
 from tfcq.nn.layers import FLOAT_COUNTERPARTS, QUANTIZED_COUNTERPARTS
 from tfcq.settings.policies import INT8, Policy
 

@@ -8,22 +8,16 @@ import numpy as np
 
 from tfcq.errors import UserError
 from tfcq.integer.folded import Folded, folded
-from tfcq.integer.operations import (
-    FIXED_RANGES,
-    FLOAT_LAYER,
-    fuses_relu,
-    keeps_grid,
-    refuse_foreign,
-    takes_grid_of_input,
-)
+from tfcq.integer.operations import FLOAT_LAYER, refuse_foreign, takes_grid_of_input
 from tfcq.integer.replay import output_names
+from tfcq.integer.stored import holder_of_grid, is_stored, stored_quantizer
 from tfcq.nn.activation_quantizer import ActivationQuantizer
 from tfcq.nn.activation_ranges import held_range, is_trained_quantized, mark_trained
 from tfcq.nn.cloning import cloned, free_name, given, same_layer
 from tfcq.nn.copied_weights import give_weights
-from tfcq.nn.kernels import known_names, opened
+from tfcq.nn.layer_bits import check_overrides, known_names, opened
 from tfcq.nn.layers import QUANTIZED_COUNTERPARTS, QuantizedDense
-from tfcq.nn.placement import Node, check_overrides, fixed_bits, place, read_graph
+from tfcq.nn.placement import fixed_bits, place, read_graph
 from tfcq.nn.quantizable import QuantizableModel, check_graph, quantizers_of
 from tfcq.quantization.integer import IntegerActivationQuantizer
 from tfcq.quantization.minmax import MinMaxActivationQuantizer, MinMaxWeightQuantizer
@@ -31,8 +25,6 @@ from tfcq.quantization.stored_scale import StoredScaleWeightQuantizer
 from tfcq.settings.policies import DRAWN, FLOAT, INT8, Policy, parse_layer_bits
 
 _BITS = 8
-# Between the greatest and the least inverse of a norm's deviations.
-_LARGEST_RATIO = 64.0
 _WEIGHTS = (MinMaxWeightQuantizer, StoredScaleWeightQuantizer)
 
 
@@ -175,7 +167,20 @@ def _bits_of_kernels(plain: Folded, model: keras.Model, policy: Policy) -> dict[
     """Returns the bits of each kernel of a float model, None for those of the pass."""
     if isinstance(model, QuantizableModel):
         return {}
+    _check_held(policy)
     nodes = read_graph(plain.model.get_config())
+    # A layer that is called twice is two here, with the bits of the one.
+    known_as = {name: layer.name for name, layer in plain.kernels.items()}
+    kernels = place(nodes, policy, known_as=known_as).kernels
+    return {name: fixed_bits(bits) for name, bits in kernels.items()}
+
+
+def _check_held(policy: Policy) -> None:
+    """Refuses bits that no int8 file holds.
+
+    Raises:
+        UserError: naming the first.
+    """
     for pattern, bits in policy.overrides:
         asked = parse_layer_bits(bits)
         wide = isinstance(asked.weights, int) and asked.weights > _BITS
@@ -185,10 +190,6 @@ def _bits_of_kernels(plain: Folded, model: keras.Model, policy: Policy) -> dict[
                 f"{_BITS} bits and activations of {_BITS}; allowed: {pattern}:fp, or as "
                 f"{pattern}:4w{_BITS}a."
             )
-    # A layer that is called twice is two here, with the bits of the one.
-    known_as = {name: layer.name for name, layer in plain.kernels.items()}
-    kernels = place(nodes, policy, known_as=known_as).kernels
-    return {name: fixed_bits(bits) for name, bits in kernels.items()}
 
 
 def _quantized(
@@ -217,14 +218,14 @@ def _quantized(
 
     def call_layer(layer: Any, *args: Any, **kwargs: Any) -> Any:
         values = layer(*args, **kwargs)
-        if not (_is_stored(nodes, layer.name, outputs) and _is_real(values)):
+        if not (is_stored(nodes, layer.name, outputs) and _is_real(values)):
             return values
-        quantizer = _activation_quantizer(nodes, layer.name, outputs, plain)
+        quantizer = stored_quantizer(nodes, layer.name, outputs)
         name = free_name(f"{plain.origins.get(layer.name, layer.name)}_quantizer", names)
         names.add(name)
         follows = None
         if takes_grid_of_input(nodes[layer.name].kind):
-            follows = behind[_holder(nodes, nodes[layer.name].producers[0])]
+            follows = behind[holder_of_grid(nodes, nodes[layer.name].producers[0])]
         behind[layer.name] = name
         if layer.name in plain.quantizers:
             held[name] = plain.quantizers[layer.name]
@@ -270,63 +271,6 @@ def _weight_quantizer(original: Any, bits: int | None) -> Any:
     return MinMaxWeightQuantizer(**config)
 
 
-def _activation_quantizer(
-    nodes: dict[str, Node], name: str, outputs: set[str], plain: Folded
-) -> IntegerActivationQuantizer:
-    node = nodes[name]
-    function = node.config["activation"] if node.kind == "Activation" else ""
-    fixed = FIXED_RANGES.get(str(function))
-    if fixed is not None:
-        return IntegerActivationQuantizer(_BITS, *fixed)
-    if node.kind == "ReLU" and node.config["max_value"] == 1:
-        return IntegerActivationQuantizer(_BITS, 0.0, 1.0)
-    if node.kind == "Rsqrt":
-        # Vectors without any variance, which no scale makes more of, leave levels to the others. A
-        # class token has less than a step of the greatest energy, and yet needs its scale.
-        return IntegerActivationQuantizer(_BITS, ratio=_LARGEST_RATIO)
-    # What leaves the network, and what is pooled, does not cost what a stored map costs.
-    small = name in outputs or node.kind.startswith("Global")
-    return IntegerActivationQuantizer(_BITS if small else None, centred=_is_factor(nodes, name))
-
-
-def _is_factor(nodes: dict[str, Node], name: str) -> bool:
-    """Whether a layer's values are the second factor of a product of matrices.
-
-    Fast kernels take that one as they take weights: without a zero point.
-    """
-    return any(
-        nodes[reader].producers[1] == name
-        if nodes[reader].kind == "MatrixProduct"
-        else keeps_grid(nodes[reader].kind) and _is_factor(nodes, reader)
-        for reader in nodes[name].consumers
-    )
-
-
-def _is_stored(nodes: dict[str, Node], name: str, outputs: set[str]) -> bool:
-    """Whether a runtime keeps a layer's outputs on a grid of their own."""
-    node = nodes[name]
-    if keeps_grid(node.kind) or node.kind == "InputLayer":
-        return False
-    if node.kind == FLOAT_LAYER:
-        return any(nodes[reader].kind != FLOAT_LAYER for reader in node.consumers)
-    if name in outputs:
-        return True
-    readers = [nodes[reader] for reader in node.consumers]
-    if len(readers) != 1:
-        return True
-    (reader,) = readers
-    fused = reader.kind == "ReLU" and fuses_relu(node.kind)
-    joined = reader.kind == "Concatenate" and not takes_grid_of_input(node.kind)
-    return not (fused or (joined and node.kind != "Activation"))
-
-
 def _is_real(values: Any) -> bool:
     """Whether a tensor holds numbers that a grid is for, not truths or places."""
     return all("float" in tensor.dtype for tensor in keras.tree.flatten(values))
-
-
-def _holder(nodes: dict[str, Node], name: str) -> str:
-    """Returns the layer whose grid a layer's outputs are on."""
-    while keeps_grid(nodes[name].kind):
-        (name,) = nodes[name].producers
-    return name

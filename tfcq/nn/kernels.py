@@ -1,6 +1,5 @@
 """Which layers hold a kernel, and the refusal of those whose kernel cannot be quantized."""
 
-import dataclasses
 import fnmatch
 import glob
 import re
@@ -9,8 +8,9 @@ from typing import Any
 import keras
 
 from tfcq.errors import UserError
+from tfcq.nn.layer_bits import leaves_of, left_in_float
 from tfcq.nn.layers import QUANTIZED_COUNTERPARTS
-from tfcq.settings.policies import FLOAT, Policy, parse_layer_bits
+from tfcq.settings.policies import Policy
 
 _WITHOUT_KERNEL = (
     keras.layers.PReLU,
@@ -46,7 +46,7 @@ def refuse_unknown_kernels(model: keras.Model, policy: Policy) -> None:
     Raises:
         UserError: when there are any, with the overrides that leave just them in float.
     """
-    leaves = _leaves(model)
+    leaves = leaves_of(model)
     refused = [
         layer
         for layer in leaves
@@ -67,78 +67,6 @@ def refuse_unknown_kernels(model: keras.Model, policy: Policy) -> None:
         f"{'them' if more else 'it'} in float, pass overrides={{{overrides}}} "
         f"(--layer_bits={','.join(f'{pattern}:fp' for pattern in patterns)})."
     )
-
-
-def _leaves(model: keras.Model) -> list[Any]:
-    """Returns the layers of a model and of those nested in it."""
-    parts = (_leaves(one) if isinstance(one, keras.Model) else [one] for one in model.layers)
-    return [layer for part in parts for layer in part]
-
-
-def left_in_float(name: str, policy: Policy) -> bool:
-    """Whether a policy leaves a layer in float by its name.
-
-    Args:
-        name: the layer's name.
-        policy: the policy, of whose overrides the first that matches wins.
-    """
-    matching = (bits for pattern, bits in policy.overrides if fnmatch.fnmatchcase(name, pattern))
-    first = next(matching, None)
-    return first is not None and parse_layer_bits(first).weights == FLOAT
-
-
-def opened(policy: Policy, model: keras.Model) -> Policy:
-    """Returns a policy in which bits of a nested model are those of each layer in it.
-
-    Args:
-        policy: the policy, whose overrides may name nested models.
-        model: the model.
-
-    Raises:
-        UserError: when a layer in a nested model that is named shares its name with one outside.
-    """
-    nested = _nested(model)
-    leaves = layer_names(model)
-    overrides: list[tuple[str, str]] = []
-    for pattern, bits in policy.overrides:
-        named = [one for one in nested if fnmatch.fnmatchcase(one.name, pattern)]
-        inside = [name for one in named for name in layer_names(one)]
-        for name in inside:
-            outside = leaves.count(name) > inside.count(name)
-            if outside and not fnmatch.fnmatchcase(name, pattern):
-                raise UserError(
-                    f"Layer bits name {pattern!r}, the model {named[0].name!r}, whose layer "
-                    f"{name!r} shares its name with a layer outside; allowed: names of their own."
-                )
-        if not named or fnmatch.filter(leaves, pattern):
-            overrides.append((pattern, bits))
-        overrides += [(glob.escape(name), bits) for name in inside]
-    return dataclasses.replace(policy, overrides=tuple(overrides))
-
-
-def layer_names(model: keras.Model) -> list[str]:
-    """Returns the names of all layers that compute, nested ones included.
-
-    Args:
-        model: the model.
-    """
-    kind = keras.layers.InputLayer
-    return [layer.name for layer in _leaves(model) if not isinstance(layer, kind)]
-
-
-def known_names(model: keras.Model) -> list[str]:
-    """Returns the names that overrides know: of nested models, and of all layers that compute.
-
-    Args:
-        model: the model.
-    """
-    return [*(one.name for one in _nested(model)), *layer_names(model)]
-
-
-def _nested(model: keras.Model) -> list[keras.Model]:
-    """Returns the models nested in a model, at any depth."""
-    own = [one for one in getattr(model, "layers", []) if isinstance(one, keras.Model)]
-    return own + [deeper for one in own for deeper in _nested(one)]
 
 
 def _patterns(names: list[str], all_names: list[str]) -> list[str]:

@@ -5,12 +5,10 @@ into its producer reads it. Quantizers go on materialized tensors only, as integ
 """
 
 import dataclasses
-import difflib
 import fnmatch
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from tfcq.errors import UserError
 from tfcq.settings.policies import DRAWN, FLOAT, LayerBits, Policy, parse_layer_bits
 
 KERNEL_CLASSES = {"Conv2D", "DepthwiseConv2D", "Dense"}
@@ -251,32 +249,6 @@ def place(
     )
     signed = frozenset(name for name in outputs if _can_be_negative(nodes, nodes[name]))
     return Placement(kernels, outputs, signed, first)
-
-
-def check_overrides(policy: Policy, names: list[str]) -> None:
-    """Refuses an override that matches no layer.
-
-    Args:
-        policy: the policy.
-        names: the names of all layers, nested ones included.
-
-    Raises:
-        UserError: naming the pattern and the nearest layer.
-    """
-    for pattern, bits in policy.overrides:
-        parse_layer_bits(bits)
-        if not fnmatch.filter(names, pattern):
-            letters = "".join(c for c in pattern[:100] if c not in "*?[]")
-            near = sorted(dict.fromkeys(names), key=lambda name: -_likeness(letters, name))
-            raise UserError(
-                f"Layer bits name {pattern!r}, which matches none of {len(near)} layers; the "
-                f"nearest: {', '.join(near[:3])}."
-            )
-
-
-def _likeness(letters: str, name: str) -> float:
-    """Returns how much a name begins like what a pattern holds beside its wildcards, 0 to 1."""
-    return difflib.SequenceMatcher(None, letters, name[: len(letters)]).ratio()
 
 
 def fixed_bits(bits: int | str) -> int | None:

@@ -11,11 +11,11 @@ from tfcq.nn.activation_quantizer import ActivationQuantizer
 from tfcq.nn.cloning import cloned, free_name, same_layer
 from tfcq.nn.copied_weights import copy_weights
 from tfcq.nn.grids import link_grids
-from tfcq.nn.kernels import holds_kernel, known_names, opened, refuse_unknown_kernels
+from tfcq.nn.kernels import holds_kernel, refuse_unknown_kernels
+from tfcq.nn.layer_bits import check_overrides, known_names, opened
 from tfcq.nn.layers import QUANTIZED_COUNTERPARTS
 from tfcq.nn.placement import (
     Placement,
-    check_overrides,
     fixed_bits,
     place,
     read_graph,

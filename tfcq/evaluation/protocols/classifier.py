@@ -91,13 +91,8 @@ def _plain_logits(evaluation: Evaluation | FileEvaluation) -> Callable[[Images, 
     """
     if not isinstance(evaluation, Evaluation):
         return lambda images, _: evaluation.subject.features(images, evaluation.columns[0])
-    features = FeatureExtractor(evaluation.backbone)
-
-    def logits(images: Images, name: str) -> np.ndarray:
-        features.input_range = name
-        return features(images)
-
-    return logits
+    model = evaluation.backbone
+    return lambda images, name: FeatureExtractor(model, input_range=name)(images)
 
 
 def _score(evaluation: Evaluation | FileEvaluation) -> Iterator[Accuracy]:
