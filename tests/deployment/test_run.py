@@ -314,6 +314,18 @@ def test_layers_in_float_of_a_float_classifier_are_told_by_their_names(
         np.testing.assert_allclose(LiteModel(content)(images), model(images), atol=1e-5)
 
 
+def test_a_layer_that_no_integer_form_has_is_exported_in_float(tmp_path):
+    inputs = keras.Input((8, 8, 1))
+    x = keras.layers.Conv2DTranspose(4, 2, name="up")(inputs)
+    x = keras.layers.Dense(10)(keras.layers.GlobalAveragePooling2D()(x))
+    keras.Model(inputs, x).save(tmp_path / "own.keras")
+    given = {"model": tmp_path / "own.keras", "output_dir": tmp_path / "out", "dataset": "digits"}
+    asked = {"classifier": True, "layer_bits": "up:fp", "min_agreement": 0.0}
+    assert export.main(command(**given, **asked)) == 0
+    figures = json.loads((tmp_path / "out" / "int8.json").read_text())
+    assert figures["in_float"]["names"] == ["up"]
+
+
 def test_kept_classifier_without_its_flag_is_told_the_flag(classifier, tmp_path):
     place = {"model": classifier, "output_dir": tmp_path, "dataset": "digits"}
     with pytest.raises(UserError, match="exported with --classifier"):

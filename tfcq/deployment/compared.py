@@ -99,6 +99,8 @@ def _unchanged(outputs: np.ndarray) -> np.ndarray:
 def _as_trained(evaluation: Evaluation) -> Quantized | None:
     """Returns the subject with quantizers of its own; None where it has none."""
     config = evaluation.config
+    if not evaluation.subject.came_quantizable:
+        return None
     own = dataclasses.replace(config.subject, policy=None, layer_bits=None, per_tensor=False)
     subject = open_subject(
         dataclasses.replace(config, subject=own, post_training=PostTrainingSettings())

@@ -58,7 +58,8 @@ def open_model(config: EvaluationConfig) -> ModelSubject:
         print(f"{title} takes pixels in {input_range}{how}.", flush=True)
     rounding = config.quantizer_rounding
     policy = chosen_policy(subject.policy or "paper", subject, rounding)
-    own = isinstance(model, QuantizableModel) and subject.policy is None
+    came_quantizable = isinstance(model, QuantizableModel)
+    own = came_quantizable and subject.policy is None
     if own and rounding:
         raise UserError(
             f"--policy is missing; --rounding={rounding} needs one, since the quantizers of "
@@ -69,7 +70,7 @@ def open_model(config: EvaluationConfig) -> ModelSubject:
     model = with_unit_input(model, input_range)
     weights = weights_fingerprint(model)
     if not own:
-        make = requantizable if isinstance(model, QuantizableModel) else quantizable
+        make = requantizable if came_quantizable else quantizable
         model, weights = at_policy(model, policy, make)
     return ModelSubject(
         model=model,
@@ -83,6 +84,7 @@ def open_model(config: EvaluationConfig) -> ModelSubject:
         has_own_policy=own,
         input_range=input_range,
         assumed_range=kind != APPLICATION and found is None,
+        came_quantizable=came_quantizable,
     )
 
 

@@ -41,6 +41,7 @@ class Subject:
         input_range: the pixels that the network takes, a name in `INPUT_RANGES`; `model` itself
             takes those from 0 to 1.
         assumed_range: whether nothing told so.
+        came_quantizable: whether it had quantizers before a policy gave it others.
         weights: fingerprint of the network's weights, whatever form `model` has.
     """
 
@@ -54,6 +55,7 @@ class Subject:
     has_own_policy: bool
     input_range: str = UNIT_RANGE
     assumed_range: bool = False
+    came_quantizable: bool = True
     weights: str = ""
 
     @property
