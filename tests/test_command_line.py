@@ -5,6 +5,7 @@ import logging
 import os
 import pathlib
 import random
+import shutil
 import subprocess
 import sys
 
@@ -266,9 +267,18 @@ def test_command_without_arguments_shows_how_to_begin(command, capsys, monkeypat
         command.flag_set().parse([word for word in words if not word.startswith("--flagfile")])
 
 
-def test_next_command_is_told_as_it_can_be_typed(capsys):
-    command_line.tell_next("report", "my runs/a", output="page")
-    assert capsys.readouterr().out == "Next: python -m tfcq.report 'my runs/a' --output=page\n"
+def test_next_command_is_told_as_it_can_be_typed(capsys, monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda name: "/usr/bin/python")
+    monkeypatch.setattr(pathlib.Path, "cwd", lambda: pathlib.Path("/home/me"))
+    for place, word in (
+        ("/usr/bin/python", "python"),
+        ("/home/me/.venv/bin/python", ".venv/bin/python"),
+        ("/opt/my tools/python3", "'/opt/my tools/python3'"),
+    ):
+        monkeypatch.setattr(sys, "executable", place)
+        command_line.tell_next("report", "my runs/a", output="page")
+        line = f"Next: {word} -m tfcq.report 'my runs/a' --output=page\n"
+        assert capsys.readouterr().out == line
 
 
 def package(*arguments):

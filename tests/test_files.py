@@ -7,7 +7,16 @@ import pytest
 
 from tfcq import native_messages
 from tfcq.errors import UserError
-from tfcq.files import check_form, parse_json, read_rows, read_text, whole_file, write_text
+from tfcq.files import (
+    check_form,
+    check_writable,
+    parse_json,
+    read_rows,
+    read_text,
+    whole_file,
+    whole_files,
+    write_text,
+)
 
 
 def test_file_appears_with_its_folders_and_the_usual_permissions(tmp_path):
@@ -41,6 +50,55 @@ def test_new_content_shows_only_at_the_end(tmp_path):
         temporary.write_text("new")
         assert path.read_text() == "old"
     assert path.read_text() == "new"
+
+
+def test_several_files_appear_together_or_not_at_all(tmp_path):
+    def write(text, fail=False):
+        with whole_files(tmp_path / "out") as made:
+            (made / "a.txt").write_text(text)
+            (made / "form").mkdir()
+            (made / "form" / "part").write_text(text)
+            assert text == "old" or (tmp_path / "out" / "a.txt").read_text() == "old"
+            if fail:
+                raise RuntimeError
+
+    def content():
+        files = sorted(path for path in tmp_path.rglob("*") if path.is_file())
+        return {path.name: path.read_text() for path in files}
+
+    write("old")
+    (tmp_path / "out" / "mine").write_text("mine")
+    with pytest.raises(RuntimeError):
+        write("half", fail=True)
+    assert content() == {"a.txt": "old", "mine": "mine", "part": "old"}
+    write("new")
+    assert content() == {"a.txt": "new", "mine": "mine", "part": "new"}
+
+
+@pytest.mark.parametrize("taken", ["a.txt/else", "form/else", "form"])
+def test_nothing_is_written_where_something_else_has_one_of_the_names(tmp_path, taken):
+    (tmp_path / taken).parent.mkdir(exist_ok=True)
+    (tmp_path / taken).write_text("mine")
+    told = "cannot be written: something else stands there; move it away"
+    with pytest.raises(UserError, match=told), whole_files(tmp_path) as made:
+        (made / "a.txt").write_text("new")
+        (made / "b.txt").write_text("new")
+        (made / "form").mkdir()
+        (made / "form" / "part").write_text("new")
+    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")
+            if path.is_file()] == [taken]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["", "output_dir"])
+def test_a_place_in_which_nothing_can_be_made_is_told_with_its_flag(tmp_path, name):
+    (tmp_path / "file").write_text("")
+    check_writable(tmp_path / "new" / "deep", name)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    flag = "--output_dir=" if name else ""
+    with pytest.raises(UserError, match=rf"^{flag}\S*file/x cannot be made: \S*/file is a file"):
+        check_writable(tmp_path / "file" / "x", name)
+    with pytest.raises(UserError, match=rf"^{flag}/proc/x cannot be written to: /proc is not a wr"):
+        check_writable("/proc/x", name)
 
 
 def test_native_messages_are_hidden(capfd):

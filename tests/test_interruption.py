@@ -11,7 +11,7 @@ import pytest
 from tfcq import interruption
 
 ROOT = pathlib.Path(__file__).parent.parent
-LINE = "interrupted; what is written so far is whole and stays\n"
+LINE = "interrupted; files written so far are whole\n"
 # What a command does when Ctrl-C comes, and how often it has to.
 DOING = {
     "waiting in Python": ("time.sleep(600)", 1),

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 import tfcq
+from tests.evaluation.protocols.test_classifier import classifier as fitted_classifier
 from tests.small_digits import few_digits
 from tfcq import command_line, verify
 from tfcq.errors import UserError
+from tfcq.evaluation import data
 from tfcq.integer.lite_file import LiteFile
 
 
@@ -73,6 +75,33 @@ def test_a_difference_ends_with_the_code_of_a_failure(content, tmp_path, monkeyp
         checked, "gate_figures", lambda *given: {**figures(*given), "passed": False}
     )
     assert check(str(tmp_path / "ours.tflite")) == command_line.FAILURE
+
+
+def test_a_classifier_of_other_pixels_is_not_checked_at_chance(tmp_path, capsys):
+    path = tmp_path / "raw.tflite"
+    saved = tmp_path / "raw.keras"
+    fitted_classifier(saved, keras.layers.BatchNormalization(), factor=255.0)
+    path.write_bytes(tfcq.deployment.tflite.float_tflite(keras.models.load_model(saved)))
+    with pytest.raises(UserError, match=r"raw.tflite tells which .*; pass --input_range=0-255 "):
+        check(str(path))
+    assert "assumed since its input does not tell" in capsys.readouterr().out
+    assert check(str(path), "--input_range=0-255") == 0
+    printed = capsys.readouterr().out
+    assert "have no rule: 3 of 4 operations (DEPTHWISE_CONV_2D 1, " in printed
+    assert "Gate passed: LiteRT computes what the file says in the operations that" in printed
+
+
+def test_images_are_whole_unless_told_otherwise(content, tmp_path, capsys, monkeypatch):
+    (tmp_path / "ours.tflite").write_bytes(content)
+    seen = []
+    read = data.labelled_arrays
+    monkeypatch.setattr(
+        data, "labelled_arrays", lambda *given, test_crop: seen.append(test_crop) or read(*given)
+    )
+    check(str(tmp_path / "ours.tflite"), "--image_size=8")
+    assert set(seen) == {1.0} and "central" not in capsys.readouterr().out
+    check(str(tmp_path / "ours.tflite"), "--test_crop=0.5")
+    assert seen[-1] == 0.5 and "The central 0.5 of plain images is seen" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from tfcq import command_line
 from tfcq.settings.evaluation import GROUPS, EvaluationConfig, evaluation_from_flat
-from tfcq.settings.subject_files import check_files
+from tfcq.settings.subject_files import check_files, check_output
 from tfcq.settings.unused import check_used_in_evaluation
 
 if TYPE_CHECKING:
@@ -55,6 +55,8 @@ def main(command: command_line.Command) -> None:
     """
     config = config_of(command)
     check_files(config)
+    if not command.values["describe"]:
+        check_output(config)
     command.start_up(doing="Reading network and images")
     from tfcq.evaluation.run import describe, evaluate
 

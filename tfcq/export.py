@@ -14,7 +14,7 @@ from tfcq.settings.evaluation_groups import (
     SubjectSettings,
 )
 from tfcq.settings.protocols import CLASSIFIER, LINEAR
-from tfcq.settings.subject_files import check_files
+from tfcq.settings.subject_files import check_files, check_output
 from tfcq.settings.unused import check_used_in_evaluation
 
 
@@ -72,6 +72,7 @@ def main(command: command_line.Command) -> int:
     config = config_of(command)
     settings.check(command.given, *config.bit_widths)
     check_files(config)
+    check_output(config)
     command.start_up(doing="Reading network and images")
     from tfcq.deployment.run import export
     from tfcq.reporting.gate import export_failure, gate_tables, write_gate

@@ -4,7 +4,7 @@ from tfcq import command_line
 from tfcq.settings.evaluation import GROUPS, EvaluationConfig, evaluation_from_flat
 from tfcq.settings.kernels import KERNELS_HELP
 from tfcq.settings.protocols import LINEAR
-from tfcq.settings.subject_files import check_files
+from tfcq.settings.subject_files import check_files, check_output
 from tfcq.settings.unused import check_used_in_evaluation
 
 
@@ -52,6 +52,7 @@ def main(command: command_line.Command) -> None:
     """
     config = config_of(command)
     check_files(config)
+    check_output(config)
     command.start_up(doing="Reading network and images")
     from tfcq.evaluation.embeddings import write_embeddings
 

@@ -46,39 +46,62 @@ def whole_file(path: str | os.PathLike) -> Iterator[pathlib.Path]:
 
 
 @contextlib.contextmanager
-def whole_folder(path: str | os.PathLike) -> Iterator[pathlib.Path]:
-    """Gives a folder to write into, which takes its final name as `whole_file` does.
+def whole_files(folder: str | os.PathLike) -> Iterator[pathlib.Path]:
+    """Gives a folder to write into, whose content moves to its place once the block has no error.
 
     Args:
-        path: the final path; what stands there is replaced.
-    """
-    path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as temporary:
-        made = pathlib.Path(temporary) / path.name
-        made.mkdir()
-        yield made
-        if path.exists():
-            os.replace(path, pathlib.Path(temporary) / "replaced")
-        os.replace(made, path)
-
-
-def check_writable(path: str | os.PathLike, folder: pathlib.Path) -> None:
-    """Refuses a folder in which nothing can be made.
-
-    Args:
-        path: what is to be made there, for the message.
-        folder: the folder, as far as it exists.
+        folder: where the content goes, beside what is there; files of the same names are replaced.
 
     Raises:
-        UserError: naming both.
+        UserError: when a folder of something else, or a file in a folder's stead, has a name that
+            is needed.
     """
+    folder = pathlib.Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".") as temporary:
+        made, replaced = pathlib.Path(temporary) / "made", pathlib.Path(temporary) / "replaced"
+        made.mkdir()
+        replaced.mkdir()
+        yield made
+        members = sorted(made.iterdir())
+        for member in members:
+            _check_replaceable(folder / member.name, member)
+        for member in members:
+            if member.is_dir() and (folder / member.name).exists():
+                os.replace(folder / member.name, replaced / member.name)
+            os.replace(member, folder / member.name)
+
+
+def _check_replaceable(place: pathlib.Path, made: pathlib.Path) -> None:
+    if made.is_dir() and place.is_dir():
+        alike = {one.name for one in made.iterdir()} <= {one.name for one in place.iterdir()}
+    else:
+        alike = not place.exists() or place.is_dir() == made.is_dir()
+    if not alike:
+        raise UserError(f"{place} cannot be written: something else stands there; move it away.")
+
+
+def check_writable(path: str | os.PathLike, name: str = "") -> None:
+    """Refuses a place in which nothing can be made.
+
+    Args:
+        path: a folder, which may not exist yet.
+        name: the flag that it was given with; empty where it was given otherwise.
+
+    Raises:
+        UserError: naming it.
+    """
+    path = pathlib.Path(path)
+    told = f"--{name}={path}" if name else path
+    nearest = next(one for one in (path, *path.absolute().parents) if one.exists())
+    if not nearest.is_dir():
+        raise UserError(f"{told} cannot be made: {nearest} is a file; allowed: a folder.")
     try:
         # Permissions do not tell of all: some file systems take no file from anybody.
-        tempfile.TemporaryDirectory(dir=folder, prefix=".").cleanup()
+        tempfile.TemporaryDirectory(dir=nearest, prefix=".").cleanup()
     except OSError as error:
         raise UserError(
-            f"{path} cannot be made: {folder} is not a writable folder ({error.strerror})."
+            f"{told} cannot be written to: {nearest} is not a writable folder ({error.strerror})."
         ) from None
 
 

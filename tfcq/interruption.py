@@ -42,7 +42,7 @@ def tell(descriptor: int = 2) -> None:
     """
     if _told.acquire(blocking=False):
         start = "\n" if os.isatty(descriptor) else ""
-        text = f"{start}interrupted; what is written so far is whole and stays\n"
+        text = f"{start}interrupted; files written so far are whole\n"
         try:
             os.write(descriptor, text.encode())
         except OSError:

@@ -4,6 +4,7 @@ import pathlib
 
 from tfcq import command_line
 from tfcq.errors import UserError
+from tfcq.files import check_writable
 from tfcq.settings.backbones import INPUT_RANGES
 from tfcq.settings.deployment import GateSettings
 from tfcq.settings.evaluation_groups import EvaluationDataSettings
@@ -46,11 +47,13 @@ def main(command: command_line.Command) -> int:
     check = command.settings(GateSettings)
     if data.dataset is None:
         raise UserError(f"--dataset is missing; {file} needs images, such as --dataset=digits.")
+    folder = command.values["output_dir"]
+    check_writable(folder or file.parent, "output_dir" if folder else "")
     command_line.quiet_start_up(command.values["verbosity"], doing="Reading file and images")
     from tfcq.deployment.verify import verify
     from tfcq.reporting.gate import gate_tables, write_gate
 
-    place = pathlib.Path(command.values["output_dir"] or file.parent) / f"{file.stem}_verified"
+    place = pathlib.Path(folder or file.parent) / f"{file.stem}_verified"
     figures = verify(file, data, check.images, command.values["input_range"])
     print(gate_tables(figures))
     for path in write_gate(place, figures, title=file.name):

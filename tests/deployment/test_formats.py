@@ -1,7 +1,6 @@
 """The other forms of a network compute what it computes."""
 
 import dataclasses
-import importlib.util
 import json
 
 import keras
@@ -71,15 +70,6 @@ def test_a_network_of_layers_of_ours_is_no_keras_file_of_its_own(export):
     assert list(export.place.parent.iterdir()) == []
 
 
-def test_a_folder_of_something_else_is_not_replaced(export):
-    other = export.place.with_name("float_saved_model")
-    other.mkdir()
-    (other / "mine.txt").write_text("mine")
-    with pytest.raises(UserError, match="float_saved_model is no SavedModel; move it away"):
-        write_format("saved_model", export)
-    assert [path.name for path in other.iterdir()] == ["mine.txt"]
-
-
 def test_onnx_computes_the_float_network(export, network, images):
     pytest.importorskip("tf2onnx")
     onnxruntime = pytest.importorskip("onnxruntime")
@@ -88,10 +78,3 @@ def test_onnx_computes_the_float_network(export, network, images):
     (taken,) = session.get_inputs()
     (found,) = session.run(None, {taken.name: images})
     np.testing.assert_allclose(found, network(images), rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.skipif(importlib.util.find_spec("tf2onnx") is not None, reason="it is installed")
-def test_without_the_library_of_onnx_one_line_names_it(export):
-    with pytest.raises(UserError, match=r"^--format=onnx needs tf2onnx; .*pip install tf2onnx"):
-        write_format("onnx", export)
-    assert list(export.place.parent.iterdir()) == []

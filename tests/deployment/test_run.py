@@ -1,6 +1,7 @@
 """The command writes all its files, tells its figures and answers with its exit code."""
 
 import contextlib
+import importlib.util
 import io
 import json
 import shutil
@@ -383,8 +384,10 @@ def test_images_without_labels_are_refused(run, tmp_path):
         ({"run_dir": "x", "backend": "ai_edge_quantizer", "calibration": "mse"}, "--calibration h"),
         ({"run_dir": "x", "storage": "int4"}, "int4 does not hold weights at 8w8a"),
         ({"run_dir": "x", "format": "c,onyx"}, "Unknown format 'onyx'.* 'onnx'"),
+        ({"run_dir": "x", "format": "onnx"}, "onnx needs tf2onnx; .*`pip install tf2onnx`"),
     ],
 )
-def test_mistakes_are_told_before_anything_is_computed(values, text):
+def test_mistakes_are_told_before_anything_is_computed(values, text, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=text):
         export.main(command(**values))

@@ -112,9 +112,13 @@ def test_a_model_that_was_not_calibrated_is_refused(images):
 
 
 def test_images_of_no_fixed_size_are_refused(images):
-    model = quantizable(resnet(18, "cifar", 1, (None, None, 1), blocks=(1, 1, 1, 1)))
-    with pytest.raises(UserError, match="a fixed shape"):
-        float_tflite(model)
+    model = resnet(18, "cifar", 1, (None, None, 1), blocks=(1, 1, 1, 1))
+    told = r"a fixed shape, as of .* inputs = keras.Input\(\(32, 32, 1\)\)"
+    with pytest.raises(UserError, match=told):
+        float_tflite(quantizable(model))
+    inputs = keras.Input((8, 8, 1))
+    fixed = quantizable(keras.Model(inputs, model(inputs)))
+    assert LiteModel(float_tflite(fixed))(images[:2]).shape == (2, 8)
 
 
 @pytest.mark.parametrize("kinds", [("lsq", None), (None, "pact"), ("linear", "linear")])

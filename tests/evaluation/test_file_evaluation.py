@@ -1,6 +1,7 @@
 """A TFLite file is scored on each set of kernels as what LiteRT makes of the images."""
 
 import json
+import re
 import sys
 import types
 
@@ -87,7 +88,7 @@ def test_table_record_and_picture_tell_the_kernels_and_the_runtime(place, capsys
     monkeypatch.setattr(plots, "plot_accuracy", lambda *a, **named: drawn.append((a, named)))
     evaluate.main(command_of(**place, protocol="knn", kernels="reference, xnnpack"))
     printed = capsys.readouterr().out
-    assert "backbone.tflite takes pixels in 0-1.\n" in printed
+    assert "backbone.tflite takes pixels in 0-1, as uint8 of scale 0.003922.\n" in printed
     assert "| kernels          | reference | xnnpack |\n" in printed
     record = found(place, "knn_kernels")
     version = record["versions"]["ai_edge_litert"]
@@ -148,6 +149,21 @@ def test_a_float_file_of_other_pixels_is_told_or_tried(place, digits):
 def test_features_without_as_many_logits_as_classes_are_no_classifier(place):
     with pytest.raises(UserError, match=r"returns shape \(1, 16\) and the data have 10 classes"):
         evaluate.main(command_of(**place, protocol="classifier"))
+
+
+def test_scores_that_are_taken_for_features_are_told(place, digits, capsys):
+    told = "returns 10 numbers, as many as there are classes; .*: --protocol=classifier "
+    evaluate.main(command_of(**place, protocol="knn"))
+    assert not re.search(told, capsys.readouterr().out)
+    keras.utils.set_random_seed(0)
+    body = [keras.layers.Flatten(), keras.layers.Dense(10)]
+    model = quantizable(keras.Sequential([keras.Input((8, 8, 1)), *body]), "paper")
+    calibrate(model, digits[0])
+    place["model"].write_bytes(int8_tflite(model, digits[0]))
+    for protocol in ("knn", "classifier"):
+        evaluate.main(command_of(**place | {"output_dir": place["model"].parent / protocol},
+                                 protocol=protocol))  # fmt: skip
+        assert bool(re.search(told, capsys.readouterr().out)) == (protocol == "knn")
 
 
 def test_a_linear_classifier_is_trained_on_features_of_a_file_with_any_preset(place):

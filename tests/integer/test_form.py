@@ -176,7 +176,7 @@ def test_what_export_will_refuse_is_told_before_and_the_network_quantized_all_th
         assert "'wide_activation' (activation 'selu')" in told_refusal(one)
     assert told_refusal(tfcq.cifar_resnet(8, width=2, input_shape=(8, 8, 1))) == ""
     made, _ = at_policy(model, INT8, quantizable)
-    assert "without export" in capsys.readouterr().out and not is_form(made)
+    assert "tfcq.export would refuse" in capsys.readouterr().out and not is_form(made)
 
 
 @pytest.mark.parametrize(

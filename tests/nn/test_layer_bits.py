@@ -9,7 +9,7 @@ from keras import layers
 from tests.nn.test_quantizable import nested
 from tfcq.errors import UserError
 from tfcq.integer.form import deployable
-from tfcq.nn.layer_bits import check_overrides
+from tfcq.nn.layer_bits import check_overrides, leaves_of
 from tfcq.nn.quantizable import quantizable
 from tfcq.nn.summary import layer_summaries
 from tfcq.settings.policies import Policy
@@ -56,6 +56,14 @@ def test_a_misspelt_nested_model_is_told_its_name():
     for convert in (quantizable, deployable):
         with pytest.raises(UserError, match="'innr', which matches none.*the nearest: inner, "):
             convert(nested(), overrides={"innr": "fp"})
+
+
+def test_bits_of_a_quantizer_alone_reach_no_layer():
+    model = quantizable(nested())
+    names = [layer.name for layer in leaves_of(model) if layer.name.endswith("_quantizer")]
+    with pytest.raises(UserError, match="which matches none of") as told:
+        deployable(model, overrides={names[0]: "fp"})
+    assert "_quantizer" not in str(told.value).partition("nearest")[2]
 
 
 @pytest.mark.parametrize(

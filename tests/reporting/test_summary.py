@@ -91,6 +91,11 @@ def test_figures_of_files_and_of_networks_stand_in_tables_of_their_own():
     ]  # fmt: skip
     details = [block for block in detail_blocks([of_kernels]) if isinstance(block, Table)]
     assert [row[1] for row in details[0].rows] == ["top-1 %", "top-5 %"] * 2
+    for pairs in of_kernels.records:
+        for _, record in pairs:
+            record["classes"] = 5
+    details = [block for block in detail_blocks([of_kernels]) if isinstance(block, Table)]
+    assert [row[1] for row in details[0].rows] == ["top-1 %"] * 2
 
 
 def test_groups_are_named_by_what_tells_them_apart():

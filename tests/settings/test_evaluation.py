@@ -7,7 +7,7 @@ import pytest
 
 from tests.evaluation.evaluations import FLAGS, config_of, flags_of
 from tfcq.errors import UserError
-from tfcq.settings.evaluation import GROUPS, EvaluationConfig
+from tfcq.settings.evaluation import GROUPS, EvaluationConfig, evaluation_from_flat
 from tfcq.settings.evaluation_groups import ProtocolSettings, SubjectSettings
 from tfcq.settings.protocols import PROTOCOLS
 
@@ -40,6 +40,23 @@ def test_defaults_are_the_documented_ones():
 def test_groups_are_those_of_the_configuration():
     kinds = [type(group.default) for group in dataclasses.fields(EvaluationConfig)]
     assert [type(group) for group in GROUPS.values()] == kinds
+
+
+@pytest.mark.parametrize(
+    ("model", "protocol", "asked", "expected"),
+    [
+        ({"model": "m.keras"}, "classifier", None, 1.0),
+        ({"model": "m.tflite"}, "classifier", None, 1.0),
+        ({"model": "m.keras"}, "classifier", 0.875, 0.875),
+        ({"model": "m.keras"}, "linear", None, None),
+        ({"model": "m.tflite"}, "linear,classifier", None, None),
+        ({"model": "applications:VGG16", "weights": "imagenet"}, "classifier", None, None),
+    ],
+)
+def test_images_of_a_classifier_of_ones_own_are_whole(model, protocol, asked, expected):
+    values = {**model, "protocol": protocol, "test_crop": asked}
+    config = evaluation_from_flat({"dataset": "digits", "output_dir": "o", **values})
+    assert config.test_crop == expected
 
 
 @pytest.mark.parametrize(

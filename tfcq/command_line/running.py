@@ -1,7 +1,9 @@
 """Run of a command: its exit code, errors in one line, the command to try next."""
 
 import io
+import pathlib
 import shlex
+import shutil
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -27,7 +29,17 @@ def tell_next(command: str, *arguments: Any, **named: Any) -> None:
     """
     flags = (f"--{name}={value}" for name, value in named.items() if value is not None)
     words = [*map(str, arguments), *flags]
-    print(f"Next: python -m tfcq.{command} {shlex.join(words)}")
+    print(f"Next: {_python()} -m tfcq.{command} {shlex.join(words)}")
+
+
+def _python() -> str:
+    """Returns the word that starts this Python: `python` where that is the one on the path."""
+    own = pathlib.Path(sys.executable)
+    # Not resolved: the Python of an environment is a link to one that has none of its packages.
+    if shutil.which("python") == str(own):
+        return "python"
+    here = pathlib.Path.cwd()
+    return shlex.quote(str(own.relative_to(here) if own.is_relative_to(here) else own))
 
 
 def _in_words(error: Exception) -> str:

@@ -93,8 +93,8 @@ def view_size(split: Split, image_size: int | None) -> int:
     height, width, _ = split.image_shape
     if height is None or height != width:
         raise UserError(
-            f"Images have shape {split.image_shape}; allowed without image_size: one square size."
-            " Set image_size, for example to 224."
+            f"Images have shape {split.image_shape}; allowed without --image_size: one square "
+            "size. Set --image_size (image_size= in Python), for example to 224."
         )
     return height
 

@@ -9,7 +9,6 @@ import keras
 
 from tfcq import native_messages
 from tfcq.errors import UserError
-from tfcq.files import whole_file, whole_folder, write_text
 from tfcq.integer.c_source import c_array
 from tfcq.integer.description import described
 from tfcq.integer.folded import folded
@@ -41,14 +40,14 @@ def _c(export: Export) -> Paths:
     source, header = c_array(export.file.to_bytes(), export.place.name, export.labels)
     paths = [export.place.with_suffix(".c"), export.place.with_suffix(".h")]
     for path, text in zip(paths, (source, header), strict=True):
-        write_text(path, text)
+        path.write_text(text)
     return paths
 
 
 def _json(export: Export) -> Paths:
     found = {**described(export.file), "labels": list(export.labels)}
     path = export.place.with_name(f"{export.place.name}_integers.json")
-    write_text(path, json.dumps(found) + "\n")
+    path.write_text(json.dumps(found) + "\n")
     return [path]
 
 
@@ -61,17 +60,14 @@ def _keras(export: Export) -> Paths:
             f"Layer {own[0].name!r} is a {type(own[0]).__name__} here, which Keras alone does not "
             "load; allowed: --format=saved_model."
         )
-    with whole_file(path) as temporary:
-        float_network.save(temporary)
+    float_network.save(path)
     return [path]
 
 
 def _saved_model(export: Export) -> Paths:
     path = export.plain.with_name(f"{export.plain.name}_saved_model")
-    if path.exists() and not (path / "saved_model.pb").exists():
-        raise UserError(f"{path} is no SavedModel; move it away, or give another --output_dir.")
-    with whole_folder(path) as temporary, native_messages.hidden():
-        folded(export.model).model.export(temporary, format="tf_saved_model", verbose=False)
+    with native_messages.hidden():
+        folded(export.model).model.export(path, format="tf_saved_model", verbose=False)
     return [path]
 
 
@@ -80,13 +76,8 @@ def _onnx(export: Export) -> Paths:
     float_network = folded(export.model).model
     # Keras exports what was called alone.
     float_network(keras.Input(export.model.input_shape[1:]))
-    try:
-        with whole_file(path) as temporary, native_messages.hidden():
-            float_network.export(temporary, format="onnx", verbose=False)
-    except ImportError:
-        raise UserError(
-            "--format=onnx needs tf2onnx; install it with `pip install tf2onnx`."
-        ) from None
+    with native_messages.hidden():
+        float_network.export(path, format="onnx", verbose=False)
     return [path]
 
 
@@ -113,6 +104,6 @@ def write_format(name: str, export: Export) -> Paths:
         What was written.
 
     Raises:
-        UserError: when the form does not hold the network, or something else stands in its place.
+        UserError: when the form does not hold the network.
     """
     return _WRITERS[name](export)

@@ -115,7 +115,10 @@ def whole_batches(file: LiteFile, images: Images) -> Images:
             f"{len(images)} images cannot be compared; allowed: {batch} and above, which the file "
             "takes at once."
         )
-    return images[: len(images) // batch * batch]
+    whole = len(images) // batch * batch
+    if whole < len(images):
+        print(f"Of {len(images)} images {whole} are checked, {batch} at once.", flush=True)
+    return images[:whole]
 
 
 def _slices(images: Images, batch: int) -> Iterator[np.ndarray]:

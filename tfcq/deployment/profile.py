@@ -1,14 +1,14 @@
 """How long each operation of a TFLite file takes."""
 
-import dataclasses
 from typing import Any
 
 import numpy as np
 
 from tfcq.deployment.check import median_seconds
 from tfcq.errors import UserError
-from tfcq.integer.lite_file import LiteFile, Operation
+from tfcq.integer.lite_file import LiteFile
 from tfcq.integer.runtime import interpreter_of
+from tfcq.integer.trial import alone
 from tfcq.settings.kernels import XNNPACK
 
 _ENDS = ("QUANTIZE", "DEQUANTIZE")
@@ -34,7 +34,7 @@ def operation_seconds(file: LiteFile, repeats: int = 50) -> list[dict[str, Any]]
         name = file.tensors[operation.outputs[0]].name
         found.append({"name": name, "kind": operation.kind, "seconds": None})
         try:
-            interpreter = interpreter_of(_alone(file, operation).to_bytes(), 1, XNNPACK)
+            interpreter = interpreter_of(alone(file, operation).to_bytes(), 1, XNNPACK)
             interpreter.allocate_tensors()
             for details in interpreter.get_input_details():
                 interpreter.set_tensor(
@@ -64,18 +64,3 @@ def share_in_float(file: LiteFile, timed: list[dict[str, Any]]) -> float:
         and not (operation.kind in _ENDS and ends & {*operation.inputs, *operation.outputs})
     ]
     return sum(inner) / max(sum(seconds), 1e-12)
-
-
-def _alone(file: LiteFile, operation: Operation) -> LiteFile:
-    """Returns a file of one operation, whose inputs are the tensors that the file computes."""
-    indices = list(dict.fromkeys(i for i in (*operation.inputs, *operation.outputs) if i >= 0))
-    places = {index: place for place, index in enumerate(indices)} | {-1: -1}
-    moved = dataclasses.replace(
-        operation,
-        inputs=[places[index] for index in operation.inputs],
-        outputs=[places[index] for index in operation.outputs],
-    )
-    tensors = [file.tensors[index] for index in indices]
-    inputs = [place for place, one in enumerate(tensors) if one.data is None]
-    taken = [place for place in inputs if place not in moved.outputs]
-    return LiteFile(tensors, [moved], taken, moved.outputs)

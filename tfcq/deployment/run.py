@@ -22,11 +22,13 @@ from tfcq.evaluation.probe import fit_linear_probe
 from tfcq.evaluation.protocols.classifier import check_classifier
 from tfcq.evaluation.records import versions
 from tfcq.evaluation.run import about_data, about_subject
-from tfcq.files import parse_json, read_text, whole_file, write_text
+from tfcq.files import parse_json, read_text, whole_files
+from tfcq.integer.emulation import kernels_of
 from tfcq.integer.labels import check_labels, with_labels
 from tfcq.integer.lite_file import LiteFile
 from tfcq.integer.micro import MicroModel
 from tfcq.integer.runtime import runtime_version
+from tfcq.integer.trial import check_runs
 from tfcq.nn.quantizable import QuantizableModel
 from tfcq.settings.backbones import UNIT_RANGE
 from tfcq.settings.bitwidths import FLOAT
@@ -61,6 +63,8 @@ def export(
     evaluation = open_evaluation(config)
     if config.scores_logits:
         check_classifier(evaluation)
+    elif not settings.probe:
+        evaluation.tell_unscored_outputs()
     about = {
         **about_subject(evaluation),
         "evaluated_bits": config.measurement.bits,
@@ -74,6 +78,7 @@ def export(
     model = _network(evaluation, settings)
     labels = _labels(evaluation, model, settings.probe or config.scores_logits)
     made = MAKERS[settings.backend](evaluation, model, settings)
+    check_runs(made.file, "the int8 file", kernels_of(made.file))
     content = with_labels(made.file, labels) if labels else made.file.to_bytes()
     contents = {"int8": content, "float": float_tflite(model)}
     stage(f"Comparing on {len(evaluation.data.test_images):,} test images")
@@ -96,20 +101,17 @@ def export(
         **about_data(evaluation),
         "versions": {**versions(), "ai_edge_litert": runtime_version()},
     }
-    paths = {
-        "int8": [folder / f"{name}.tflite"],
-        "float": [folder / f"{_float_name(settings)}.tflite"],
-    }
-    plain = folder / _float_name(settings)
-    leaving = Export(folder / name, plain, made.file, model, labels)
-    # First, as they alone may be refused.
-    for kind in settings.formats:
-        paths[kind] = write_format(kind, leaving)
-    for kind, content in contents.items():
-        with whole_file(*paths[kind]) as temporary:
-            temporary.write_bytes(content)
-    write_text(figures_file, json.dumps(figures, indent=2) + "\n")
-    return figures, {**paths, "figures": [figures_file]}
+    names = {"int8": name, "float": _float_name(settings)}
+    with whole_files(folder) as new:
+        paths = {kind: [new / f"{names[kind]}.tflite"] for kind in contents}
+        for kind, content in contents.items():
+            paths[kind][0].write_bytes(content)
+        leaving = Export(new / name, new / names["float"], made.file, model, labels)
+        for kind in settings.formats:
+            paths[kind] = write_format(kind, leaving)
+        paths["figures"] = [new / figures_file.name]
+        paths["figures"][0].write_text(json.dumps(figures, indent=2) + "\n")
+    return figures, {kind: [folder / one.name for one in made] for kind, made in paths.items()}
 
 
 def file_name(bits: str, settings: ExportSettings) -> str:

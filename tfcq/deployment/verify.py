@@ -9,13 +9,15 @@ from tfcq.data.image_stream import Images, image_batches
 from tfcq.deployment.gate import Simulate, gate, gate_figures, input_form, whole_batches
 from tfcq.errors import UserError
 from tfcq.evaluation.accuracy import LabelledImages
+from tfcq.evaluation.assumed_pixels import check_assumed_range
 from tfcq.evaluation.data import labelled_images
 from tfcq.evaluation.file_subject import taken_range
 from tfcq.evaluation.subject import chosen_data
-from tfcq.integer.emulation import emulate, rule_fault
+from tfcq.integer.emulation import emulate, kernels_of, rule_fault
 from tfcq.integer.lite_file import LiteFile
 from tfcq.integer.micro import MicroModel
-from tfcq.integer.runtime import as_levels, runtime_version
+from tfcq.integer.runtime import LiteModel, as_levels, runtime_version
+from tfcq.integer.trial import check_runs
 from tfcq.settings.backbones import INPUT_RANGES
 from tfcq.settings.evaluation_groups import EvaluationDataSettings
 from tfcq.settings.kernels import MICRO, XNNPACK
@@ -40,7 +42,8 @@ def verify(
         UserError: on a file that is none, images that it does not take, or an operation without
             a rule.
     """
-    file = LiteFile.read(path.read_bytes(), str(path))
+    content = path.read_bytes()
+    file = LiteFile.read(content, str(path))
     shape = file.tensors[file.inputs[0]].shape if len(file.inputs) == 1 else ()
     if len(shape) != 4:
         raise UserError(
@@ -48,18 +51,26 @@ def verify(
             "images."
         )
     settings = chosen_data(data, DataSettings(dataset=str(data.dataset)))
-    _, images = labelled_images(settings, shape, data.test_images, data.test_crop)
+    # As an application shows them, unless told otherwise.
+    crop = 1.0 if data.test_crop is None else data.test_crop
+    _, images = labelled_images(settings, shape, data.test_images, crop)
     taken = file.tensors[file.inputs[0]]
-    name, _ = taken_range(taken, str(path), input_range)
+    name, assumed = taken_range(taken, str(path), input_range)
+    check_runs(file, str(path), kernels_of(file))
+    scores_classes = file.tensors[file.outputs[0]].shape[-1:] == (images.classes,)
+    if assumed and scores_classes and len(file.outputs) == 1:
+        model = LiteModel(content)
+        labels = images.test_labels
+        check_assumed_range(str(path), images.test_images, labels, lambda pixels, _: model(pixels))
     low, high = INPUT_RANGES[name]
     pixels = gate_images(images, count) * np.float32(high - low) + np.float32(low)
     figures = checked(file, pixels)
     outputs = figures.pop("outputs")
-    if outputs[XNNPACK].shape[-1] == images.classes:
+    if scores_classes:
         labels = images.test_labels[: figures["images"]]
         scores = {name: found[: len(labels)] for name, found in outputs.items()}
         figures |= class_figures(scores, labels)
-    about = {"file": str(path), "dataset": settings.dataset, "bytes": path.stat().st_size}
+    about = {"file": str(path), "dataset": settings.dataset, "bytes": len(content)}
     return {**about, "input_range": name, **figures}
 
 

@@ -141,9 +141,7 @@ def open_evaluation(config: EvaluationConfig) -> Evaluation:
     subject = open_subject(config)
     _check_kept(config, subject)
     shape = subject.model.input_shape
-    split, data = labelled_images(
-        subject.data, shape, config.data.test_images, config.data.test_crop
-    )
+    split, data = labelled_images(subject.data, shape, config.data.test_images, config.test_crop)
     chosen = config.calibration
     images = calibration_images(
         data.train_images, chosen.calibration_images, chosen.calibration_seed

@@ -61,7 +61,7 @@ def open_file_evaluation(config: EvaluationConfig) -> FileEvaluation:
     """
     subject = open_file(config)
     split, data = labelled_images(
-        subject.data, subject.input_shape, config.data.test_images, config.data.test_crop
+        subject.data, subject.input_shape, config.data.test_images, config.test_crop
     )
     return FileEvaluation(config, subject, split, data)
 

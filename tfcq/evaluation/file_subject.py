@@ -13,6 +13,7 @@ from tfcq.evaluation.subject import chosen_data
 from tfcq.integer.lite_file import LiteFile, Tensor
 from tfcq.integer.micro import MicroModel
 from tfcq.integer.runtime import LiteModel
+from tfcq.integer.trial import check_runs
 from tfcq.settings.backbones import INPUT_RANGES, UNIT_RANGE
 from tfcq.settings.evaluation import EvaluationConfig
 from tfcq.settings.kernels import MICRO
@@ -94,6 +95,7 @@ def open_file(config: EvaluationConfig) -> FileSubject:
     file = LiteFile.read(content, title)
     source, output = _ends(file, title)
     taken, assumed = taken_range(source, title, config.subject.input_range)
+    check_runs(file, title, [kernels for kernels in config.kernels if kernels != MICRO])
     return FileSubject(
         models={
             kernels: MicroModel(content) if kernels == MICRO else LiteModel(content, 1, kernels)
@@ -152,7 +154,9 @@ def taken_range(source: Tensor, title: str, asked: str | None) -> tuple[str, boo
     """
     chosen = _chosen_range(source, title, asked)
     how = "" if chosen else ", assumed since its input does not tell; see --input_range"
-    print(f"{title} takes pixels in {chosen or UNIT_RANGE}{how}.", flush=True)
+    scale = f" of scale {source.scale:.4g}" if len(source.scales) else ""
+    stored = "" if source.dtype == "float32" else f", as {source.dtype}{scale}"
+    print(f"{title} takes pixels in {chosen or UNIT_RANGE}{stored}{how}.", flush=True)
     return chosen or UNIT_RANGE, chosen is None
 
 

@@ -66,6 +66,7 @@ def evaluate(config: EvaluationConfig) -> list[Measured]:
     evaluation: Evaluation | FileEvaluation
     evaluation = open_file_evaluation(config) if config.scores_file else open_evaluation(config)
     evaluation.check_sizes()
+    evaluation.tell_unscored_outputs()
     for protocol in config.protocols:
         runner_of(protocol).check(evaluation)
     shared = _shared_record(evaluation)

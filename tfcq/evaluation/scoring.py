@@ -81,6 +81,18 @@ class Scoring(abc.ABC):
         """
         return self.stem(protocol).with_name(f"{self.stem(protocol).name}.json")
 
+    def tell_unscored_outputs(self) -> None:
+        """Tells of outputs of a user's model that could be a classifier's own scores."""
+        subject, classes = self.subject, self.data.classes
+        scored = any(protocol.scores_logits for protocol in self.config.protocols)
+        if self.config.subject.model and not scored and subject.output_shape[-1] == classes:
+            print(
+                f"{subject.title} returns {classes} numbers, as many as there are classes; here "
+                "they are features, which a classifier is trained on. To score them as they are: "
+                "--protocol=classifier (tfcq.export: --classifier).",
+                flush=True,
+            )
+
     def check_sizes(self) -> None:
         """Refuses what was asked for and is larger than the data.
 

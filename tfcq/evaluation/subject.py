@@ -127,7 +127,7 @@ def at_policy(
     """
     told = told_refusal(model, policy) if policy.name == INT8.name else ""
     if told:
-        print(f"Policy {policy.name} without export: {told}", flush=True)
+        print(f"As policy {policy.name} it is scored; tfcq.export would refuse: {told}", flush=True)
     if told or policy.name != INT8.name:
         made = make(model, policy)
         return made, weights_fingerprint(made)

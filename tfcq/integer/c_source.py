@@ -102,12 +102,13 @@ def _constants(file: LiteFile, prefix: str, indices: Sequence[int]) -> list[str]
     for number, index in enumerate(indices):
         start = prefix if number == 0 else f"{prefix}_{number}"
         tensor = file.tensors[index]
-        lines += [
-            f"// {tensor.dtype} {list(tensor.shape)}",
-            f"#define {start}_VALUES {_count(tensor)}",
-        ]
         made = [one for one in file.operations if index in one.outputs and one.kind == "DEQUANTIZE"]
         held = file.tensors[made[0].inputs[0]] if made else tensor
+        of = f", which the model makes of {held.dtype} of this scale" if made else ""
+        lines += [
+            f"// {tensor.dtype} {list(tensor.shape)}{of}",
+            f"#define {start}_VALUES {_count(tensor)}",
+        ]
         if len(held.scales):
             lines += [
                 f"#define {start}_SCALE {float(held.scale):.9e}f",

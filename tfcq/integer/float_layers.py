@@ -5,6 +5,7 @@ from typing import Any
 
 import keras
 
+from tfcq.errors import UserError
 from tfcq.integer.conversion import float_file
 from tfcq.integer.lite_file import LiteFile
 from tfcq.integer.writer import Writer
@@ -32,7 +33,13 @@ def write_float(writer: Writer, layer: Any, inputs: list[int]) -> int:
         f"Layer {layer.name!r}",
     )
     taken = [writer.in_float(index) for index in dict.fromkeys(inputs)]
-    file = LiteFile.read(content, f"What TensorFlow makes of layer {layer.name!r}")
+    try:
+        file = LiteFile.read(content)
+    except UserError:
+        raise UserError(
+            f"Layer {layer.name!r} ({type(layer).__name__}) computes in a loop, which no file of "
+            "integers holds; allowed: a layer without one, such as with unroll=True."
+        ) from None
     return _spliced(writer, file, taken, layer.name)
 
 

@@ -1,6 +1,5 @@
 """What int8 runtimes have: which layers, on which grids."""
 
-import glob
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -110,7 +109,7 @@ def refuse_foreign(
     if lacked:
         found = [f"{name!r} ({why})" for name, why in lacked.items()]
         others = f" and {len(found) - 3} more" if len(found) > 3 else ""
-        users = dict.fromkeys(glob.escape(origins.get(name, name)) for name in lacked)
+        users = dict.fromkeys(origins.get(name, name) for name in lacked)
         names = ",".join(f"{name}:fp" for name in users)
         raise UserError(
             f"Model {model.name!r} would stay in float at {', '.join(found[:3])}{others}; allowed: "

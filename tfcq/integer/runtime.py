@@ -16,7 +16,7 @@ from tfcq.integer.lite_file import LiteFile
 from tfcq.settings.kernels import KERNELS, XNNPACK
 
 # What LiteRT calls them.
-_RESOLVERS = {
+RESOLVERS = {
     "xnnpack": "BUILTIN", "optimized": "BUILTIN_WITHOUT_DEFAULT_DELEGATES",
     "reference": "BUILTIN_REF",
 }  # fmt: skip
@@ -81,7 +81,7 @@ def interpreter_of(content: bytes, threads: int, kernels: str) -> Any:
         return made(
             model_content=content,
             num_threads=threads,
-            experimental_op_resolver_type=getattr(OpResolverType, _RESOLVERS[kernels]),
+            experimental_op_resolver_type=getattr(OpResolverType, RESOLVERS[kernels]),
         )
 
 

@@ -79,10 +79,12 @@ def check_deployed(model: keras.Model) -> None:
     Raises:
         UserError: naming the shape.
     """
-    if None in model.input_shape[1:]:
+    taken = model.input_shape[1:]
+    if None in taken:
+        fixed = tuple(size or 32 for size in taken)
         raise UserError(
-            f"Model {model.name!r} takes images of shape {model.input_shape[1:]}; allowed for "
-            "deployment: a fixed shape."
+            f"Model {model.name!r} takes images of shape {taken}; allowed for deployment: a fixed "
+            f"shape, as of keras.Model(inputs, model(inputs)) with inputs = keras.Input({fixed})."
         )
 
 

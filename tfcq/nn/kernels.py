@@ -1,7 +1,6 @@
 """Which layers hold a kernel, and the refusal of those whose kernel cannot be quantized."""
 
 import fnmatch
-import glob
 import re
 from typing import Any
 
@@ -74,10 +73,9 @@ def _patterns(names: list[str], all_names: list[str]) -> list[str]:
     others = set(all_names) - set(names)
     patterns: dict[str, None] = {}
     for name in names:
-        exact = glob.escape(name)
         # A number at the end is not left open: `conv*` would match `conv1_relu` too.
-        wide = re.sub(r"\d+", "*", exact) + ("[0-9]" if name[-1].isdigit() else "")
-        for pattern in (wide, re.sub(r"\d", "[0-9]", exact), exact):
+        wide = re.sub(r"\d+", "*", name) + ("[0-9]" if name[-1].isdigit() else "")
+        for pattern in (wide, re.sub(r"\d", "[0-9]", name), name):
             if not fnmatch.filter(others, pattern) and len(fnmatch.filter(names, pattern)) > 1:
                 break
         patterns[pattern] = None

@@ -3,12 +3,12 @@
 import dataclasses
 import difflib
 import fnmatch
-import glob
 from typing import Any
 
 import keras
 
 from tfcq.errors import UserError
+from tfcq.nn.activation_quantizer import ActivationQuantizer
 from tfcq.settings.policies import FLOAT, Policy, parse_layer_bits
 
 
@@ -49,14 +49,14 @@ def opened(policy: Policy, model: keras.Model) -> Policy:
                 )
         if not named or fnmatch.filter(leaves, pattern):
             overrides.append((pattern, bits))
-        overrides += [(glob.escape(name), bits) for name in inside]
+        overrides += [(name, bits) for name in inside]
     return dataclasses.replace(policy, overrides=tuple(overrides))
 
 
 def _layer_names(model: keras.Model) -> list[str]:
-    """Returns the names of all layers that compute, nested ones included."""
-    kind = keras.layers.InputLayer
-    return [layer.name for layer in leaves_of(model) if not isinstance(layer, kind)]
+    """Returns the names of all layers that a user gave bits: nested ones, but no quantizers."""
+    own = (keras.layers.InputLayer, ActivationQuantizer)
+    return [layer.name for layer in leaves_of(model) if not isinstance(layer, own)]
 
 
 def known_names(model: keras.Model) -> list[str]:

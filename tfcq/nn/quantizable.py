@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import re
 from typing import Any
 
 import keras
@@ -12,7 +13,7 @@ from tfcq.nn.cloning import cloned, free_name, same_layer
 from tfcq.nn.copied_weights import copy_weights
 from tfcq.nn.grids import link_grids
 from tfcq.nn.kernels import holds_kernel, refuse_unknown_kernels
-from tfcq.nn.layer_bits import check_overrides, known_names, opened
+from tfcq.nn.layer_bits import check_overrides, known_names, leaves_of, opened
 from tfcq.nn.layers import QUANTIZED_COUNTERPARTS
 from tfcq.nn.placement import (
     Placement,
@@ -24,6 +25,9 @@ from tfcq.nn.precision import TakesPrecision
 from tfcq.quantization.kinds import ACTIVATION_QUANTIZERS, WEIGHT_QUANTIZERS
 from tfcq.quantization.quantizer import Quantizer
 from tfcq.settings.policies import FLOAT, LayerBits, Policy, policy_named
+
+# What no scope of a TensorFlow graph has in its name.
+_UNFIT = r"[^A-Za-z0-9_.\\/>-]"
 
 
 @keras.saving.register_keras_serializable("tfcq")
@@ -128,6 +132,7 @@ def check_graph(model: keras.Model) -> None:
             f"Model {name!r} was made by tf_keras (Keras 2); allowed: a Keras 3 model. Save its "
             "weights and load them into the same network made by keras."
         )
+    _check_names(model)
     if isinstance(model, keras.Sequential):
         if not model.built:
             raise UserError(f"Sequential model {name!r} is not built; call build() first.")
@@ -138,6 +143,15 @@ def check_graph(model: keras.Model) -> None:
             f"Received {type(model).__name__} {name!r}; allowed: a functional or sequential Keras "
             "model (keras.Model(inputs, outputs))."
         )
+
+
+def _check_names(model: Any) -> None:
+    for layer in leaves_of(model):
+        if re.search(_UNFIT, layer.name):
+            raise UserError(
+                f"Layer {layer.name!r} has a name that TensorFlow computes no graph of; allowed: "
+                f"letters, digits and _.-/>, such as {re.sub(_UNFIT, '_', layer.name)!r}."
+            )
 
 
 def _as_functional(model: keras.Model) -> keras.Model:

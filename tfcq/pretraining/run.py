@@ -89,7 +89,7 @@ def train(config: Config, folder: RunFolder, left_open: frozenset[str] = frozens
         print(needs)
     if used.network.zero_init_residual:
         print("Residual branches start at zero; --zero_init_residual=false starts them at work.")
-    print("The first step builds the graph, which takes about as long as some steps.", flush=True)
+    print("Building the graph of a step, which takes up to a minute ...", flush=True)
     callbacks = [
         HistoryFile(folder.history, done),
         keras.callbacks.TensorBoard(folder.tensorboard, write_graph=False),

@@ -7,6 +7,7 @@ from typing import Any
 
 from tfcq.evaluation.records import column_of
 from tfcq.reporting.curves import Curve, draw_curves
+from tfcq.reporting.measured import ALWAYS_AMONG_FIVE
 from tfcq.reporting.page import Block, Heading, Items, Picture, Table, Text
 from tfcq.reporting.plots import draw_accuracy
 from tfcq.reporting.summary import (
@@ -251,6 +252,8 @@ def _figures(record: dict[str, Any], bits: Sequence[str]) -> dict[str, list[str]
     found = {}
     for name in names:
         if name in ("bits", "kernels", "curve"):
+            continue
+        if name == "top5" and record.get("classes", ALWAYS_AMONG_FIVE + 1) <= ALWAYS_AMONG_FIVE:
             continue
         values = [entries.get(b, {}).get(name) for b in bits]
         write = percent if name in _FIGURES else _plain

@@ -6,7 +6,7 @@ from tfcq.evaluation.accuracy import Accuracy
 from tfcq.reporting.tables import percent, table
 from tfcq.settings.kernels import RUNTIMES
 
-_ALWAYS_AMONG_FIVE = 5
+ALWAYS_AMONG_FIVE = 5
 
 
 def in_words(record: dict[str, Any], results: list[Accuracy]) -> str:
@@ -17,7 +17,7 @@ def in_words(record: dict[str, Any], results: list[Accuracy]) -> str:
         results: the accuracy at each bit-width, or of a TFLite file on each kernels.
     """
     figures = {"top-1 %": "top1", "top-5 %": "top5", "mean per class %": "mean_per_class"}
-    if record["classes"] <= _ALWAYS_AMONG_FIVE:
+    if record["classes"] <= ALWAYS_AMONG_FIVE:
         figures.pop("top-5 %")
     rows = [
         (name, *(percent(getattr(result, figure)) for result in results))

@@ -25,8 +25,7 @@ def check_report_folder(path: str | os.PathLike, overwrite: bool) -> None:
     path = pathlib.Path(path)
     if path.is_symlink() or (path.exists() and not path.is_dir()):
         raise UserError(f"--output={path} is no folder; allowed: a new or empty folder.")
-    nearest = next(p for p in path.absolute().parents if p.exists())
-    check_writable(f"--output={path}", nearest)
+    check_writable(path, "output")
     present = _files(path)
     if not present:
         return

@@ -1,6 +1,7 @@
 """What an export writes, what it is checked on, and what it must keep."""
 
 import dataclasses
+import importlib.util
 
 from tfcq.errors import UserError, unknown_choice
 from tfcq.settings.bitwidths import BitWidth
@@ -116,3 +117,5 @@ class ExportSettings:
         for name in self.formats:
             if name not in FORMATS:
                 raise unknown_choice("format", name, FORMATS)
+        if "onnx" in self.formats and importlib.util.find_spec("tf2onnx") is None:
+            raise UserError("--format=onnx needs tf2onnx; install it with `pip install tf2onnx`.")

@@ -96,6 +96,20 @@ class EvaluationConfig:
         return all(protocol.scores_logits for protocol in self.protocols)
 
     @property
+    def scores_own_classifier(self) -> bool:
+        """Whether a classifier of the user's is scored as it is."""
+        return self.subject.model is not None and self.scores_logits
+
+    @property
+    def test_crop(self) -> float | None:
+        """Share of plain images that is kept: as asked for, all for a classifier of the user's.
+
+        None is for the usual share, with which published networks and probes are scored.
+        """
+        whole = self.scores_own_classifier and self.subject.weights is None
+        return 1.0 if whole and self.data.test_crop is None else self.data.test_crop
+
+    @property
     def quantizer_rounding(self) -> str | None:
         """How quantizers round; None for the way they were made."""
         rounding = self.post_training.rounding
@@ -107,9 +121,8 @@ class EvaluationConfig:
 
         The papers' protocols keep min-max, so that figures can be compared.
         """
-        asked = (self.calibration, self.post_training)
-        own = self.subject.model is not None and self.scores_logits
-        return own and asked == (CalibrationSettings(), PostTrainingSettings())
+        usual = (CalibrationSettings(), PostTrainingSettings())
+        return self.scores_own_classifier and (self.calibration, self.post_training) == usual
 
     def uses(self, name: str) -> bool:
         """Whether a protocol that was asked for uses a setting.

@@ -55,7 +55,8 @@ class RunFolder:
             if changed:
                 begun = any(self.checkpoints.glob("*.index")) or self.backbone.exists()
                 way_out = (
-                    "give the same settings to go on with it, or another --run_dir."
+                    "give the same settings to go on with it, or another --run_dir, which "
+                    f"--start={self.path} lets begin with its weights."
                     if begun
                     else "it has no checkpoint yet: remove the folder, or give another --run_dir."
                 )
@@ -63,10 +64,9 @@ class RunFolder:
                     f"{self.path} holds a run with other settings ({'; '.join(changed)}); {way_out}"
                 )
             return
-        nearest = next(p for p in (self.path, *self.path.absolute().parents) if p.exists())
         if self.path.is_file():
             raise UserError(f"{self.path} exists and holds no run: it is a file.")
-        check_writable(self.path, nearest)
+        check_writable(self.path)
         if self.path.exists() and any(file != self.preview for file in self.path.iterdir()):
             raise UserError(
                 f"{self.path} exists and holds no run; allowed: a new or empty folder, or a run."

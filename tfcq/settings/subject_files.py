@@ -3,6 +3,7 @@
 import pathlib
 
 from tfcq.errors import UserError
+from tfcq.files import check_writable
 from tfcq.settings.backbones import APPLICATION
 from tfcq.settings.datasets import check_dataset_name
 from tfcq.settings.evaluation import EvaluationConfig
@@ -28,8 +29,6 @@ def check_files(config: EvaluationConfig) -> None:
             f"--start={start} does not exist; allowed: {', '.join(STARTS)}, or a .keras file that "
             "--keep_classifiers saved."
         )
-    if subject.output_dir is not None and pathlib.Path(subject.output_dir).is_file():
-        raise UserError(f"--output_dir={subject.output_dir} is a file; allowed: a folder.")
     if subject.run_dir is not None:
         folder = RunFolder(subject.run_dir)
         if subject.checkpoint is None:
@@ -43,6 +42,11 @@ def check_files(config: EvaluationConfig) -> None:
     if kind == APPLICATION and name:
         _check_weights_file(subject.weights)
         return
+    if model.endswith((".h5", ".hdf5")):
+        raise UserError(
+            f"{model} is named as a file in Keras's older HDF5 form; allowed: a .keras file; load "
+            "it with Keras and save it with model.save('name.keras')."
+        )
     if not (model.endswith(".keras") or config.scores_file):
         raise UserError(
             f"Unknown model {model!r}; allowed: PATH.keras, PATH{FILE_ENDING}, or "
@@ -52,6 +56,22 @@ def check_files(config: EvaluationConfig) -> None:
         kind = FILE_ENDING if config.scores_file else ".keras"
         fault = "is a folder" if pathlib.Path(model).is_dir() else "does not exist"
         raise UserError(f"{model} {fault}; allowed: a {kind} file.")
+
+
+def check_output(config: EvaluationConfig) -> None:
+    """Refuses a place in which results cannot be written, before the work that they cost.
+
+    Args:
+        config: the settings.
+
+    Raises:
+        UserError: naming it.
+    """
+    subject = config.subject
+    if subject.output_dir is not None:
+        check_writable(subject.output_dir, "output_dir")
+    else:
+        check_writable(str(subject.run_dir))
 
 
 def _check_weights_file(weights: str | None) -> None:

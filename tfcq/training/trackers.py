@@ -32,9 +32,7 @@ def tracker(
     try:
         library: Any = importlib.import_module(name)
     except ImportError:
-        raise UserError(
-            f"--tracker={name} needs the package {name}: pip install 'tfcq[{name}]'."
-        ) from None
+        raise UserError(f"--tracker={name} needs the package {name}: pip install {name}.") from None
     kept = read_text(file).strip() if file.exists() else None
     if name == "wandb":
         run = library.init(

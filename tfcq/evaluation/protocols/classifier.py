@@ -5,9 +5,10 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from tfcq.data.image_stream import Images, as_array
+from tfcq.data.image_stream import Images
 from tfcq.errors import UserError
 from tfcq.evaluation.accuracy import Accuracy, accuracy_of
+from tfcq.evaluation.assumed_pixels import check_assumed_range
 from tfcq.evaluation.evaluation import Evaluation
 from tfcq.evaluation.features import FeatureExtractor, QuantizedFeatures
 from tfcq.evaluation.file_evaluation import FileEvaluation
@@ -16,11 +17,8 @@ from tfcq.nn.activation_ranges import is_trained_quantized
 from tfcq.nn.cloning import copy_of
 from tfcq.nn.quantizable import QuantizableModel
 from tfcq.post_training.plan import Plan, check_plan
-from tfcq.settings.backbones import INPUT_RANGES, UNIT_RANGE
-from tfcq.settings.bitwidths import FLOAT, BitWidth
+from tfcq.settings.bitwidths import BitWidth
 
-# Test images that tell which pixels a classifier takes.
-_TRIED = 500
 _FULL = 8
 
 
@@ -59,28 +57,11 @@ def check_classifier(evaluation: Evaluation | FileEvaluation) -> None:
             "classes; allowed for the protocol 'classifier': a logit for each class."
         )
     if evaluation.subject.assumed_range:
-        _check_range(evaluation)
-
-
-def _check_range(evaluation: Evaluation | FileEvaluation) -> None:
-    """Refuses to assume a range of pixels where the model is clearly better in another.
-
-    Raises:
-        UserError: naming the range.
-    """
-    images = as_array(evaluation.data.test_images[:_TRIED])
-    labels = evaluation.data.test_labels[: len(images)]
-    logits = _plain_logits(evaluation)
-    found = {
-        name: accuracy_of(logits(images * np.float32(high - low) + low, name), labels, FLOAT).top1
-        for name, (low, high) in INPUT_RANGES.items()
-    }
-    best = max(found, key=lambda name: found[name])
-    if found[best] - found[UNIT_RANGE] > max(0.1, 2 / np.sqrt(len(images))):
-        raise UserError(
-            f"Nothing in {evaluation.subject.title} tells which pixels it takes: in {UNIT_RANGE} "
-            f"its top-1 is {found[UNIT_RANGE]:.1%} of {len(images)} images, in {best} "
-            f"{found[best]:.1%}; pass --input_range={best} (or --input_range={UNIT_RANGE})."
+        check_assumed_range(
+            evaluation.subject.title,
+            evaluation.data.test_images,
+            evaluation.data.test_labels,
+            _plain_logits(evaluation),
         )
 
 
