@@ -132,17 +132,17 @@ def check_graph(model: keras.Model) -> None:
             f"Model {name!r} was made by tf_keras (Keras 2); allowed: a Keras 3 model. Save its "
             "weights and load them into the same network made by keras."
         )
-    _check_names(model)
     if isinstance(model, keras.Sequential):
         if not model.built:
             raise UserError(f"Sequential model {name!r} is not built; call build() first.")
-        return
-    config = model.get_config() if isinstance(model, keras.Model) else {}
-    if not {"layers", "input_layers", "output_layers"} <= set(config):
+    elif not {"layers", "input_layers", "output_layers"} <= set(
+        model.get_config() if isinstance(model, keras.Model) else ()
+    ):
         raise UserError(
             f"Received {type(model).__name__} {name!r}; allowed: a functional or sequential Keras "
             "model (keras.Model(inputs, outputs))."
         )
+    _check_names(model)
 
 
 def _check_names(model: Any) -> None:
