@@ -143,9 +143,8 @@ def shuffled_epochs(split: Split, seed: int, first_epoch: int = 0) -> tf.data.Da
 
     def records_of(epoch: tf.Tensor) -> tf.data.Dataset:
         epoch_seed = tf.stack([tf.constant(seed, tf.int64), epoch])
-        drawn = _fold(epoch_seed, _VIEWS)
-        records = _shuffled(blocks, _fold(epoch_seed, _ORDER))
-        return records.map(lambda record: (_fold(drawn, record["index"]), record))
+        order, drawn = (_fold(epoch_seed, use) for use in (_ORDER, _VIEWS))
+        return _shuffled(blocks, order).map(lambda one: (_fold(drawn, one["index"]), one))
 
     return _epoch_numbers(first_epoch, None).map(records_of)
 

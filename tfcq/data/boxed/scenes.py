@@ -21,7 +21,7 @@ _MOST = 6
 # Length of an item's longer side, as shares of the scene's.
 _SMALLEST, _LARGEST = 1 / 6, 1 / 2
 # Of each item at least this share stays visible; what does not fit after so many tries is left out.
-_VISIBLE, _TRIES = 0.5, 8
+_VISIBLE, _TRIES = 0.75, 8
 # Draws of an item: which, how large, and two for each place that is tried.
 _DRAWS = 2 + 2 * _TRIES
 # Items are held in memory.
