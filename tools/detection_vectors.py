@@ -149,6 +149,22 @@ def region_vectors(folder: pathlib.Path) -> dict:
     }  # fmt: skip
 
 
+def mask_vectors(folder: pathlib.Path) -> dict:
+    """Returns masks of 6 x 6 pasted into an image of 20 x 24."""
+    import torch
+
+    rng = np.random.default_rng(4)
+    masks = rng.uniform(size=(5, 6, 6)).astype("f4")
+    boxes = random_boxes(rng, 5, 26.0)
+    rule = read(
+        folder, "layers/mask_ops.py", ["_do_paste_mask"],
+        {"torch": torch, "F": torch.nn.functional},
+    )  # fmt: skip
+    given = torch.tensor(masks)[:, None], torch.tensor(boxes)
+    pasted = rule._do_paste_mask(*given, 20, 24, skip_empty=False)[0].numpy()
+    return {"masks": masks, "mask_boxes": boxes[:, TURNED], "pasted": pasted}
+
+
 def scored_scenes() -> dict:
     """Returns boxes of 12 images and detections, near ones, wrong ones and doubled ones.
 
@@ -268,7 +284,7 @@ def main() -> None:
     folder = parser.parse_args().detectron2
     vectors = {**overlap_vectors(folder), **suppression_vectors(), **anchor_vectors(folder)}
     scenes = scored_scenes()
-    vectors |= {**region_vectors(folder), **scenes}
+    vectors |= {**region_vectors(folder), **mask_vectors(folder), **scenes}
     vectors |= {**voc_vectors(folder, **scenes), **coco_vectors(**scenes)}
     np.savez_compressed(TARGET, **vectors)
     print(f"{TARGET}: {TARGET.stat().st_size} bytes")

@@ -29,6 +29,12 @@ def test_cells_of_a_slope_are_its_values_at_their_middles(samples):
     np.testing.assert_allclose(found, 3 * y[:, None] - 2 * x, atol=1e-4)
 
 
+def test_boxes_that_are_not_finite_end_in_no_error():
+    boxes = tf.constant([[[np.nan] * 4, [0, 0, np.inf, -np.inf], [0, 0, 1e30, 1e30]]], tf.float32)
+    levels = [tf.ones([1, 8, 8, 1]), tf.ones([1, 4, 4, 1])]
+    assert np.isfinite(pyramid_align(levels, boxes, 2, (8, 16))).all()
+
+
 def test_levels_are_detectron2s(vectors):
     found = level_of(tf.constant(vectors["level_boxes"]), (4, 8, 16, 32))
     np.testing.assert_array_equal(found, vectors["levels"])

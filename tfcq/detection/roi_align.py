@@ -102,7 +102,8 @@ def _aligned(
 
     All at once, they would take the memory of `samples` squared results.
     """
-    boxes = tf.stop_gradient(boxes) / stride
+    # Of a network that diverges the loss tells; here it would end in TensorFlow's own error.
+    boxes = tf.where(tf.math.is_finite(boxes), tf.stop_gradient(boxes), 0.0) / stride
     # The border moves all by one cell; values stand in the middle of theirs.
     corner, sides = boxes[:, :2] + 0.5, boxes[:, 2:] - boxes[:, :2]
     last = tf.cast(tf.shape(bordered)[1:3] - 1, boxes.dtype)
