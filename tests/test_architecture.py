@@ -14,7 +14,7 @@ FLOORS = [
     ["tfcq.quantization"],
     ["tfcq.nn", "tfcq.data"],
     ["tfcq.backbones", "tfcq.training", "tfcq.post_training", "tfcq.integer"],
-    ["tfcq.pretraining", "tfcq.evaluation"],
+    ["tfcq.pretraining", "tfcq.evaluation", "tfcq.detection"],
     ["tfcq.deployment", "tfcq.reporting"],
     [
         "tfcq.train",

@@ -20,7 +20,7 @@ _SPLIT_NAMES = {
     "validation": ("val", "valid", "validation", "dev"),
 }
 _ALLOWED = "train, test, val"
-_SPLIT_OF = {name: split for split, names in _SPLIT_NAMES.items() for name in names}
+SPLIT_OF = {name: split for split, names in _SPLIT_NAMES.items() for name in names}
 # What systems and archives leave behind; other hidden names start with a dot.
 _SYSTEM = (
     "__macosx", "__pycache__", "@eadir", "$recycle.bin", "desktop.ini", "lost+found",
@@ -48,7 +48,7 @@ def split_roots(path: str) -> dict[str, str]:
     named: dict[str, list[str]] = {}
     others, empty = [], []
     for folder in folders:
-        split = _SPLIT_OF.get(os.path.basename(folder).lower())
+        split = SPLIT_OF.get(os.path.basename(folder).lower())
         if split is None:
             others += [folder] if _holds_images(folder) else []
         elif _holds_images(folder):

@@ -127,6 +127,28 @@ def view_batches(
     return batches.prefetch(tf.data.AUTOTUNE)
 
 
+def shuffled_epochs(split: Split, seed: int, first_epoch: int = 0) -> tf.data.Dataset:
+    """Yields each epoch's records as a data set of its own, in the order of `view_batches`.
+
+    Args:
+        split: the images.
+        seed: any int64; decides the order.
+        first_epoch: number of the first epoch, from 0.
+
+    Returns:
+        Endless data set of data sets of (seed of the image in this epoch, undecoded record).
+    """
+    _check_at_least("first_epoch", first_epoch, 0)
+    blocks = _blocks(split, cached=False)
+
+    def records_of(epoch: tf.Tensor) -> tf.data.Dataset:
+        epoch_seed = tf.stack([tf.constant(seed, tf.int64), epoch])
+        order, drawn = (_fold(epoch_seed, use) for use in (_ORDER, _VIEWS))
+        return _shuffled(blocks, order).map(lambda one: (_fold(drawn, one["index"]), one))
+
+    return _epoch_numbers(first_epoch, None).map(records_of)
+
+
 def central_crop(split: Split, image_size: int, asked: float | None = None) -> float:
     """Returns the share of the shorter side that evaluation sees of images.
 

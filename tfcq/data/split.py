@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Protocol, Self
 
 import tensorflow as tf
 
@@ -39,7 +39,7 @@ class Split:
     record_bytes: int
     names: tuple[str, ...] | None = None
 
-    def first(self, count: int) -> "Split":
+    def first(self, count: int) -> Self:
         """Returns the split made of the first `count` images.
 
         Raises:
@@ -53,7 +53,7 @@ class Split:
         names = self.names and self.names[:count]
         return dataclasses.replace(self, size=count, records=self.records.take(count), names=names)
 
-    def subset(self, indices: Sequence[int]) -> "Split":
+    def subset(self, indices: Sequence[int]) -> Self:
         """Returns the split made of chosen images, in their old order and with their old indices.
 
         Args:

@@ -50,17 +50,8 @@ class TfdsSource:
     """
 
     def __init__(self, name: str, data_dir: str | None = None, download: bool = False):
-        _check_known(name, data_dir)
         self.name = name
-        self._builder = _open_builder(name, data_dir)
-        if not self._builder.is_prepared():
-            if not download:
-                raise UserError(
-                    f"Data set {name!r} is not prepared in {str(self._builder.data_dir)!r};"
-                    " allowed: --data_dir where it is, --download to fetch it, or of IDX files"
-                    " (MNIST and its kin) python -m tfcq.data.importers.idx to make it."
-                )
-            _download(self._builder)
+        self._builder = prepared_builder(name, data_dir, download)
         self._image = self._image_feature()
         self._label = self._label_feature()
         known = self._builder.info.splits
@@ -140,6 +131,32 @@ class TfdsSource:
             if key in info.features and isinstance(info.features[key], tfds.features.ClassLabel):
                 return key
         return None
+
+
+def prepared_builder(
+    name: str, data_dir: str | None = None, download: bool = False
+) -> tfds.core.DatasetBuilder:
+    """Returns TFDS's own handle of a data set that is prepared.
+
+    Args:
+        name: as for `TfdsSource`.
+        data_dir: as for `TfdsSource`.
+        download: as for `TfdsSource`.
+
+    Raises:
+        UserError: no such data set, or it is not prepared (and may not or cannot be downloaded).
+    """
+    _check_known(name, data_dir)
+    builder = _open_builder(name, data_dir)
+    if not builder.is_prepared():
+        if not download:
+            raise UserError(
+                f"Data set {name!r} is not prepared in {str(builder.data_dir)!r};"
+                " allowed: --data_dir where it is, --download to fetch it, or of IDX files"
+                " (MNIST and its kin) python -m tfcq.data.importers.idx to make it."
+            )
+        _download(builder)
+    return builder
 
 
 def _check_known(name: str, data_dir: str | None) -> None:

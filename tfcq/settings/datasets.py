@@ -12,6 +12,10 @@ DIGITS = "digits"
 BACKGROUND = (255, 255, 255)
 _COLOURS = {"white": BACKGROUND, "black": (0, 0, 0), "grey": (128, 128, 128)}
 FOLDER_PREFIX = "folder:"
+# Of images with boxes.
+BOXES_PREFIX, SCENES, SCENES_PREFIX = "boxes:", "scenes", "scenes:"
+VOC, COCO = "voc", "coco"
+_BOXED = "scenes, scenes:DATASET, boxes:PATH, voc or coco"
 _ALLOWED = "digits, folder:PATH or the name of a TensorFlow data set such as fashion_mnist"
 # name, name/config, name:version or name/config:version
 _TFDS_NAME = re.compile(r"[A-Za-z]\w*(/[\w.+-]+)?(:[\w.*-]+)?")
@@ -40,7 +44,7 @@ def check_dataset_name(dataset: str) -> None:
     """
     check_text("dataset", dataset)
     if dataset.startswith(FOLDER_PREFIX):
-        _check_folder(dataset.removeprefix(FOLDER_PREFIX))
+        _check_folder(FOLDER_PREFIX, dataset.removeprefix(FOLDER_PREFIX))
     elif os.path.isdir(dataset) and ("/" in dataset or os.sep in dataset):
         raise UserError(
             f"Data set {dataset!r} is a folder; allowed: {_ALLOWED}."
@@ -52,9 +56,33 @@ def check_dataset_name(dataset: str) -> None:
         raise UserError(f"Unknown data set {dataset!r}; allowed: {_ALLOWED}.{hint}")
 
 
-def _check_folder(path: str) -> None:
+def check_boxed_name(dataset: str) -> None:
+    """Checks what can be known of the name of a data set with boxes without opening it.
+
+    Args:
+        dataset: `scenes`, `scenes:DATASET` with a labelled data set, `boxes:PATH`, `voc` or `coco`.
+
+    Raises:
+        UserError: the folder is missing or not a folder, the labelled data set cannot be one, or
+            it is the name of data without boxes.
+    """
+    check_text("dataset", dataset)
+    if dataset.startswith(BOXES_PREFIX):
+        _check_folder(BOXES_PREFIX, dataset.removeprefix(BOXES_PREFIX))
+    elif dataset.startswith(SCENES_PREFIX):
+        check_dataset_name(dataset.removeprefix(SCENES_PREFIX))
+    elif dataset not in (SCENES, VOC, COCO):
+        hint = f" Did you mean '{SCENES_PREFIX}{dataset}'?"
+        if os.path.isdir(path := dataset.removeprefix(FOLDER_PREFIX)):
+            hint = f" Did you mean '{BOXES_PREFIX}{path}'?"
+        elif near := difflib.get_close_matches(dataset[:100], [SCENES, VOC, COCO], n=1):
+            hint = f" Did you mean {near[0]!r}?"
+        raise UserError(f"Data set {dataset!r} has no boxes; allowed: {_BOXED}.{hint}")
+
+
+def _check_folder(prefix: str, path: str) -> None:
     if not path:
-        raise UserError(f"'{FOLDER_PREFIX}' names no folder; allowed: {FOLDER_PREFIX}PATH.")
+        raise UserError(f"'{prefix}' names no folder; allowed: {prefix}PATH.")
     if os.path.isdir(path):
         return
     if os.path.exists(path):
@@ -66,7 +94,7 @@ def _check_folder(path: str) -> None:
         beside = [entry.name for entry in os.scandir(parent) if entry.is_dir()]
         near = difflib.get_close_matches(name, beside, n=1, cutoff=0.4)
         if near:
-            hint = f" Did you mean '{FOLDER_PREFIX}{os.path.join(os.path.dirname(path), near[0])}'?"
+            hint = f" Did you mean '{prefix}{os.path.join(os.path.dirname(path), near[0])}'?"
     raise UserError(f"Folder {path!r} does not exist; allowed: an existing folder.{hint}")
 
 

@@ -1,0 +1,159 @@
+"""Folders with a COCO JSON."""
+
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfcq.data.boxed.box_sources import open_boxes
+from tfcq.data.boxed.boxes_folder import BoxesFolderSource
+from tfcq.errors import UserError
+
+SQUARE = {"segmentation": [[2, 3, 6, 3, 6, 8, 2, 8]]}
+# Of an image of 4 x 3: the middle column, counted down the columns from the first.
+RUNS = {"segmentation": {"counts": [4, 4, 4], "size": [4, 3]}, "iscrowd": 1}
+
+
+def refused(path, **options):
+    """Returns what is said when a folder is opened and read, in one line."""
+    with pytest.raises(UserError) as caught:
+        source = BoxesFolderSource(str(path), **options)
+        for name in source.splits:
+            source.split(name)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_boxes_are_those_of_the_file_in_our_order(tmp_path, write_split, records):
+    boxes = [(0, 1, 2, 3, 4, 5, {}), (1, 0, 0, 0, 3, 4, {"iscrowd": 1}), (0, 0, 1, 1, 2, 2, {})]
+    write_split(tmp_path, [(12, 10), (4, 3)], boxes)
+    source = open_boxes(f"boxes:{tmp_path}")
+    split = source.split("train")
+    assert (source.splits, split.class_names, split.masks) == (("train",), ("cat", "dog"), False)
+    # The second image has a crowd alone.
+    assert (split.size, split.most_boxes, split.names) == (1, 2, ("0.png",))
+    (found,) = records(split)
+    np.testing.assert_array_equal(found["boxes"], [[3, 2, 8, 6], [1, 1, 3, 3]])
+    np.testing.assert_array_equal(found["classes"], [1, 0])
+    np.testing.assert_array_equal(found["area"], [10, 2])
+    pixels = tf.io.decode_png((tmp_path / "0.png").read_bytes())
+    np.testing.assert_array_equal(found["image"], pixels)
+    assert not found["difficult"].any() and not found["crowd"].any()
+
+
+def test_splits_by_folder_and_in_cocos_layout(tmp_path, write_split, records):
+    box = [(0, 0, 1, 1, 2, 2, {})]
+    write_split(tmp_path / "a" / "train", [(5, 6), (5, 6)], box)
+    write_split(tmp_path / "a" / "val", [(5, 6), (7, 6)], [(1, 1, 1, 1, 2, 2, {})] + box)
+    coco = tmp_path / "b"
+    write_split(coco / "train2017", [(5, 6)], box, "../annotations.json")
+    write_split(coco / "val2017", [(5, 6), (5, 6)], box, "../instances_val2017.json")
+    (coco / "annotations").mkdir()
+    (coco / "annotations.json").rename(coco / "annotations" / "instances_train2017.json")
+    by_name = BoxesFolderSource(str(coco))
+    assert by_name.splits == ("train", "test")
+    # Of the test split all images are there, of the training split those with boxes.
+    assert [by_name.split(s).size for s in by_name.splits] == [1, 2]
+    assert [len(r["boxes"]) for r in records(by_name.split("test"))] == [1, 0]
+    assert by_name.split("train").image_shape == (5, 6, 3)
+    assert "'dog' of the test split" in refused(tmp_path / "a")
+
+
+def test_images_without_boxes_are_counted_and_not_trained_on(tmp_path, write_split, caplog):
+    write_split(tmp_path, [(5, 6)] * 3, [(1, 0, 1, 1, 2, 2, {})])
+    with caplog.at_level("WARNING", "absl"):
+        split = open_boxes(f"boxes:{tmp_path}").split("train")
+    assert split.size == 1 and "2 of 3 training images have no box" in caplog.text
+    write_split(tmp_path, [(5, 6)], [(0, 0, 1, 1, 2, 2, {"iscrowd": 1})])
+    assert "None of the 1 training images" in refused(tmp_path)
+
+
+@pytest.mark.parametrize("box", [(1, 1, 0, 2), (1, 1, 3, -2), (10, 1, 3, 3), (-4, 0, 4, 2)])
+def test_box_without_area_is_named_or_left_out(tmp_path, write_split, caplog, box):
+    write_split(tmp_path, [(5, 6)], [(0, 0, 1, 1, 2, 2, {}), (0, 1, *box, {})])
+    message = refused(tmp_path)
+    assert "Annotation 101 of" in message and "(image '0.png')" in message
+    assert f"{box[2]} x {box[3]} pixels (1 such)" in message
+    with caplog.at_level("WARNING", "absl"):
+        split = BoxesFolderSource(str(tmp_path), strict=False).split("train")
+    assert split.most_boxes == 1 and "Annotation 101" in caplog.text
+
+
+def test_boxes_are_cut_at_the_image_and_told(tmp_path, write_split, records, caplog):
+    write_split(tmp_path, [(5, 6)], [(0, 0, -3, 2, 20, 2, {}), (0, 0, 0, 0, 6.5, 5.5, {})])
+    with caplog.at_level("WARNING", "absl"):
+        (found,) = records(open_boxes(f"boxes:{tmp_path}").split("train"))
+    np.testing.assert_array_equal(found["boxes"], [[2, 0, 4, 6], [0, 0, 5, 6]])
+    assert "1 boxes reach beyond their image" in caplog.text
+
+
+def test_masks_are_polygons_and_run_lengths(tmp_path, write_split, records):
+    coder = pytest.importorskip("pycocotools.mask", reason="pycocotools is not installed")
+    packed = coder.encode(np.asfortranarray([[0, 1, 0]] * 4, np.uint8))
+    packed = {"segmentation": {**packed, "counts": packed["counts"].decode()}}
+    column = (1, 0, 1, 0, 1, 4)
+    boxes = [(0, 1, 2, 3, 4, 5, SQUARE), (*column, RUNS), (*column, packed)]
+    write_split(tmp_path, [(12, 10), (4, 3)], boxes)
+    found = records(open_boxes(f"boxes:{tmp_path}", masks=True).split("train"))
+    square = np.zeros((12, 10))
+    square[3:8, 2:6] = 1
+    np.testing.assert_array_equal(found[0]["masks"], square[None])
+    np.testing.assert_array_equal(found[1]["masks"], [[[0, 1, 0]] * 4] * 2)
+    write_split(tmp_path, [(12, 10)], [(0, 1, 2, 3, 4, 5, {})])
+    assert "boxes without a segmentation" in refused(tmp_path, masks=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"annotations": []}, "holds no boxes"),
+        ({"categories": []}, "holds no categories"),
+        ({"images": 3}, "'images' is '3'; allowed: a list"),
+        ({"annotations": [{"image_id": 10, "category_id": 7}]}, "'annotations', 1 has no 'bbox'"),
+        (
+            {"annotations": [{"image_id": 4, "category_id": 7, "bbox": [1, 1, 2, 2]}]},
+            "Annotation in place 1 of",
+        ),
+        (
+            {"annotations": [{"image_id": 10, "category_id": 7, "bbox": [1, 1, 2]}]},
+            "a box of 3 numbers; allowed: 4",
+        ),
+        ({"categories": [{"id": 7, "name": "a"}] * 2}, "lists an id twice in 'categories'"),
+        (
+            {"images": [{"id": 10, "file_name": "0.png", "width": 5, "height": 6}]},
+            "it is 5 x 6 pixels; allowed: an image of 6 x 5 pixels",
+        ),
+        (
+            {"images": [{"id": 10, "file_name": "9.png", "width": 6, "height": 5}]},
+            "Image '9.png' of",
+        ),
+    ],
+)
+def test_what_is_no_coco_json_of_these_images_is_refused(tmp_path, write_split, change, told):
+    found = write_split(tmp_path, [(5, 6)], [(0, 0, 1, 1, 2, 2, {})])
+    (tmp_path / "annotations.json").write_text(json.dumps({**found, **change}))
+    assert told in refused(tmp_path)
+
+
+def test_folders_without_a_json_are_refused(tmp_path):
+    assert "has no boxes to train on; allowed: annotations.json" in refused(tmp_path)
+    assert "does not exist" in refused(tmp_path / "no")
+    (tmp_path / "annotations.json").write_text("{")
+    assert "is not JSON" in refused(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("digits", "'digits' has no boxes; .* Did you mean 'scenes:digits'"),
+        ("cocoo", "Did you mean 'coco'"),
+        ("boxes:", "'boxes:' names no folder"),
+        ("scenes:no such", "Unknown data set 'no such'"),
+    ],
+)
+def test_data_without_boxes_are_refused(name, told):
+    with pytest.raises(UserError, match=told):
+        open_boxes(name)
+    with pytest.raises(UserError, match="has no masks; allowed: scenes, or boxes:PATH"):
+        open_boxes("voc", masks=True)

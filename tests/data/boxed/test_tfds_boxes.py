@@ -1,0 +1,150 @@
+"""VOC and COCO of TensorFlow Datasets, from small folders that the tests write."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from tfcq.data.boxed.box_batches import training_batches
+from tfcq.data.boxed.box_sources import open_boxes
+from tfcq.errors import UserError
+
+# Of each example: height, width, and boxes as VOC's files have them, x and y from 1 to the last.
+VOC = {
+    "2007": {
+        "train": [(50, 40, [(1, 1, 10, 20, "dog", False), (5, 6, 40, 50, "cat", True)])],
+        "validation": [(30, 60, [(11, 3, 60, 30, "car", False)])],
+        "test": [(20, 20, [(1, 1, 20, 20, "cat", True)]), (25, 20, [])],
+    },
+    "2012": {
+        "train": [(45, 45, [(2, 2, 3, 3, "person", False)])],
+        "validation": [(20, 30, [])],
+        "test": [(20, 30, [])],
+    },
+}
+
+
+def write(name, data_dir, parts, example):
+    """Writes a data set as TFDS's own builder would find it."""
+    known = tfds.builder(name, data_dir=data_dir)
+    folder = known.data_dir
+    tf.io.gfile.makedirs(folder)
+    info = tfds.core.DatasetInfo(
+        builder=tfds.core.DatasetIdentity(
+            name=known.name, version=known.version, data_dir=folder, module_name=__name__,
+            config_name=known.builder_config.name if known.builder_config else None,
+        ),
+        features=known.info.features,
+        disable_shuffling=True,
+    )  # fmt: skip
+    writer = tfds.core.SequentialWriter(info, max_examples_per_shard=2)
+    writer.initialize_splits(list(parts))
+    for part, examples in parts.items():
+        writer.add_examples({part: [example(i, e) for i, e in enumerate(examples)]})
+    writer.close_all()
+
+
+def voc_example(number, example):
+    height, width, boxes = example
+    objects = [
+        {
+            "bbox": tfds.features.BBox(y1 / height, x1 / width, y2 / height, x2 / width),
+            "label": label, "is_difficult": difficult, "is_truncated": False, "pose": "frontal",
+        }
+        for x1, y1, x2, y2, label, difficult in boxes
+    ]  # fmt: skip
+    labels = sorted({one["label"] for one in objects})
+    return {
+        "image": np.full((height, width, 3), height, np.uint8),
+        "image/filename": f"{number}.jpg", "objects": objects,
+        "labels": labels, "labels_no_difficult": labels,
+    }  # fmt: skip
+
+
+def coco_example(number, example):
+    height, width, boxes = example
+    return {
+        "image": np.zeros((height, width, 3), np.uint8), "image/filename": f"{number}.jpg",
+        "image/id": number,
+        "objects": [
+            {
+                "bbox": tfds.features.BBox(*box), "label": label, "is_crowd": crowd, "area": area,
+                "id": place,
+            }
+            for place, (box, label, crowd, area) in enumerate(boxes)
+        ],
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def voc(tmp_path_factory):
+    data_dir = str(tmp_path_factory.mktemp("tfds"))
+    for year, parts in VOC.items():
+        write(f"voc/{year}", data_dir, parts, voc_example)
+    return data_dir
+
+
+def test_voc_trains_on_both_years_and_tests_on_2007(voc, records, caplog):
+    source = open_boxes("voc", voc)
+    with caplog.at_level("WARNING", "absl"):
+        train = source.split("train")
+    assert "1 of 4 training images have no box" in caplog.text
+    assert (train.size, train.most_boxes, len(train.class_names)) == (3, 2, 20)
+    found = records(train)
+    assert [one["image"].shape[:2] for one in found] == [(50, 40), (30, 60), (45, 45)]
+    # The first pixel is 0, and boxes end behind their last one.
+    expected = [[[0, 0, 20, 10], [5, 4, 50, 40]], [[2, 10, 30, 60]], [[1, 1, 3, 3]]]
+    for one, boxes in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one["boxes"], boxes, atol=1e-4)
+        np.testing.assert_allclose(
+            one["area"], np.prod(one["boxes"][:, 2:] - one["boxes"][:, :2], axis=1)
+        )
+        assert not one["crowd"].any()
+    names = [[train.class_names[c] for c in one["classes"]] for one in found]
+    assert names == [["dog", "cat"], ["car"], ["person"]]
+    assert found[0]["difficult"].tolist() == [False, True]
+    test = source.split("test")
+    assert [len(one["boxes"]) for one in records(test)] == [1, 0]
+
+
+def test_voc_is_streamed_into_batches(voc):
+    split = open_boxes("voc", voc).split("train")
+    batches = training_batches(split, 3, [20], 40, seed=0, flip=False, stride=8)
+    (batch,) = batches.take(1).as_numpy_iterator()
+    assert batch["images"].shape == (3, 40, 40, 3) and "masks" not in batch
+    assert sorted(batch["index"]) == [0, 1, 2]
+    np.testing.assert_array_equal(sorted((batch["classes"] >= 0).sum(axis=1)), [1, 1, 2])
+
+
+def test_coco_has_crowds_and_areas_and_leaves_out_boxes_without_area(tmp_path, records, caplog):
+    whole, crowd, flat = (0.0, 0.0, 0.5, 1.0), (0.5, 0.0, 1.0, 1.0), (0.25, 0.5, 0.25, 1.0)
+    train = [
+        (20, 40, [(whole, 3, False, 77), (crowd, 3, True, 5), (flat, 4, False, 0)]),
+        (20, 40, [(crowd, 3, True, 5)]),
+        (20, 40, []),
+    ]
+    parts = {"train": train, "validation": [(20, 40, [(whole, 3, False, 6)])]}
+    write("coco/2017", str(tmp_path), parts, coco_example)
+    source = open_boxes("coco", str(tmp_path))
+    with caplog.at_level("WARNING", "absl"):
+        split = source.split("train")
+    assert (
+        "coco: 1 boxes of the train split have no area and are left out, the first of 0.jpg"
+        in caplog.text
+    )
+    assert "2 of 3 training images have no box" in caplog.text
+    (found,) = records(split)
+    np.testing.assert_array_equal(found["boxes"], [[0, 0, 10, 40], [10, 0, 20, 40]])
+    assert (found["classes"].tolist(), found["area"].tolist()) == ([3, 3], [77, 5])
+    assert (found["crowd"].tolist(), found["difficult"].any()) == ([False, True], False)
+    assert records(source.split("test"))[0]["area"] == [6]
+
+
+def test_what_is_not_prepared_or_never_seen_is_refused(tmp_path, voc):
+    with pytest.raises(UserError, match="'voc/2007' is not prepared in"):
+        open_boxes("voc", str(tmp_path))
+    few = {**VOC["2007"], "test": [(20, 20, [(1, 1, 5, 5, "sofa", False)])]}
+    for year, parts in {"2007": few, "2012": VOC["2012"]}.items():
+        write(f"voc/{year}", str(tmp_path), parts, voc_example)
+    with pytest.raises(UserError, match="'sofa' of the test split of 'voc' has no box in the tr"):
+        open_boxes("voc", str(tmp_path)).split("test")

@@ -1,0 +1,1 @@
+"""Images with boxes: where they come from, and batches of them."""

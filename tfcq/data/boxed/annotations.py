@@ -1,0 +1,193 @@
+"""A COCO JSON read and checked: the boxes of every image, by place."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from absl import logging
+
+from tfcq import files
+from tfcq.errors import UserError
+
+_FORM = {
+    "images": [{"id": float, "file_name": str, "width": float, "height": float}],
+    "categories": [{"id": float, "name": str}],
+    "annotations": [
+        {
+            "id": float, "image_id": float, "category_id": float, "bbox": [float],
+            "iscrowd": float, "area": float,
+        }
+    ],
+}  # fmt: skip
+_NEEDED = {
+    "images": ("id", "file_name", "width", "height"),
+    "categories": ("id", "name"),
+    "annotations": ("image_id", "category_id", "bbox"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Annotations:
+    """What a COCO JSON holds.
+
+    Attributes:
+        names: names of the classes, in the order of their ids.
+        files: name of each image.
+        shapes: height and width of each image.
+        boxes: of each image, float32 [N, 4], in our order.
+        classes: of each image, int64 [N].
+        crowd: of each image, bool [N].
+        area: of each image, float32 [N].
+        segmentations: of each image, as COCO writes them; None where one box has none.
+    """
+
+    names: tuple[str, ...]
+    files: list[str]
+    shapes: list[tuple[int, int]]
+    boxes: list[np.ndarray]
+    classes: list[np.ndarray]
+    crowd: list[np.ndarray]
+    area: list[np.ndarray]
+    segmentations: list[list[Any]] | None
+
+    def counts(self) -> np.ndarray:
+        """Returns the boxes of each image that are no crowds, int [images]."""
+        return np.array([np.sum(~crowd) for crowd in self.crowd], int)
+
+    def class_counts(self) -> np.ndarray:
+        """Returns the boxes of each class that are no crowds, int [classes]."""
+        found = [c[~crowd] for c, crowd in zip(self.classes, self.crowd, strict=True)]
+        return np.bincount(np.concatenate([np.zeros(0, int), *found]), minlength=len(self.names))
+
+
+def read_annotations(path: str, strict: bool) -> Annotations:
+    """Reads a COCO JSON.
+
+    Args:
+        path: the file.
+        strict: whether a box without an area inside its image is an error; else it is named in a
+            warning and left out.
+
+    Raises:
+        UserError: it cannot be read, is no COCO JSON, holds no boxes, names an image or a category
+            that it does not list, or (strict) a box is without area.
+    """
+    found = files.parse_json(files.read_text(path), path)
+    _check(found, path)
+    categories = sorted(found["categories"], key=lambda category: category["id"])
+    class_of = _places(categories, path, "categories")
+    image_of = _places(found["images"], path, "images")
+    shapes = [(int(image["height"]), int(image["width"])) for image in found["images"]]
+    rows: list[list[tuple]] = [[] for _ in shapes]
+    faults, cut = [], 0
+    for number, one in enumerate(found["annotations"], 1):
+        name = f"Annotation {one.get('id', f'in place {number}')} of {path}"
+        for key, known in (("image_id", image_of), ("category_id", class_of)):
+            if one[key] not in known:
+                raise UserError(f"{name} has {key} {one[key]}; allowed: one that the file lists.")
+        place = image_of[one["image_id"]]
+        if len(one["bbox"]) != 4:
+            raise UserError(f"{name} has a box of {len(one['bbox'])} numbers; allowed: 4.")
+        x, y, width, height = map(float, one["bbox"])
+        high, wide = shapes[place]
+        inside = min(y + height, high) - max(y, 0), min(x + width, wide) - max(x, 0)
+        if min(width, height, *inside) <= 0:
+            file = found["images"][place]["file_name"]
+            faults.append(f"{name} (image {file!r}) is a box of {width:g} x {height:g} pixels")
+            continue
+        cut += min(y, x, high - y - height, wide - x - width) < -1
+        box = (max(y, 0.0), max(x, 0.0), min(y + height, high), min(x + width, wide))
+        area = float(one.get("area", width * height))
+        crowd, outline = bool(one.get("iscrowd", 0)), one.get("segmentation")
+        rows[place].append((box, class_of[one["category_id"]], crowd, area, outline))
+    _tell(faults, cut, path, strict)
+    columns = [tuple(zip(*of_image, strict=True)) or ((),) * 5 for of_image in rows]
+    outlines = [list(column[4]) for column in columns]
+    return Annotations(
+        names=tuple(category["name"] for category in categories),
+        files=[image["file_name"] for image in found["images"]],
+        shapes=shapes,
+        boxes=[np.array(column[0], np.float32).reshape(-1, 4) for column in columns],
+        classes=[np.array(column[1], np.int64) for column in columns],
+        crowd=[np.array(column[2], bool) for column in columns],
+        area=[np.array(column[3], np.float32) for column in columns],
+        segmentations=outlines if all(all(of_image) for of_image in outlines) else None,
+    )
+
+
+def decoded_masks(outlines: Sequence[Any], height: int, width: int) -> np.ndarray:
+    """Returns what COCO's outlines enclose.
+
+    Args:
+        outlines: of each object, polygons or run lengths.
+        height: of the image.
+        width: of the image.
+
+    Returns:
+        uint8 [N, height, width].
+
+    Raises:
+        UserError: pycocotools is not installed, or an outline is none that it reads.
+    """
+    coder = mask_coder()
+    made = np.zeros((len(outlines), height, width), np.uint8)
+    for mask, outline in zip(made, outlines, strict=True):
+        try:
+            # Polygons, or run lengths as numbers; else they are packed already.
+            packed = isinstance(outline, dict) and isinstance(outline["counts"], str)
+            runs = outline if packed else coder.frPyObjects(outline, height, width)
+            mask[:] = coder.decode(coder.merge(runs) if isinstance(runs, list) else runs)
+        except Exception as error:
+            # pycocotools raises whatever it stumbles over.
+            raise UserError(
+                f"A segmentation begins with {str(outline)[:60]!r}; allowed: "
+                "polygons of 6 numbers and more, or run lengths of the image's size."
+            ) from error
+    return made
+
+
+def mask_coder() -> Any:
+    """Returns pycocotools' masks.
+
+    Raises:
+        UserError: pycocotools is not installed.
+    """
+    try:
+        from pycocotools import mask
+    except ImportError as error:
+        raise UserError(
+            "Masks of a COCO JSON need pycocotools; install it with `pip install pycocotools`."
+        ) from error
+    return mask
+
+
+def _check(found: Any, path: str) -> None:
+    files.check_form(found, _FORM, path)
+    for kind, names in _NEEDED.items():
+        if not found.get(kind):
+            what = "boxes" if kind == "annotations" else kind
+            raise UserError(
+                f"{path} holds no {what}; allowed: a COCO JSON with {', '.join(_NEEDED)}."
+            )
+        for number, one in enumerate(found[kind], 1):
+            if missing := [name for name in names if name not in one]:
+                raise UserError(f"{path}, {kind!r}, {number} has no {missing[0]!r}.")
+
+
+def _places(listed: list[dict], path: str, kind: str) -> dict[float, int]:
+    places = {one["id"]: place for place, one in enumerate(listed)}
+    if len(places) < len(listed):
+        raise UserError(f"{path} lists an id twice in {kind!r}; allowed: ids of their own.")
+    return places
+
+
+def _tell(faults: list[str], cut: int, path: str, strict: bool) -> None:
+    if faults and strict:
+        raise UserError(
+            f"{faults[0]} ({len(faults)} such); allowed: boxes with an area inside their image."
+        )
+    for fault in faults:
+        logging.warning("%s and is left out: it has no area inside its image.", fault)
+    if cut:
+        logging.warning("%s: %d boxes reach beyond their image and are cut there.", path, cut)

@@ -1,0 +1,199 @@
+"""Batches of images with boxes, at one size: resized by the shorter side, flipped, padded.
+
+As in `tfcq.data.pipeline`, randomness is addressed: what is drawn of an image is a function of
+(seed, epoch, index).
+"""
+
+import math
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+from tfcq.data.boxed.boxed_split import BoxedSplit
+from tfcq.data.pipeline import shuffled_epochs, steps_per_epoch
+from tfcq.data.split import Record
+from tfcq.errors import UserError
+
+_GENERATOR = "philox"
+# Of masks in batches, which are as large as their box: twice what Mask R-CNN predicts.
+MASK_SIDE = 56
+
+
+def training_batches(
+    split: BoxedSplit,
+    batch_size: int,
+    shorter: Sequence[int],
+    longest: int,
+    seed: int,
+    first_epoch: int = 0,
+    flip: bool = True,
+    stride: int = 32,
+) -> tf.data.Dataset:
+    """Yields batches to train a detector on, of one shape, without end.
+
+    Each epoch is a new order of all images; those left over after the last whole batch are not
+    used in that epoch. Crowds are left out.
+
+    Args:
+        split: the images.
+        batch_size: images per batch.
+        shorter: lengths of an image's shorter side, of which one is drawn.
+        longest: greatest length of its longer side, for which the shorter one gives way.
+        seed: any int64; decides order, lengths and flips.
+        first_epoch: number of the first epoch, from 0.
+        flip: whether one image in two is flipped left to right.
+        stride: the height and width of a batch are multiples of this.
+
+    Returns:
+        Data set of dictionaries:
+
+        images: float32 [batch, H, W, C] in [0, 1], padded with 0 below and to the right.
+        sizes: height and width without padding, int32 [batch, 2].
+        scales: how much larger than the file's they are, float32 [batch, 2].
+        index: int64 [batch].
+        boxes: float32 [batch, most, 4] in pixels of `images`, 0 where there is none; `most` is
+            the split's `most_boxes`.
+        classes: int32 [batch, most], -1 where there is none.
+        masks: of a split with masks, float32 [batch, most, 56, 56], each as large as its box.
+
+    Raises:
+        UserError: a size that does not fit.
+    """
+    steps = steps_per_epoch(split, batch_size)
+    canvas = canvas_size(split, shorter, longest, stride)
+    lengths = tf.constant(list(shorter), tf.int32)
+
+    def prepared(seed: tf.Tensor, record: Record) -> Record:
+        record = split.decode(record)
+        draws = tf.random.stateless_uniform([2], seed, alg=_GENERATOR)
+        length = lengths[tf.cast(draws[0] * len(shorter), tf.int32)]
+        made, columns = _resized(record, length, longest), {}
+        if split.masks:
+            columns["masks"] = _in_boxes(record["masks"], record["boxes"])
+        boxes = record["boxes"] * tf.tile(made["scales"], [2])
+        if flip and draws[1] < 0.5:
+            made["images"] = made["images"][:, ::-1]
+            width = tf.cast(made["sizes"][1], tf.float32)
+            y1, x1, y2, x2 = tf.unstack(boxes, axis=1)
+            boxes = tf.stack([y1, width - x2, y2, width - x1], axis=1)
+            columns = {name: masks[:, :, ::-1] for name, masks in columns.items()}
+        learnt = ~record["crowd"]
+        columns |= {"boxes": boxes, "classes": tf.cast(record["classes"], tf.int32)}
+        for name, column in columns.items():
+            made[name] = _filled(tf.boolean_mask(column, learnt), split.most_boxes, name)
+        return {**made, "images": _padded(made["images"], canvas, split.image_shape[2])}
+
+    def epoch(records: tf.data.Dataset) -> tf.data.Dataset:
+        made = records.take(steps * batch_size).map(prepared, tf.data.AUTOTUNE)
+        return made.batch(batch_size, drop_remainder=True)
+
+    epochs = shuffled_epochs(split, seed, first_epoch)
+    return epochs.flat_map(epoch).prefetch(tf.data.AUTOTUNE)
+
+
+def plain_batches(
+    split: BoxedSplit, batch_size: int, shorter: int, longest: int, stride: int = 32
+) -> tf.data.Dataset:
+    """Yields the images of a split in order, without their boxes; the last batch may be smaller.
+
+    Args:
+        split: the images.
+        batch_size: images per batch.
+        shorter: length of an image's shorter side.
+        longest: as for `training_batches`.
+        stride: as for `training_batches`.
+
+    Returns:
+        Data set of dictionaries as `training_batches` yields them, up to `index`. Boxes in
+        `images` divided by `scales` are boxes in the file.
+    """
+    canvas = canvas_size(split, [shorter], longest, stride)
+
+    def prepared(record: Record) -> Record:
+        made = _resized(split.decode(record), tf.constant(shorter), longest)
+        return {**made, "images": _padded(made["images"], canvas, split.image_shape[2])}
+
+    return split.records.map(prepared, tf.data.AUTOTUNE).batch(batch_size).prefetch(1)
+
+
+def canvas_size(
+    split: BoxedSplit, shorter: Sequence[int], longest: int, stride: int
+) -> tuple[int, int]:
+    """Returns the height and width of batches that every image fits into.
+
+    Args:
+        split: the images.
+        shorter: as for `training_batches`.
+        longest: as for `training_batches`.
+        stride: as for `training_batches`.
+
+    Raises:
+        UserError: a length that is not positive, or a shorter side above the longest.
+    """
+    if not shorter or min(shorter) < 1 or max(shorter) > longest:
+        raise UserError(
+            f"Images of {', '.join(map(str, shorter)) or 'no'} pixels at the shorter side, "
+            f"{longest} at most; allowed: 1 to {longest}."
+        )
+    height, width, _ = split.image_shape
+    tallest = widest = longest
+    if height is not None and width is not None:
+        made = [resized_shape(height, width, length, longest).numpy() for length in shorter]
+        tallest, widest = (max(int(shape[axis]) for shape in made) for axis in (0, 1))
+    return math.ceil(tallest / stride) * stride, math.ceil(widest / stride) * stride
+
+
+def resized_shape(
+    height: int | tf.Tensor, width: int | tf.Tensor, shorter: int | tf.Tensor, longest: int
+) -> tf.Tensor:
+    """Returns the height and width of an image that is resized by its shorter side.
+
+    Args:
+        height: of the image.
+        width: of the image.
+        shorter: length that its shorter side gets.
+        longest: greatest length of its longer side, for which the shorter one gives way.
+
+    Returns:
+        int32 [2], rounded as detectron2 rounds.
+    """
+    sides = tf.cast(tf.stack([height, width]), tf.float64)
+    scale = tf.cast(shorter, tf.float64) / tf.reduce_min(sides)
+    scale = tf.minimum(scale, longest / tf.reduce_max(sides))
+    return tf.maximum(tf.cast(sides * scale + 0.5, tf.int32), 1)
+
+
+def _resized(record: Record, shorter: tf.Tensor, longest: int) -> Record:
+    shape = tf.shape(record["image"])[:2]
+    sizes = resized_shape(shape[0], shape[1], shorter, longest)
+    image = tf.cast(record["image"], tf.float32) / 255.0
+    image = tf.clip_by_value(tf.image.resize(image, sizes, antialias=True), 0.0, 1.0)
+    scales = tf.cast(sizes, tf.float32) / tf.cast(shape, tf.float32)
+    return {"images": image, "sizes": sizes, "scales": scales, "index": record["index"]}
+
+
+def _padded(image: tf.Tensor, canvas: tuple[int, int], channels: int) -> tf.Tensor:
+    padded = tf.image.pad_to_bounding_box(image, 0, 0, *canvas)
+    return tf.ensure_shape(padded, [*canvas, channels])
+
+
+def _filled(column: tf.Tensor, most: int, name: str) -> tf.Tensor:
+    """Returns a column filled up to a length."""
+    room = [[0, most - tf.shape(column)[0]], *[[0, 0]] * (len(column.shape) - 1)]
+    filled = tf.pad(column, room, constant_values=-1 if name == "classes" else 0)
+    return tf.ensure_shape(filled, [most, *column.shape[1:]])
+
+
+def _in_boxes(masks: tf.Tensor, boxes: tf.Tensor) -> tf.Tensor:
+    """Returns the part of each mask in its box, float32 [N, MASK_SIDE, MASK_SIDE].
+
+    So that masks of large images take little memory, and stay as they are when images are resized.
+    """
+    last = tf.cast(tf.tile(tf.shape(masks)[1:], [2]) - 1, tf.float32)
+    half = (boxes[:, 2:] - boxes[:, :2]) / (2 * MASK_SIDE)
+    # From the middle of the first point's part of the box to that of the last one's.
+    points = tf.concat([boxes[:, :2] + half, boxes[:, 2:] - half], axis=1) - 0.5
+    points = tf.clip_by_value(points, 0.0, last) / tf.maximum(last, 1.0)
+    images = tf.cast(masks, tf.float32)[..., tf.newaxis]
+    side = [MASK_SIDE, MASK_SIDE]
+    return tf.image.crop_and_resize(images, points, tf.range(tf.shape(boxes)[0]), side)[..., 0]

@@ -1,0 +1,1 @@
+"""Detectors: boxes, regions of feature maps, and how detections are scored."""

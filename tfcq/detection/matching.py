@@ -1,0 +1,87 @@
+"""Which anchor or proposal learns from which box, and which of them a step looks at."""
+
+from typing import NamedTuple
+
+import tensorflow as tf
+
+POSITIVE, NEGATIVE, IGNORED = 1, 0, -1
+# The same generator on every device, so that a run can be repeated on another one.
+_GENERATOR = "philox"
+
+
+class Matches(NamedTuple):
+    """What each anchor learns from.
+
+    Attributes:
+        boxes: index of the box that it overlaps most, int32 [..., anchors]; 0 without any box.
+        labels: `POSITIVE`, `NEGATIVE` or `IGNORED`, int32 [..., anchors].
+    """
+
+    boxes: tf.Tensor
+    labels: tf.Tensor
+
+
+class Sample(NamedTuple):
+    """Which anchors a step looks at, positive ones first.
+
+    Attributes:
+        indices: int32 [batch, size].
+        there: whether an index counts, bool [batch, size]; the others fill up.
+    """
+
+    indices: tf.Tensor
+    there: tf.Tensor
+
+
+def matched(
+    iou: tf.Tensor, valid: tf.Tensor, low: float, high: float, low_quality: bool = False
+) -> Matches:
+    """Matches anchors with boxes by their overlap, as detectron2's Matcher.
+
+    Args:
+        iou: overlap of every box with every anchor, float [..., boxes, anchors], boxes at least 1.
+        valid: which boxes there are, bool [..., boxes]; the others fill up.
+        low: an anchor that overlaps every box by less is negative.
+        high: one that overlaps its box by this or more is positive; what lies between is ignored.
+        low_quality: whether of each box the anchors that overlap it most are positive however
+            little that is. They learn from the box that they overlap most, which may be another.
+            A box that overlaps no anchor at all makes none positive (all, in detectron2).
+    """
+    iou = tf.where(valid[..., tf.newaxis], iou, -1.0)
+    best = tf.reduce_max(iou, axis=-2)
+    labels = tf.where(best >= high, POSITIVE, tf.where(best >= low, IGNORED, NEGATIVE))
+    if low_quality:
+        highest = tf.reduce_max(iou, axis=-1, keepdims=True)
+        labels = tf.where(
+            tf.reduce_any((iou == highest) & (highest > 0), axis=-2), POSITIVE, labels
+        )
+    return Matches(tf.argmax(iou, axis=-2, output_type=tf.int32), labels)
+
+
+def sampled(labels: tf.Tensor, size: int, positive_share: float, seed: tf.Tensor) -> Sample:
+    """Draws anchors: positive ones up to a share, negative ones for the rest.
+
+    Args:
+        labels: `POSITIVE`, `NEGATIVE` or `IGNORED`, int32 [batch, anchors].
+        size: how many are drawn of an image; fewer where there are fewer.
+        positive_share: greatest share of positive ones, 0 to 1.
+        seed: int [2]; the same seed draws the same.
+    """
+    draws = tf.random.stateless_uniform(tf.shape(labels), seed, alg=_GENERATOR)
+    # What is filled up with takes no place of an anchor that is there.
+    fill = tf.maximum(0, size - tf.shape(labels)[1])
+    draws = tf.pad(draws, [[0, 0], [0, fill]])
+    labels = tf.pad(labels, [[0, 0], [0, fill]], constant_values=IGNORED)
+    positives, positive = _drawn(draws, labels == POSITIVE, int(size * positive_share))
+    negatives, negative = _drawn(draws, labels == NEGATIVE, size)
+    room = size - tf.reduce_sum(tf.cast(positive, tf.int32), axis=1, keepdims=True)
+    negative &= tf.range(size) < room
+    indices, there = tf.concat([positives, negatives], 1), tf.concat([positive, negative], 1)
+    order = tf.argsort(tf.cast(~there, tf.int32), stable=True)[:, :size]
+    return Sample(tf.gather(indices, order, batch_dims=1), tf.gather(there, order, batch_dims=1))
+
+
+def _drawn(draws: tf.Tensor, chosen: tf.Tensor, count: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns the chosen ones with the greatest draws, and which of the indices are chosen."""
+    values, indices = tf.math.top_k(tf.where(chosen, draws, -1.0), count)
+    return indices, values >= 0
