@@ -63,6 +63,7 @@ def quantizable(
     model: keras.Model,
     policy: str | Policy = "paper",
     overrides: dict[str, str] | None = None,
+    reads_images: bool = True,
 ) -> QuantizableModel:
     """Returns a copy of a model, weights included, whose calls take `precision`.
 
@@ -75,6 +76,9 @@ def quantizable(
             `"contrastive_quant"`, or a `tfcq.Policy`.
         overrides: fixed bits by pattern of layer names, for example
             `{"conv1": "8w8a", "top_*": "fp"}`; the first match wins.
+        reads_images: False for a part that reads what another one computed, such as the head of a
+            detector: then no layer is the first one, and what stands before its first kernel is
+            quantized too.
 
     Raises:
         UserError: on a model that is not built from layers, a layer whose kernel cannot be
@@ -100,7 +104,7 @@ def quantizable(
     policy = opened(policy, functional)
     check_overrides(policy, known_names(functional))
     refuse_unknown_kernels(functional, policy)
-    copy = _convert(functional, policy, reads_images=True)
+    copy = _convert(functional, policy, reads_images)
     _check_quantizes(copy, policy)
     copy_weights(model, copy)
     return copy

@@ -1,0 +1,73 @@
+"""A trained ResNet taken apart for a detector: a trunk of any image size, and its last stage."""
+
+import re
+
+import keras
+from keras import layers
+
+from tfcq.errors import UserError
+from tfcq.nn.cloning import cloned, same_layer, with_first_layer
+from tfcq.nn.copied_weights import copy_weights
+from tfcq.nn.float_model import float_model
+from tfcq.nn.quantizable import QuantizableModel
+
+_END = re.compile(r"stage(\d)_block(\d+)_relu")
+# Pixels of the image to a cell of each stage, behind a stem for large images.
+STRIDES = {1: 4, 2: 8, 3: 16, 4: 32}
+
+
+def any_size(backbone: keras.Model) -> keras.Model:
+    """Returns a float copy of a backbone, weights included, that takes images of any size.
+
+    Args:
+        backbone: a ResNet of this library with the stem for large images, quantizable or not.
+
+    Raises:
+        UserError: when it is another network.
+    """
+    plain = float_model(backbone) if isinstance(backbone, QuantizableModel) else backbone
+    names = {layer.name for layer in plain.layers}
+    if not {"stage1_block1_relu", "stage4_block1_relu"} <= names:
+        raise UserError(
+            f"Backbone {backbone.name!r} has no four stages to detect with; allowed: resnet18, "
+            "resnet34 or resnet50."
+        )
+    if "stem_pool" not in names:
+        raise UserError(
+            f"Backbone {backbone.name!r} has the stem for small images, whose features are too "
+            "fine for a detector; allowed: a backbone trained with --stem=imagenet."
+        )
+    shape = (None, None, plain.input_shape[-1])
+    copy = cloned(plain, same_layer, inputs=keras.Input(shape, name="images"))
+    copy_weights(plain, copy)
+    return copy
+
+
+def stage_outputs(backbone: keras.Model) -> dict[int, keras.KerasTensor]:
+    """Returns the features behind each stage of a ResNet, by its number.
+
+    Args:
+        backbone: the network.
+    """
+    found = {}
+    for layer in backbone.layers:
+        if match := _END.fullmatch(layer.name):
+            # Blocks follow each other: the last one stays.
+            found[int(match[1])] = layer.output
+    return found
+
+
+def trunk_and_last_stage(backbone: keras.Model) -> tuple[keras.Model, keras.Model]:
+    """Returns the first three stages of a ResNet, and the fourth as it reads regions of them (C4).
+
+    Args:
+        backbone: from `any_size`.
+
+    Returns:
+        Images to features at stride 16; regions of these, not negative, to features at half the
+        size. A ReLU stands before the regions, which changes nothing: behind it they are quantized.
+    """
+    stages = stage_outputs(backbone)
+    trunk = keras.Model(backbone.inputs[0], stages[3], name="trunk")
+    last = keras.Model(stages[3], stages[4], name="last_stage")
+    return trunk, with_first_layer(last, layers.ReLU(name="regions"))
