@@ -35,12 +35,24 @@ class Detector(keras.Model, abc.ABC):
         name: str = "detector",
     ) -> None:
         super().__init__(name=name)
-        self.parts = dict(parts)
+        # As attributes: a checkpoint does not look into a dictionary.
+        self._names = tuple(parts)
+        for part_name, part in parts.items():
+            setattr(self, f"{part_name}_part", part)
         self.class_count, self.stride, self.seed = class_count, stride, seed
         self.steps_done = tf.Variable(0, dtype=tf.int64, trainable=False, name="steps_done")
         # Bits of a training pass, read in the graph; zeros for a float pass.
         self.training_bits: tuple[tf.Variable, tf.Variable] | None = None
         self._seen: dict[str, list[tf.Tensor]] | None = None
+        self._means = {name: keras.metrics.Mean(name) for name in ("loss", *self.LOSSES)}
+
+    @property
+    def parts(self) -> dict[str, QuantizableModel]:
+        """Its networks by name."""
+        return {name: getattr(self, f"{name}_part") for name in self._names}
+
+    # Names of what `losses_of` returns.
+    LOSSES: tuple[str, ...] = ()
 
     @abc.abstractmethod
     def find(self, images: tf.Tensor, sizes: tf.Tensor, precision: Any = None) -> Kept:
@@ -81,7 +93,7 @@ class Detector(keras.Model, abc.ABC):
         """
         if self._seen is not None:
             self._seen.setdefault(name, []).append(inputs)
-        return self.parts[name](inputs, training=training, precision=precision)
+        return getattr(self, f"{name}_part")(inputs, training=training, precision=precision)
 
     def inputs_of_parts(
         self, batches: Iterable[Batch]
@@ -129,7 +141,14 @@ class Detector(keras.Model, abc.ABC):
             zip(tape.gradient(total, variables), variables, strict=True)
         )
         self.steps_done.assign_add(1)
-        return {"loss": total, **losses}
+        for name, value in {"loss": total, **losses}.items():
+            self._means[name].update_state(value)
+        return {name: mean.result() for name, mean in self._means.items()}
+
+    @property
+    def metrics(self) -> list[keras.metrics.Metric]:
+        """The means of an epoch."""
+        return list(self._means.values())
 
     def found(
         self, batches: tf.data.Dataset, precision: Any = None
@@ -140,7 +159,11 @@ class Detector(keras.Model, abc.ABC):
             batches: from `tfcq.data.boxed.box_batches.plain_batches`.
             precision: the pass; None for float.
         """
-        run = tf.function(lambda images, sizes: self.find(images, sizes, precision))
+
+        @tf.function
+        def run(images: tf.Tensor, sizes: tf.Tensor) -> Kept:
+            return self.find(images, sizes, precision)
+
         for batch in batches:
             kept = run(batch["images"], batch["sizes"])
             scales = tf.tile(batch["scales"], [1, 2])[:, tf.newaxis]

@@ -71,6 +71,8 @@ class FasterRCNN(Detector):
         seed: draws what a step learns from.
     """
 
+    LOSSES = ("objectness", "proposal_boxes", "classes", "boxes")
+
     def __init__(
         self,
         parts: Mapping[str, QuantizableModel],

@@ -39,7 +39,9 @@ def float_model(model: QuantizableModel) -> keras.Model:
     return plain
 
 
-def requantizable(model: QuantizableModel, policy: str | Policy) -> QuantizableModel:
+def requantizable(
+    model: QuantizableModel, policy: str | Policy, reads_images: bool = True
+) -> QuantizableModel:
     """Returns a copy of a quantizable model that is quantized by another policy.
 
     Quantizers that both have keep their ranges.
@@ -47,6 +49,7 @@ def requantizable(model: QuantizableModel, policy: str | Policy) -> QuantizableM
     Args:
         model: a quantizable model.
         policy: as for `tfcq.quantizable`.
+        reads_images: as for `tfcq.quantizable`.
 
     Raises:
         UserError: as `tfcq.quantizable` does, and when the model is not quantizable.
@@ -57,7 +60,7 @@ def requantizable(model: QuantizableModel, policy: str | Policy) -> QuantizableM
         >>> tfcq.requantizable(encoder, "uniform").get_layer("stem").weight_quantizer.bits is None
         True
     """
-    converted = quantizable(float_model(model), policy)
+    converted = quantizable(float_model(model), policy, reads_images=reads_images)
     keep_ranges(model, converted)
     return converted
 

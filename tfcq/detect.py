@@ -1,0 +1,56 @@
+"""Trains and scores a detector at many bit-widths: `python -m tfcq.detect --run_dir=DIR`."""
+
+from tfcq import command_line
+from tfcq.files import check_writable
+from tfcq.settings.detection import GROUPS, DetectionConfig, detection_from_flat
+
+
+def flag_set() -> command_line.FlagSet:
+    """Returns the command's flags."""
+    flags = command_line.FlagSet(
+        "Trains a detector on a pre-trained backbone, quantizes it and scores it at many "
+        "bit-widths: python -m tfcq.detect",
+        examples=(
+            "python -m tfcq.detect --run_dir=RUN --dataset=scenes",
+            "python -m tfcq.detect --run_dir=RUN --dataset=boxes:PATH --shorter_side=480,640",
+        ),
+    )
+    for title, group in GROUPS.items():
+        flags.add_settings(title, group)
+    return flags
+
+
+def config_of(command: command_line.Command) -> DetectionConfig:
+    """Returns the settings of a command line.
+
+    Args:
+        command: the parsed command line.
+
+    Raises:
+        UserError: on a value that cannot be used.
+    """
+    names = {name for group in GROUPS.values() for name in vars(group)}
+    return detection_from_flat({k: v for k, v in command.values.items() if k in names})
+
+
+def main(command: command_line.Command) -> None:
+    """Trains and scores one detector.
+
+    Args:
+        command: the parsed command line.
+    """
+    config = config_of(command)
+    config.check_files()
+    check_writable(config.folder)
+    command.start_up(doing="Reading network and images")
+    from tfcq.detection.run import detect
+    from tfcq.reporting.detection import detection_table
+
+    record, files = detect(config)
+    print(detection_table(record))
+    for file in files:
+        print(f"Results: {file}")
+
+
+if __name__ == "__main__":
+    command_line.run(flag_set(), main)

@@ -1,0 +1,28 @@
+"""Average precision of a detector over bit-widths, as a table."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from tfcq.reporting.tables import table
+
+_FORMS = {"coco": "COCO", "voc07": "VOC07"}
+_FIGURES = ("AP", "AP50", "AP75")
+
+
+def detection_table(record: Mapping[str, Any]) -> str:
+    """Returns the figures of a detection as text.
+
+    Args:
+        record: what `tfcq.detection.run.detect` returned.
+    """
+    results = record["results"]
+    rows = [
+        (f"{title} {name}", *(f"{entry[form][name]:.1f}" for entry in results))
+        for form, title in _FORMS.items()
+        for name in _FIGURES
+    ]
+    head = (
+        f"{record['dataset']}, {record['detector']}, {record['protocol']}, "
+        f"{record['test_images']} test images of {record['classes']} classes"
+    )
+    return f"{head}\n{table(('bits', *(entry['bits'] for entry in results)), rows)}"

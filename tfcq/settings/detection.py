@@ -1,0 +1,224 @@
+"""All that can be asked of a detection: subject, data, detector, training, measurement."""
+
+import dataclasses
+import json
+import pathlib
+from typing import Any
+
+from tfcq.errors import UserError
+from tfcq.settings.bitwidths import BitWidth, parse_bit_widths
+from tfcq.settings.datasets import check_boxed_name
+from tfcq.settings.evaluation_groups import CALIBRATIONS
+from tfcq.settings.fields import check_fields, grouped, setting
+from tfcq.settings.policies import ALL_FLOAT, POLICIES, Policy
+from tfcq.settings.protocol_groups import QAT_QUANTIZERS, PostTrainingSettings
+from tfcq.settings.run_folder import RunFolder
+from tfcq.settings.training_groups import HIGHEST_SEED, OptimizationSettings
+
+DETECTORS = ("faster_rcnn",)
+PROTOCOLS = ("finetune", "qat")
+QUANTIZED = ("all", "backbone")
+# SSQL, Table 6.
+BITS = "fp,8w8a,6w6a,5w5a,4w4a"
+
+
+@dataclasses.dataclass(frozen=True)
+class DetectionSubject:
+    """Whose backbone detects."""
+
+    run_dir: str | None = setting(None, "folder of the run")
+    model: str | None = setting(None, "instead of a run: PATH.keras, a ResNet of this library")
+    output_dir: str | None = setting(None, "where all is written; default RUN/detection/DETECTOR")
+    from_scratch: bool = setting(False, "random weights instead of the backbone's")
+
+
+@dataclasses.dataclass(frozen=True)
+class DetectionData:
+    """The images with boxes."""
+
+    dataset: str = setting(
+        "scenes",
+        "scenes (of digits), scenes:DATASET, boxes:PATH (a folder with a COCO JSON), voc or coco",
+    )
+    data_dir: str | None = setting(None, "folder of prepared TFDS data sets")
+    download: bool = setting(False, "let TFDS download what is not prepared")
+    shorter_side: str | None = setting(
+        None,
+        "lengths of the shorter side in pixels, of which training draws one and scoring takes the "
+        "greatest, such as 480,640,800; default the images' own",
+    )
+    longest_side: int = setting(1333, "greatest length of the longer side in pixels", at_least=16)
+    flip: bool = setting(True, "flip one training image in two left to right")
+    test_images: int | None = setting(None, "score the first so many images", at_least=1)
+
+    @property
+    def shorter_sides(self) -> tuple[int, ...] | None:
+        """Lengths of the shorter side; None for the images' own."""
+        if self.shorter_side is None:
+            return None
+        try:
+            return tuple(map(int, self.shorter_side.split(",")))
+        except ValueError:
+            raise UserError(
+                f"--shorter_side={self.shorter_side} cannot be read; allowed: whole numbers of "
+                "pixels, such as 480,640,800."
+            ) from None
+
+
+@dataclasses.dataclass(frozen=True)
+class DetectorSettings:
+    """The detector; what is not given is detectron2's, or less of it for small images."""
+
+    detector: str = setting("faster_rcnn", "the detector", DETECTORS)
+    anchor_sizes: str | None = setting(
+        None, "square roots of the anchors' areas in pixels, such as 32,64,128,256,512"
+    )
+    proposals: int | None = setting(None, "proposals of an image that are kept", at_least=1)
+    sampled_regions: int | None = setting(
+        None, "regions of an image that a step learns from", at_least=2
+    )
+    policy: str = setting("paper", "which layers are quantized", tuple(POLICIES))
+
+
+@dataclasses.dataclass(frozen=True)
+class DetectionTraining(OptimizationSettings):
+    """How the detector is trained."""
+
+    epochs: int = setting(4, "passes over the training images", at_least=1)
+    batch_size: int = setting(8, "images per step", at_least=1)
+    learning_rate: float = setting(0.05, "highest learning rate", above=0)
+    warmup: str = setting("100steps", "linear warm-up, such as 100steps")
+    clip_gradient: float = setting(
+        10.0, "greatest norm of the gradient of a variable; 0 for none", at_least=0
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class DetectionMeasurement:
+    """What is measured, and after which steps."""
+
+    protocol: str = setting(
+        "finetune",
+        "finetune in float and quantize after training, or train further at each bit-width (qat)",
+        PROTOCOLS,
+    )
+    bits: str = setting(BITS, "bit-widths, such as fp,8w8a,2w4a")
+    quantize: str = setting("all", "all networks of the detector, or the backbone", QUANTIZED)
+    quantizer: str = setting("lsq", "qat: what is trained", tuple(QAT_QUANTIZERS))
+    calibration: str = setting("minmax", "how a range follows from activations", CALIBRATIONS)
+    calibration_images: int = setting(64, "training images that set the ranges", at_least=1)
+    pictures: int = setting(4, "test images that are drawn with what was found", at_least=0)
+    seed: int = setting(
+        0, "seed of order, draws and learned rounding", at_least=0, at_most=HIGHEST_SEED
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class DetectionConfig:
+    """All settings of a detection.
+
+    Raises:
+        UserError: on settings that do not go together.
+    """
+
+    subject: DetectionSubject = DetectionSubject()
+    data: DetectionData = DetectionData()
+    detector: DetectorSettings = DetectorSettings()
+    training: DetectionTraining = DetectionTraining()
+    measurement: DetectionMeasurement = DetectionMeasurement()
+    post_training: PostTrainingSettings = PostTrainingSettings()
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            check_fields(getattr(self, field.name))
+        subject = self.subject
+        if (subject.run_dir is None) == (subject.model is None):
+            missing = "is missing" if subject.run_dir is None else "and --model were both given"
+            raise UserError(
+                f"--run_dir {missing}; give the folder of a run that tfcq.train made, or a model "
+                "with --model."
+            )
+        if subject.model is not None and subject.output_dir is None:
+            raise UserError(f"--output_dir is missing; --model={subject.model} needs it.")
+        check_boxed_name(self.data.dataset)
+        _ = self.data.shorter_sides, self.anchor_sizes, self.bit_widths
+
+    @property
+    def bit_widths(self) -> tuple[BitWidth, ...]:
+        """The bit-widths in the order asked for."""
+        return parse_bit_widths(self.measurement.bits)
+
+    @property
+    def anchor_sizes(self) -> tuple[float, ...] | None:
+        """Sizes of anchors in pixels; None for those that suit the images."""
+        text = self.detector.anchor_sizes
+        try:
+            return None if text is None else tuple(map(float, text.split(",")))
+        except ValueError:
+            raise UserError(
+                f"--anchor_sizes={text} cannot be read; allowed: numbers of pixels, such as "
+                "32,64,128."
+            ) from None
+
+    @property
+    def folder(self) -> pathlib.Path:
+        """Where all is written."""
+        if self.subject.output_dir is not None:
+            return pathlib.Path(self.subject.output_dir)
+        return RunFolder(str(self.subject.run_dir)).path / "detection" / self.detector.detector
+
+    @property
+    def backbone_file(self) -> pathlib.Path:
+        """The file of the backbone."""
+        if self.subject.model is not None:
+            return pathlib.Path(self.subject.model)
+        return RunFolder(str(self.subject.run_dir)).backbone
+
+    @property
+    def head_policy(self) -> Policy | None:
+        """How what is not the backbone is quantized; None for like the backbone."""
+        return ALL_FLOAT if self.measurement.quantize == "backbone" else None
+
+    def check_files(self) -> None:
+        """Refuses a backbone that is not there.
+
+        Raises:
+            UserError: saying what is missing.
+        """
+        if self.subject.run_dir is not None:
+            RunFolder(self.subject.run_dir).load()
+        elif not self.backbone_file.is_file():
+            raise UserError(f"{self.backbone_file} does not exist; allowed: a .keras file.")
+
+    def trained_alike(self) -> dict[str, Any]:
+        """Returns what decides how the float detector is trained, by setting."""
+        found = {
+            **dataclasses.asdict(self.data), **dataclasses.asdict(self.detector),
+            **dataclasses.asdict(self.training),
+            "run_dir": self.subject.run_dir, "model": self.subject.model,
+            "from_scratch": self.subject.from_scratch, "seed": self.measurement.seed,
+        }  # fmt: skip
+        del found["test_images"]
+        return json.loads(json.dumps(found))
+
+
+GROUPS: dict[str, Any] = {
+    "Subject": DetectionSubject(),
+    "Data": DetectionData(),
+    "Detector": DetectorSettings(),
+    "Training": DetectionTraining(),
+    "Measurement": DetectionMeasurement(),
+    "Post-training": PostTrainingSettings(),
+}
+
+
+def detection_from_flat(values: dict[str, Any]) -> DetectionConfig:
+    """Returns the settings of a detection from values by setting name.
+
+    Args:
+        values: value of each setting; those absent keep their default.
+
+    Raises:
+        UserError: on an unknown setting or a value that cannot be used.
+    """
+    return DetectionConfig(**grouped(DetectionConfig, values))
