@@ -44,6 +44,8 @@ def test_positives_up_to_a_share_and_negatives_for_the_rest(positives, negatives
     labels = tf.constant(np.stack([rng.permutation(labels) for _ in range(2)]), tf.int32)
     found = sampled(labels, 16, 0.25, tf.constant([1, 2]))
     assert found.indices.shape == found.there.shape == (2, 16)
+    # What fills up can be looked up, too.
+    assert found.indices.numpy().max() < len(labels[0])
     for image in range(2):
         chosen = found.indices[image].numpy()[found.there[image].numpy()]
         kinds = labels[image].numpy()[chosen]

@@ -146,9 +146,15 @@ def test_masks_are_flipped_with_their_image(split):
 
 
 def test_epochs_hold_every_image_once_and_begin_anywhere(split, found):
-    for epoch in range(3):
-        indices = np.concatenate([b["index"] for b in found[3 * epoch : 3 * epoch + 3]])
-        assert sorted(indices) == list(range(6))
+    orders = np.concatenate([batch["index"] for batch in found]).reshape(3, 6)
+    np.testing.assert_array_equal(np.sort(orders), [range(6)] * 3)
+    assert len({tuple(order) for order in orders}) == 3
+    # Every epoch draws anew whether an image is flipped, and its size.
+    columns = {
+        tuple(np.concatenate([b["boxes"][:, 0, 1] for b in found[e : e + 3]])[np.argsort(order)])
+        for e, order in zip((0, 3, 6), orders, strict=True)
+    }
+    assert len(columns) == 3
     for one, other in zip(found[3:], batches(split, first_epoch=1), strict=True):
         for name, value in one.items():
             np.testing.assert_array_equal(value, other[name])
@@ -173,5 +179,7 @@ def test_batches_are_no_larger_than_images_of_one_size_need(split):
     assert canvas_size(split, [800], 1333, 32) == (1344, 1344)
     with pytest.raises(UserError, match="Images of 900 pixels at the shorter side, 800 at most"):
         canvas_size(split, [900], 800, 32)
+    with pytest.raises(UserError, match="a stride of 0 pixels; allowed: 1 and above"):
+        plain_batches(split, 2, 20, 36, stride=0)
     with pytest.raises(UserError, match="batch_size=7 with 6 images"):
         training_batches(split, 7, [20], 36, 0)

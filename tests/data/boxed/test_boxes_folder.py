@@ -51,6 +51,11 @@ def test_splits_by_folder_and_in_cocos_layout(tmp_path, write_split, records):
     write_split(coco / "val2017", [(5, 6), (5, 6)], box, "../instances_val2017.json")
     (coco / "annotations").mkdir()
     (coco / "annotations.json").rename(coco / "annotations" / "instances_train2017.json")
+    found = json.loads((coco / "instances_val2017.json").read_text())
+    for image in found["images"]:  # Some tools name images from the root of the folder.
+        image["file_name"] = f"val2017/{image['file_name']}"
+    (coco / "annotations" / "instances_val2017.json").write_text(json.dumps(found))
+    (coco / "instances_val2017.json").unlink()
     by_name = BoxesFolderSource(str(coco))
     assert by_name.splits == ("train", "test")
     # Of the test split all images are there, of the training split those with boxes.
@@ -119,7 +124,11 @@ def test_masks_are_polygons_and_run_lengths(tmp_path, write_split, records):
             {"annotations": [{"image_id": 10, "category_id": 7, "bbox": [1, 1, 2]}]},
             "a box of 3 numbers; allowed: 4",
         ),
-        ({"categories": [{"id": 7, "name": "a"}] * 2}, "lists an id twice in 'categories'"),
+        ({"categories": [{"id": 7, "name": "a"}] * 2}, "lists id 7 twice in 'categories'"),
+        (
+            {"categories": [{"id": 7, "name": "a"}, {"id": 14, "name": "a"}]},
+            "lists name 'a' twice in 'categories'",
+        ),
         (
             {"images": [{"id": 10, "file_name": "0.png", "width": 5, "height": 6}]},
             "it is 5 x 6 pixels; allowed: an image of 6 x 5 pixels",
@@ -148,6 +157,9 @@ def test_folders_without_a_json_are_refused(tmp_path):
     [
         ("digits", "'digits' has no boxes; .* Did you mean 'scenes:digits'"),
         ("cocoo", "Did you mean 'coco'"),
+        ("VOC/2007", "Did you mean 'voc'"),
+        ("folder:/", "Did you mean 'boxes:/'"),
+        ("", "Did you mean 'scenes:digits'"),
         ("boxes:", "'boxes:' names no folder"),
         ("scenes:no such", "Unknown data set 'no such'"),
     ],

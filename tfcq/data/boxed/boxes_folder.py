@@ -23,7 +23,7 @@ _ALLOWED = (
     f"{_FILE} beside the images, in train and test (or val) or alone, or instances_train*.json and "
     "instances_val*.json beside folders of images"
 )
-_CHANNELS, _DEPTH = 3, 8
+_CHANNELS, _DEPTH = 3, 16
 
 
 class BoxesFolderSource:
@@ -191,7 +191,7 @@ def _image_paths(file: str, found: Annotations) -> list[bytes]:
     above, rest = os.path.dirname(beside), _rest_of_instances(file)
     roots = [beside, os.path.join(beside, "images")]
     if os.path.basename(file) != _FILE:
-        roots += [os.path.join(root, rest) for root in (beside, above)]
+        roots += [os.path.join(beside, rest), os.path.join(above, rest), above]
     first = found.files[0]
     root = next((r for r in roots if os.path.isfile(os.path.join(r, first))), None)
     if root is None:
