@@ -2,13 +2,10 @@
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
-from tfcq.data.boxed.box_batches import training_batches
 from tfcq.data.boxed.scenes import ScenesSource
 from tfcq.data.digits import DigitsSource
 from tfcq.detection.average_precision import Detections, voc_figures
-from tfcq.detection.masks import masks_in
 from tfcq.detection.truths import truths_of
 
 PERFECT = {"AP": 100, "AP50": 100, "AP75": 100}
@@ -28,20 +25,6 @@ def test_what_is_there_is_found_without_a_fault(split):
     truths = truths_of(split)
     assert len(truths) == 12 and truths[0].masks is None
     assert voc_figures(truths, perfect(truths), 10) == pytest.approx(PERFECT)
-
-
-def test_masks_of_batches_pasted_into_the_image_are_its_masks(split):
-    scenes = list(split.records.map(split.decode).as_numpy_iterator())
-    batches = training_batches(split, 4, [96], 96, seed=0, flip=False)
-    for batch in batches.take(1).as_numpy_iterator():
-        for index, masks, boxes in zip(
-            *(batch[n] for n in ("index", "masks", "boxes")), strict=True
-        ):
-            found = masks_in(masks, boxes, tf.constant([0.0, 0, 96, 96]), 96, 96).numpy() >= 0.5
-            expected = scenes[index]["masks"] > 0
-            found, filled = found[: len(expected)], found[len(expected) :]
-            common = np.sum(found & expected, axis=(1, 2)) / np.sum(found | expected, axis=(1, 2))
-            assert common.min() > 0.85 and common.mean() > 0.95 and not filled.any()
 
 
 def test_masks_are_those_of_the_images(split):
