@@ -162,8 +162,10 @@ def _annotation_files(path: str) -> dict[str, str]:
     chosen = {split: several[0] for split, several in found.items() if several}
     if "train" not in chosen:
         raise UserError(f"Folder {path!r} has no boxes to train on; allowed: {_ALLOWED}.")
-    if left := [chosen[split] for split in ("validation",) if split in chosen and "test" in chosen]:
-        logging.warning("%s is not used: the test split is %s.", left[0], chosen["test"])
+    if {"test", "validation"} <= chosen.keys():
+        logging.warning(
+            "%s is not used: the test split is %s.", chosen["validation"], chosen["test"]
+        )
     test = chosen.get("test", chosen.get("validation"))
     return {"train": chosen["train"]} | ({"test": test} if test else {})
 
