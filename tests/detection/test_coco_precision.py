@@ -42,6 +42,7 @@ def test_one_detection_of_a_difficult_box_counts_neither_way(rule):
     boxes = np.concatenate([BOX, BOX + 20])
     truth = truth_of(boxes, difficult=[False, True])
     assert rule.coco_figures([truth], [one(boxes, [0.5, 0.9])], 1)["AP"] == pytest.approx(100)
+    assert rule.coco_figures([truth], [one(boxes[:1])], 1)["AP"] == pytest.approx(100)
     plain = truth_of(boxes[:1])
     assert rule.coco_figures([plain], [one(boxes, [0.5, 0.9])], 1)["AP"] == pytest.approx(50)
 

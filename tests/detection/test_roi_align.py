@@ -29,6 +29,14 @@ def test_cells_of_a_slope_are_its_values_at_their_middles(samples):
     np.testing.assert_allclose(found, 3 * y[:, None] - 2 * x, atol=1e-4)
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_features_of_half_precision_stay_so(vectors, dtype):
+    features = tf.cast(vectors["features"], dtype)
+    found = roi_align(features, vectors["regions"], 3, 8)
+    assert found.dtype == dtype
+    np.testing.assert_allclose(tf.cast(found, tf.float32), vectors["pooled"], atol=0.03)
+
+
 def test_boxes_that_are_not_finite_end_in_no_error():
     boxes = tf.constant([[[np.nan] * 4, [0, 0, np.inf, -np.inf], [0, 0, 1e30, 1e30]]], tf.float32)
     levels = [tf.ones([1, 8, 8, 1]), tf.ones([1, 4, 4, 1])]

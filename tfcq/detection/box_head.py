@@ -104,9 +104,7 @@ def box_losses(
     }
 
 
-def detections(
-    proposed: Kept, outputs: tuple[tf.Tensor, tf.Tensor], sizes: tf.Tensor
-) -> Kept:
+def detections(proposed: Kept, outputs: tuple[tf.Tensor, tf.Tensor], sizes: tf.Tensor) -> Kept:
     """Returns the objects in each image, best first.
 
     Args:

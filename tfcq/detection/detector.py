@@ -95,9 +95,7 @@ class Detector(keras.Model, abc.ABC):
             self._seen.setdefault(name, []).append(inputs)
         return getattr(self, f"{name}_part")(inputs, training=training, precision=precision)
 
-    def inputs_of_parts(
-        self, batches: Iterable[Batch]
-    ) -> dict[str, list[np.ndarray]]:
+    def inputs_of_parts(self, batches: Iterable[Batch]) -> dict[str, list[np.ndarray]]:
         """Returns what each part reads in float passes over images, in the order of its calls.
 
         Args:
@@ -137,9 +135,7 @@ class Detector(keras.Model, abc.ABC):
             losses = self.losses_of(data, precision, seed)
             total = tf.add_n(list(losses.values()))
         variables = self.trainable_variables
-        self.optimizer.apply_gradients(
-            zip(tape.gradient(total, variables), variables, strict=True)
-        )
+        self.optimizer.apply_gradients(zip(tape.gradient(total, variables), variables, strict=True))
         self.steps_done.assign_add(1)
         for name, value in {"loss": total, **losses}.items():
             self._means[name].update_state(value)
@@ -152,7 +148,7 @@ class Detector(keras.Model, abc.ABC):
 
     def found(
         self, batches: tf.data.Dataset, precision: Any = None
-    ) -> Iterator[tuple[np.ndarray, ...]]:
+    ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """Yields boxes, scores and classes of each image, in pixels of its file.
 
         Args:

@@ -12,8 +12,8 @@ from tfcq.detection.box_head import Regions, box_losses, detections, with_box_ou
 from tfcq.detection.detector import Batch, Detector
 from tfcq.detection.parts import STRIDES, any_size, trunk_and_last_stage
 from tfcq.detection.region_proposals import (
-    Proposed,
     ProposalSettings,
+    Proposed,
     proposal_head,
     proposal_losses,
     proposals,
@@ -22,6 +22,7 @@ from tfcq.detection.region_proposals import (
 from tfcq.detection.roi_align import roi_align
 from tfcq.detection.suppression import Kept
 from tfcq.nn.quantizable import QuantizableModel, quantizable
+from tfcq.settings.detection import LARGE_IMAGE, DetectionConfig
 from tfcq.settings.policies import Policy
 
 _STRIDE = STRIDES[3]
@@ -120,6 +121,37 @@ class FasterRCNN(Detector):
         regions = roi_align(features, boxes, self.settings.cells, _STRIDE)
         flat = tf.reshape(regions, [-1, *regions.shape[2:]])
         return self.run("box_head", flat, precision, training)
+
+
+def faster_rcnn(
+    config: DetectionConfig, backbone: keras.Model, class_count: int, shorter: int
+) -> FasterRCNN:
+    """Returns a Faster R-CNN; see `tfcq.detection.kinds.detector_from`."""
+    settings = _settings(config, shorter)
+    parts = faster_rcnn_parts(
+        backbone, class_count, config.detector.policy, settings, config.head_policy
+    )
+    return FasterRCNN(parts, class_count, settings, config.measurement.seed)
+
+
+def _settings(config: DetectionConfig, shorter: int) -> FasterRCNNSettings:
+    usual, asked = FasterRCNNSettings(), config.detector
+    if shorter < LARGE_IMAGE:
+        sizes = tuple(float(size) for size in (8, 16, 32, 64, 128) if 12 <= size <= shorter)
+        usual = FasterRCNNSettings(
+            sizes, proposals_before=(256, 128), proposals=(128, 64), sampled_anchors=64,
+            sampled_regions=32, cells=8,
+        )  # fmt: skip
+    kept = (asked.proposals, asked.proposals) if asked.proposals else usual.proposals
+    before = usual.proposals_before
+    before = (max(before[0], kept[0]), max(before[1], kept[1]))
+    return dataclasses.replace(
+        usual,
+        anchor_sizes=config.anchor_sizes or usual.anchor_sizes,
+        proposals_before=before,
+        proposals=kept,
+        sampled_regions=asked.sampled_regions or usual.sampled_regions,
+    )
 
 
 def faster_rcnn_parts(

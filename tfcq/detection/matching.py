@@ -77,6 +77,7 @@ def sampled(labels: tf.Tensor, size: int, positive_share: float, seed: tf.Tensor
     room = size - tf.reduce_sum(tf.cast(positive, tf.int32), axis=1, keepdims=True)
     negative &= tf.range(size) < room
     indices, there = tf.concat([positives, negatives], 1), tf.concat([positive, negative], 1)
+    indices = tf.where(there, indices, 0)
     order = tf.argsort(tf.cast(~there, tf.int32), stable=True)[:, :size]
     return Sample(tf.gather(indices, order, batch_dims=1), tf.gather(there, order, batch_dims=1))
 

@@ -126,7 +126,9 @@ def proposals(
     # Levels are classes here: a proposal suppresses those of its own level alone.
     levels = len(boxes)
     columns = [
-        tf.stack([s if n == level else tf.fill(tf.shape(s), float("-inf")) for n in range(levels)], -1)
+        tf.stack(
+            [s if n == level else tf.fill(tf.shape(s), float("-inf")) for n in range(levels)], -1
+        )
         for level, s in enumerate(scores)
     ]
     lowest = tf.float32.min
@@ -162,9 +164,7 @@ def proposal_losses(
     positive = there * tf.cast(labels == POSITIVE, tf.float32)
     entropy = tf.nn.sigmoid_cross_entropy_with_logits(labels=positive, logits=logits)
     of_box = tf.gather(matches.boxes, sample.indices, batch_dims=1)
-    wanted = encode(
-        tf.gather(boxes, of_box, batch_dims=1), tf.gather(grid, sample.indices)
-    )
+    wanted = encode(tf.gather(boxes, of_box, batch_dims=1), tf.gather(grid, sample.indices))
     made = tf.gather(changes, sample.indices, batch_dims=1)
     # What is filled up has no box, whose changes are infinite.
     wanted = tf.where(positive[..., tf.newaxis] > 0, wanted, tf.stop_gradient(made))

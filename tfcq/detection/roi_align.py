@@ -26,7 +26,7 @@ def roi_align(
         samples: points that a cell is the mean of, a side.
 
     Returns:
-        float [batch, N, size, size, channels]. No gradient goes to the boxes.
+        [batch, N, size, size, channels], of the features' dtype. No gradient goes to the boxes.
     """
     batch, count = tf.unstack(tf.shape(boxes)[:2])
     of_image = tf.repeat(tf.range(batch), count)
@@ -34,7 +34,7 @@ def roi_align(
         _bordered(features), tf.reshape(boxes, [-1, 4]), of_image, size, stride, samples
     )
     shape = [-1, count, size, size, features.shape[-1]]
-    return tf.reshape(found, shape)
+    return tf.cast(tf.reshape(found, shape), features.dtype)
 
 
 def pyramid_align(
@@ -54,7 +54,7 @@ def pyramid_align(
         samples: as for `roi_align`.
 
     Returns:
-        float [batch, N, size, size, channels].
+        [batch, N, size, size, channels], of the features' dtype.
     """
     batch, count = tf.unstack(tf.shape(boxes)[:2])
     of_image = tf.repeat(tf.range(batch), count)
@@ -70,7 +70,7 @@ def pyramid_align(
     ]  # fmt: skip
     places = [tf.cast(place, tf.int32) for place in places]
     shape = [-1, count, size, size, levels[0].shape[-1]]
-    return tf.reshape(tf.dynamic_stitch(places, found), shape)
+    return tf.cast(tf.reshape(tf.dynamic_stitch(places, found), shape), levels[0].dtype)
 
 
 def level_of(boxes: tf.Tensor, strides: Sequence[int]) -> tf.Tensor:
@@ -92,6 +92,8 @@ def level_of(boxes: tf.Tensor, strides: Sequence[int]) -> tf.Tensor:
 
 
 def _bordered(features: tf.Tensor) -> tf.Tensor:
+    # The operation knows no bfloat16, and gives float32 of all.
+    features = tf.cast(features, tf.float32)
     return tf.pad(features, [[0, 0], [1, 1], [1, 1], [0, 0]], "SYMMETRIC")
 
 

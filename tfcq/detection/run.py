@@ -72,9 +72,7 @@ def detect(config: DetectionConfig) -> tuple[dict[str, Any], list[pathlib.Path]]
     _check_channels(backbone, data, config)
     _begin(config, folder)
     train(config, detector, data, folder)
-    plain = plain_batches(
-        data.test, _TOGETHER, max(data.shorter), data.longest, detector.stride
-    )
+    plain = plain_batches(data.test, _TOGETHER, max(data.shorter), data.longest, detector.stride)
     truths = truths_of(data.test)
     record = {
         "protocol": config.measurement.protocol, "detector": config.detector.detector,
@@ -147,7 +145,7 @@ def found_at(detector: Detector, plain: tf.data.Dataset, bits: BitWidth) -> list
         bits: the bit-width.
     """
     precision = None if bits.is_float else Precision(bits.weights, bits.activations)
-    return [Detections(*found) for found in detector.found(plain, precision)]
+    return [Detections(b, s, c) for b, s, c in detector.found(plain, precision)]
 
 
 def scores(

@@ -72,12 +72,14 @@ def check_boxed_name(dataset: str) -> None:
     elif dataset.startswith(SCENES_PREFIX):
         check_dataset_name(dataset.removeprefix(SCENES_PREFIX))
     elif dataset not in (SCENES, VOC, COCO):
-        hint = f" Did you mean '{SCENES_PREFIX}{dataset}'?"
+        base = re.split(r"[/:]", dataset[:100].lower())[0]
+        near = difflib.get_close_matches(base, [SCENES, VOC, COCO], n=1)
+        meant = near[0] if near else f"{SCENES_PREFIX}{dataset or DIGITS}"
         if os.path.isdir(path := dataset.removeprefix(FOLDER_PREFIX)):
-            hint = f" Did you mean '{BOXES_PREFIX}{path}'?"
-        elif near := difflib.get_close_matches(dataset[:100], [SCENES, VOC, COCO], n=1):
-            hint = f" Did you mean {near[0]!r}?"
-        raise UserError(f"Data set {dataset!r} has no boxes; allowed: {_BOXED}.{hint}")
+            meant = f"{BOXES_PREFIX}{path}"
+        raise UserError(
+            f"Data set {dataset!r} has no boxes; allowed: {_BOXED}. Did you mean {meant!r}?"
+        )
 
 
 def _check_folder(prefix: str, path: str) -> None:
@@ -86,7 +88,7 @@ def _check_folder(prefix: str, path: str) -> None:
     if os.path.isdir(path):
         return
     if os.path.exists(path):
-        raise UserError(f"{path!r} is not a folder; allowed: a folder of images.")
+        raise UserError(f"{path!r} is not a folder; allowed: {prefix} and a folder of images.")
     parent, name = os.path.split(path.rstrip(os.sep))
     parent = parent or "."
     hint = ""

@@ -19,6 +19,8 @@ DETECTORS = ("faster_rcnn",)
 PROTOCOLS = ("finetune", "qat")
 QUANTIZED = ("all", "backbone")
 # SSQL, Table 6.
+# Images with a shorter side below this get a smaller detector.
+LARGE_IMAGE = 320
 BITS = "fp,8w8a,6w6a,5w5a,4w4a"
 
 

@@ -14,16 +14,19 @@ from tfcq.data.boxed.box_batches import (
     training_batches,
 )
 from tfcq.data.boxed.boxed_split import BoxedSplit
+from tfcq.data.pipeline import shuffled_epochs
+from tfcq.detection.masks import masks_in
 from tfcq.errors import UserError
 
-# Height and width of each image, which is bright in its only box that is no crowd.
+# Height and width of each image, which is bright in the only box that is no crowd, but for the
+# lower right quarter of it: the mask.
 SHAPES = [(40, 60), (64, 32), (50, 50), (40, 80), (33, 47), (60, 41)]
 BOXES = [
     (4, 8, 20, 40),
     (0, 0, 64, 32),
     (10, 20, 30, 50),
     (8, 0, 24, 40),
-    (3, 5, 30, 9),
+    (3, 5, 30, 29),
     (9, 9, 30, 30),
 ]
 
@@ -35,6 +38,7 @@ def split():
         y1, x1, y2, x2 = BOXES[place]
         image = np.zeros((height, width, 3), np.uint8)
         image[y1:y2, x1:x2] = 255
+        image[(y1 + y2) // 2 : y2, (x1 + x2) // 2 : x2] = 0
         mask = image[:, :, 0] // 255
         return image, np.float32([[0, 0, 5, 5], BOXES[place]]), np.stack([mask, mask])
 
@@ -84,76 +88,58 @@ def test_sizes_are_detectron2s():
             np.testing.assert_array_equal(found, expected, str((height, width, shorter)))
 
 
-def test_boxes_go_where_the_pixels_go(found):
-    flipped = 0
+def test_boxes_and_masks_go_where_the_pixels_go(found):
+    flips = []
     for batch in found:
         assert batch["images"].shape == (2, 64, 64, 3)
+        assert batch["masks"].shape == (2, 3, MASK_SIDE, MASK_SIDE)
         np.testing.assert_array_equal(batch["classes"], [[2, -1, -1]] * 2)
-        np.testing.assert_array_equal(batch["boxes"][:, 1:], np.zeros((2, 2, 4)))
+        assert batch["boxes"][:, 1:].max() == batch["masks"][:, 1:].max() == 0
         for number, index in enumerate(batch["index"]):
             height, width = batch["sizes"][number]
-            possible = [expected_shape(*SHAPES[index], s, 36) for s in (20, 24)]
-            assert [height, width] in possible
+            assert [height, width] in [expected_shape(*SHAPES[index], s, 36) for s in (20, 24)]
             np.testing.assert_allclose(
                 batch["scales"][number] * SHAPES[index], [height, width], rtol=1e-6
             )
-            y1, x1, y2, x2 = batch["boxes"][number, 0]
-            # A pixel is as bright as the share of it that lies in the box.
-            rows, columns = (
-                np.clip(np.minimum(np.arange(64) + 1, b) - np.maximum(np.arange(64), a), 0, 1)
-                for a, b in ((y1, y2), (x1, x2))
-            )
-            image = batch["images"][number, ..., 0]
-            assert np.abs(image - np.outer(rows, columns)).max() < 0.5
+            image, box = batch["images"][number, ..., 0], batch["boxes"][number, 0]
             assert image[height:].max(initial=0) == image[:, width:].max(initial=0) == 0
-            assert image.max() > 0.9 and image.max() <= 1
-            plain = BOXES[index][1] * batch["scales"][number, 1]
-            flipped += abs(x1 - plain) > 0.01
-    assert 0 < flipped < 18
+            assert 0.9 < image.max() <= 1
+            bright = image > 0.5
+            rows, columns = np.flatnonzero(bright.any(axis=1)), np.flatnonzero(bright.any(axis=0))
+            around = [rows[0], columns[0], rows[-1] + 1, columns[-1] + 1]
+            np.testing.assert_allclose(box, around, atol=0.6)
+            canvas = tf.constant([0.0, 0, 64, 64])
+            mask = masks_in(batch["masks"][number, :1], box[None], canvas, 64, 64)[0].numpy() > 0.5
+            assert np.sum(mask & bright) / np.sum(mask | bright) > 0.8
+            # The dark quarter tells whether the image was flipped.
+            middle = round((box[1] + box[3]) / 2)
+            flips.append(bright[:, middle:].sum() > bright[:, :middle].sum())
+    assert 0 < sum(flips) < len(flips) == 18
 
 
-def test_masks_are_as_large_as_their_boxes(found):
-    for batch in found:
-        assert batch["masks"].shape == (2, 3, MASK_SIDE, MASK_SIDE)
-        # Its border is read half from outside, where a box has fewer pixels than its mask.
-        assert batch["masks"][:, 0].min() >= 0.25 and batch["masks"][:, 0].mean() > 0.95
-        assert batch["masks"][:, 1:].max() == 0
+def test_epochs_hold_every_image_once_and_draw_anew(found):
+    orders = np.concatenate([batch["index"] for batch in found]).reshape(3, 6)
+    np.testing.assert_array_equal(np.sort(orders), [range(6)] * 3)
+    assert len({tuple(order) for order in orders}) == 3
+    # Every epoch draws anew whether an image is flipped, and its size.
+    columns = {
+        tuple(np.concatenate([b["boxes"][:, 0, 1] for b in found[e : e + 3]])[np.argsort(order)])
+        for e, order in zip((0, 3, 6), orders, strict=True)
+    }
+    assert len(columns) == 3
 
 
-def test_masks_are_flipped_with_their_image(split):
-    def half(record):
-        """The upper left quarter of each box."""
-        record = split.decode(record)
-        box = record["boxes"][1]
-        shape = tf.cast(tf.shape(record["image"]), tf.float32)
-        rows, columns = (tf.range(shape[axis]) < (box[axis] + box[axis + 2]) / 2 for axis in (0, 1))
-        mask = rows[:, None] & columns[None] & (record["masks"][1] > 0)
-        return {**record, "masks": tf.cast(tf.stack([mask, mask]), tf.uint8)}
-
-    found = batches(dataclasses.replace(split, decode=half), flip=True)
-    sides = set()
-    for batch in found:
-        for number, index in enumerate(batch["index"]):
-            mask = batch["masks"][number, 0] > 0.5
-            upper, left = mask[: MASK_SIDE // 2], mask[:, : MASK_SIDE // 2]
-            assert upper.sum() > 0.9 * mask.sum() > 0.2 * mask.size
-            plain = BOXES[index][1] * batch["scales"][number, 1]
-            is_flipped = abs(batch["boxes"][number, 0, 1] - plain) > 0.01
-            if index != 1:  # Its box is as wide as the image, flipped or not.
-                assert (left.sum() < 0.1 * mask.sum()) == is_flipped
-                sides.add(is_flipped)
-    assert sides == {True, False}
+def drawn(split, **options):
+    """Returns the seed and the index of each image of two epochs; all draws follow from these."""
+    records = shuffled_epochs(split, **options).take(2).flat_map(lambda epoch: epoch)
+    return [(tuple(seed), int(one["index"])) for seed, one in records.as_numpy_iterator()]
 
 
-def test_epochs_hold_every_image_once_and_begin_anywhere(split, found):
-    for epoch in range(3):
-        indices = np.concatenate([b["index"] for b in found[3 * epoch : 3 * epoch + 3]])
-        assert sorted(indices) == list(range(6))
-    for one, other in zip(found[3:], batches(split, first_epoch=1), strict=True):
-        for name, value in one.items():
-            np.testing.assert_array_equal(value, other[name])
-    others = batches(split, 3, seed=4)
-    assert any((a["index"] != b["index"]).any() for a, b in zip(found[:3], others, strict=True))
+def test_epochs_begin_anywhere_and_depend_on_the_seed(split):
+    first = drawn(split, seed=3)
+    assert first[6:] == drawn(split, seed=3, first_epoch=1)[:6]
+    assert [index for _, index in first] != [index for _, index in drawn(split, seed=4)]
+    assert len({seed for seed, _ in first}) == 12
 
 
 def test_plain_images_come_in_order_and_keep_their_sides(split):
@@ -173,5 +159,7 @@ def test_batches_are_no_larger_than_images_of_one_size_need(split):
     assert canvas_size(split, [800], 1333, 32) == (1344, 1344)
     with pytest.raises(UserError, match="Images of 900 pixels at the shorter side, 800 at most"):
         canvas_size(split, [900], 800, 32)
+    with pytest.raises(UserError, match="a stride of 0 pixels; allowed: 1 and above"):
+        plain_batches(split, 2, 20, 36, stride=0)
     with pytest.raises(UserError, match="batch_size=7 with 6 images"):
         training_batches(split, 7, [20], 36, 0)

@@ -1,6 +1,7 @@
 """Folders with a COCO JSON."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import tensorflow as tf
 
 from tfcq.data.boxed.box_sources import open_boxes
 from tfcq.data.boxed.boxes_folder import BoxesFolderSource
+from tfcq.detection.truths import truths_of
 from tfcq.errors import UserError
 
 SQUARE = {"segmentation": [[2, 3, 6, 3, 6, 8, 2, 8]]}
@@ -51,6 +53,11 @@ def test_splits_by_folder_and_in_cocos_layout(tmp_path, write_split, records):
     write_split(coco / "val2017", [(5, 6), (5, 6)], box, "../instances_val2017.json")
     (coco / "annotations").mkdir()
     (coco / "annotations.json").rename(coco / "annotations" / "instances_train2017.json")
+    found = json.loads((coco / "instances_val2017.json").read_text())
+    for image in found["images"]:  # Some tools name images from the root of the folder.
+        image["file_name"] = f"val2017/{image['file_name']}"
+    (coco / "annotations" / "instances_val2017.json").write_text(json.dumps(found))
+    (coco / "instances_val2017.json").unlink()
     by_name = BoxesFolderSource(str(coco))
     assert by_name.splits == ("train", "test")
     # Of the test split all images are there, of the training split those with boxes.
@@ -76,8 +83,18 @@ def test_box_without_area_is_named_or_left_out(tmp_path, write_split, caplog, bo
     assert "Annotation 101 of" in message and "(image '0.png')" in message
     assert f"{box[2]} x {box[3]} pixels (1 such)" in message
     with caplog.at_level("WARNING", "absl"):
-        split = BoxesFolderSource(str(tmp_path), strict=False).split("train")
+        split = open_boxes(f"boxes:{tmp_path}", strict=False).split("train")
     assert split.most_boxes == 1 and "Annotation 101" in caplog.text
+
+
+def test_images_of_16_bits_and_of_grey_are_read_in_colour(tmp_path, write_split, records):
+    write_split(tmp_path, [(5, 6), (5, 6)], [(i, 0, 1, 1, 2, 2, {}) for i in (0, 1)])
+    deep = np.full((5, 6, 1), 40000, np.uint16)
+    for number, image in enumerate((deep, np.full((5, 6, 1), 9, np.uint8))):
+        (tmp_path / f"{number}.png").write_bytes(tf.io.encode_png(image).numpy())
+    found = records(open_boxes(f"boxes:{tmp_path}").split("train"))
+    for one, value in zip(found, (40000 * 255 / 65535, 9), strict=True):
+        np.testing.assert_allclose(one["image"], np.full((5, 6, 3), value), atol=0.5)
 
 
 def test_boxes_are_cut_at_the_image_and_told(tmp_path, write_split, records, caplog):
@@ -105,6 +122,28 @@ def test_masks_are_polygons_and_run_lengths(tmp_path, write_split, records):
 
 
 @pytest.mark.parametrize(
+    "segmentation",
+    [RUNS["segmentation"], [[1, 1, 2, 2]], [1, 1, 2, 2, 3, 3], {"counts": 3}],
+)
+def test_what_is_no_segmentation_of_its_image_is_told_in_one_line(
+    tmp_path, write_split, segmentation
+):
+    pytest.importorskip("pycocotools", reason="pycocotools is not installed")
+    write_split(tmp_path, [(5, 6)], [(0, 0, 1, 1, 2, 2, {"segmentation": segmentation})])
+    split = open_boxes(f"boxes:{tmp_path}", masks=True).split("train")
+    with pytest.raises(UserError, match="A segmentation begins with .*; allowed: polygons"):
+        truths_of(split, masks=True)
+
+
+def test_masks_without_their_library_have_a_hint(tmp_path, write_split, monkeypatch):
+    write_split(tmp_path, [(12, 10)], [(0, 1, 2, 3, 4, 5, SQUARE)])
+    monkeypatch.setitem(sys.modules, "pycocotools", None)
+    with pytest.raises(UserError, match="install it with `pip install pycocotools`"):
+        open_boxes(f"boxes:{tmp_path}", masks=True)
+    assert open_boxes(f"boxes:{tmp_path}").split("train").size == 1
+
+
+@pytest.mark.parametrize(
     ("change", "told"),
     [
         ({"annotations": []}, "holds no boxes"),
@@ -119,7 +158,11 @@ def test_masks_are_polygons_and_run_lengths(tmp_path, write_split, records):
             {"annotations": [{"image_id": 10, "category_id": 7, "bbox": [1, 1, 2]}]},
             "a box of 3 numbers; allowed: 4",
         ),
-        ({"categories": [{"id": 7, "name": "a"}] * 2}, "lists an id twice in 'categories'"),
+        ({"categories": [{"id": 7, "name": "a"}] * 2}, "lists id 7 twice in 'categories'"),
+        (
+            {"categories": [{"id": 7, "name": "a"}, {"id": 14, "name": "a"}]},
+            "lists name 'a' twice in 'categories'",
+        ),
         (
             {"images": [{"id": 10, "file_name": "0.png", "width": 5, "height": 6}]},
             "it is 5 x 6 pixels; allowed: an image of 6 x 5 pixels",
@@ -148,6 +191,9 @@ def test_folders_without_a_json_are_refused(tmp_path):
     [
         ("digits", "'digits' has no boxes; .* Did you mean 'scenes:digits'"),
         ("cocoo", "Did you mean 'coco'"),
+        ("VOC/2007", "Did you mean 'voc'"),
+        ("folder:/", "Did you mean 'boxes:/'"),
+        ("", "Did you mean 'scenes:digits'"),
         ("boxes:", "'boxes:' names no folder"),
         ("scenes:no such", "Unknown data set 'no such'"),
     ],

@@ -25,14 +25,11 @@ def scenes(digits, name="train", count=30, **options):
 
 def test_scene_is_a_function_of_seed_split_and_index(digits):
     _, found = scenes(digits, count=10)
-    split, again = scenes(digits, count=12)
+    _, again = scenes(digits, count=12)
     for one, other in zip(found, again[:10], strict=True):
         for name, value in one.items():
             np.testing.assert_array_equal(value, other[name])
-    picked = split.subset([7])
-    (seventh,) = picked.records.map(picked.decode).as_numpy_iterator()
-    np.testing.assert_array_equal(seventh["image"], found[7]["image"])
-    for other in (scenes(digits, count=9, seed=1)[1], scenes(digits, "test", 9)[1]):
+    for other in (scenes(digits, count=6, seed=1)[1], scenes(digits, "test", 6)[1]):
         assert not any(np.array_equal(a["image"], b["image"]) for a in found for b in other)
 
 

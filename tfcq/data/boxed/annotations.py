@@ -77,6 +77,7 @@ def read_annotations(path: str, strict: bool) -> Annotations:
     _check(found, path)
     categories = sorted(found["categories"], key=lambda category: category["id"])
     class_of = _places(categories, path, "categories")
+    _places(categories, path, "categories", "name")
     image_of = _places(found["images"], path, "images")
     shapes = [(int(image["height"]), int(image["width"])) for image in found["images"]]
     rows: list[list[tuple]] = [[] for _ in shapes]
@@ -175,10 +176,13 @@ def _check(found: Any, path: str) -> None:
                 raise UserError(f"{path}, {kind!r}, {number} has no {missing[0]!r}.")
 
 
-def _places(listed: list[dict], path: str, kind: str) -> dict[float, int]:
-    places = {one["id"]: place for place, one in enumerate(listed)}
+def _places(listed: list[dict], path: str, kind: str, key: str = "id") -> dict[Any, int]:
+    places = {one[key]: place for place, one in enumerate(listed)}
     if len(places) < len(listed):
-        raise UserError(f"{path} lists an id twice in {kind!r}; allowed: ids of their own.")
+        twice = next(one[key] for place, one in enumerate(listed) if places[one[key]] != place)
+        raise UserError(
+            f"{path} lists {key} {twice!r} twice in {kind!r}; allowed: one of its own for each."
+        )
     return places
 
 

@@ -135,6 +135,8 @@ def canvas_size(
             f"Images of {', '.join(map(str, shorter)) or 'no'} pixels at the shorter side, "
             f"{longest} at most; allowed: 1 to {longest}."
         )
+    if stride < 1:
+        raise UserError(f"Batches of a stride of {stride} pixels; allowed: 1 and above.")
     height, width, _ = split.image_shape
     tallest = widest = longest
     if height is not None and width is not None:

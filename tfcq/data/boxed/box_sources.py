@@ -9,7 +9,11 @@ from tfcq.settings import datasets
 
 
 def open_boxes(
-    dataset: str, data_dir: str | None = None, download: bool = False, masks: bool = False
+    dataset: str,
+    data_dir: str | None = None,
+    download: bool = False,
+    masks: bool = False,
+    strict: bool = True,
 ) -> BoxedSource:
     """Opens a data set with boxes by name.
 
@@ -19,6 +23,8 @@ def open_boxes(
         data_dir: where TFDS data sets are prepared; None is TFDS's own default.
         download: whether TFDS may download what is not prepared.
         masks: whether masks are needed.
+        strict: whether a box without area in a JSON is an error instead of being left out, which
+            COCO's own files need.
 
     Raises:
         UserError: data without boxes or, where they are needed, without masks; a data set that is
@@ -40,6 +46,6 @@ def open_boxes(
                 f"Data set {dataset!r} has no use for data_dir={data_dir!r}, download={download};"
                 " allowed: these with TensorFlow data sets only."
             )
-        return BoxesFolderSource(dataset.removeprefix(datasets.BOXES_PREFIX), masks)
+        return BoxesFolderSource(dataset.removeprefix(datasets.BOXES_PREFIX), masks, strict)
     items = dataset.removeprefix(datasets.SCENES).removeprefix(":") or datasets.DIGITS
     return ScenesSource(open_source(items, data_dir, download), dataset)

@@ -23,7 +23,7 @@ _ALLOWED = (
     f"{_FILE} beside the images, in train and test (or val) or alone, or instances_train*.json and "
     "instances_val*.json beside folders of images"
 )
-_CHANNELS, _DEPTH = 3, 8
+_CHANNELS, _DEPTH = 3, 16
 
 
 class BoxesFolderSource:
@@ -162,8 +162,10 @@ def _annotation_files(path: str) -> dict[str, str]:
     chosen = {split: several[0] for split, several in found.items() if several}
     if "train" not in chosen:
         raise UserError(f"Folder {path!r} has no boxes to train on; allowed: {_ALLOWED}.")
-    if left := [chosen[split] for split in ("validation",) if split in chosen and "test" in chosen]:
-        logging.warning("%s is not used: the test split is %s.", left[0], chosen["test"])
+    if {"test", "validation"} <= chosen.keys():
+        logging.warning(
+            "%s is not used: the test split is %s.", chosen["validation"], chosen["test"]
+        )
     test = chosen.get("test", chosen.get("validation"))
     return {"train": chosen["train"]} | ({"test": test} if test else {})
 
@@ -191,7 +193,7 @@ def _image_paths(file: str, found: Annotations) -> list[bytes]:
     above, rest = os.path.dirname(beside), _rest_of_instances(file)
     roots = [beside, os.path.join(beside, "images")]
     if os.path.basename(file) != _FILE:
-        roots += [os.path.join(root, rest) for root in (beside, above)]
+        roots += [os.path.join(beside, rest), os.path.join(above, rest), above]
     first = found.files[0]
     root = next((r for r in roots if os.path.isfile(os.path.join(r, first))), None)
     if root is None:
