@@ -51,8 +51,9 @@ class Detector(keras.Model, abc.ABC):
         """Its networks by name."""
         return {name: getattr(self, f"{name}_part") for name in self._names}
 
-    # Names of what `losses_of` returns.
+    # Names of what `losses_of` returns, and patterns of layers that are not the backbone's.
     LOSSES: tuple[str, ...] = ()
+    HEADS: tuple[str, ...] = ()
 
     @abc.abstractmethod
     def find(self, images: tf.Tensor, sizes: tf.Tensor, precision: Any = None) -> Kept:

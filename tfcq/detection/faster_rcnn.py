@@ -10,7 +10,7 @@ from keras import layers
 
 from tfcq.detection.box_head import Regions, box_losses, detections, with_box_outputs
 from tfcq.detection.detector import Batch, Detector
-from tfcq.detection.parts import STRIDES, any_size, trunk_and_last_stage
+from tfcq.detection.parts import STRIDES, any_size, part_policy, trunk_and_last_stage
 from tfcq.detection.region_proposals import (
     ProposalSettings,
     Proposed,
@@ -23,7 +23,7 @@ from tfcq.detection.roi_align import roi_align
 from tfcq.detection.suppression import Kept
 from tfcq.nn.quantizable import QuantizableModel, quantizable
 from tfcq.settings.detection import LARGE_IMAGE, DetectionConfig
-from tfcq.settings.policies import Policy
+from tfcq.settings.policies import Policy, policy_named
 
 _STRIDE = STRIDES[3]
 # detectron2's: of regions, cells a side that the last stage reads.
@@ -73,6 +73,7 @@ class FasterRCNN(Detector):
     """
 
     LOSSES = ("objectness", "proposal_boxes", "classes", "boxes")
+    HEADS = ("proposals*", "box_*")
 
     def __init__(
         self,
@@ -180,11 +181,13 @@ def faster_rcnn_parts(
     x = layers.BatchNormalization(name="box_norm")(stage.output)
     x = layers.GlobalAveragePooling2D(name="box_pool")(x)
     head = with_box_outputs(keras.Model(stage.input, x), class_count)
+    policy = policy_named(policy)
+    of_stage = part_policy(head, policy, FasterRCNN.HEADS if head_policy else ())
     return {
         "trunk": quantizable(trunk, policy),
         "proposals": quantizable(
             proposal_head(trunk.output_shape[-1], anchors), head_policy or policy,
             reads_images=False,
         ),
-        "box_head": quantizable(head, policy, reads_images=False),
+        "box_head": quantizable(head, of_stage, reads_images=False),
     }  # fmt: skip

@@ -1,6 +1,9 @@
 """A trained ResNet taken apart for a detector: a trunk of any image size, and its last stage."""
 
+import dataclasses
+import fnmatch
 import re
+from collections.abc import Sequence
 
 import keras
 from keras import layers
@@ -10,6 +13,7 @@ from tfcq.nn.cloning import cloned, same_layer, with_first_layer
 from tfcq.nn.copied_weights import copy_weights
 from tfcq.nn.float_model import float_model
 from tfcq.nn.quantizable import QuantizableModel
+from tfcq.settings.policies import ALL_FLOAT, Policy
 
 _END = re.compile(r"stage(\d)_block(\d+)_relu")
 # Pixels of the image to a cell of each stage, behind a stem for large images.
@@ -41,6 +45,23 @@ def any_size(backbone: keras.Model) -> keras.Model:
     copy = cloned(plain, same_layer, inputs=keras.Input(shape, name="images"))
     copy_weights(plain, copy)
     return copy
+
+
+def part_policy(part: keras.Model, policy: Policy, heads: Sequence[str]) -> Policy:
+    """Returns how a network of a detector is quantized where its heads stay in float.
+
+    Args:
+        part: the network.
+        policy: how the rest is quantized.
+        heads: patterns of the layers that are no backbone's.
+    """
+    kernels = [layer.name for layer in part.layers if hasattr(layer, "kernel")]
+    own = [pattern for pattern in heads if fnmatch.filter(kernels, pattern)]
+    if all(any(fnmatch.fnmatchcase(name, pattern) for pattern in own) for name in kernels):
+        return ALL_FLOAT if own else policy
+    return dataclasses.replace(
+        policy, overrides=(*((pattern, "fp") for pattern in own), *policy.overrides)
+    )
 
 
 def stage_outputs(backbone: keras.Model) -> dict[int, keras.KerasTensor]:

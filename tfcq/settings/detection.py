@@ -1,6 +1,7 @@
 """All that can be asked of a detection: subject, data, detector, training, measurement."""
 
 import dataclasses
+import importlib.util
 import json
 import pathlib
 from typing import Any
@@ -16,7 +17,8 @@ from tfcq.settings.run_folder import RunFolder
 from tfcq.settings.training_groups import HIGHEST_SEED, OptimizationSettings
 
 DETECTORS = ("faster_rcnn",)
-PROTOCOLS = ("finetune", "qat")
+QAT = "qat"
+PROTOCOLS = ("finetune", QAT)
 QUANTIZED = ("all", "backbone")
 # SSQL, Table 6.
 # Images with a shorter side below this get a smaller detector.
@@ -142,6 +144,10 @@ class DetectionConfig:
             )
         if subject.model is not None and subject.output_dir is None:
             raise UserError(f"--output_dir is missing; --model={subject.model} needs it.")
+        if importlib.util.find_spec("pycocotools") is None:
+            raise UserError(
+                "Average precision needs pycocotools; install it with `pip install pycocotools`."
+            )
         check_boxed_name(self.data.dataset)
         _ = self.data.shorter_sides, self.anchor_sizes, self.bit_widths
 
@@ -192,8 +198,10 @@ class DetectionConfig:
         elif not self.backbone_file.is_file():
             raise UserError(f"{self.backbone_file} does not exist; allowed: a .keras file.")
 
-    def trained_alike(self) -> dict[str, Any]:
-        """Returns what decides how the float detector is trained, by setting."""
+    def trained_with(self) -> dict[str, Any]:
+        """Returns what decides how the detector is trained, by setting."""
+        measurement = self.measurement
+        qat = {name: getattr(measurement, name) for name in ("quantizer", "quantize")}
         found = {
             **dataclasses.asdict(self.data), **dataclasses.asdict(self.detector),
             **dataclasses.asdict(self.training),
@@ -201,6 +209,7 @@ class DetectionConfig:
             "from_scratch": self.subject.from_scratch, "seed": self.measurement.seed,
         }  # fmt: skip
         del found["test_images"]
+        found |= qat if measurement.protocol == QAT else {}
         return json.loads(json.dumps(found))
 
 

@@ -1,0 +1,106 @@
+"""The images of a detection: both splits, and the lengths at which they are seen."""
+
+import dataclasses
+import math
+
+import tensorflow as tf
+
+from tfcq.data.boxed.box_batches import plain_batches, training_batches
+from tfcq.data.boxed.box_sources import open_boxes
+from tfcq.data.boxed.boxed_split import BoxedSplit
+from tfcq.data.pipeline import steps_per_epoch
+from tfcq.errors import UserError
+from tfcq.settings.detection import DetectionConfig
+from tfcq.settings.training import total_steps
+
+_TOGETHER = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class BoxedData:
+    """Images with boxes, read once.
+
+    Args:
+        config: the settings.
+        train: training images.
+        test: test images.
+        sides: lengths of the shorter side, of which training draws one.
+    """
+
+    config: DetectionConfig
+    train: BoxedSplit
+    test: BoxedSplit
+    sides: tuple[int, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the classes."""
+        return tuple(self.train.class_names or ())
+
+    @property
+    def scored_side(self) -> int:
+        """Length of the shorter side of scored images."""
+        return max(self.sides)
+
+    @property
+    def steps(self) -> int:
+        """Steps of an epoch."""
+        return steps_per_epoch(self.train, self.config.training.batch_size)
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of the whole training."""
+        return total_steps(self.config.training, self.steps)
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of the whole training."""
+        return math.ceil(self.total_steps / self.steps)
+
+    def training(self, first_epoch: int, stride: int) -> tf.data.Dataset:
+        """Returns batches to train on, see `training_batches`.
+
+        Args:
+            first_epoch: number of the first epoch, from 0.
+            stride: height and width are multiples of this.
+        """
+        config = self.config
+        return training_batches(
+            self.train, config.training.batch_size, self.sides, config.data.longest_side,
+            config.measurement.seed, first_epoch, config.data.flip, stride,
+        )  # fmt: skip
+
+    def plain(self, split: BoxedSplit, stride: int) -> tf.data.Dataset:
+        """Returns the images of a split as they are scored, see `plain_batches`.
+
+        Args:
+            split: the images.
+            stride: height and width are multiples of this.
+        """
+        longest = self.config.data.longest_side
+        return plain_batches(split, _TOGETHER, self.scored_side, longest, stride)
+
+
+def boxed_data(config: DetectionConfig) -> BoxedData:
+    """Opens the images of a detection.
+
+    Args:
+        config: the settings.
+
+    Raises:
+        UserError: when they cannot be had, or have several sizes and no length was given.
+    """
+    wanted = config.data
+    source = open_boxes(wanted.dataset, wanted.data_dir, wanted.download)
+    train, test = source.split("train"), source.split("test")
+    test = test.first(wanted.test_images) if wanted.test_images else test
+    sides = wanted.shorter_sides
+    if sides is None:
+        height, width, _ = train.image_shape
+        if height is None or width is None:
+            raise UserError(
+                f"Images of {wanted.dataset!r} have several sizes; give --shorter_side, such as "
+                "480,512,544,576,608,640,672,704,736,768,800."
+            )
+        sides = (min(height, width),)
+    return BoxedData(config, train, test, sides)

@@ -1,0 +1,119 @@
+"""Training of a detector, in float or quantized, from its newest checkpoint to its end."""
+
+import pathlib
+
+from tfcq.detection.boxed_data import BoxedData
+from tfcq.detection.detector import Detector
+from tfcq.detection.parts import part_policy
+from tfcq.errors import UserError
+from tfcq.files import whole_file
+from tfcq.nn.copied_weights import copy_weights
+from tfcq.nn.float_model import requantizable
+from tfcq.nn.loading import load
+from tfcq.settings.bitwidths import BitWidth
+from tfcq.settings.policies import policy_named
+from tfcq.settings.protocol_groups import QAT_QUANTIZERS
+from tfcq.training.checkpoints import RunCheckpoints
+from tfcq.training.history import HistoryFile, Progress
+from tfcq.training.optimizers import optimizer_from
+
+
+def train(detector: Detector, data: BoxedData, folder: pathlib.Path) -> None:
+    """Trains a detector to its end, and saves its networks.
+
+    Args:
+        detector: the detector.
+        data: the images and settings.
+        folder: where everything is written.
+
+    Raises:
+        UserError: when its checkpoint cannot be read.
+    """
+    settings = data.config.training
+    optimizer = optimizer_from(settings, data.steps)
+    optimizer.clipnorm = settings.clip_gradient or None
+    detector.compile(optimizer)
+    checkpoints = RunCheckpoints(folder / "checkpoints", detector)
+    done = checkpoints.restore()
+    if done >= data.epochs:
+        print(f"{folder}: all {data.epochs} epochs are trained.")
+        return
+    print(
+        f"{folder}: {data.train.size} images, {data.steps} steps an epoch, epochs {done} to "
+        f"{data.epochs}",
+        flush=True,
+    )
+    detector.fit(
+        data.training(done, detector.stride),
+        epochs=data.epochs,
+        initial_epoch=done,
+        steps_per_epoch=data.steps,
+        shuffle=False,
+        verbose=0,
+        callbacks=[
+            HistoryFile(folder / "history.csv", done),
+            Progress(data.total_steps, data.steps, done),
+            # Last, so that a checkpoint never knows of an epoch that the history does not.
+            checkpoints,
+        ],
+    )
+    for name, part in detector.parts.items():
+        with whole_file(part_file(folder, name)) as temporary:
+            part.save(temporary)
+
+
+def trained_at(
+    detector: Detector, data: BoxedData, folder: pathlib.Path, bits: BitWidth
+) -> Detector:
+    """Returns a float detector that was trained further at a bit-width.
+
+    Args:
+        detector: the float detector, which is left as it is.
+        data: the images and settings.
+        folder: where everything is written.
+        bits: the bit-width.
+    """
+    measurement = data.config.measurement
+    policy = policy_named(data.config.detector.policy)
+    policy = policy.with_quantizers(*QAT_QUANTIZERS[measurement.quantizer])
+    heads = detector.HEADS if measurement.quantize == "backbone" else ()
+    first = next(iter(detector.parts))
+    quantized = detector.with_parts(
+        {
+            name: requantizable(part, part_policy(part, policy, heads), reads_images=name == first)
+            for name, part in detector.parts.items()
+        }
+    )
+    quantized.train_at(int(bits.weights or 0), int(bits.activations or 0))
+    train(quantized, data, folder)
+    return quantized
+
+
+def load_trained(detector: Detector, folder: pathlib.Path) -> None:
+    """Gives a detector the weights of one that was trained in float.
+
+    Args:
+        detector: the detector.
+        folder: where the other one was written.
+
+    Raises:
+        UserError: when there is none.
+    """
+    for name, part in detector.parts.items():
+        file = part_file(folder, name)
+        if not file.exists():
+            raise UserError(
+                f"{folder} holds no trained detector, which qat goes on from; train it first with "
+                "--protocol=finetune."
+            )
+        copy_weights(load(file), part)
+
+
+def part_file(folder: pathlib.Path, name: str) -> pathlib.Path:
+    """Returns the file of a network of a detector.
+
+    Args:
+        folder: the detector's.
+        name: the network's.
+    """
+    return folder / f"{name}.keras"
