@@ -274,6 +274,7 @@ def test_next_command_is_told_as_it_can_be_typed(capsys, monkeypatch):
         ("/usr/bin/python", "python"),
         ("/home/me/.venv/bin/python", ".venv/bin/python"),
         ("/opt/my tools/python3", "'/opt/my tools/python3'"),
+        ("/home/me/python", "./python"),
     ):
         monkeypatch.setattr(sys, "executable", place)
         command_line.tell_next("report", "my runs/a", output="page")

@@ -384,7 +384,7 @@ def test_images_without_labels_are_refused(run, tmp_path):
         ({"run_dir": "x", "backend": "ai_edge_quantizer", "calibration": "mse"}, "--calibration h"),
         ({"run_dir": "x", "storage": "int4"}, "int4 does not hold weights at 8w8a"),
         ({"run_dir": "x", "format": "c,onyx"}, "Unknown format 'onyx'.* 'onnx'"),
-        ({"run_dir": "x", "format": "onnx"}, "onnx needs tf2onnx; .*`pip install tf2onnx`"),
+        ({"run_dir": "x", "format": "onnx"}, "onnx needs tf2onnx; .*`pip install tf2onnx onnx`"),
     ],
 )
 def test_mistakes_are_told_before_anything_is_computed(values, text, monkeypatch):

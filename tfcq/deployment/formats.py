@@ -76,8 +76,11 @@ def _onnx(export: Export) -> Paths:
     float_network = folded(export.model).model
     # Keras exports what was called alone.
     float_network(keras.Input(export.model.input_shape[1:]))
-    with native_messages.hidden():
-        float_network.export(path, format="onnx", verbose=False)
+    try:
+        with native_messages.hidden():
+            float_network.export(path, format="onnx", verbose=False)
+    except ImportError as error:
+        raise UserError(f"--format=onnx needs a package that cannot be had: {error}.") from None
     return [path]
 
 

@@ -78,8 +78,8 @@ def export(
     model = _network(evaluation, settings)
     labels = _labels(evaluation, model, settings.probe or config.scores_logits)
     made = MAKERS[settings.backend](evaluation, model, settings)
-    check_runs(made.file, "the int8 file", kernels_of(made.file))
     content = with_labels(made.file, labels) if labels else made.file.to_bytes()
+    check_runs(content, "the int8 file", kernels_of(made.file))
     contents = {"int8": content, "float": float_tflite(model)}
     stage(f"Comparing on {len(evaluation.data.test_images):,} test images")
     compared = compared_outputs(evaluation, model, made, contents, settings.probe)

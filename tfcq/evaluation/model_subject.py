@@ -13,7 +13,7 @@ from tfcq.evaluation.subject import Subject, at_policy, chosen_data, chosen_poli
 from tfcq.nn.float_model import requantizable
 from tfcq.nn.input_range import found_input_range, known_input_range, with_unit_input
 from tfcq.nn.loading import load
-from tfcq.nn.quantizable import QuantizableModel, check_graph, quantizable
+from tfcq.nn.quantizable import QuantizableModel, check_graph, check_names, quantizable
 from tfcq.settings.backbones import APPLICATION, UNIT_RANGE
 from tfcq.settings.evaluation import EvaluationConfig
 from tfcq.settings.training_groups import DataSettings
@@ -91,6 +91,7 @@ def open_model(config: EvaluationConfig) -> ModelSubject:
 def _check_form(model: keras.Model, name: str, adds_layers: bool) -> None:
     """Refuses a model that does not turn one image into one vector, or cannot take a classifier."""
     check_graph(model)
+    check_names(model)
     shapes = [len(model.inputs), len(model.outputs)]
     if shapes != [1, 1]:
         raise UserError(

@@ -117,5 +117,8 @@ class ExportSettings:
         for name in self.formats:
             if name not in FORMATS:
                 raise unknown_choice("format", name, FORMATS)
-        if "onnx" in self.formats and importlib.util.find_spec("tf2onnx") is None:
-            raise UserError("--format=onnx needs tf2onnx; install it with `pip install tf2onnx`.")
+        for package in ("tf2onnx", "onnx") if "onnx" in self.formats else ():
+            if importlib.util.find_spec(package) is None:
+                raise UserError(
+                    f"--format=onnx needs {package}; install it with `pip install tf2onnx onnx`."
+                )

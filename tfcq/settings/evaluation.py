@@ -102,12 +102,13 @@ class EvaluationConfig:
 
     @property
     def test_crop(self) -> float | None:
-        """Share of plain images that is kept: as asked for, all for a classifier of the user's.
+        """Share of plain images that is kept: as asked for, all for a model of the user's.
 
-        None is for the usual share, with which published networks and probes are scored.
+        None is for the usual share, with which runs and published networks are scored.
         """
-        whole = self.scores_own_classifier and self.subject.weights is None
-        return 1.0 if whole and self.data.test_crop is None else self.data.test_crop
+        model = self.subject.model
+        own = model is not None and not model.startswith(f"{APPLICATION}:")
+        return 1.0 if own and self.data.test_crop is None else self.data.test_crop
 
     @property
     def quantizer_rounding(self) -> str | None:

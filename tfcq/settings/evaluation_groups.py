@@ -97,7 +97,7 @@ class EvaluationDataSettings:
         None,
         "share of the shorter side that the central crop of plain images keeps, such as 0.875, 224 "
         "of 256 pixels; default that for images larger than the network's, else 1, as "
-        "for a classifier of your own",
+        "for a model of your own",
         above=0,
         at_most=1,
     )

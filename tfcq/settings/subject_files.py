@@ -42,6 +42,11 @@ def check_files(config: EvaluationConfig) -> None:
     if kind == APPLICATION and name:
         _check_weights_file(subject.weights)
         return
+    if model.endswith(".weights.h5"):
+        raise UserError(
+            f"{model} holds weights without their network; allowed: a .keras file, which "
+            "model.save('name.keras') writes once the network has them."
+        )
     if model.endswith((".h5", ".hdf5")):
         raise UserError(
             f"{model} is named as a file in Keras's older HDF5 form; allowed: a .keras file; load "
