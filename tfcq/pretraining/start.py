@@ -2,10 +2,12 @@
 
 import keras
 
+from tfcq.backbones.public_models import give_checkpoint
 from tfcq.errors import UserError
 from tfcq.nn.copied_weights import copy_weights
 from tfcq.nn.loading import load
 from tfcq.settings.backbones import FILE
+from tfcq.settings.checkpoints import is_checkpoint
 from tfcq.settings.run_folder import start_file
 from tfcq.settings.training_groups import NetworkSettings
 
@@ -21,6 +23,10 @@ def give_start(backbone: keras.Model, network: NetworkSettings) -> None:
         UserError: when they cannot be read, or are of another network.
     """
     if network.start is None or network.backbone == f"{FILE}:{network.start}":
+        return
+    if is_checkpoint(network.start):
+        told = give_checkpoint(backbone, network.start, network)
+        print(f"Weights of {network.start}: {told}", flush=True)
         return
     try:
         copy_weights(load(start_file(network.start)), backbone)

@@ -1,0 +1,128 @@
+"""Weights from a public file into a network of ours, and from a network into public names."""
+
+import keras
+import numpy as np
+
+from tfcq.backbones.checkpoint_files import CheckpointFile, Stored
+from tfcq.backbones.input_normalization import NAME
+from tfcq.backbones.public_names import (
+    POSITIONS,
+    TRANSFORMER,
+    our_form,
+    place_of,
+    public_form,
+)
+from tfcq.backbones.public_networks import PublicNetwork
+from tfcq.errors import UserError
+from tfcq.nn.attention import TokenEmbedding, sine_cosine_positions
+
+# PyTorch counts its batches there, of which nothing is computed.
+_COUNTER = "num_batches_tracked"
+_SHOWN = 3
+# Of sines and cosines in float32, of frequencies that were computed in it too.
+_POSITIONS_TOLERANCE = 1e-4
+
+
+def give_public_weights(
+    model: keras.Model, file: CheckpointFile, network: PublicNetwork
+) -> list[str]:
+    """Gives a network the weights of a public file.
+
+    Args:
+        model: the network, float.
+        file: the file.
+        network: what the file holds, see `network_in`.
+
+    Returns:
+        Names of the tensors that were left over, without counters of batches.
+
+    Raises:
+        UserError: when a weight is missing or has another shape.
+    """
+    taken: set[str] = set()
+    places = {}
+    for layer in model.layers:
+        for variable in layer.weights if layer.name != NAME else ():
+            place = place_of(network.family, network.library, layer.name, variable.name)
+            if place is None:
+                raise UserError(f"Layer {layer.name!r} has no name in {network.library}.")
+            places[id(variable)] = (layer.name, variable, place)
+            taken.add(network.prefix + place.name)
+    missing = [name for name in taken if name not in file.tensors]
+    if missing:
+        raise UserError(
+            f"{file.path} lacks {len(missing)} tensors of a {network.settings['backbone']}: "
+            f"{_first(sorted(missing))}; allowed: all weights of a backbone."
+        )
+    if network.family == TRANSFORMER:
+        _check_positions(file, network)
+        taken.add(network.prefix + POSITIONS)
+    for layer_name, variable, place in places.values():
+        name = network.prefix + place.name
+        wanted = public_form(np.empty(variable.shape, np.uint8), layer_name, variable.name).shape
+        whole = (wanted[0] * place.parts, *wanted[1:])
+        shape = file.tensors[name].shape
+        if shape != whole:
+            raise UserError(
+                f"{file.path} is no {network.settings['backbone']}: {name!r} has shape {shape}; "
+                f"allowed: {whole}."
+            )
+        value = np.split(_numbers(file.tensors[name]), place.parts)[place.part]
+        variable.assign(our_form(value, layer_name, variable.name))
+    return [n for n in file.tensors if n not in taken and not n.endswith(_COUNTER)]
+
+
+def in_one_line(names: list[str]) -> str:
+    """Returns what is told of tensors that were left over.
+
+    Args:
+        names: their names.
+    """
+    return f"{len(names)} tensors are left over ({_first(names)})" if names else "none is left over"
+
+
+def public_weights(model: keras.Model, family: str, library: str) -> dict[str, np.ndarray]:
+    """Returns the weights of a network by their public names.
+
+    Args:
+        model: the network, float.
+        family: its family.
+        library: whose names.
+
+    Raises:
+        UserError: on a layer with weights that has no name there.
+    """
+    parts: dict[str, list[np.ndarray]] = {}
+    for layer in model.layers:
+        for variable in layer.weights if layer.name != NAME else ():
+            place = place_of(family, library, layer.name, variable.name)
+            if place is None:
+                raise UserError(f"Layer {layer.name!r} has no name in {library}.")
+            value = public_form(np.asarray(variable), layer.name, variable.name)
+            # Parts are layers in the order of the model: queries, keys, values.
+            parts.setdefault(place.name, []).append(value)
+        if isinstance(layer, TokenEmbedding):
+            patches = np.asarray(layer.positions, np.float32)
+            parts[POSITIONS] = [np.concatenate([np.zeros_like(patches[:1]), patches])[None]]
+    return {n: np.ascontiguousarray(np.concatenate(values)) for n, values in parts.items()}
+
+
+def _numbers(tensor: Stored) -> np.ndarray:
+    return np.asarray(tensor.read()).astype(np.float32)
+
+
+def _check_positions(file: CheckpointFile, network: PublicNetwork) -> None:
+    """Refuses embeddings of positions that were learned: ours are computed."""
+    found = _numbers(file.tensors[network.prefix + POSITIONS])[0]
+    side = (network.size or 0) // network.settings["patch_size"]
+    patches = sine_cosine_positions(side, side, found.shape[-1])
+    fixed = np.concatenate([np.zeros_like(patches[:1]), patches])
+    if not np.allclose(found, fixed, atol=_POSITIONS_TOLERANCE):
+        raise UserError(
+            f"{file.path} has learned embeddings of positions; allowed: fixed sines and cosines, "
+            "as MoCo v3's."
+        )
+
+
+def _first(names: list[str]) -> str:
+    return ", ".join(name[:100] for name in names[:_SHOWN]) + (", ..." if names[_SHOWN:] else "")
