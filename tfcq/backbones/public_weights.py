@@ -4,8 +4,8 @@ import keras
 import numpy as np
 
 from tfcq.backbones.checkpoint_files import CheckpointFile, Stored
-from tfcq.backbones.input_normalization import NAME
 from tfcq.backbones.public_names import (
+    HEADS,
     POSITIONS,
     TRANSFORMER,
     our_form,
@@ -19,6 +19,8 @@ from tfcq.nn.attention import TokenEmbedding, sine_cosine_positions
 # PyTorch counts its batches there, of which nothing is computed.
 _COUNTER = "num_batches_tracked"
 _SHOWN = 3
+# Layers of a transformer that read tokens and write something else.
+_READERS = ("_queries", "_keys", "_values", "_dense1")
 # Of sines and cosines in float32, of frequencies that were computed in it too.
 _POSITIONS_TOLERANCE = 1e-4
 
@@ -42,7 +44,7 @@ def give_public_weights(
     taken: set[str] = set()
     places = {}
     for layer in model.layers:
-        for variable in layer.weights if layer.name != NAME else ():
+        for variable in _named(layer):
             place = place_of(network.family, network.library, layer.name, variable.name)
             if place is None:
                 raise UserError(f"Layer {layer.name!r} has no name in {network.library}.")
@@ -54,8 +56,9 @@ def give_public_weights(
             f"{file.path} lacks {len(missing)} tensors of a {network.settings['backbone']}: "
             f"{_first(sorted(missing))}; allowed: all weights of a backbone."
         )
+    turned = False
     if network.family == TRANSFORMER:
-        _check_positions(file, network)
+        turned = _rows_come_first(file, network)
         taken.add(network.prefix + POSITIONS)
     for layer_name, variable, place in places.values():
         name = network.prefix + place.name
@@ -68,7 +71,8 @@ def give_public_weights(
                 f"allowed: {whole}."
             )
         value = np.split(_numbers(file.tensors[name]), place.parts)[place.part]
-        variable.assign(our_form(value, layer_name, variable.name))
+        value = our_form(value, layer_name, variable.name)
+        variable.assign(_halves_exchanged(value, layer_name, variable.name) if turned else value)
     return [n for n in file.tensors if n not in taken and not n.endswith(_COUNTER)]
 
 
@@ -94,8 +98,11 @@ def public_weights(model: keras.Model, family: str, library: str) -> dict[str, n
     """
     parts: dict[str, list[np.ndarray]] = {}
     for layer in model.layers:
-        for variable in layer.weights if layer.name != NAME else ():
+        for variable in _named(layer):
             place = place_of(family, library, layer.name, variable.name)
+            if place is None and layer.name in HEADS:
+                # Of a detector's backbone it is no part.
+                continue
             if place is None:
                 raise UserError(f"Layer {layer.name!r} has no name in {library}.")
             value = public_form(np.asarray(variable), layer.name, variable.name)
@@ -107,21 +114,54 @@ def public_weights(model: keras.Model, family: str, library: str) -> dict[str, n
     return {n: np.ascontiguousarray(np.concatenate(values)) for n, values in parts.items()}
 
 
+def _named(layer: keras.layers.Layer) -> list[keras.Variable]:
+    """Returns the variables of a layer that have names there: normalized images have none."""
+    return [] if isinstance(layer, keras.layers.Normalization) else layer.weights
+
+
 def _numbers(tensor: Stored) -> np.ndarray:
     return np.asarray(tensor.read()).astype(np.float32)
 
 
-def _check_positions(file: CheckpointFile, network: PublicNetwork) -> None:
-    """Refuses embeddings of positions that were learned: ours are computed."""
+def _rows_come_first(file: CheckpointFile, network: PublicNetwork) -> bool:
+    """Returns whether positions have their row in the first half of the width, ours in the second.
+
+    MoCo v3's code has, since it numbers its grid along columns.
+
+    Raises:
+        UserError: when the embeddings of positions were learned: ours are computed.
+    """
     found = _numbers(file.tensors[network.prefix + POSITIONS])[0]
     side = (network.size or 0) // network.settings["patch_size"]
     patches = sine_cosine_positions(side, side, found.shape[-1])
     fixed = np.concatenate([np.zeros_like(patches[:1]), patches])
-    if not np.allclose(found, fixed, atol=_POSITIONS_TOLERANCE):
-        raise UserError(
-            f"{file.path} has learned embeddings of positions; allowed: fixed sines and cosines, "
-            "as MoCo v3's."
-        )
+    for turned in (False, True):
+        if np.allclose(found, _exchanged(fixed, 1) if turned else fixed, atol=_POSITIONS_TOLERANCE):
+            return turned
+    raise UserError(
+        f"{file.path} has learned embeddings of positions; allowed: fixed sines and cosines, as "
+        "MoCo v3's."
+    )
+
+
+def _exchanged(value: np.ndarray, axis: int) -> np.ndarray:
+    return np.roll(value, value.shape[axis] // 2, axis)
+
+
+def _halves_exchanged(value: np.ndarray, layer: str, variable: str) -> np.ndarray:
+    """Returns a variable of a transformer whose tokens have the halves of their width exchanged.
+
+    Layer norms and sums do not see in which order the width comes, so the network is the same one,
+    and its features come in that order.
+
+    Args:
+        value: the variable, as ours.
+        layer: name of its layer.
+        variable: its name.
+    """
+    if layer.endswith(_READERS) or layer in HEADS:
+        return _exchanged(value, 0) if variable == "kernel" else value
+    return _exchanged(value, value.ndim - 1)
 
 
 def _first(names: list[str]) -> str:

@@ -6,6 +6,7 @@ import pathlib
 from typing import Any
 
 import keras
+import numpy as np
 
 from tfcq.command_line import stage
 from tfcq.data.image_stream import Images
@@ -13,9 +14,11 @@ from tfcq.deployment.backends import MAKERS, Made, probed
 from tfcq.deployment.compared import compared_outputs
 from tfcq.deployment.formats import Export, write_format
 from tfcq.deployment.profile import operation_seconds, share_in_float
+from tfcq.deployment.public_formats import PublicWeights, in_public_names
 from tfcq.deployment.tflite import float_tflite
 from tfcq.deployment.verify import checked, gate_images, micro_differences
 from tfcq.errors import UserError
+from tfcq.evaluation.classifier import CLASSIFIER
 from tfcq.evaluation.evaluation import Evaluation, open_evaluation
 from tfcq.evaluation.features import FeatureExtractor
 from tfcq.evaluation.probe import fit_linear_probe
@@ -30,7 +33,14 @@ from tfcq.integer.runtime import runtime_version
 from tfcq.nn.quantizable import QuantizableModel
 from tfcq.settings.backbones import UNIT_RANGE
 from tfcq.settings.bitwidths import FLOAT
-from tfcq.settings.deployment import FINE_TUNING, OWN, TFMOT, CheckSettings, ExportSettings
+from tfcq.settings.deployment import (
+    FINE_TUNING,
+    OWN,
+    PUBLIC_FORMATS,
+    TFMOT,
+    CheckSettings,
+    ExportSettings,
+)
 from tfcq.settings.evaluation import EvaluationConfig
 from tfcq.settings.evaluation_groups import DEPLOYED_BITS
 from tfcq.settings.protocol_groups import PostTrainingSettings
@@ -71,6 +81,8 @@ def export(
     folder, name = _folder(config), file_name(config.measurement.bits, settings)
     figures_file = folder / f"{name}.json"
     _check_earlier(figures_file, about)
+    # First, as they alone may be refused.
+    public = _public(evaluation, settings)
     model = _network(evaluation, settings)
     labels = _labels(evaluation, model, settings.probe or config.scores_logits)
     made = MAKERS[settings.backend](evaluation, model, settings)
@@ -101,7 +113,10 @@ def export(
         "float": [folder / f"{_float_name(settings)}.tflite"],
     }
     plain = folder / _float_name(settings)
-    leaving = Export(folder / name, plain, made.file, model, labels)
+    if settings.probe:
+        head = [np.asarray(v) for v in model.get_layer(CLASSIFIER).get_weights()[:2]]
+        public = {kind: weights.with_classifier(*head) for kind, weights in public.items()}
+    leaving = Export(folder / name, plain, made.file, model, labels, public)
     # First, as they alone may be refused.
     for kind in settings.formats:
         paths[kind] = write_format(kind, leaving)
@@ -155,6 +170,13 @@ def _network(evaluation: Evaluation, settings: ExportSettings) -> QuantizableMod
     return probed(
         model, fit_linear_probe(features, data.train_labels, data.classes, seed=evaluation.seed)
     )
+
+
+def _public(evaluation: Evaluation, settings: ExportSettings) -> dict[str, PublicWeights]:
+    """Returns the weights of the subject as it was trained, by the names of other libraries."""
+    network = evaluation.subject.network or evaluation.subject.model
+    kinds = [kind for kind in settings.formats if kind in PUBLIC_FORMATS]
+    return {kind: in_public_names(network, kind) for kind in kinds}
 
 
 def _labels(evaluation: Evaluation, model: keras.Model, scores: bool) -> tuple[str, ...]:

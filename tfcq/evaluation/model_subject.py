@@ -76,13 +76,14 @@ def open_model(config: EvaluationConfig) -> ModelSubject:
     policy = policy_beside_classifier(model, policy)
     policy_name = policy_in_words("the model's own" if own else policy.name, subject, rounding)
     model = with_unit_input(model, input_range)
-    weights = weights_fingerprint(model)
+    weights, network = weights_fingerprint(model), model
     if not own:
         make = requantizable if came_quantizable else quantizable
         model, weights = at_policy(model, policy, make)
     return ModelSubject(
         model=model,
         weights=weights,
+        network=network,
         policy=policy,
         data=data,
         results=pathlib.Path(str(subject.output_dir)),
