@@ -5,6 +5,7 @@ import functools
 import io
 import mmap
 import pathlib
+import struct
 import sys
 import zipfile
 from collections.abc import Callable
@@ -27,6 +28,9 @@ from tfcq.settings.checkpoints import SAFETENSORS
 _MAGIC = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001
 _COUNT = np.dtype("<i8")
+# All that `zipfile` raises of files that were changed.
+_BROKEN = (zipfile.BadZipFile, EOFError, RuntimeError, ValueError, OverflowError, struct.error)
+_ZIP = b"PK"
 _LFS = b"version https://git-lfs"
 FETCH = "fetch it again."
 
@@ -84,7 +88,7 @@ def read_checkpoint(path: str) -> CheckpointFile:
         if path.lower().endswith(SAFETENSORS):
             found = _safetensors(path)
         else:
-            found = (_zipped if zipfile.is_zipfile(path) else _older)(path)
+            found = (_zipped if start.startswith(_ZIP) else _older)(path)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}.") from None
     except UserError as error:
@@ -127,7 +131,7 @@ def _zipped(path: str) -> CheckpointFile:
         if sizes[index] > LONGEST:
             raise UserError(f"has a pickle of more than {LONGEST // 2**20} MB; {ALLOWED}")
         tree = read_pickle(io.BytesIO(_entry(archive, index)))
-    except zipfile.BadZipFile as error:
+    except _BROKEN as error:
         raise _told(error) from None
 
     def content(storage: Storage) -> bytes:
@@ -149,11 +153,13 @@ def _entry(archive: zipfile.ZipFile, name: str, usual: str | None = None) -> byt
         )
     try:
         return archive.read(info)
-    except (zipfile.BadZipFile, EOFError, RuntimeError) as error:
+    except _BROKEN as error:
         raise _told(error) from None
 
 
 def _told(error: Exception) -> UserError:
+    if isinstance(error, UserError):
+        return error
     return UserError(f"is not whole ({' '.join(str(error).split())[:200]}); {FETCH}")
 
 
@@ -165,8 +171,6 @@ def _older(path: str) -> CheckpointFile:
         # Unlike a file it returns no more than there is, whatever is asked for.
         content = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
     file: Any = content
-    if content[:2] == b"PK":
-        raise UserError(f"is not whole: its end is missing; {FETCH}")
     if content[:1] != b"\x80" or read_pickle(file) != _MAGIC or read_pickle(file) != _PROTOCOL:
         raise UserError(f"is no PyTorch file; {ALLOWED}")
     system = read_pickle(file)
