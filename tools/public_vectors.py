@@ -1,6 +1,6 @@
 """Vectors of other libraries' own networks: `PYTHONPATH=. python tools/public_vectors.py`.
 
-Needs torch, torchvision and timm, which no test does: networks of torchvision and timm, as narrow as
+Needs torch, torchvision and timm, which no test does: their networks, as narrow as
 they can be made, get values that follow from the names of their tensors, so that names, shapes and
 features are all that is kept.
 """

@@ -34,9 +34,11 @@ def model_from_checkpoint(
     if size is None:
         raise UserError(f"--image_size is missing; --model={path} needs it.")
     settings = NetworkSettings(**{**found, **given})
+    classes = _classes(file, network) if classifier else 0
     model = backbone_from(settings, (size, size, network.channels))
-    if classifier:
-        model = _with_classifier(model, file, network)
+    if classes:
+        logits = keras.layers.Dense(classes, name=HEADS[0])(model.outputs[0])
+        model = keras.Model(model.inputs[0], logits, name=model.name)
     left = give_public_weights(model, file, network)
     return model, in_words(network, settings, assumed, left)
 
@@ -77,17 +79,13 @@ def in_words(
     return f"{kind}{place}, {pixels}{how}; {in_one_line(left)}."
 
 
-def _with_classifier(
-    model: keras.Model, file: CheckpointFile, network: PublicNetwork
-) -> keras.Model:
-    """Returns a model with the dense layer that public classifiers have behind their features."""
+def _classes(file: CheckpointFile, network: PublicNetwork) -> int:
+    """Returns the classes of the dense layer that public classifiers have behind their features."""
     name = layer_name(network.family, network.library, HEADS[0])
     kernel = file.tensors.get(f"{network.prefix}{name}.weight")
-    width = model.output_shape[-1]
-    if kernel is None or len(kernel.shape) != 2 or kernel.shape[1] != width:
+    if kernel is None or len(kernel.shape) != 2:
         raise UserError(
-            f"{file.path} holds no classifier {name!r} of its {width} features; allowed: a file of "
-            "a classifier, or a protocol that scores features, such as --protocol=linear."
+            f"{file.path} holds no classifier {name or 'behind the features'!r}; allowed: a file "
+            "of a classifier, or a protocol that scores features, such as --protocol=linear."
         )
-    logits = keras.layers.Dense(kernel.shape[0], name=HEADS[0])(model.outputs[0])
-    return keras.Model(model.inputs[0], logits, name=model.name)
+    return kernel.shape[0]

@@ -8,6 +8,7 @@ from tfcq.backbones.public_names import (
     HEADS,
     POSITIONS,
     TRANSFORMER,
+    Place,
     our_form,
     place_of,
     public_form,
@@ -41,38 +42,32 @@ def give_public_weights(
     Raises:
         UserError: when a weight is missing or has another shape.
     """
-    taken: set[str] = set()
-    places = {}
-    for layer in model.layers:
-        for variable in _named(layer):
-            place = place_of(network.family, network.library, layer.name, variable.name)
-            if place is None:
-                raise UserError(f"Layer {layer.name!r} has no name in {network.library}.")
-            places[id(variable)] = (layer.name, variable, place)
-            taken.add(network.prefix + place.name)
-    missing = [name for name in taken if name not in file.tensors]
+    places = _places(model, network.family, network.library)
+    taken = {network.prefix + place.name for *_, place in places}
+    missing = sorted(name for name in taken if name not in file.tensors)
     if missing:
         raise UserError(
-            f"{file.path} lacks {len(missing)} tensors of a {network.settings['backbone']}: "
-            f"{_first(sorted(missing))}; allowed: all weights of a backbone."
+            f"{file.path} lacks {len(missing)} tensors of a {network.settings['backbone']} "
+            f"({_first(missing)}); allowed: all weights of a backbone."
         )
+    for layer, variable, place in places:
+        name = network.prefix + place.name
+        part = public_form(np.empty(variable.shape, np.uint8), layer, variable.name).shape
+        whole = (part[0] * place.parts, *part[1:])
+        if file.tensors[name].shape != whole:
+            raise UserError(
+                f"{file.path} is no {network.settings['backbone']}: {name!r} has shape "
+                f"{file.tensors[name].shape}; allowed: {whole}."
+            )
     turned = False
     if network.family == TRANSFORMER:
         turned = _rows_come_first(file, network)
         taken.add(network.prefix + POSITIONS)
-    for layer_name, variable, place in places.values():
-        name = network.prefix + place.name
-        wanted = public_form(np.empty(variable.shape, np.uint8), layer_name, variable.name).shape
-        whole = (wanted[0] * place.parts, *wanted[1:])
-        shape = file.tensors[name].shape
-        if shape != whole:
-            raise UserError(
-                f"{file.path} is no {network.settings['backbone']}: {name!r} has shape {shape}; "
-                f"allowed: {whole}."
-            )
-        value = np.split(_numbers(file.tensors[name]), place.parts)[place.part]
-        value = our_form(value, layer_name, variable.name)
-        variable.assign(_halves_exchanged(value, layer_name, variable.name) if turned else value)
+    # Nothing is given before all is known to fit.
+    for layer, variable, place in places:
+        value = np.split(_numbers(file.tensors[network.prefix + place.name]), place.parts)
+        ours = our_form(value[place.part], layer, variable.name)
+        variable.assign(_halves_exchanged(ours, layer, variable.name) if turned else ours)
     return [n for n in file.tensors if n not in taken and not n.endswith(_COUNTER)]
 
 
@@ -97,26 +92,38 @@ def public_weights(model: keras.Model, family: str, library: str) -> dict[str, n
         UserError: on a layer with weights that has no name there.
     """
     parts: dict[str, list[np.ndarray]] = {}
+    # Parts are layers in the order of the model: queries, keys, values.
+    for layer, variable, place in _places(model, family, library):
+        value = public_form(np.asarray(variable), layer, variable.name)
+        parts.setdefault(place.name, []).append(value)
     for layer in model.layers:
-        for variable in _named(layer):
-            place = place_of(family, library, layer.name, variable.name)
-            if place is None and layer.name in HEADS:
-                # Of a detector's backbone it is no part.
-                continue
-            if place is None:
-                raise UserError(f"Layer {layer.name!r} has no name in {library}.")
-            value = public_form(np.asarray(variable), layer.name, variable.name)
-            # Parts are layers in the order of the model: queries, keys, values.
-            parts.setdefault(place.name, []).append(value)
         if isinstance(layer, TokenEmbedding):
             patches = np.asarray(layer.positions, np.float32)
             parts[POSITIONS] = [np.concatenate([np.zeros_like(patches[:1]), patches])[None]]
     return {n: np.ascontiguousarray(np.concatenate(values)) for n, values in parts.items()}
 
 
-def _named(layer: keras.layers.Layer) -> list[keras.Variable]:
-    """Returns the variables of a layer that have names there: normalized images have none."""
-    return [] if isinstance(layer, keras.layers.Normalization) else layer.weights
+def _places(
+    model: keras.Model, family: str, library: str
+) -> list[tuple[str, keras.Variable, Place]]:
+    """Returns every variable that has a place in a public file: its layer's name, it, the place.
+
+    Normalized images have none, and a detector no classifier.
+
+    Raises:
+        UserError: on another layer that has none.
+    """
+    found = []
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.Normalization):
+            continue
+        for variable in layer.weights:
+            place = place_of(family, library, layer.name, variable.name)
+            if place is not None:
+                found.append((layer.name, variable, place))
+            elif layer.name not in HEADS:
+                raise UserError(f"Layer {layer.name!r} has no name in {library}.")
+    return found
 
 
 def _numbers(tensor: Stored) -> np.ndarray:
