@@ -16,7 +16,6 @@ from tfcq.backbones.cifar_resnet import cifar_resnet
 from tfcq.backbones.public_models import model_from_checkpoint
 from tfcq.backbones.public_names import RESNET
 from tfcq.backbones.public_weights import public_weights
-from tfcq.backbones.resnet import resnet
 from tfcq.deployment.formats import Export, write_format
 from tfcq.deployment.public_formats import PublicWeights, in_public_names
 from tfcq.errors import UserError
@@ -31,12 +30,18 @@ from tfcq.settings.training_groups import NetworkSettings
 
 @pytest.fixture(scope="module")
 def network():
-    """A quantizable ResNet-18 of colour images that are normalized."""
+    """A quantizable ResNet-18 of small grey images from -1 to 1, which are normalized too."""
     keras.utils.set_random_seed(0)
-    settings = NetworkSettings(backbone="resnet18", stem="imagenet", width=4, **IMAGENET)
-    model = backbone_from(settings, (32, 32, 3))
+    normalization = {"input_mean": "0.2", "input_std": "0.5"}
+    settings = NetworkSettings(backbone="resnet18", stem="cifar", width=4, **normalization)
+    model = backbone_from(settings, (8, 8, 1))
     randomize_norms(model)
-    return quantizable(model, "paper")
+    return quantizable(with_unit_input(model, "-1-1"), "paper")
+
+
+@pytest.fixture(scope="module")
+def plain(network):
+    return float_model(network)
 
 
 @pytest.fixture(scope="module")
@@ -52,17 +57,18 @@ def write(weights: PublicWeights, folder):
 def test_ours_to_torchvision_to_ours_is_the_same_to_the_last_bit(network, weights, tmp_path):
     (path,) = write(weights, tmp_path)
     assert path.name == "float_torchvision.safetensors"
-    again, told = model_from_checkpoint(str(path), 32, {})
+    again, told = model_from_checkpoint(str(path), 8, {})
     for layer in again.layers:
-        for found, expected in zip(
-            layer.get_weights(), network.get_layer(layer.name).get_weights(), strict=False
-        ):
-            np.testing.assert_array_equal(found, expected)
-    images = np.random.default_rng(0).random((2, 32, 32, 3), np.float32)
-    np.testing.assert_array_equal(again(images), network(images))
+        if layer.name != "input_normalization":
+            expected = network.get_layer(layer.name).get_weights()
+            for found, ours in zip(layer.get_weights(), expected, strict=False):
+                np.testing.assert_array_equal(found, ours)
+    images = np.random.default_rng(0).random((2, 8, 8, 1), np.float32)
+    np.testing.assert_allclose(again(images), network(images), rtol=1e-4, atol=1e-5)
+    # (2 x - 1 - 0.2) / 0.5 = (x - 0.6) / 0.25
     assert told == (
-        "--backbone=resnet18 --stem=imagenet --width=4, --input_mean=0.485,0.456,0.406 "
-        "--input_std=0.229,0.224,0.225; none is left over."
+        "--backbone=resnet18 --stem=cifar --width=4, --input_mean=0.6 --input_std=0.25; none is "
+        "left over."
     )
 
 
@@ -70,8 +76,8 @@ def test_metadata_tell_the_pixels_and_the_network(weights, tmp_path):
     metadata = read_checkpoint(str(write(weights, tmp_path)[0])).metadata
     assert re.fullmatch(r"tfcq \d.*", metadata.pop("written_by"))
     assert metadata == {
-        "format": "pt", "input_range": "0-1", "channels": "RGB", **IMAGENET,
-        "backbone": "resnet18", "stem": "imagenet", "width": "4",
+        "format": "pt", "input_range": "0-1", "channels": "1", "input_mean": "0.6",
+        "input_std": "0.25", "backbone": "resnet18", "stem": "cifar", "width": "4",
     }  # fmt: skip
 
 
@@ -79,20 +85,11 @@ def test_what_differs_from_the_librarys_own_network_is_told(weights, tmp_path, c
     write(weights, tmp_path)
     assert capsys.readouterr().out == (
         "The names are those of torchvision, whose own resnet18 is another network: this one has "
-        "width 4 (not 64).\n"
+        "stem cifar (not imagenet), width 4 (not 64), channels 1 (not 3).\n"
     )
 
 
-def test_a_network_of_small_grey_images_tells_its_pixels_and_what_differs():
-    model = with_unit_input(resnet(18, "cifar", 2, (8, 8, 1)), "-1-1")
-    found = in_public_names(model, "timm")
-    # Pixels from -1 to 1 are those from 0 to 1 less a half, over a half.
-    told = {"channels": "1", "input_mean": "0.5", "input_std": "0.5", "stem": "cifar"}
-    assert told.items() <= found.metadata.items()
-    assert "has stem cifar (not imagenet), width 2 (not 64), channels 1 (not 3)." in found.told
-
-
-def test_a_classifier_is_part_of_the_file_but_for_a_detector(network, weights, tmp_path):
+def test_a_classifier_is_part_of_the_file(weights, tmp_path):
     kernel, bias = np.arange(96.0).reshape(32, 3), np.arange(3.0)
     (path,) = write(weights.with_classifier(kernel, bias), tmp_path)
     found = load_file(path)
@@ -101,10 +98,10 @@ def test_a_classifier_is_part_of_the_file_but_for_a_detector(network, weights, t
     assert found.keys() - weights.tensors.keys() == {"fc.weight", "fc.bias"}
 
 
-def test_detectron2_is_given_what_its_own_converter_would_write(network, weights, tmp_path):
-    tensors = public_weights(float_model(network), RESNET, "detectron2")
+def test_detectron2_is_given_what_its_own_converter_would_write(plain, weights, tmp_path):
+    tensors = public_weights(plain, RESNET, "detectron2")
     settings = {"backbone": "resnet50", "stem": "imagenet", "width": 2}
-    detector = PublicWeights("detectron2", RESNET, settings, tensors, weights.metadata)
+    detector = PublicWeights("detectron2", RESNET, settings, tensors, weights.metadata | IMAGENET)
     detector = detector.with_classifier(np.zeros((32, 3)), np.zeros(3))
     path, configuration = write(detector, tmp_path)
     content = path.read_bytes()
@@ -140,20 +137,19 @@ def test_detectron2_is_given_what_its_own_converter_would_write(network, weights
     )
 
 
-def test_networks_without_public_names_are_told(network):
+def test_networks_without_public_names_are_told(network, plain):
     inputs = keras.Input((8, 8, 3))
     own = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(inputs), name="own")
     queries = keras.layers.Dense(2, name="block1_attention_queries")
     transformer = keras.Model(inputs, queries(inputs))
     cifar = cifar_resnet(8, width=2, input_shape=(8, 8, 3))
-    plain = float_model(network)
     linear = cloned(plain, None, without({"stage4_block1_relu"}))
     copy_weights(plain, linear)
     for model, library, told in (
         (own, "torchvision", "network 'own' is none that has public names; allowed: ResNets"),
         (cifar, "torchvision", r"holds a ResNet with \[1, 1, 1, 0\] blocks"),
         (transformer, "torchvision", "has no Vision Transformer; allowed: timm"),
-        (network, "detectron2", "stem of 7 x 7 pixels and width 4; allowed: --stem=imagenet"),
+        (network, "detectron2", "stem of 3 x 3 pixels and width 4; allowed: --stem=imagenet"),
         (linear, "torchvision", "has the layers of a resnet18 and computes something else"),
     ):
         with pytest.raises(UserError, match=f"^--format={library}.*{told}"):
