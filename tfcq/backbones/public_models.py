@@ -8,7 +8,12 @@ import keras
 from tfcq.backbones.build import backbone_from
 from tfcq.backbones.checkpoint_files import CheckpointFile, read_checkpoint
 from tfcq.backbones.public_names import HEADS, layer_name
-from tfcq.backbones.public_networks import TAKEN, PublicNetwork, network_of_checkpoint
+from tfcq.backbones.public_networks import (
+    TAKEN,
+    PublicNetwork,
+    network_in,
+    network_of_checkpoint,
+)
 from tfcq.backbones.public_weights import give_public_weights, in_one_line
 from tfcq.errors import UserError
 from tfcq.settings.training_groups import NetworkSettings
@@ -29,7 +34,7 @@ def model_from_checkpoint(
         UserError: when the file does not hold such a network, or nobody tells the size.
     """
     file = read_checkpoint(path)
-    network, found, assumed = network_of_checkpoint(file, given)
+    network, found = network_of_checkpoint(file, given)
     size = image_size or network.size
     if size is None:
         raise UserError(f"--image_size is missing; --model={path} needs it.")
@@ -40,7 +45,7 @@ def model_from_checkpoint(
         logits = keras.layers.Dense(classes, name=HEADS[0])(model.outputs[0])
         model = keras.Model(model.inputs[0], logits, name=model.name)
     left = give_public_weights(model, file, network)
-    return model, in_words(network, settings, assumed, left)
+    return model, _in_words(file, network, settings, left)
 
 
 def give_checkpoint(backbone: keras.Model, path: str, settings: NetworkSettings) -> str:
@@ -56,27 +61,39 @@ def give_checkpoint(backbone: keras.Model, path: str, settings: NetworkSettings)
     """
     file = read_checkpoint(path)
     chosen = {n: v for n, v in dataclasses.asdict(settings).items() if n in TAKEN and v is not None}
-    network, _, assumed = network_of_checkpoint(file, chosen)
-    return in_words(network, settings, assumed, give_public_weights(backbone, file, network))
+    network, _ = network_of_checkpoint(file, chosen)
+    return _in_words(file, network, settings, give_public_weights(backbone, file, network))
 
 
-def in_words(
-    network: PublicNetwork, settings: NetworkSettings, assumed: bool, left: list[str]
-) -> str:
-    """Returns what was found in a file, in one line.
+def check_channels(path: str, channels: int) -> None:
+    """Refuses images that the network of a public file does not take.
 
     Args:
-        network: the network.
-        settings: how it is built.
-        assumed: whether the normalization of its images is.
-        left: names of tensors that were left over.
+        path: the file.
+        channels: channels of the images.
+
+    Raises:
+        UserError: naming both numbers.
     """
+    taken = network_in(read_checkpoint(path)).channels
+    if taken != channels:
+        hint = f" --channels={taken} turns them." if {taken, channels} == {1, 3} else ""
+        raise UserError(
+            f"Images have {channels} channels, and the network of {path} takes {taken}; allowed: "
+            f"images of {taken}.{hint}"
+        )
+
+
+def _in_words(
+    file: CheckpointFile, network: PublicNetwork, settings: NetworkSettings, left: list[str]
+) -> str:
+    """Returns what was found in a file, and the names that were left over, in one line."""
     kind = " ".join(f"--{name}={getattr(settings, name)}" for name in network.settings)
     place = f" in {network.prefix.removesuffix('.')}" if network.prefix else ""
     mean, deviation = settings.input_mean, settings.input_std
     pixels = f"--input_mean={mean} --input_std={deviation}" if mean else "images in [0, 1]"
-    how = ", ImageNet's since the file does not tell" if assumed else ""
-    return f"{kind}{place}, {pixels}{how}; {in_one_line(left)}."
+    untold = "" if "input_mean" in file.metadata else ", which the file does not tell"
+    return f"{kind}{place}, {pixels}{untold}; {in_one_line(left)}."
 
 
 def _classes(file: CheckpointFile, network: PublicNetwork) -> int:

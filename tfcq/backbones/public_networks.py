@@ -18,7 +18,7 @@ from tfcq.backbones.public_names import (
     layer_name,
 )
 from tfcq.errors import UserError
-from tfcq.settings.backbones import NORMALIZATION
+from tfcq.settings.backbones import NORMALIZATION, normalization
 from tfcq.settings.checkpoints import IMAGENET
 
 # A tensor that each family has, behind whatever prefix.
@@ -80,7 +80,7 @@ def network_in(file: CheckpointFile) -> PublicNetwork:
 
 def network_of_checkpoint(
     file: CheckpointFile, given: dict[str, Any]
-) -> tuple[PublicNetwork, dict[str, Any], bool]:
+) -> tuple[PublicNetwork, dict[str, Any]]:
     """Returns what a file holds, as settings of a network.
 
     Args:
@@ -88,8 +88,7 @@ def network_of_checkpoint(
         given: settings that the user set, by name; they stay, and must agree with the file.
 
     Returns:
-        The network, the settings that were not given, and whether the normalization of its images
-        is assumed.
+        The network, and the settings that were not given.
 
     Raises:
         UserError: when the file holds no network of ours, another one than asked for, or does not
@@ -104,12 +103,9 @@ def network_of_checkpoint(
                 f"{file.path} holds a network with --{name}={seen}, and --{name}={given[name]} was "
                 "given; leave it out."
             )
-    numbers: dict[str, Any] = {}
-    assumed = False
-    if not given.keys() & NORMALIZATION:
-        numbers, assumed = _normalization(file, network)
+    numbers = {} if given.keys() & NORMALIZATION else _normalization(file, network)
     found = {**network.settings, **numbers}
-    return network, {n: value for n, value in found.items() if n not in given}, assumed
+    return network, {n: value for n, value in found.items() if n not in given}
 
 
 def settings_of_start(values: dict[str, Any], given: set[str]) -> dict[str, Any]:
@@ -123,19 +119,19 @@ def settings_of_start(values: dict[str, Any], given: set[str]) -> dict[str, Any]
         UserError: as `network_of_checkpoint` does.
     """
     file = read_checkpoint(values["start"])
-    _, found, _ = network_of_checkpoint(file, {name: values[name] for name in given & TAKEN})
+    _, found = network_of_checkpoint(file, {name: values[name] for name in given & TAKEN})
     return found
 
 
-def _normalization(file: CheckpointFile, network: PublicNetwork) -> tuple[dict[str, Any], bool]:
-    """Returns mean and deviation of the images, and whether they are assumed."""
-    told = {name: file.metadata.get(name) for name in NORMALIZATION}
-    if all(told.values()):
-        plain = all(float(n) == 0 for n in (told["input_mean"] or "").split(","))
-        plain &= all(float(n) == 1 for n in (told["input_std"] or "").split(","))
-        return ({} if plain else told), False
+def _normalization(file: CheckpointFile, network: PublicNetwork) -> dict[str, Any]:
+    """Returns mean and deviation of the images, or nothing where they are as they are."""
+    mean, deviation = (file.metadata.get(name) for name in ("input_mean", "input_std"))
+    if mean is not None and deviation is not None:
+        means, deviations = normalization(mean, deviation) or ((), ())
+        plain = set(means) == {0} and set(deviations) == {1}
+        return {} if plain else {"input_mean": mean, "input_std": deviation}
     if network.channels == 3 and network.settings.get("stem") != "cifar":
-        return dict(IMAGENET), True
+        return dict(IMAGENET)
     raise UserError(
         f"{file.path} does not tell how its images were normalized; give --input_mean and "
         "--input_std, such as 0 and 1 for images in [0, 1] as they are."

@@ -120,8 +120,8 @@ def in_public_names(model: keras.Model, library: str) -> PublicWeights:
         metadata["stem"] = "cifar" if small else "imagenet"
     stored = {n: Stored(v.shape, v.copy) for n, v in tensors.items()}
     file = CheckpointFile(f"--format={library}", stored, metadata)
-    network, found, _ = network_of_checkpoint(file, {})
-    _check_same(plain, file, found)
+    network, found = network_of_checkpoint(file, {})
+    _check_same(plain, file, network, found)
     metadata |= {name: str(value) for name, value in network.settings.items()}
     told = _difference(library, network)
     return PublicWeights(library, family, network.settings, tensors, metadata, told)
@@ -146,7 +146,9 @@ def _normalization(model: keras.Model) -> tuple[str, str]:
     return ",".join(mean), ",".join(deviation)
 
 
-def _check_same(model: keras.Model, file: CheckpointFile, found: dict[str, Any]) -> None:
+def _check_same(
+    model: keras.Model, file: CheckpointFile, network: PublicNetwork, found: dict[str, Any]
+) -> None:
     """Refuses a network that another one than ours has become.
 
     Raises:
@@ -158,9 +160,9 @@ def _check_same(model: keras.Model, file: CheckpointFile, found: dict[str, Any])
     height, width, channels = model.input_shape[1:]
     shape = (height or _ANY_SIZE, width or _ANY_SIZE, channels)
     again = backbone_from(NetworkSettings(**found), shape)
-    give_public_weights(again, file, network_of_checkpoint(file, {})[0])
+    give_public_weights(again, file, network)
     images = np.random.default_rng(0).random((2, *shape), np.float32)
-    expected = np.asarray(keras.Model(model.inputs, backbone)(images))
+    expected = np.asarray(keras.Model(model.inputs[0], backbone)(images))
     seen = np.asarray(again(images))
     if seen.shape != expected.shape or not np.allclose(
         seen, expected, rtol=1e-3, atol=1e-4 * float(np.max(np.abs(expected)))

@@ -81,7 +81,6 @@ def export(
     folder, name = _folder(config), file_name(config.measurement.bits, settings)
     figures_file = folder / f"{name}.json"
     _check_earlier(figures_file, about)
-    # First, as they alone may be refused.
     public = _public(evaluation, settings)
     model = _network(evaluation, settings)
     labels = _labels(evaluation, model, settings.probe or config.scores_logits)
@@ -108,14 +107,9 @@ def export(
         **about_data(evaluation),
         "versions": {**versions(), "ai_edge_litert": runtime_version()},
     }
-    paths = {
-        "int8": [folder / f"{name}.tflite"],
-        "float": [folder / f"{_float_name(settings)}.tflite"],
-    }
     plain = folder / _float_name(settings)
-    if settings.probe:
-        head = [np.asarray(v) for v in model.get_layer(CLASSIFIER).get_weights()[:2]]
-        public = {kind: weights.with_classifier(*head) for kind, weights in public.items()}
+    paths = {"int8": [folder / f"{name}.tflite"], "float": [plain.with_suffix(".tflite")]}
+    public = _with_probe(public, model) if settings.probe else public
     leaving = Export(folder / name, plain, made.file, model, labels, public)
     # First, as they alone may be refused.
     for kind in settings.formats:
@@ -173,10 +167,18 @@ def _network(evaluation: Evaluation, settings: ExportSettings) -> QuantizableMod
 
 
 def _public(evaluation: Evaluation, settings: ExportSettings) -> dict[str, PublicWeights]:
-    """Returns the weights of the subject as it was trained, by the names of other libraries."""
+    """Returns the weights of the subject as it was trained, by the names of other libraries.
+
+    Before all else: a network that has no such names is told at once.
+    """
     network = evaluation.subject.network or evaluation.subject.model
     kinds = [kind for kind in settings.formats if kind in PUBLIC_FORMATS]
     return {kind: in_public_names(network, kind) for kind in kinds}
+
+
+def _with_probe(public: dict[str, PublicWeights], model: keras.Model) -> dict[str, PublicWeights]:
+    kernel, bias, *_ = map(np.asarray, model.get_layer(CLASSIFIER).get_weights())
+    return {kind: weights.with_classifier(kernel, bias) for kind, weights in public.items()}
 
 
 def _labels(evaluation: Evaluation, model: keras.Model, scores: bool) -> tuple[str, ...]:

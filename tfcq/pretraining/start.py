@@ -2,7 +2,7 @@
 
 import keras
 
-from tfcq.backbones.public_models import give_checkpoint
+from tfcq.backbones.public_models import check_channels, give_checkpoint
 from tfcq.errors import UserError
 from tfcq.nn.copied_weights import copy_weights
 from tfcq.nn.loading import load
@@ -10,6 +10,20 @@ from tfcq.settings.backbones import FILE
 from tfcq.settings.checkpoints import is_checkpoint
 from tfcq.settings.run_folder import start_file
 from tfcq.settings.training_groups import NetworkSettings
+
+
+def check_start(network: NetworkSettings, channels: int) -> None:
+    """Refuses images that the network of a public file of weights does not take.
+
+    Args:
+        network: settings of the network.
+        channels: channels of the images.
+
+    Raises:
+        UserError: naming the channels of both.
+    """
+    if is_checkpoint(network.start):
+        check_channels(str(network.start), channels)
 
 
 def give_start(backbone: keras.Model, network: NetworkSettings) -> None:
