@@ -252,6 +252,7 @@ def test_missing_weights_and_other_shapes_are_told_and_nothing_is_given(backbone
         ({"bn1.bias": None}, r"lacks 1 tensors of a resnet18 \(bn1.bias\); allowed: all weights"),
         ({"layer1.0.conv2.weight": np.zeros((8, 4, 3, 3))},
          r"'layer1.0.conv2.weight' has shape \(8, 4, 3, 3\); allowed: \(8, 8, 3, 3\)"),
+        ({"bn1.weight": np.full(8, np.nan)}, "has NaN or infinity in 'bn1.weight'"),
     ):  # fmt: skip
         tensors = {name: v for name, v in {**state, **change}.items() if v is not None}
         path = save(tensors, tmp_path / "net.pth")

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 
-from tfcq.backbones.checkpoint_files import CheckpointFile, Stored
+from tfcq.backbones.checkpoint_files import CheckpointFile
 from tfcq.backbones.public_names import (
     HEADS,
     POSITIONS,
@@ -64,9 +64,10 @@ def give_public_weights(
         turned = _rows_come_first(file, network)
         taken.add(network.prefix + POSITIONS)
     # Nothing is given before all is known to fit.
+    values = {place.name: _numbers(file, network.prefix + place.name) for *_, place in places}
     for layer, variable, place in places:
-        value = np.split(_numbers(file.tensors[network.prefix + place.name]), place.parts)
-        ours = our_form(value[place.part], layer, variable.name)
+        value = np.split(values[place.name], place.parts)[place.part]
+        ours = our_form(value, layer, variable.name)
         variable.assign(_halves_exchanged(ours, layer, variable.name) if turned else ours)
     return [n for n in file.tensors if n not in taken and not n.endswith(_COUNTER)]
 
@@ -126,8 +127,11 @@ def _places(
     return found
 
 
-def _numbers(tensor: Stored) -> np.ndarray:
-    return np.asarray(tensor.read()).astype(np.float32)
+def _numbers(file: CheckpointFile, name: str) -> np.ndarray:
+    numbers = np.asarray(file.tensors[name].read()).astype(np.float32)
+    if not np.all(np.isfinite(numbers)):
+        raise UserError(f"{file.path} has NaN or infinity in {name!r}; allowed: numbers.")
+    return numbers
 
 
 def _rows_come_first(file: CheckpointFile, network: PublicNetwork) -> bool:
@@ -138,7 +142,7 @@ def _rows_come_first(file: CheckpointFile, network: PublicNetwork) -> bool:
     Raises:
         UserError: when the embeddings of positions were learned: ours are computed.
     """
-    found = _numbers(file.tensors[network.prefix + POSITIONS])[0]
+    found = _numbers(file, network.prefix + POSITIONS)[0]
     side = (network.size or 0) // network.settings["patch_size"]
     patches = sine_cosine_positions(side, side, found.shape[-1])
     fixed = np.concatenate([np.zeros_like(patches[:1]), patches])

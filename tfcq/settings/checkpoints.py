@@ -1,8 +1,8 @@
 """Files of weights that other libraries write and read, by their names."""
 
 SAFETENSORS = ".safetensors"
-# Also of MoCo and SimSiam, whose files are called so and are no tar.
-_ENDINGS = (SAFETENSORS, ".pth", ".pth.tar", ".pt")
+# MoCo's and SimSiam's are called `.pth.tar` and are no tar.
+_ENDINGS = (SAFETENSORS, ".pth", ".pth.tar", ".pt", ".ckpt", ".bin")
 CHECKPOINTS_HELP = "PATH.pth or PATH.safetensors"
 IMAGENET = {"input_mean": "0.485,0.456,0.406", "input_std": "0.229,0.224,0.225"}
 
