@@ -95,10 +95,10 @@ def network_of_checkpoint(
             tell how images are normalized.
     """
     network = network_in(file)
-    for name in given.keys() & network.settings.keys():
-        seen = network.settings[name]
+    for name, seen in network.settings.items():
         # Strides of a MobileNetV2 are no weights: that of its stem is the user's to tell.
-        if given[name] != seen and not (name == "stem" and network.family == MOBILENET):
+        free = name == "stem" and network.family == MOBILENET
+        if given.get(name, seen) != seen and not free:
             raise UserError(
                 f"{file.path} holds a network with --{name}={seen}, and --{name}={given[name]} was "
                 "given; leave it out."

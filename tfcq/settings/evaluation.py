@@ -147,7 +147,7 @@ class EvaluationConfig:
                     raise UserError(f"--{name} is missing; --model={subject.model} needs it.")
         published = (subject.model or "").startswith(f"{APPLICATION}:")
         public = is_checkpoint(subject.model)
-        for name in NORMALIZATION:
+        for name in sorted(NORMALIZATION):
             if getattr(subject, name) is not None and not public:
                 raise UserError(
                     f"--{name} has no effect here: a run and a model of Keras have their own; "
