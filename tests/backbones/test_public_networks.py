@@ -18,6 +18,7 @@ from tfcq.backbones.public_names import RESNET, TORCHVISION, place_of
 from tfcq.backbones.public_networks import network_in, network_of_checkpoint
 from tfcq.backbones.public_weights import give_public_weights, public_weights
 from tfcq.errors import UserError
+from tfcq.pretraining.start import check_start, give_start
 from tfcq.settings.checkpoints import IMAGENET
 from tfcq.settings.training_groups import NetworkSettings
 
@@ -201,19 +202,31 @@ def backbone():
     return backbone_from(NetworkSettings(**NETWORKS["resnet18"], **IMAGENET), (SIZE, SIZE, 3))
 
 
-def test_a_run_starts_with_the_weights_and_the_network_of_a_public_file(moco, backbone, tmp_path):
+def test_a_run_starts_with_the_weights_and_the_network_of_a_public_file(
+    moco, backbone, tmp_path, capsys
+):
     command = train.flag_set().parse([f"--start={moco}", f"--run_dir={tmp_path / 'run'}"])
     config, _, left_open = train.settings_of(command)
     expected = {**NETWORKS["resnet18"], **IMAGENET}
     assert {name: getattr(config.network, name) for name in expected} == expected
     assert "width" not in left_open
-    told = give_checkpoint(backbone, moco, config.network)
+    check_start(config.network, 3)
+    give_start(backbone, config.network)
+    told = capsys.readouterr().out
+    assert told.startswith(f"Weights of {moco}: --backbone=resnet18 ") and told.count("\n") == 1
     # The follower and what stands beside: 100 tensors of a ResNet-18, its head, the queue.
     assert " in state_dict.module.encoder_q, " in told
     assert f"{len(state_of('resnet18')) + 2} tensors are left over (state_dict.module." in told
     check_features(backbone, "resnet18")
     for key, tensor in public_weights(backbone, RESNET, TORCHVISION).items():
         np.testing.assert_array_equal(tensor, state_of("resnet18")[key])
+
+
+def test_images_of_other_channels_are_told(moco):
+    with pytest.raises(
+        UserError, match="Images have 1 channels, .* takes 3; .* --channels=3 turns"
+    ):
+        check_start(NetworkSettings(start=moco), 1)
 
 
 @pytest.mark.parametrize(
