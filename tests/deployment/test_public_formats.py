@@ -19,9 +19,6 @@ from tfcq.backbones.public_weights import public_weights
 from tfcq.deployment.formats import Export, write_format
 from tfcq.deployment.public_formats import PublicWeights, in_public_names
 from tfcq.errors import UserError
-from tfcq.nn.cloning import cloned, without
-from tfcq.nn.copied_weights import copy_weights
-from tfcq.nn.float_model import float_model
 from tfcq.nn.input_range import with_unit_input
 from tfcq.nn.quantizable import quantizable
 from tfcq.settings.checkpoints import IMAGENET
@@ -29,19 +26,19 @@ from tfcq.settings.training_groups import NetworkSettings
 
 
 @pytest.fixture(scope="module")
-def network():
-    """A quantizable ResNet-18 of small grey images from -1 to 1, which are normalized too."""
+def plain():
+    """A ResNet-18 of small grey images from -1 to 1, which are normalized too."""
     keras.utils.set_random_seed(0)
     normalization = {"input_mean": "0.2", "input_std": "0.5"}
     settings = NetworkSettings(backbone="resnet18", stem="cifar", width=4, **normalization)
     model = backbone_from(settings, (8, 8, 1))
     randomize_norms(model)
-    return quantizable(with_unit_input(model, "-1-1"), "paper")
+    return with_unit_input(model, "-1-1")
 
 
 @pytest.fixture(scope="module")
-def plain(network):
-    return float_model(network)
+def network(plain):
+    return quantizable(plain, "paper")
 
 
 @pytest.fixture(scope="module")
@@ -137,20 +134,21 @@ def test_detectron2_is_given_what_its_own_converter_would_write(plain, weights, 
     )
 
 
-def test_networks_without_public_names_are_told(network, plain):
+def test_networks_without_public_names_are_told(plain):
     inputs = keras.Input((8, 8, 3))
     own = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(inputs), name="own")
     queries = keras.layers.Dense(2, name="block1_attention_queries")
     transformer = keras.Model(inputs, queries(inputs))
     cifar = cifar_resnet(8, width=2, input_shape=(8, 8, 3))
-    linear = cloned(plain, None, without({"stage4_block1_relu"}))
-    copy_weights(plain, linear)
+    last = plain.get_layer("stage4_block2_relu").output
+    pooled = keras.layers.GlobalAveragePooling2D()(last)
+    other = keras.Model(plain.inputs[0], keras.layers.Rescaling(2.0, name="features")(pooled))
     for model, library, told in (
         (own, "torchvision", "network 'own' is none that has public names; allowed: ResNets"),
         (cifar, "torchvision", r"holds a ResNet with \[1, 1, 1, 0\] blocks"),
         (transformer, "torchvision", "has no Vision Transformer; allowed: timm"),
-        (network, "detectron2", "stem of 3 x 3 pixels and width 4; allowed: --stem=imagenet"),
-        (linear, "torchvision", "has the layers of a resnet18 and computes something else"),
+        (plain, "detectron2", "stem of 3 x 3 pixels and width 4; allowed: --stem=imagenet"),
+        (other, "torchvision", "has the layers of a resnet18 and computes something else"),
     ):
         with pytest.raises(UserError, match=f"^--format={library}.*{told}"):
             in_public_names(model, library)

@@ -107,11 +107,19 @@ def _safetensors(path: str) -> CheckpointFile:
         tensors = {}
         for name in opened.keys():  # noqa: SIM118 - it is no dictionary
             shape = tuple(opened.get_slice(name).get_shape())
-            tensors[name] = Stored(shape, functools.partial(opened.get_tensor, name))
+            tensors[name] = Stored(shape, functools.partial(_safe_tensor, path, opened, name))
         return CheckpointFile(path, tensors, opened.metadata() or {})
     except SafetensorError as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"cannot be read as safetensors: {reason}.") from None
+
+
+def _safe_tensor(path: str, opened: Any, name: str) -> np.ndarray:
+    try:
+        return opened.get_tensor(name)
+    except (TypeError, ValueError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path} has {name!r} of numbers that are not read: {reason}.") from None
 
 
 def _zipped(path: str) -> CheckpointFile:

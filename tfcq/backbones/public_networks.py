@@ -7,7 +7,6 @@ from typing import Any
 
 from tfcq.backbones.checkpoint_files import CheckpointFile, Stored, read_checkpoint
 from tfcq.backbones.public_names import (
-    DETECTRON2,
     MOBILENET,
     POSITIONS,
     RESNET,
@@ -21,10 +20,10 @@ from tfcq.errors import UserError
 from tfcq.settings.backbones import NORMALIZATION, normalization
 from tfcq.settings.checkpoints import IMAGENET
 
-# A tensor that each family has, behind whatever prefix.
+# A tensor that each family has, behind whatever prefix. None by detectron2's names: its own files
+# are of blue, green and red pixels, and have the stride in another layer.
 _ANCHORS = (
     ("layer1.0.conv1.weight", RESNET, TORCHVISION),
-    ("res2.0.conv1.weight", RESNET, DETECTRON2),
     ("4.0.conv1.weight", RESNET, SEQUENTIAL),
     ("features.1.conv.0.0.weight", MOBILENET, TORCHVISION),
     ("blocks.1.0.conv_pwl.weight", MOBILENET, TIMM),

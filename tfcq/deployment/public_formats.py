@@ -18,6 +18,7 @@ from tfcq.backbones.public_names import (
     HEADS,
     MOBILENET,
     RESNET,
+    TORCHVISION,
     TRANSFORMER,
     layer_name,
     libraries_of,
@@ -105,7 +106,9 @@ def in_public_names(model: keras.Model, library: str) -> PublicWeights:
         _check_detector(plain)
     if library not in libraries:
         raise UserError(f"--format={library} has no {family}; allowed: {', '.join(libraries)}.")
-    tensors = public_weights(plain, family, library)
+    # The names of detectron2 are those of torchvision, renamed.
+    read = TORCHVISION if library == DETECTRON2 else library
+    known = public_weights(plain, family, read)
     mean, deviation = _normalization(plain)
     metadata = {
         "format": "pt",
@@ -118,12 +121,13 @@ def in_public_names(model: keras.Model, library: str) -> PublicWeights:
     if family == MOBILENET:
         small = plain.get_layer("stem").strides[0] == 1
         metadata["stem"] = "cifar" if small else "imagenet"
-    stored = {n: Stored(v.shape, v.copy) for n, v in tensors.items()}
+    stored = {n: Stored(v.shape, v.copy) for n, v in known.items()}
     file = CheckpointFile(f"--format={library}", stored, metadata)
     network, found = network_of_checkpoint(file, {})
     _check_same(plain, file, network, found)
     metadata |= {name: str(value) for name, value in network.settings.items()}
     told = _difference(library, network)
+    tensors = known if read == library else public_weights(plain, family, library)
     return PublicWeights(library, family, network.settings, tensors, metadata, told)
 
 
