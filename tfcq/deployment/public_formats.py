@@ -9,7 +9,6 @@ from typing import Any
 
 import keras
 import numpy as np
-from safetensors.numpy import save_file
 
 from tfcq.backbones.build import backbone_from
 from tfcq.backbones.checkpoint_files import CheckpointFile, Stored
@@ -224,6 +223,9 @@ def write_public(weights: PublicWeights, plain: pathlib.Path) -> list[pathlib.Pa
         print(weights.told, flush=True)
     if weights.library == DETECTRON2:
         return _detectron2(weights, place)
+    # Where it is needed, as where files are read.
+    from safetensors.numpy import save_file
+
     path = place.with_suffix(".safetensors")
     with whole_file(path) as temporary:
         save_file(weights.tensors, temporary, weights.metadata)
