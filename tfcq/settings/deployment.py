@@ -11,7 +11,9 @@ from tfcq.settings.protocols import POST_TRAINING
 OWN, TFMOT, QUANTIZER = "tfcq", "tfmot", "ai_edge_quantizer"
 BACKENDS = (OWN, TFMOT, QUANTIZER)
 STORAGES = ("int8", "int4")
-FORMATS = ("c", "json", "keras", "saved_model", "onnx")
+# Weights alone, by the names that other libraries have.
+PUBLIC_FORMATS = ("torchvision", "timm", "detectron2")
+FORMATS = ("c", "json", "keras", "saved_model", "onnx", *PUBLIC_FORMATS)
 FINE_TUNING = ("epochs", "learning_rate", "batch_size")
 # What other libraries decide for themselves.
 _OWN_ALONE = (
