@@ -12,7 +12,7 @@ import sys
 import pytest
 
 import tfcq
-from tfcq import command_line, evaluate, export, features, report, train
+from tfcq import command_line, detect, evaluate, export, features, report, train
 from tfcq.command_line import start_up
 from tfcq.errors import TrainingStopped, UserError
 from tfcq.settings.fields import flat
@@ -23,7 +23,8 @@ from tfcq.settings.used import used
 from tfcq.train import flag_set
 
 ROOT = pathlib.Path(__file__).parent.parent
-FLAG_FILES = sorted((ROOT / "flags").rglob("*.cfg"))
+DETECTION = sorted((ROOT / "flags" / "detection").glob("*.cfg"))
+FLAG_FILES = sorted(set((ROOT / "flags").rglob("*.cfg")) - set(DETECTION))
 
 
 def error_of(*arguments) -> str:
@@ -186,6 +187,14 @@ def test_flag_file_makes_a_configuration_in_which_everything_counts(path):
     assert {line.split("=")[0].removeprefix("--") for line in lines} <= command.given
 
 
+@pytest.mark.parametrize("path", DETECTION, ids=lambda path: path.stem)
+def test_flag_file_of_detection_makes_a_configuration(path):
+    command = detect.flag_set().parse([f"--flagfile={path}", "--run_dir=RUN"])
+    assert detect.config_of(command).bit_widths
+    lines = [line for line in path.read_text().splitlines() if line.startswith("--")]
+    assert {line.split("=")[0].removeprefix("--") for line in lines} | {"run_dir"} == command.given
+
+
 @pytest.mark.parametrize(
     ("raised", "code", "printed"),
     [(UserError("two\nlines"), 2, "error: two lines\n"),
@@ -274,6 +283,7 @@ def test_next_command_is_told_as_it_can_be_typed(capsys, monkeypatch):
         ("/usr/bin/python", "python"),
         ("/home/me/.venv/bin/python", ".venv/bin/python"),
         ("/opt/my tools/python3", "'/opt/my tools/python3'"),
+        ("/home/me/python", "./python"),
     ):
         monkeypatch.setattr(sys, "executable", place)
         command_line.tell_next("report", "my runs/a", output="page")

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from tfcq import evaluate, export, report, train
+from tfcq import detect, evaluate, export, report, train
 from tfcq.settings.recipes import recipe_named
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -16,7 +16,7 @@ ROWS = [
     if line.startswith("| ") and not line.startswith("| What |")
 ]
 QUOTED = sorted(set(re.findall(r"`([^`]+)`", TEXT)))
-FLAG_SETS = [command.flag_set() for command in (train, evaluate, export, report)]
+FLAG_SETS = [command.flag_set() for command in (train, evaluate, export, report, detect)]
 STATES = {"equal", "as their code", "reading", "different", "not built", "no code"}
 # Equations, tables and figures of each paper.
 NUMBERED = {"SSQL": (21, 13, 11), "Contrastive Quant": (9, 9, 2)}

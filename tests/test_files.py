@@ -1,6 +1,7 @@
 """Files that appear whole or not at all, what is read of them, native messages that stay away."""
 
 import os
+import pathlib
 import stat
 
 import pytest
@@ -75,11 +76,44 @@ def test_several_files_appear_together_or_not_at_all(tmp_path):
     assert content() == {"a.txt": "new", "mine": "mine", "part": "new"}
 
 
+def test_what_was_replaced_comes_back_where_a_later_file_cannot_be_moved(tmp_path, monkeypatch):
+    (tmp_path / "form").mkdir()
+    (tmp_path / "form" / "part").write_text("old")
+    (tmp_path / "a.txt").write_text("old")
+    replace, moved = os.replace, []
+
+    def failing(source, target):
+        if pathlib.Path(target) == tmp_path / "z.txt":
+            raise PermissionError("no")
+        moved.append(target)
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", failing)
+    with pytest.raises(PermissionError), whole_files(tmp_path) as made:
+        for name in ("a.txt", "z.txt"):
+            (made / name).write_text("new")
+        (made / "form").mkdir()
+        (made / "form" / "part").write_text("new")
+    assert tmp_path / "form" in moved
+    left = sorted(path for path in tmp_path.rglob("*") if path.is_file())
+    assert [path.read_text() for path in left] == ["old", "old"]
+
+
+def test_a_folder_is_replaced_by_one_that_holds_all_that_it_held(tmp_path):
+    (tmp_path / "form").mkdir()
+    (tmp_path / "form" / "part").write_text("old")
+    with whole_files(tmp_path) as made:
+        (made / "form").mkdir()
+        for name in ("part", "new"):
+            (made / "form" / name).write_text("new")
+    assert sorted(path.name for path in (tmp_path / "form").iterdir()) == ["new", "part"]
+
+
 @pytest.mark.parametrize("taken", ["a.txt/else", "form/else", "form"])
 def test_nothing_is_written_where_something_else_has_one_of_the_names(tmp_path, taken):
     (tmp_path / taken).parent.mkdir(exist_ok=True)
     (tmp_path / taken).write_text("mine")
-    told = "cannot be written: something else stands there; move it away"
+    told = "cannot be written: .* stands (there|in it); move it away"
     with pytest.raises(UserError, match=told), whole_files(tmp_path) as made:
         (made / "a.txt").write_text("new")
         (made / "b.txt").write_text("new")

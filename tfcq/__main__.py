@@ -11,6 +11,7 @@ COMMANDS = {
     "train": "pre-trains a backbone without labels",
     "evaluate": "scores a backbone or classifier at many bit-widths",
     "export": "converts to int8 LiteRT and checks it",
+    "detect": "trains a detector on a backbone and scores it at many bit-widths",
     "features": "writes embeddings for other tools",
     "verify": "checks what a TFLite file computes, tensor by tensor",
     "report": "puts runs side by side on one page",

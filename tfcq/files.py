@@ -66,19 +66,33 @@ def whole_files(folder: str | os.PathLike) -> Iterator[pathlib.Path]:
         members = sorted(made.iterdir())
         for member in members:
             _check_replaceable(folder / member.name, member)
-        for member in members:
-            if member.is_dir() and (folder / member.name).exists():
-                os.replace(folder / member.name, replaced / member.name)
-            os.replace(member, folder / member.name)
+        try:
+            for member in members:
+                if (folder / member.name).exists():
+                    os.replace(folder / member.name, replaced / member.name)
+                os.replace(member, folder / member.name)
+        except OSError:
+            for earlier in replaced.iterdir():
+                place = folder / earlier.name
+                if place.is_dir():
+                    os.replace(place, made / earlier.name)
+                os.replace(earlier, place)
+            raise
 
 
 def _check_replaceable(place: pathlib.Path, made: pathlib.Path) -> None:
-    if made.is_dir() and place.is_dir():
-        alike = {one.name for one in made.iterdir()} <= {one.name for one in place.iterdir()}
+    if made.is_dir() and place.is_dir() and not place.is_symlink():
+        others = sorted(
+            {one.name for one in place.iterdir()} - {one.name for one in made.iterdir()}
+        )
+        stands = f"{others[0]!r} stands in it" if others else ""
     else:
-        alike = not place.exists() or place.is_dir() == made.is_dir()
-    if not alike:
-        raise UserError(f"{place} cannot be written: something else stands there; move it away.")
+        free = not place.exists() and not place.is_symlink()
+        stands = (
+            "" if free or (place.is_file() and made.is_file()) else "something else stands there"
+        )
+    if stands:
+        raise UserError(f"{place} cannot be written: {stands}; move it away.")
 
 
 def check_writable(path: str | os.PathLike, name: str = "") -> None:
@@ -93,10 +107,11 @@ def check_writable(path: str | os.PathLike, name: str = "") -> None:
     """
     path = pathlib.Path(path)
     told = f"--{name}={path}" if name else path
-    nearest = next(one for one in (path, *path.absolute().parents) if one.exists())
-    if not nearest.is_dir():
-        raise UserError(f"{told} cannot be made: {nearest} is a file; allowed: a folder.")
+    nearest = path
     try:
+        nearest = next(one for one in (path, *path.absolute().parents) if one.exists())
+        if not nearest.is_dir():
+            raise UserError(f"{told} cannot be made: {nearest} is a file; allowed: a folder.")
         # Permissions do not tell of all: some file systems take no file from anybody.
         tempfile.TemporaryDirectory(dir=nearest, prefix=".").cleanup()
     except OSError as error:

@@ -3,6 +3,7 @@
 import dataclasses
 
 from tfcq import command_line
+from tfcq.settings.checkpoints import is_checkpoint
 from tfcq.settings.defaults import left_open
 from tfcq.settings.fields import flat
 from tfcq.settings.recipes import RECIPES
@@ -47,7 +48,11 @@ def settings_of(command: command_line.Command) -> tuple[Config, RunFolder, froze
         if folder.config.exists():
             return folder.load_unfinished(), folder, frozenset()
     values = {name: command.values[name] for name in flat(Config())}
-    if values["start"] is not None:
+    if is_checkpoint(values["start"]):
+        from tfcq.backbones.public_networks import settings_of_start
+
+        values |= settings_of_start(values, command.given)
+    elif values["start"] is not None:
         values |= network_of_start(values["start"], command.given)
     config = config_from_flat(values)
     check_used(config, command.given)

@@ -117,7 +117,7 @@ def test_images_of_many_sizes_become_views_of_one():
     assert one.shape == (12, 5, 5, 3)
     levels = sorted(np.round(255 * one.numpy()[:, 0, 0, 0]))
     assert levels == [10 * i for i in range(12)]
-    with pytest.raises(UserError, match="Set image_size"):
+    with pytest.raises(UserError, match="Set --image_size"):
         two_views(sizes, 12)
 
 

@@ -14,7 +14,7 @@ from tfcq.integer.form import deployable
 from tfcq.integer.writing import written
 from tfcq.nn.calibration import calibrate
 from tfcq.settings.bitwidths import BitWidth
-from tfcq.settings.deployment import FORMATS
+from tfcq.settings.deployment import FORMATS, PUBLIC_FORMATS
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def files(network, images, tmp_path_factory):
     labels = [f"c{n}" for n in range(file.tensors[file.outputs[0]].shape[-1])]
     place = tmp_path_factory.mktemp("forms") / "int8_4w8a"
     export = Export(place, place.with_name("float"), file, network, labels)
-    names = [name for name in FORMATS if name != "onnx"]
+    names = [name for name in FORMATS if name not in ("onnx", *PUBLIC_FORMATS)]
     for _ in range(2):
         found = {name: write_format(name, export) for name in names}
     assert {path for paths in found.values() for path in paths} == set(place.parent.iterdir())

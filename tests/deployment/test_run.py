@@ -21,6 +21,7 @@ from tfcq.deployment import run as deployment
 from tfcq.deployment.tflite import int8_tflite
 from tfcq.errors import UserError
 from tfcq.evaluation.classifier import with_classifier
+from tfcq.evaluation.evaluation import open_subject
 from tfcq.evaluation.features import FeatureExtractor
 from tfcq.evaluation.probe import fit_linear_probe
 from tfcq.integer.form import with_dense
@@ -80,6 +81,18 @@ def test_files_figures_and_table_are_written(run, printed):
         assert figures["bytes"][name] == (run.export / f"{name}.tflite").stat().st_size
     assert figures["milliseconds_per_image"] == {"int8": 2, "float": 4}
     assert "int8 against 8w8a simulation" in printed and "int8.json" in printed
+
+
+def test_weights_leave_with_their_batch_norms_though_the_file_has_none(run):
+    subject = open_subject(export.config_of(command(run_dir=str(run.path))))
+    kinds = [
+        {layer.name for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)}
+        for model in (subject.network, subject.model)
+    ]
+    assert kinds == [
+        {f"{n}_norm" for n in ("stem", "stage1_block1_conv1", "stage1_block1_conv2")},
+        set(),
+    ]
 
 
 def test_figures_are_those_of_a_model_calibrated_on_the_first_training_images(run, printed):
@@ -384,7 +397,7 @@ def test_images_without_labels_are_refused(run, tmp_path):
         ({"run_dir": "x", "backend": "ai_edge_quantizer", "calibration": "mse"}, "--calibration h"),
         ({"run_dir": "x", "storage": "int4"}, "int4 does not hold weights at 8w8a"),
         ({"run_dir": "x", "format": "c,onyx"}, "Unknown format 'onyx'.* 'onnx'"),
-        ({"run_dir": "x", "format": "onnx"}, "onnx needs tf2onnx; .*`pip install tf2onnx`"),
+        ({"run_dir": "x", "format": "onnx"}, "onnx needs tf2onnx; .*`pip install tf2onnx onnx`"),
     ],
 )
 def test_mistakes_are_told_before_anything_is_computed(values, text, monkeypatch):

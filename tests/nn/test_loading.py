@@ -55,6 +55,12 @@ def test_a_tflite_file_of_another_name_is_told_from_a_damaged_one(tmp_path):
         load(tmp_path / "renamed.keras")
 
 
+def test_weights_by_the_names_of_another_library_are_sent_where_they_are_read(tmp_path):
+    (tmp_path / "moco.pth.tar").write_bytes(b"\x80\x02")
+    with pytest.raises(UserError, match="which --start of tfcq.train and --model of tfcq.eval"):
+        load(tmp_path / "moco.pth.tar")
+
+
 def test_other_forms_of_files_are_named(tmp_path):
     model = small()
     model.save(tmp_path / "old.h5")

@@ -1,5 +1,7 @@
 """Any functional or sequential model, made quantizable."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -144,14 +146,41 @@ def test_quantizers_of_nested_models_are_found_by_their_path():
     assert any(name.startswith("inner/") for name in found)
 
 
-@pytest.mark.parametrize(("name", "near"), [("my conv", "my_conv"), ("größe", "gr__e")])
+@pytest.mark.parametrize(
+    ("name", "near"), [("my conv", "my_conv"), ("größe", "gr__e"), ("a\\b", "a_b")]
+)
 def test_a_layer_whose_name_no_graph_takes_is_told_a_near_one(name, near):
     inputs = keras.Input((4, 4, 1))
-    with pytest.raises(UserError, match=f"Layer {name!r} has a name.*such as {near!r}"):
+    with pytest.raises(
+        UserError, match=re.escape(f"Layer {name!r} has a name") + f".*such as {near!r}"
+    ):
         quantizable(keras.Model(inputs, layers.Conv2D(2, 3, name=name)(inputs)))
     inner = keras.Sequential([inputs, layers.Conv2D(2, 3, name=name)])
-    with pytest.raises(UserError, match=f"Layer {name!r} has a name"):
+    with pytest.raises(UserError, match=re.escape(f"Layer {name!r} has a name")):
         quantizable(keras.Model(inputs, inner(inputs)))
+
+
+@pytest.mark.parametrize(
+    ("outer", "inner", "told"),
+    [
+        ("my net", "inner", "Model 'my net' has a name .*such as 'my_net'"),
+        ("_net", "inner", "Model '_net' has a name .*such as 'mnet'"),
+        ("net", "in net", "Model 'in net' has a name .*such as 'in_net'"),
+        ("net", "_inner", None),
+    ],
+)
+def test_names_of_models_are_those_that_a_graph_takes(outer, inner, told):
+    inputs = keras.Input((4, 4, 1), name="an image: größe")
+    nested = keras.Sequential([keras.Input((4, 4, 1)), layers.Conv2D(2, 3, name="-c")], name=inner)
+    model = keras.Model(inputs, layers.ReLU(name=">r")(nested(inputs)), name=outer)
+    if told:
+        with pytest.raises(UserError, match=told):
+            quantizable(model)
+        return
+    for made in (quantizable(model), deployable(model)):
+        calibrate(made, np.ones((1, 4, 4, 1), np.float32))
+        run = tf.function(lambda x, made=made: made(x, precision=Precision(8, 8)))
+        assert run(np.ones((1, 4, 4, 1), np.float32)).shape == (1, 2, 2, 2)
 
 
 def test_weights_are_copied_and_the_original_is_left_alone(pair):

@@ -12,7 +12,9 @@ from tfcq.settings.used import used
 from tfcq.train import flag_set, settings_of
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
-FLAG_FILES = sorted((ROOT / "flags").rglob("*.cfg"))
+FLAG_FILES = sorted(
+    set((ROOT / "flags").rglob("*.cfg")) - set((ROOT / "flags").glob("detection/*"))
+)
 ALL = frozenset(OPEN)
 PHOTOGRAPHS = (300, 300, 1)
 SHAPES = {"digits": (8, 8, 1), "fashion_mnist": (28, 28, 1), "cifar10": (32, 32, 3),

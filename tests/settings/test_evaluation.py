@@ -48,12 +48,13 @@ def test_groups_are_those_of_the_configuration():
         ({"model": "m.keras"}, "classifier", None, 1.0),
         ({"model": "m.tflite"}, "classifier", None, 1.0),
         ({"model": "m.keras"}, "classifier", 0.875, 0.875),
-        ({"model": "m.keras"}, "linear", None, None),
-        ({"model": "m.tflite"}, "linear,classifier", None, None),
+        ({"model": "m.keras"}, "linear", None, 1.0),
+        ({"model": "m.tflite"}, "linear,classifier", None, 1.0),
+        ({"model": "applications:VGG16"}, "linear", None, None),
         ({"model": "applications:VGG16", "weights": "imagenet"}, "classifier", None, None),
     ],
 )
-def test_images_of_a_classifier_of_ones_own_are_whole(model, protocol, asked, expected):
+def test_images_of_a_model_of_ones_own_are_whole(model, protocol, asked, expected):
     values = {**model, "protocol": protocol, "test_crop": asked}
     config = evaluation_from_flat({"dataset": "digits", "output_dir": "o", **values})
     assert config.test_crop == expected

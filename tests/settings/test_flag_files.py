@@ -19,7 +19,8 @@ from tfcq.settings.unused import check_used
 from tfcq.train import flag_set
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
-FILES = {str(path.relative_to(ROOT)): path for path in sorted((ROOT / "flags").rglob("*.cfg"))}
+FILES = {str(path.relative_to(ROOT)): path for path in sorted((ROOT / "flags").rglob("*.cfg"))
+         if path.parent.name != "detection"}  # fmt: skip
 PAPER_FILES = [name for name in FILES if name.startswith(("flags/ssql/", "flags/cq/"))]
 # Two that the commands of README, demo and results name.
 NAMED_BY_COMMANDS = {"flags/ssql.cfg": "simsiam_ssql", "flags/simsiam.cfg": "simsiam_float"}

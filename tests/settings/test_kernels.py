@@ -100,9 +100,9 @@ def test_a_file_is_not_exported_again():
         ("folder.keras", "folder.keras is a folder; allowed: a .keras file"),
         (
             "net.lite",
-            "Unknown model .*net.lite'; allowed: PATH.keras, PATH.tflite, or applications",
+            "Unknown model .*net.lite'; allowed: PATH.keras, PATH.tflite, PATH.pth or",
         ),
-        ("net", "Unknown model .*; allowed: PATH.keras, PATH.tflite, or applications"),
+        ("net", "Unknown model .*; allowed: PATH.keras, PATH.tflite, PATH.pth or"),
     ],
 )
 def test_a_model_that_is_no_file_is_told_before_start_up(tmp_path, name, told):

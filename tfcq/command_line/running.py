@@ -39,7 +39,11 @@ def _python() -> str:
     if shutil.which("python") == str(own):
         return "python"
     here = pathlib.Path.cwd()
-    return shlex.quote(str(own.relative_to(here) if own.is_relative_to(here) else own))
+    if not own.is_relative_to(here):
+        return shlex.quote(str(own))
+    # Without a folder in front another one would be found on the path.
+    within = own.relative_to(here)
+    return shlex.quote(str(within) if len(within.parts) > 1 else f"./{within}")
 
 
 def _in_words(error: Exception) -> str:

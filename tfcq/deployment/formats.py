@@ -1,13 +1,14 @@
-"""The other forms in which a network leaves: C, JSON, Keras, SavedModel and ONNX."""
+"""The other forms in which a network leaves: C, JSON, Keras, SavedModel, ONNX, weights by name."""
 
 import dataclasses
 import json
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import keras
 
 from tfcq import native_messages
+from tfcq.deployment.public_formats import PublicWeights, write_public
 from tfcq.errors import UserError
 from tfcq.integer.c_source import c_array
 from tfcq.integer.description import described
@@ -27,6 +28,7 @@ class Export:
         file: the int8 file.
         model: the network, quantizable or not.
         labels: names of its classes; none where it makes features.
+        public: its weights by the name of a library that has names for them.
     """
 
     place: pathlib.Path
@@ -34,6 +36,7 @@ class Export:
     file: LiteFile
     model: keras.Model
     labels: Sequence[str] = ()
+    public: Mapping[str, PublicWeights] = dataclasses.field(default_factory=dict)
 
 
 def _c(export: Export) -> Paths:
@@ -76,8 +79,11 @@ def _onnx(export: Export) -> Paths:
     float_network = folded(export.model).model
     # Keras exports what was called alone.
     float_network(keras.Input(export.model.input_shape[1:]))
-    with native_messages.hidden():
-        float_network.export(path, format="onnx", verbose=False)
+    try:
+        with native_messages.hidden():
+            float_network.export(path, format="onnx", verbose=False)
+    except ImportError as error:
+        raise UserError(f"--format=onnx needs a package that cannot be had: {error}.") from None
     return [path]
 
 
@@ -94,7 +100,8 @@ def write_format(name: str, export: Export) -> Paths:
     """Writes a network in another form beside its int8 file.
 
     `c` is the int8 file as an array with its header; `json` its scales, zero points and integers;
-    `keras`, `saved_model` and `onnx` the float network, batch norms folded, of images in [0, 1].
+    `keras`, `saved_model` and `onnx` the float network, batch norms folded, of images in [0, 1];
+    the others its weights as it was trained, by the names of a library.
 
     Args:
         name: one of `FORMATS` in `tfcq.settings.deployment`.
@@ -106,4 +113,6 @@ def write_format(name: str, export: Export) -> Paths:
     Raises:
         UserError: when the form does not hold the network.
     """
+    if name in export.public:
+        return write_public(export.public[name], export.plain)
     return _WRITERS[name](export)

@@ -6,6 +6,7 @@ import pathlib
 from typing import Any
 
 import keras
+import numpy as np
 
 from tfcq.command_line import stage
 from tfcq.data.image_stream import Images
@@ -13,9 +14,11 @@ from tfcq.deployment.backends import MAKERS, Made, probed
 from tfcq.deployment.compared import compared_outputs
 from tfcq.deployment.formats import Export, write_format
 from tfcq.deployment.profile import operation_seconds, share_in_float
+from tfcq.deployment.public_formats import PublicWeights, in_public_names
 from tfcq.deployment.tflite import float_tflite
 from tfcq.deployment.verify import checked, gate_images, micro_differences
 from tfcq.errors import UserError
+from tfcq.evaluation.classifier import CLASSIFIER
 from tfcq.evaluation.evaluation import Evaluation, open_evaluation
 from tfcq.evaluation.features import FeatureExtractor
 from tfcq.evaluation.probe import fit_linear_probe
@@ -32,7 +35,14 @@ from tfcq.integer.trial import check_runs
 from tfcq.nn.quantizable import QuantizableModel
 from tfcq.settings.backbones import UNIT_RANGE
 from tfcq.settings.bitwidths import FLOAT
-from tfcq.settings.deployment import FINE_TUNING, OWN, TFMOT, CheckSettings, ExportSettings
+from tfcq.settings.deployment import (
+    FINE_TUNING,
+    OWN,
+    PUBLIC_FORMATS,
+    TFMOT,
+    CheckSettings,
+    ExportSettings,
+)
 from tfcq.settings.evaluation import EvaluationConfig
 from tfcq.settings.evaluation_groups import DEPLOYED_BITS
 from tfcq.settings.protocol_groups import PostTrainingSettings
@@ -75,19 +85,19 @@ def export(
     folder, name = _folder(config), file_name(config.measurement.bits, settings)
     figures_file = folder / f"{name}.json"
     _check_earlier(figures_file, about)
+    public = _public(evaluation, settings)
     model = _network(evaluation, settings)
     labels = _labels(evaluation, model, settings.probe or config.scores_logits)
     made = MAKERS[settings.backend](evaluation, model, settings)
-    check_runs(made.file, "the int8 file", kernels_of(made.file))
     content = with_labels(made.file, labels) if labels else made.file.to_bytes()
+    check_runs(content, "the int8 file", kernels_of(made.file))
     contents = {"int8": content, "float": float_tflite(model)}
     stage(f"Comparing on {len(evaluation.data.test_images):,} test images")
     compared = compared_outputs(evaluation, model, made, contents, settings.probe)
     images = gate_images(evaluation.data, check.images)
     stage(f"Gate: emulation against LiteRT on {len(images):,} images")
-    gate = checked(made.file, images, made.levels)
+    gate = checked(made.file, images, made.levels) | compared.pop("by_kernels")
     del gate["outputs"]
-    gate |= compared.pop("by_kernels")
     reference = "simulation" if made.simulated is not None else "float"
     figures = {
         **about,
@@ -106,7 +116,8 @@ def export(
         paths = {kind: [new / f"{names[kind]}.tflite"] for kind in contents}
         for kind, content in contents.items():
             paths[kind][0].write_bytes(content)
-        leaving = Export(new / name, new / names["float"], made.file, model, labels)
+        public = _with_probe(public, model) if settings.probe else public
+        leaving = Export(new / name, new / names["float"], made.file, model, labels, public)
         for kind in settings.formats:
             paths[kind] = write_format(kind, leaving)
         paths["figures"] = [new / figures_file.name]
@@ -157,6 +168,21 @@ def _network(evaluation: Evaluation, settings: ExportSettings) -> QuantizableMod
     return probed(
         model, fit_linear_probe(features, data.train_labels, data.classes, seed=evaluation.seed)
     )
+
+
+def _public(evaluation: Evaluation, settings: ExportSettings) -> dict[str, PublicWeights]:
+    """Returns the weights of the subject as it was trained, by the names of other libraries.
+
+    Before all else: a network that has no such names is told at once.
+    """
+    network = evaluation.subject.network or evaluation.subject.model
+    kinds = [kind for kind in settings.formats if kind in PUBLIC_FORMATS]
+    return {kind: in_public_names(network, kind) for kind in kinds}
+
+
+def _with_probe(public: dict[str, PublicWeights], model: keras.Model) -> dict[str, PublicWeights]:
+    kernel, bias, *_ = map(np.asarray, model.get_layer(CLASSIFIER).get_weights())
+    return {kind: weights.with_classifier(kernel, bias) for kind, weights in public.items()}
 
 
 def _labels(evaluation: Evaluation, model: keras.Model, scores: bool) -> tuple[str, ...]:

@@ -56,9 +56,10 @@ def verify(
     _, images = labelled_images(settings, shape, data.test_images, crop)
     taken = file.tensors[file.inputs[0]]
     name, assumed = taken_range(taken, str(path), input_range)
-    check_runs(file, str(path), kernels_of(file))
-    scores_classes = file.tensors[file.outputs[0]].shape[-1:] == (images.classes,)
-    if assumed and scores_classes and len(file.outputs) == 1:
+    check_runs(content, str(path), kernels_of(file))
+    shapes = [file.tensors[index].shape for index in file.outputs]
+    scores_classes = len(shapes) == 1 and shapes[0][1:] == (images.classes,)
+    if assumed and scores_classes:
         model = LiteModel(content)
         labels = images.test_labels
         check_assumed_range(str(path), images.test_images, labels, lambda pixels, _: model(pixels))

@@ -28,8 +28,9 @@ from tfcq.post_training.plan import Plan
 from tfcq.post_training.rounding import RoundingSettings
 from tfcq.quantization.precision import Precision
 from tfcq.settings.bitwidths import BitWidth
-from tfcq.settings.detection import QAT, DetectionConfig
+from tfcq.settings.detection import DetectionConfig
 from tfcq.settings.protocol_groups import LEARNED_ROUNDINGS
+from tfcq.settings.protocols import QAT
 
 
 def detect(config: DetectionConfig) -> tuple[dict[str, Any], list[pathlib.Path]]:
@@ -48,9 +49,11 @@ def detect(config: DetectionConfig) -> tuple[dict[str, Any], list[pathlib.Path]]
     folder, measurement = config.folder, config.measurement
     data = boxed_data(config)
     detector = _float_detector(config, data)
-    trained_in = folder / f"qat_{measurement.quantizer}" if measurement.protocol == QAT else folder
+    trained_in = (
+        folder / f"qat_{measurement.quantizer}" if measurement.protocol == QAT.name else folder
+    )
     _begin(config, trained_in)
-    if measurement.protocol == QAT:
+    if measurement.protocol == QAT.name:
         load_trained(detector, folder)
     else:
         train(detector, data, folder)
@@ -139,7 +142,7 @@ def _begin(config: DetectionConfig, folder: pathlib.Path) -> None:
 
 def _about(config: DetectionConfig, data: BoxedData, detector: Detector) -> dict[str, Any]:
     measurement = config.measurement
-    plan = dataclasses.asdict(_plan(config)) if measurement.protocol != QAT else None
+    plan = dataclasses.asdict(_plan(config)) if measurement.protocol != QAT.name else None
     found = {
         "protocol": measurement.protocol,
         "detector": config.detector.detector,
@@ -204,7 +207,7 @@ def _at(
         return lambda bits: detector
     count = min(config.measurement.calibration_images, data.train.size)
     batches = data.plain(data.train.first(count), detector.stride)
-    if config.measurement.protocol != QAT:
+    if config.measurement.protocol != QAT.name:
         stage(f"Ranges from {count} images")
         return post_training(detector, batches, _plan(config))
 

@@ -31,10 +31,17 @@ def check_assumed_range(
     """
     tried = as_array(images[:_TRIED])
     known = labels[: len(tried)]
-    found = {
-        name: accuracy_of(logits(tried * np.float32(high - low) + low, name), known, FLOAT).top1
-        for name, (low, high) in INPUT_RANGES.items()
-    }
+
+    def top1(name: str) -> float:
+        low, high = INPUT_RANGES[name]
+        try:
+            scores = logits(tried * np.float32(high - low) + low, name)
+        except UserError:
+            # Of pixels that it does not take, such as a logarithm of negative ones.
+            return 0.0
+        return accuracy_of(scores, known, FLOAT).top1 if np.all(np.isfinite(scores)) else 0.0
+
+    found = {name: top1(name) for name in INPUT_RANGES}
     best = max(found, key=lambda name: found[name])
     if found[best] - found[UNIT_RANGE] > max(0.1, 2 / np.sqrt(len(tried))):
         raise UserError(

@@ -69,8 +69,9 @@ def labelled_images(
         )
     # Both as the test images ask for, or training and test features would not belong together.
     crop = central_crop(test, size, test_crop)
-    if crop < 1:
-        print(f"The central {crop:g} of plain images is seen; see --test_crop.", flush=True)
+    if crop < 1 or crop != central_crop(test, size):
+        seen = "whole" if crop == 1 else f"in their central {crop:g}"
+        print(f"Plain images are seen {seen}; see --test_crop.", flush=True)
     read = _held if held else _streamed
     (images, labels), (held_out, held_out_labels) = (
         read(split, size, crop) for split in (train, test)

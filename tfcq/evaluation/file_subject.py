@@ -95,7 +95,7 @@ def open_file(config: EvaluationConfig) -> FileSubject:
     file = LiteFile.read(content, title)
     source, output = _ends(file, title)
     taken, assumed = taken_range(source, title, config.subject.input_range)
-    check_runs(file, title, [kernels for kernels in config.kernels if kernels != MICRO])
+    check_runs(content, title, [kernels for kernels in config.kernels if kernels != MICRO])
     return FileSubject(
         models={
             kernels: MicroModel(content) if kernels == MICRO else LiteModel(content, 1, kernels)

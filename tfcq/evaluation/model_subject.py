@@ -6,6 +6,7 @@ import pathlib
 import keras
 
 from tfcq.backbones.keras_models import application
+from tfcq.backbones.public_models import model_from_checkpoint
 from tfcq.errors import UserError
 from tfcq.evaluation.classifier import CLASSIFIER, policy_beside_classifier
 from tfcq.evaluation.records import weights_fingerprint
@@ -13,8 +14,9 @@ from tfcq.evaluation.subject import Subject, at_policy, chosen_data, chosen_poli
 from tfcq.nn.float_model import requantizable
 from tfcq.nn.input_range import found_input_range, known_input_range, with_unit_input
 from tfcq.nn.loading import load
-from tfcq.nn.quantizable import QuantizableModel, check_graph, quantizable
-from tfcq.settings.backbones import APPLICATION, UNIT_RANGE
+from tfcq.nn.quantizable import QuantizableModel, check_graph, check_names, quantizable
+from tfcq.settings.backbones import APPLICATION, NORMALIZATION, UNIT_RANGE
+from tfcq.settings.checkpoints import is_checkpoint
 from tfcq.settings.evaluation import EvaluationConfig
 from tfcq.settings.training_groups import DataSettings
 
@@ -47,12 +49,18 @@ def open_model(config: EvaluationConfig) -> ModelSubject:
         shape = (data.image_size, data.image_size, 3)
         with_logits = subject.weights is not None and config.scores_logits
         model = application(name, shape, subject.weights, with_logits)
+    elif is_checkpoint(title):
+        given = {name: getattr(subject, name) for name in NORMALIZATION}
+        given = {name: value for name, value in given.items() if value is not None}
+        model, told = model_from_checkpoint(title, data.image_size, given, config.scores_logits)
+        print(f"{title}: {told}", flush=True)
     else:
         model = load(title)
     _check_form(model, title, adds_layers=not config.scores_logits)
     input_range = UNIT_RANGE
-    found = None if kind == APPLICATION else subject.input_range or found_input_range(model)
-    if kind != APPLICATION:
+    known = kind == APPLICATION or is_checkpoint(title)
+    found = None if known else subject.input_range or found_input_range(model)
+    if not known:
         input_range = known_input_range(model, found)
         how = "" if found else ", assumed since its first layers do not tell; see --input_range"
         print(f"{title} takes pixels in {input_range}{how}.", flush=True)
@@ -68,13 +76,14 @@ def open_model(config: EvaluationConfig) -> ModelSubject:
     policy = policy_beside_classifier(model, policy)
     policy_name = policy_in_words("the model's own" if own else policy.name, subject, rounding)
     model = with_unit_input(model, input_range)
-    weights = weights_fingerprint(model)
+    weights, network = weights_fingerprint(model), model
     if not own:
         make = requantizable if came_quantizable else quantizable
         model, weights = at_policy(model, policy, make)
     return ModelSubject(
         model=model,
         weights=weights,
+        network=network,
         policy=policy,
         data=data,
         results=pathlib.Path(str(subject.output_dir)),
@@ -83,7 +92,7 @@ def open_model(config: EvaluationConfig) -> ModelSubject:
         policy_name=policy_name,
         has_own_policy=own,
         input_range=input_range,
-        assumed_range=kind != APPLICATION and found is None,
+        assumed_range=not known and found is None,
         came_quantizable=came_quantizable,
     )
 
@@ -91,6 +100,7 @@ def open_model(config: EvaluationConfig) -> ModelSubject:
 def _check_form(model: keras.Model, name: str, adds_layers: bool) -> None:
     """Refuses a model that does not turn one image into one vector, or cannot take a classifier."""
     check_graph(model)
+    check_names(model)
     shapes = [len(model.inputs), len(model.outputs)]
     if shapes != [1, 1]:
         raise UserError(

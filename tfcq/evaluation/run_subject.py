@@ -80,12 +80,13 @@ def open_run(config: EvaluationConfig, folder: RunFolder) -> RunSubject:
     if data.holdout != run.data.holdout and data.dataset == run.data.dataset:
         logging.warning("The run was trained on the images that --holdout takes to test on, too.")
     model = trained_backbone(folder, run, epoch=epoch)
-    weights = weights_fingerprint(model)
+    weights, network = weights_fingerprint(model), model
     if name or rounding:
         model, weights = at_policy(model, chosen, requantizable)
     return RunSubject(
         model=model,
         weights=weights,
+        network=network,
         policy=chosen,
         data=data,
         results=folder.evaluation,

@@ -88,7 +88,7 @@ class Scoring(abc.ABC):
         if self.config.subject.model and not scored and subject.output_shape[-1] == classes:
             print(
                 f"{subject.title} returns {classes} numbers, as many as there are classes; here "
-                "they are features, which a classifier is trained on. To score them as they are: "
+                "they are features. To score them as they are: "
                 "--protocol=classifier (tfcq.export: --classifier).",
                 flush=True,
             )

@@ -43,6 +43,7 @@ class Subject:
         assumed_range: whether nothing told so.
         came_quantizable: whether it had quantizers before a policy gave it others.
         weights: fingerprint of the network's weights, whatever form `model` has.
+        network: it before a policy took it apart, of images in [0, 1].
     """
 
     model: QuantizableModel
@@ -57,6 +58,7 @@ class Subject:
     assumed_range: bool = False
     came_quantizable: bool = True
     weights: str = ""
+    network: keras.Model | None = None
 
     @property
     def input_shape(self) -> tuple[int | None, ...]:

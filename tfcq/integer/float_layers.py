@@ -34,11 +34,14 @@ def write_float(writer: Writer, layer: Any, inputs: list[int]) -> int:
     )
     taken = [writer.in_float(index) for index in dict.fromkeys(inputs)]
     try:
-        file = LiteFile.read(content)
-    except UserError:
+        file = LiteFile.read(content, f"What TensorFlow makes of layer {layer.name!r}")
+    except UserError as error:
+        if "graphs" not in str(error):
+            raise
+        unrolled = ", such as with unroll=True" if hasattr(layer, "unroll") else ""
         raise UserError(
-            f"Layer {layer.name!r} ({type(layer).__name__}) computes in a loop, which no file of "
-            "integers holds; allowed: a layer without one, such as with unroll=True."
+            f"Layer {layer.name!r} ({type(layer).__name__}) computes in a loop or a branch, which "
+            f"no file of integers holds; allowed: a layer without{unrolled}."
         ) from None
     return _spliced(writer, file, taken, layer.name)
 

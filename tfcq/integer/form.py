@@ -18,7 +18,7 @@ from tfcq.nn.copied_weights import give_weights
 from tfcq.nn.layer_bits import check_overrides, known_names, opened
 from tfcq.nn.layers import QUANTIZED_COUNTERPARTS, QuantizedDense
 from tfcq.nn.placement import fixed_bits, place, read_graph
-from tfcq.nn.quantizable import QuantizableModel, check_graph, quantizers_of
+from tfcq.nn.quantizable import QuantizableModel, check_graph, check_names, quantizers_of
 from tfcq.quantization.integer import IntegerActivationQuantizer
 from tfcq.quantization.minmax import MinMaxActivationQuantizer, MinMaxWeightQuantizer
 from tfcq.quantization.stored_scale import StoredScaleWeightQuantizer
@@ -63,6 +63,7 @@ def deployable(
         _check_kept(model, overrides or {})
     policy = dataclasses.replace(policy, overrides=(*(overrides or {}).items(), *policy.overrides))
     check_graph(model)
+    check_names(model)
     policy = opened(policy, model)
     plain = folded(model, policy)
     nodes = read_graph(plain.model.get_config()).values()
@@ -233,7 +234,7 @@ def _quantized(
 
     source = model.inputs[0]
     images = keras.Input(batch_shape=source.shape, dtype="float32", name=source.name)
-    first = f"{source.name}_quantizer"
+    first = free_name(f"{source.name}_quantizer", names)
     names.add(first)
     behind[source.name] = first
     grid = ActivationQuantizer(

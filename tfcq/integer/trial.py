@@ -3,8 +3,11 @@
 They check a few numbers of a file, such as the scale of a softmax's inputs, by ending the process.
 """
 
+import contextlib
 import dataclasses
+import os
 import pathlib
+import signal
 import subprocess
 import sys
 import tempfile
@@ -12,7 +15,7 @@ from collections.abc import Iterable, Mapping
 
 from tfcq.errors import UserError
 from tfcq.integer.lite_file import LiteFile, Operation
-from tfcq.integer.runtime import RESOLVERS
+from tfcq.integer.runtime import RESOLVERS, runtime_version
 
 # Tells what it comes to before it does. What LiteRT refuses in words is no matter here.
 _CHILD = """
@@ -31,26 +34,33 @@ for resolver, name in (one.split(":") for one in several):
         pass
 """
 _WHOLE = "whole"
+# Of a process that ended itself; others come from outside, such as for want of memory.
+_FAULTS = (signal.SIGABRT, signal.SIGSEGV, signal.SIGFPE, signal.SIGILL, signal.SIGBUS)
 
 
-def check_runs(file: LiteFile, title: str, kernels: Iterable[str]) -> None:
+def check_runs(content: bytes, title: str, kernels: Iterable[str]) -> None:
     """Refuses a file that ends the process in which LiteRT runs it.
 
     Args:
-        file: the file.
+        content: the bytes of the file.
         title: what it is called.
         kernels: names in `KERNELS`.
 
     Raises:
         UserError: naming the kernels and the operation.
     """
+    runtime_version()
     several = {RESOLVERS[name]: name for name in kernels}
-    ended = _ended_at({_WHOLE: file}, several)
+    ended = _ended_at({_WHOLE: content}, several) if several else None
     if ended is None:
         return
-    (resolver, _), several = ended, {ended[0]: several[ended[0]]}
-    parts = {str(number): alone(file, one) for number, one in enumerate(file.operations)}
-    found = _ended_at(parts, several)
+    resolver, _ = ended
+    file, parts = LiteFile.read(content, title), {}
+    for number, one in enumerate(file.operations):
+        # What cannot be written alone is not what is named.
+        with contextlib.suppress(UserError):
+            parts[str(number)] = alone(file, one).to_bytes()
+    found = _ended_at(parts, [resolver])
     where = "" if found is None else _described(file, file.operations[int(found[1])])
     raise UserError(
         f"LiteRT's {several[resolver]} kernels end the process that runs {title}{where}; allowed: "
@@ -64,18 +74,21 @@ def _described(file: LiteFile, operation: Operation) -> str:
     return f", at {made.name!r} ({operation.kind}{scale})"
 
 
-def _ended_at(files: Mapping[str, LiteFile], resolvers: Iterable[str]) -> tuple[str, str] | None:
+def _ended_at(contents: Mapping[str, bytes], resolvers: Iterable[str]) -> tuple[str, str] | None:
     """Returns resolver and name of the first file that ends a process; None where none does."""
     with tempfile.TemporaryDirectory() as folder:
-        for name, file in files.items():
-            (pathlib.Path(folder) / name).write_bytes(file.to_bytes())
-        order = [f"{resolver}:{name}" for resolver in resolvers for name in files]
+        for name, content in contents.items():
+            (pathlib.Path(folder) / name).write_bytes(content)
+        order = [f"{resolver}:{name}" for resolver in resolvers for name in contents]
         done = subprocess.run(
             [sys.executable, "-c", _CHILD, folder, *order], capture_output=True, text=True,
-            check=False,
+            check=False, env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         )  # fmt: skip
-    if done.returncode >= 0:
+    if done.returncode == 0:
         return None
+    if -done.returncode not in _FAULTS or not done.stdout:
+        last = (done.stderr.strip() or "no word").splitlines()[-1]
+        raise UserError(f"LiteRT's own process ended with code {done.returncode}: {last}")
     resolver, _, name = done.stdout.split()[-1].partition(":")
     return resolver, name
 

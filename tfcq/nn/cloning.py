@@ -2,6 +2,7 @@
 
 import inspect
 import itertools
+import re
 from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
@@ -16,6 +17,8 @@ _CONFIGURED = (
     keras.regularizers.Regularizer,
     keras.constraints.Constraint,
 )
+# What no scope of a TensorFlow graph has in its name.
+UNFIT = r"[^A-Za-z0-9_.>-]"
 CloneLayer = Callable[[Any], Any]
 CallLayer = Callable[..., Any]
 
@@ -193,6 +196,8 @@ def free_name(wanted: str, taken: Collection[str]) -> str:
         wanted: the name.
         taken: the names that are in use.
     """
+    # That of an input need not be one that a graph takes.
+    wanted = re.sub(UNFIT, "_", wanted)
     numbered = (f"{wanted}_{number}" for number in itertools.count(1))
     return wanted if wanted not in taken else next(n for n in numbered if n not in taken)
 

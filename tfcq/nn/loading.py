@@ -10,6 +10,7 @@ import keras
 
 from tfcq.errors import UserError
 from tfcq.nn import attention, quantizable  # noqa: F401 - register their classes
+from tfcq.settings.checkpoints import is_checkpoint
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _TFLITE = b"TFL3"
@@ -38,6 +39,11 @@ def load(path: str | os.PathLike, custom_objects: dict[str, Any] | None = None) 
         raise UserError(f"{path} is a SavedModel, which runs but cannot be quantized; {_RESAVE}")
     if not os.path.isfile(path):
         raise UserError(f"{path} does not exist; allowed: a .keras file.")
+    if is_checkpoint(str(path)):
+        raise UserError(
+            f"{path} holds weights by another library's names, which --start of tfcq.train and "
+            "--model of tfcq.evaluate read; allowed here: a .keras file."
+        )
     if not zipfile.is_zipfile(path):
         with open(path, "rb") as file:
             start = file.read(len(_HDF5))

@@ -3,17 +3,18 @@
 import dataclasses
 import inspect
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import keras
 
 from tfcq.errors import UserError
 from tfcq.nn.activation_quantizer import ActivationQuantizer
-from tfcq.nn.cloning import cloned, free_name, same_layer
+from tfcq.nn.cloning import UNFIT, cloned, free_name, same_layer
 from tfcq.nn.copied_weights import copy_weights
 from tfcq.nn.grids import link_grids
 from tfcq.nn.kernels import holds_kernel, refuse_unknown_kernels
-from tfcq.nn.layer_bits import check_overrides, known_names, leaves_of, opened
+from tfcq.nn.layer_bits import check_overrides, known_names, opened
 from tfcq.nn.layers import QUANTIZED_COUNTERPARTS
 from tfcq.nn.placement import (
     Placement,
@@ -25,9 +26,6 @@ from tfcq.nn.precision import TakesPrecision
 from tfcq.quantization.kinds import ACTIVATION_QUANTIZERS, WEIGHT_QUANTIZERS
 from tfcq.quantization.quantizer import Quantizer
 from tfcq.settings.policies import FLOAT, LayerBits, Policy, policy_named
-
-# What no scope of a TensorFlow graph has in its name.
-_UNFIT = r"[^A-Za-z0-9_.\\/>-]"
 
 
 @keras.saving.register_keras_serializable("tfcq")
@@ -101,6 +99,7 @@ def quantizable(
     _weight_quantizer(policy, None)
     _activation_quantizer(policy, None, signed=True)
     functional = _as_functional(model)
+    check_names(model)
     policy = opened(policy, functional)
     check_overrides(policy, known_names(functional))
     refuse_unknown_kernels(functional, policy)
@@ -146,16 +145,37 @@ def check_graph(model: keras.Model) -> None:
             f"Received {type(model).__name__} {name!r}; allowed: a functional or sequential Keras "
             "model (keras.Model(inputs, outputs))."
         )
-    _check_names(model)
 
 
-def _check_names(model: Any) -> None:
-    for layer in leaves_of(model):
-        if re.search(_UNFIT, layer.name):
+def check_names(model: keras.Model) -> None:
+    """Refuses names that no graph of TensorFlow takes: inputs alone open no scope of theirs.
+
+    Args:
+        model: the outermost model.
+
+    Raises:
+        UserError: naming the first such layer or model, and a name near it.
+    """
+    # What is outside begins with none of these.
+    outer = re.sub(r"^[^A-Za-z0-9.]", "m", model.name)
+    for kind, name, near in (("Model", model.name, outer), *(
+        (kind, name, name) for kind, name in _scopes(model)
+    )):  # fmt: skip
+        near = re.sub(UNFIT, "_", near)
+        if near != name:
             raise UserError(
-                f"Layer {layer.name!r} has a name that TensorFlow computes no graph of; allowed: "
-                f"letters, digits and _.-/>, such as {re.sub(_UNFIT, '_', layer.name)!r}."
+                f"{kind} {name!r} has a name that TensorFlow computes no graph of; allowed: "
+                f"letters, digits and _.->, such as {near!r}."
             )
+
+
+def _scopes(model: keras.Model) -> Iterator[tuple[str, str]]:
+    for operation in getattr(model, "operations", model.layers):
+        if isinstance(operation, keras.Model):
+            yield "Model", operation.name
+            yield from _scopes(operation)
+        elif not isinstance(operation, keras.layers.InputLayer):
+            yield "Layer", operation.name
 
 
 def _as_functional(model: keras.Model) -> keras.Model:

@@ -21,7 +21,7 @@ from tfcq.nn.quantizable import QuantizableModel
 from tfcq.pretraining.memory import batch_that_fits, check_memory, has_accelerator
 from tfcq.pretraining.pretrainer import Pretrainer
 from tfcq.pretraining.settled import in_words, settled
-from tfcq.pretraining.start import give_start
+from tfcq.pretraining.start import check_start, give_start
 from tfcq.settings.defaults import choice, replaced
 from tfcq.settings.fields import flat
 from tfcq.settings.policies import INT8, Policy
@@ -87,7 +87,7 @@ def train(config: Config, folder: RunFolder, left_open: frozenset[str] = frozens
     print(f"{folder.path}: {split.size} images, {steps} steps an epoch, epochs {done} to {epochs}")
     if needs := evaluation_needs(source, split):
         print(needs)
-    if used.network.zero_init_residual:
+    if used.network.zero_init_residual and used.network.start is None:
         print("Residual branches start at zero; --zero_init_residual=false starts them at work.")
     print("Building the graph of a step, which takes up to a minute ...", flush=True)
     callbacks = [
@@ -243,6 +243,8 @@ def pretrainer_from(
     """
     config = for_images(config, shape[0])
     method = config.method
+    if begins:
+        check_start(config.network, shape[2])
     backbone = backbone_from(config.network, shape)
     if begins:
         give_start(backbone, config.network)

@@ -2,12 +2,28 @@
 
 import keras
 
+from tfcq.backbones.public_models import check_channels, give_checkpoint
 from tfcq.errors import UserError
 from tfcq.nn.copied_weights import copy_weights
 from tfcq.nn.loading import load
 from tfcq.settings.backbones import FILE
+from tfcq.settings.checkpoints import is_checkpoint
 from tfcq.settings.run_folder import start_file
 from tfcq.settings.training_groups import NetworkSettings
+
+
+def check_start(network: NetworkSettings, channels: int) -> None:
+    """Refuses images that the network of a public file of weights does not take.
+
+    Args:
+        network: settings of the network.
+        channels: channels of the images.
+
+    Raises:
+        UserError: naming the channels of both.
+    """
+    if is_checkpoint(network.start):
+        check_channels(str(network.start), channels)
 
 
 def give_start(backbone: keras.Model, network: NetworkSettings) -> None:
@@ -21,6 +37,10 @@ def give_start(backbone: keras.Model, network: NetworkSettings) -> None:
         UserError: when they cannot be read, or are of another network.
     """
     if network.start is None or network.backbone == f"{FILE}:{network.start}":
+        return
+    if is_checkpoint(network.start):
+        told = give_checkpoint(backbone, network.start, network)
+        print(f"Weights of {network.start}: {told}", flush=True)
         return
     try:
         copy_weights(load(start_file(network.start)), backbone)

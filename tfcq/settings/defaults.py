@@ -7,6 +7,7 @@ import dataclasses
 from typing import Any
 
 from tfcq.settings.backbones import LARGE_IMAGE, settings_of
+from tfcq.settings.checkpoints import is_checkpoint
 from tfcq.settings.fields import flat
 from tfcq.settings.run_folder import RunFolder
 from tfcq.settings.training import Config, config_from_flat
@@ -123,6 +124,6 @@ def _are_photographs(image_shape: tuple[int | None, int | None, int]) -> bool:
 def _size_of_start(config: Config) -> int:
     """Returns the size of views of the run that this one starts with, or else that of any."""
     start = config.network.start
-    if start is None or start.endswith(".keras"):
+    if start is None or start.endswith(".keras") or is_checkpoint(start):
         return _SIZE
     return RunFolder(start).load_unfinished().data.image_size or _SIZE

@@ -11,7 +11,9 @@ from tfcq.settings.protocols import POST_TRAINING
 OWN, TFMOT, QUANTIZER = "tfcq", "tfmot", "ai_edge_quantizer"
 BACKENDS = (OWN, TFMOT, QUANTIZER)
 STORAGES = ("int8", "int4")
-FORMATS = ("c", "json", "keras", "saved_model", "onnx")
+# Weights alone, by the names that other libraries have.
+PUBLIC_FORMATS = ("torchvision", "timm", "detectron2")
+FORMATS = ("c", "json", "keras", "saved_model", "onnx", *PUBLIC_FORMATS)
 FINE_TUNING = ("epochs", "learning_rate", "batch_size")
 # What other libraries decide for themselves.
 _OWN_ALONE = (
@@ -117,5 +119,8 @@ class ExportSettings:
         for name in self.formats:
             if name not in FORMATS:
                 raise unknown_choice("format", name, FORMATS)
-        if "onnx" in self.formats and importlib.util.find_spec("tf2onnx") is None:
-            raise UserError("--format=onnx needs tf2onnx; install it with `pip install tf2onnx`.")
+        for package in ("tf2onnx", "onnx") if "onnx" in self.formats else ():
+            if importlib.util.find_spec(package) is None:
+                raise UserError(
+                    f"--format=onnx needs {package}; install it with `pip install tf2onnx onnx`."
+                )

@@ -13,12 +13,12 @@ from tfcq.settings.evaluation_groups import CALIBRATIONS
 from tfcq.settings.fields import check_fields, grouped, setting
 from tfcq.settings.policies import ALL_FLOAT, POLICIES, Policy
 from tfcq.settings.protocol_groups import QAT_QUANTIZERS, PostTrainingSettings
+from tfcq.settings.protocols import FINETUNE, QAT
 from tfcq.settings.run_folder import RunFolder
 from tfcq.settings.training_groups import HIGHEST_SEED, OptimizationSettings
 
 DETECTORS = ("faster_rcnn",)
-QAT = "qat"
-PROTOCOLS = ("finetune", QAT)
+WAYS = (FINETUNE.name, QAT.name)
 QUANTIZED = ("all", "backbone")
 # SSQL, Table 6.
 # Images with a shorter side below this get a smaller detector.
@@ -102,9 +102,9 @@ class DetectionMeasurement:
     """What is measured, and after which steps."""
 
     protocol: str = setting(
-        "finetune",
+        FINETUNE.name,
         "finetune in float and quantize after training, or train further at each bit-width (qat)",
-        PROTOCOLS,
+        WAYS,
     )
     bits: str = setting(BITS, "bit-widths, such as fp,8w8a,2w4a")
     quantize: str = setting("all", "all networks of the detector, or the backbone", QUANTIZED)
@@ -209,7 +209,7 @@ class DetectionConfig:
             "from_scratch": self.subject.from_scratch, "seed": self.measurement.seed,
         }  # fmt: skip
         del found["test_images"]
-        found |= qat if measurement.protocol == QAT else {}
+        found |= qat if measurement.protocol == QAT.name else {}
         return json.loads(json.dumps(found))
 
 

@@ -5,8 +5,9 @@ import functools
 from typing import Any
 
 from tfcq.errors import UserError, unknown_choice
-from tfcq.settings.backbones import APPLICATION
+from tfcq.settings.backbones import APPLICATION, NORMALIZATION, normalization
 from tfcq.settings.bitwidths import BitWidth, parse_bit_widths
+from tfcq.settings.checkpoints import CHECKPOINTS_HELP, is_checkpoint
 from tfcq.settings.datasets import colour
 from tfcq.settings.evaluation_groups import (
     DEPLOYED_BITS,
@@ -102,12 +103,13 @@ class EvaluationConfig:
 
     @property
     def test_crop(self) -> float | None:
-        """Share of plain images that is kept: as asked for, all for a classifier of the user's.
+        """Share of plain images that is kept: as asked for, all for a model of the user's.
 
-        None is for the usual share, with which published networks and probes are scored.
+        None is for the usual share, with which runs and published networks are scored.
         """
-        whole = self.scores_own_classifier and self.subject.weights is None
-        return 1.0 if whole and self.data.test_crop is None else self.data.test_crop
+        model = self.subject.model
+        own = model is not None and not model.startswith(f"{APPLICATION}:")
+        return 1.0 if own and self.data.test_crop is None else self.data.test_crop
 
     @property
     def quantizer_rounding(self) -> str | None:
@@ -158,11 +160,19 @@ class EvaluationConfig:
                 if value is None:
                     raise UserError(f"--{name} is missing; --model={subject.model} needs it.")
         published = (subject.model or "").startswith(f"{APPLICATION}:")
+        public = is_checkpoint(subject.model)
+        for name in sorted(NORMALIZATION):
+            if getattr(subject, name) is not None and not public:
+                raise UserError(
+                    f"--{name} has no effect here: a run and a model of Keras have their own; "
+                    f"allowed with --model={CHECKPOINTS_HELP} alone."
+                )
+        normalization(subject.input_mean, subject.input_std)
         if subject.weights is not None and not published:
             raise UserError(
                 f"--weights has no effect here; allowed with --model={APPLICATION}:NAME alone."
             )
-        if subject.input_range is not None and (published or subject.model is None):
+        if subject.input_range is not None and (published or public or subject.model is None):
             raise UserError(
                 "--input_range has no effect here: what it takes is known; allowed with "
                 "--model=PATH.keras or PATH.tflite alone."

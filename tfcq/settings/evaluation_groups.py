@@ -3,6 +3,7 @@
 import dataclasses
 
 from tfcq.settings.backbones import INPUT_RANGES, UNIT_RANGE
+from tfcq.settings.checkpoints import CHECKPOINTS_HELP
 from tfcq.settings.fields import setting
 from tfcq.settings.kernels import KERNELS_HELP
 from tfcq.settings.policies import INT8, POLICIES
@@ -31,8 +32,9 @@ class SubjectSettings:
     )
     model: str | None = setting(
         None,
-        "instead of a run: PATH.keras, applications:NAME of keras.applications, or PATH.tflite, "
-        "which is scored as it runs (tfcq.evaluate, tfcq.features)",
+        "instead of a run: PATH.keras, applications:NAME of keras.applications, PATH.tflite, which "
+        f"is scored as it runs (tfcq.evaluate, tfcq.features), or another library's "
+        f"{CHECKPOINTS_HELP}",
     )
     weights: str | None = setting(
         None,
@@ -45,6 +47,12 @@ class SubjectSettings:
         f"or its input's scale tell, else {UNIT_RANGE}",
         tuple(INPUT_RANGES),
     )
+    input_mean: str | None = setting(
+        None,
+        f"of --model={CHECKPOINTS_HELP}: mean of each channel of images in [0, 1]; default what "
+        "the file tells, else ImageNet's",
+    )
+    input_std: str | None = setting(None, "standard deviation of each channel, beside --input_mean")
     output_dir: str | None = setting(None, "where results of --model are written; export: any")
     policy: str | None = setting(
         None, "quantize by this policy instead of the way it was trained", tuple(POLICIES)
@@ -97,7 +105,7 @@ class EvaluationDataSettings:
         None,
         "share of the shorter side that the central crop of plain images keeps, such as 0.875, 224 "
         "of 256 pixels; default that for images larger than the network's, else 1, as "
-        "for a classifier of your own",
+        "for a model of your own",
         above=0,
         at_most=1,
     )

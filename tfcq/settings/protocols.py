@@ -245,6 +245,7 @@ PROTOCOLS: dict[str, Protocol] = {
 }
 
 LINEAR, CLASSIFIER = PROTOCOLS["linear"], PROTOCOLS["classifier"]
+FINETUNE, QAT = PROTOCOLS["finetune"], PROTOCOLS["qat"]
 
 
 def used_by(name: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 from tfcq.errors import UserError
 from tfcq.files import check_writable, parse_json, read_text, write_text
 from tfcq.settings.backbones import FILE, settings_of, standard_start
+from tfcq.settings.checkpoints import CHECKPOINTS_HELP
 from tfcq.settings.config_file import config_from_json
 from tfcq.settings.fields import differences, flat
 from tfcq.settings.training import Config
@@ -183,7 +184,9 @@ def network_of_start(start: str, given: set[str]) -> dict[str, Any]:
     try:
         network = RunFolder(start).load().network
     except UserError as error:
-        raise UserError(f"--start={start} cannot be used: {error}") from None
+        others = f"Other files of weights are .keras, {CHECKPOINTS_HELP}."
+        hint = "" if pathlib.Path(start).is_dir() else f" {others}"
+        raise UserError(f"--start={start} cannot be used: {error}{hint}") from None
     if "backbone" in given:
         return {}
     names = {"backbone", *settings_of(network.backbone)} - given

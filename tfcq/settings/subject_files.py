@@ -5,6 +5,7 @@ import pathlib
 from tfcq.errors import UserError
 from tfcq.files import check_writable
 from tfcq.settings.backbones import APPLICATION
+from tfcq.settings.checkpoints import CHECKPOINTS_HELP, is_checkpoint
 from tfcq.settings.datasets import check_dataset_name
 from tfcq.settings.evaluation import EvaluationConfig
 from tfcq.settings.kernels import FILE_ENDING
@@ -42,18 +43,24 @@ def check_files(config: EvaluationConfig) -> None:
     if kind == APPLICATION and name:
         _check_weights_file(subject.weights)
         return
+    if model.endswith(".weights.h5"):
+        raise UserError(
+            f"{model} holds weights without their network; allowed: a .keras file, which "
+            "model.save('name.keras') writes once the network has them."
+        )
     if model.endswith((".h5", ".hdf5")):
         raise UserError(
             f"{model} is named as a file in Keras's older HDF5 form; allowed: a .keras file; load "
             "it with Keras and save it with model.save('name.keras')."
         )
-    if not (model.endswith(".keras") or config.scores_file):
+    public = is_checkpoint(model)
+    if not (model.endswith(".keras") or config.scores_file or public):
         raise UserError(
-            f"Unknown model {model!r}; allowed: PATH.keras, PATH{FILE_ENDING}, or "
-            f"{APPLICATION}:NAME such as {APPLICATION}:MobileNetV2."
+            f"Unknown model {model!r}; allowed: PATH.keras, PATH{FILE_ENDING}, {CHECKPOINTS_HELP}, "
+            f"or {APPLICATION}:NAME such as {APPLICATION}:MobileNetV2."
         )
     if not pathlib.Path(model).is_file():
-        kind = FILE_ENDING if config.scores_file else ".keras"
+        kind = FILE_ENDING if config.scores_file else pathlib.Path(model).suffix
         fault = "is a folder" if pathlib.Path(model).is_dir() else "does not exist"
         raise UserError(f"{model} {fault}; allowed: a {kind} file.")
 

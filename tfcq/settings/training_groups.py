@@ -11,6 +11,7 @@ from tfcq.settings.backbones import (
     STEMS,
 )
 from tfcq.settings.bitwidths import BIT_SCHEDULES
+from tfcq.settings.checkpoints import CHECKPOINTS_HELP
 from tfcq.settings.durations import Duration, parse_duration
 from tfcq.settings.fields import setting
 from tfcq.settings.frameworks import (
@@ -98,7 +99,8 @@ class NetworkSettings:
     backbone: str = setting("resnet18", BACKBONE_HELP)
     start: str | None = setting(
         None,
-        "begin with the weights, and the network, of another run (its folder) or of a .keras file",
+        "begin with the weights, and the network, of another run (its folder), of a .keras file, "
+        f"or of another library's {CHECKPOINTS_HELP}",
     )
     stem: str | None = setting(
         None,
