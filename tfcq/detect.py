@@ -42,7 +42,7 @@ def main(command: command_line.Command) -> None:
     config = config_of(command)
     config.check_files()
     check_writable(config.folder)
-    command.start_up(doing="Reading network and images")
+    command.start_up(config.training.deterministic, doing="Reading network and images")
     from tfcq.detection.run import detect
     from tfcq.reporting.detection import detection_table
 

@@ -31,6 +31,7 @@ from tfcq.settings.bitwidths import BitWidth
 from tfcq.settings.detection import DetectionConfig
 from tfcq.settings.protocol_groups import LEARNED_ROUNDINGS
 from tfcq.settings.protocols import QAT
+from tfcq.training.determinism import make_deterministic
 
 
 def detect(config: DetectionConfig) -> tuple[dict[str, Any], list[pathlib.Path]]:
@@ -47,13 +48,14 @@ def detect(config: DetectionConfig) -> tuple[dict[str, Any], list[pathlib.Path]]
             holds another detector.
     """
     folder, measurement = config.folder, config.measurement
+    if config.training.deterministic:
+        make_deterministic()
     data = boxed_data(config)
     detector = _float_detector(config, data)
-    trained_in = (
-        folder / f"qat_{measurement.quantizer}" if measurement.protocol == QAT.name else folder
-    )
+    further = measurement.protocol == QAT.name
+    trained_in = folder / f"qat_{measurement.quantizer}" if further else folder
     _begin(config, trained_in)
-    if measurement.protocol == QAT.name:
+    if further:
         load_trained(detector, folder)
     else:
         train(detector, data, folder)

@@ -92,6 +92,7 @@ class DetectionTraining(OptimizationSettings):
     batch_size: int = setting(8, "images per step", at_least=1)
     learning_rate: float = setting(0.05, "highest learning rate", above=0)
     warmup: str = setting("100steps", "linear warm-up, such as 100steps")
+    deterministic: bool = setting(False, "repeat to the last bit, at the cost of speed")
     clip_gradient: float = setting(
         10.0, "greatest norm of the gradient of a variable; 0 for none", at_least=0
     )
