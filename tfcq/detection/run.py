@@ -73,7 +73,7 @@ def detect(config: DetectionConfig) -> tuple[dict[str, Any], list[pathlib.Path]]
     _begin(config, folder)
     train(config, detector, data, folder)
     plain = plain_batches(data.test, _TOGETHER, max(data.shorter), data.longest, detector.stride)
-    truths = truths_of(data.test)
+    truths = truths_of(data.test, config.masks)
     record = {
         "protocol": config.measurement.protocol, "detector": config.detector.detector,
         "dataset": config.data.dataset, "classes": len(data.names),
@@ -145,7 +145,7 @@ def found_at(detector: Detector, plain: tf.data.Dataset, bits: BitWidth) -> list
         bits: the bit-width.
     """
     precision = None if bits.is_float else Precision(bits.weights, bits.activations)
-    return [Detections(b, s, c) for b, s, c in detector.found(plain, precision)]
+    return list(detector.found(plain, precision))
 
 
 def scores(
@@ -153,20 +153,25 @@ def scores(
 ) -> dict[str, dict[str, float | None]]:
     """Returns average precision in percent, in COCO's form and in that of VOC 2007.
 
+    Of masks, where there are any, in COCO's form too.
+
     Args:
         truths: the boxes of each image.
         found: what was found in each.
         class_count: number of classes.
     """
-    return {
+    forms: dict[str, dict[str, float | None]] = {
         "coco": coco_figures(truths, found, class_count),
         "voc07": dict(voc_figures(truths, found, class_count)),
     }
+    if any(one.masks is not None for one in truths):
+        forms["coco_masks"] = coco_figures(truths, found, class_count, masks=True)
+    return forms
 
 
 def _opened(config: DetectionConfig) -> _Data:
     wanted = config.data
-    source = open_boxes(wanted.dataset, wanted.data_dir, wanted.download)
+    source = open_boxes(wanted.dataset, wanted.data_dir, wanted.download, config.masks)
     train, test = source.split("train"), source.split("test")
     if wanted.test_images:
         test = test.first(wanted.test_images)
@@ -232,8 +237,9 @@ def _quantizer(config: DetectionConfig, detector: Detector, data: _Data) -> Any:
 def _tell(entry: dict[str, Any]) -> None:
     figures = "  ".join(
         f"{form} {name} {value:.1f}"
-        for form in ("coco", "voc07")
-        for name, value in entry[form].items()
+        for form, of_form in entry.items()
+        if form != "bits"
+        for name, value in of_form.items()
         if value is not None and name in ("AP", "AP50", "AP75")
     )
     print(f"{entry['bits']:>6}  {figures}", flush=True)

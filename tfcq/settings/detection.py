@@ -15,7 +15,9 @@ from tfcq.settings.protocol_groups import QAT_QUANTIZERS, PostTrainingSettings
 from tfcq.settings.run_folder import RunFolder
 from tfcq.settings.training_groups import HIGHEST_SEED, OptimizationSettings
 
-DETECTORS = ("faster_rcnn",)
+DETECTORS = ("faster_rcnn", "mask_rcnn")
+# Those that find masks, and need them in their data.
+MASK_DETECTORS = ("mask_rcnn",)
 PROTOCOLS = ("finetune", "qat")
 QUANTIZED = ("all", "backbone")
 # SSQL, Table 6.
@@ -175,6 +177,11 @@ class DetectionConfig:
         if self.subject.model is not None:
             return pathlib.Path(self.subject.model)
         return RunFolder(str(self.subject.run_dir)).backbone
+
+    @property
+    def masks(self) -> bool:
+        """Whether the detector finds masks."""
+        return self.detector.detector in MASK_DETECTORS
 
     @property
     def head_policy(self) -> Policy | None:
