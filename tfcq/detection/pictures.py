@@ -62,8 +62,9 @@ def draw_found(
 
 def _sure(found: Detections) -> Iterator[tuple[Any, ...]]:
     """Yields box, class, score and mask, if it has one, of what is found surely enough."""
-    masks: Sequence[Any] = found.masks or [None] * len(found.boxes)
-    for one in zip(found.boxes, found.classes, found.scores, masks, strict=True):
+    none: list[Any] = [None] * len(found.boxes)
+    columns = found.boxes, found.classes, found.scores, found.masks or none
+    for one in zip(*columns, strict=True):
         if one[2] > _SHOWN:
             yield one
 
