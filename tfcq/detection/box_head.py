@@ -47,6 +47,7 @@ class Regions:
         positive: bool [batch, size], whether an object is learned.
         of_box: int [batch, size], which box of its image.
         classes: int [batch, size]; the number of classes for no object.
+        most_positive: as many at most are positive, and they come first.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class Regions:
         labels = tf.where(known, matches.labels, -1)
         sample: Sample = sampled(labels, size, _POSITIVE_SHARE, seed)
         chosen = tf.gather(labels, sample.indices, batch_dims=1)
+        self.most_positive = max(1, int(size * _POSITIVE_SHARE))
         self.there = sample.there
         self.positive = sample.there & (chosen == POSITIVE)
         self.boxes = tf.gather(candidates, sample.indices, batch_dims=1)

@@ -8,6 +8,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfcq.detection.average_precision import Detections
+from tfcq.detection.masks import pasted
 from tfcq.detection.suppression import Kept
 from tfcq.nn.quantizable import QuantizableModel
 from tfcq.quantization.precision import Precision
@@ -147,10 +149,8 @@ class Detector(keras.Model, abc.ABC):
         """The means of an epoch."""
         return list(self._means.values())
 
-    def found(
-        self, batches: tf.data.Dataset, precision: Any = None
-    ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """Yields boxes, scores and classes of each image, in pixels of its file.
+    def found(self, batches: tf.data.Dataset, precision: Any = None) -> Iterator[Detections]:
+        """Yields what it finds in each image, in pixels of its file.
 
         Args:
             batches: from `tfcq.data.boxed.box_batches.plain_batches`.
@@ -164,7 +164,12 @@ class Detector(keras.Model, abc.ABC):
         for batch in batches:
             kept = run(batch["images"], batch["sizes"])
             scales = tf.tile(batch["scales"], [1, 2])[:, tf.newaxis]
-            columns = (kept.boxes / scales, kept.scores, kept.classes)
-            for boxes, scores, classes in zip(*(one.numpy() for one in columns), strict=True):
-                there = classes >= 0
-                yield boxes[there], scores[there], classes[there]
+            kept = kept._replace(boxes=kept.boxes / scales)
+            shapes = tf.round(tf.cast(batch["sizes"], tf.float32) / batch["scales"])
+            for number, (height, width) in enumerate(shapes.numpy().astype(int).tolist()):
+                there = kept.classes[number].numpy() >= 0
+                boxes, scores, classes = (one[number].numpy()[there] for one in kept[:3])
+                masks = None
+                if kept.masks is not None:
+                    masks = pasted(kept.masks[number].numpy()[there], boxes, height, width)
+                yield Detections(boxes, scores, classes, masks)

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import keras
 import tensorflow as tf
@@ -60,6 +60,9 @@ class FasterRCNNSettings:
             kept=self.proposals,
             sampled=self.sampled_anchors,
         )
+
+
+_Settings = TypeVar("_Settings", bound=FasterRCNNSettings)
 
 
 class FasterRCNN(Detector):
@@ -136,13 +139,24 @@ def faster_rcnn(
 
 
 def _settings(config: DetectionConfig, shorter: int) -> FasterRCNNSettings:
-    usual, asked = FasterRCNNSettings(), config.detector
+    usual = FasterRCNNSettings()
     if shorter < LARGE_IMAGE:
         sizes = tuple(float(size) for size in (8, 16, 32, 64, 128) if 12 <= size <= shorter)
         usual = FasterRCNNSettings(
             sizes, proposals_before=(256, 128), proposals=(128, 64), sampled_anchors=64,
             sampled_regions=32, cells=8,
         )  # fmt: skip
+    return with_asked(usual, config)
+
+
+def with_asked(usual: _Settings, config: DetectionConfig) -> _Settings:
+    """Returns a detector's settings with what a user asks for in their place.
+
+    Args:
+        usual: the settings.
+        config: what is asked for.
+    """
+    asked = config.detector
     kept = (asked.proposals, asked.proposals) if asked.proposals else usual.proposals
     before = usual.proposals_before
     before = (max(before[0], kept[0]), max(before[1], kept[1]))

@@ -1,6 +1,11 @@
 """Masks as large as their boxes, seen in other regions: targets of proposals, masks of images."""
 
+from typing import Any
+
+import numpy as np
 import tensorflow as tf
+
+from tfcq.detection.coco_precision import encoded_masks
 
 # Boxes may be without height or width once they are cut at the image.
 _SMALLEST = 1e-3
@@ -38,3 +43,20 @@ def masks_in(
     points = tf.concat([first, last], axis=1)
     of_mask = tf.range(tf.shape(masks)[0])
     return tf.image.crop_and_resize(padded, points, of_mask, [height, width])[..., 0]
+
+
+def pasted(masks: np.ndarray, boxes: np.ndarray, height: int, width: int) -> list[dict[str, Any]]:
+    """Returns masks in their image, as run lengths.
+
+    Args:
+        masks: as for `masks_in`.
+        boxes: in pixels of the image, float [N, 4].
+        height: of the image.
+        width: of the image.
+
+    Raises:
+        UserError: pycocotools is not installed.
+    """
+    image = tf.constant([0, 0, height, width], tf.float32)
+    seen = masks_in(tf.constant(masks), tf.constant(boxes), image, height, width)
+    return encoded_masks(seen.numpy() >= 0.5)

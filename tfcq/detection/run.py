@@ -62,7 +62,7 @@ def detect(config: DetectionConfig) -> tuple[dict[str, Any], list[pathlib.Path]]
     record = _about(config, data, detector)
     file = trained_in / f"{measurement.protocol}.json"
     earlier = _earlier(file, record)
-    truths, drawn, figures = truths_of(data.test), {}, {}
+    truths, drawn, figures = truths_of(data.test, config.masks), {}, {}
     at = _at(config, detector, data, trained_in)
     plain = data.plain(data.test, detector.stride)
     for bits in config.bit_widths:
@@ -90,7 +90,7 @@ def found_at(detector: Detector, plain: tf.data.Dataset, bits: BitWidth) -> list
         bits: the bit-width.
     """
     precision = None if bits.is_float else Precision(bits.weights, bits.activations)
-    return [Detections(b, s, c) for b, s, c in detector.found(plain, precision)]
+    return list(detector.found(plain, precision))
 
 
 def scores(
@@ -98,15 +98,20 @@ def scores(
 ) -> dict[str, dict[str, float | None]]:
     """Returns average precision in percent, in COCO's form and in that of VOC 2007.
 
+    Of masks, where there are any, in COCO's form too.
+
     Args:
         truths: the boxes of each image.
         found: what was found in each.
         class_count: number of classes.
     """
-    return {
+    forms: dict[str, dict[str, float | None]] = {
         "coco": coco_figures(truths, found, class_count),
         "voc07": dict(voc_figures(truths, found, class_count)),
     }
+    if any(one.masks is not None for one in truths):
+        forms["coco_masks"] = coco_figures(truths, found, class_count, masks=True)
+    return forms
 
 
 def _float_detector(config: DetectionConfig, data: BoxedData) -> Detector:

@@ -12,11 +12,14 @@ class Kept(NamedTuple):
         boxes: float [batch, most, 4]; 0 where there is none.
         scores: float [batch, most]; 0 where there is none.
         classes: int32 [batch, most]; -1 where there is none.
+        masks: of detectors that have them, float [batch, most, side, side], 0 to 1, each as large
+            as its box; 0 where there is none.
     """
 
     boxes: tf.Tensor
     scores: tf.Tensor
     classes: tf.Tensor
+    masks: tf.Tensor | None = None
 
 
 def suppressed(

@@ -5,7 +5,7 @@ from typing import Any
 
 from tfcq.reporting.tables import table
 
-_FORMS = {"coco": "COCO", "voc07": "VOC07"}
+_FORMS = {"coco": "COCO", "voc07": "VOC07", "coco_masks": "COCO masks"}
 _FIGURES = ("AP", "AP50", "AP75")
 
 
@@ -19,6 +19,7 @@ def detection_table(record: Mapping[str, Any]) -> str:
     rows = [
         (f"{title} {name}", *(f"{entry[form][name]:.1f}" for entry in results))
         for form, title in _FORMS.items()
+        if form in results[0]
         for name in _FIGURES
     ]
     head = (

@@ -17,12 +17,14 @@ from tfcq.settings.protocols import FINETUNE, QAT
 from tfcq.settings.run_folder import RunFolder
 from tfcq.settings.training_groups import HIGHEST_SEED, OptimizationSettings
 
-DETECTORS = ("faster_rcnn",)
+DETECTORS = ("faster_rcnn", "mask_rcnn")
+# Those that find masks, and need them in their data.
+MASK_DETECTORS = ("mask_rcnn",)
 WAYS = (FINETUNE.name, QAT.name)
 QUANTIZED = ("all", "backbone")
-# SSQL, Table 6.
 # Images with a shorter side below this get a smaller detector.
 LARGE_IMAGE = 320
+# SSQL, Table 6.
 BITS = "fp,8w8a,6w6a,5w5a,4w4a"
 
 
@@ -182,6 +184,11 @@ class DetectionConfig:
         if self.subject.model is not None:
             return pathlib.Path(self.subject.model)
         return RunFolder(str(self.subject.run_dir)).backbone
+
+    @property
+    def masks(self) -> bool:
+        """Whether the detector finds masks."""
+        return self.detector.detector in MASK_DETECTORS
 
     @property
     def head_policy(self) -> Policy | None:
