@@ -6,10 +6,12 @@ import keras
 
 from tfcq.detection.detector import Detector
 from tfcq.detection.faster_rcnn import faster_rcnn
+from tfcq.detection.yolo import yolov4
 from tfcq.settings.detection import DetectionConfig
 
 _DETECTORS: dict[str, Callable[[DetectionConfig, keras.Model, int, int], Detector]] = {
     "faster_rcnn": faster_rcnn,
+    "yolov4": yolov4,
 }
 
 

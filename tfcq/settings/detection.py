@@ -15,7 +15,7 @@ from tfcq.settings.protocol_groups import QAT_QUANTIZERS, PostTrainingSettings
 from tfcq.settings.run_folder import RunFolder
 from tfcq.settings.training_groups import HIGHEST_SEED, OptimizationSettings
 
-DETECTORS = ("faster_rcnn",)
+DETECTORS = ("faster_rcnn", "yolov4")
 PROTOCOLS = ("finetune", "qat")
 QUANTIZED = ("all", "backbone")
 # SSQL, Table 6.
