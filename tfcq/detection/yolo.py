@@ -49,6 +49,8 @@ class Yolo(Detector):
     """
 
     LOSSES = ("objectness", "boxes", "classes")
+    # Patterns of layers that are not the backbone's.
+    HEADS = (f"{PREFIX}*",)
 
     def __init__(
         self,
@@ -117,10 +119,27 @@ def yolo_parts(
             f"Policy {head_policy.name!r} of neck and outputs; allowed: that of the backbone, or "
             f"{ALL_FLOAT.name!r}."
         )
+    network = yolo_network(backbone, class_count, settings)
+    kept = dict.fromkeys(Yolo.HEADS, "fp") if head_policy else None
+    return {"network": quantizable(network, policy, overrides=kept)}
+
+
+def yolo_network(
+    backbone: keras.Model, class_count: int, settings: YoloSettings = YoloSettings()
+) -> keras.Model:
+    """Returns the float network, from images of any size to what `with_yolo_outputs` says.
+
+    Args:
+        backbone: a ResNet with the stem for large images.
+        class_count: number of classes.
+        settings: the settings.
+
+    Raises:
+        UserError: on another backbone.
+    """
     whole = any_size(backbone)
     stages = stage_outputs(whole)
-    features = [stages[stage] for stage in (2, 3, 4)]
     anchors = len(settings.shapes) // len(STRIDES)
-    network = with_yolo_outputs(whole.inputs[0], features, class_count, anchors)
-    kept = {f"{PREFIX}*": "fp"} if head_policy else None
-    return {"network": quantizable(network, policy, overrides=kept)}
+    return with_yolo_outputs(
+        whole.inputs[0], [stages[stage] for stage in (2, 3, 4)], class_count, anchors
+    )

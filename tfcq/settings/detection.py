@@ -15,7 +15,10 @@ from tfcq.settings.protocol_groups import QAT_QUANTIZERS, PostTrainingSettings
 from tfcq.settings.run_folder import RunFolder
 from tfcq.settings.training_groups import HIGHEST_SEED, OptimizationSettings
 
-DETECTORS = ("faster_rcnn", "yolov4")
+YOLOV4 = "yolov4"
+DETECTORS = ("faster_rcnn", YOLOV4)
+# What a detector without proposals does not read.
+_OF_REGIONS = ("anchor_sizes", "proposals", "sampled_regions")
 PROTOCOLS = ("finetune", "qat")
 QUANTIZED = ("all", "backbone")
 # SSQL, Table 6.
@@ -143,7 +146,17 @@ class DetectionConfig:
         if subject.model is not None and subject.output_dir is None:
             raise UserError(f"--output_dir is missing; --model={subject.model} needs it.")
         check_boxed_name(self.data.dataset)
+        self._check_used()
         _ = self.data.shorter_sides, self.anchor_sizes, self.bit_widths
+
+    def _check_used(self) -> None:
+        detector = self.detector
+        given = [name for name in _OF_REGIONS if getattr(detector, name) is not None]
+        if detector.detector == YOLOV4 and given:
+            raise UserError(
+                f"--{given[0]} changes nothing of --detector={YOLOV4}, which has anchors of its "
+                "own and no proposals; leave it out."
+            )
 
     @property
     def bit_widths(self) -> tuple[BitWidth, ...]:
