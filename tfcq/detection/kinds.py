@@ -7,11 +7,13 @@ import keras
 from tfcq.detection.detector import Detector
 from tfcq.detection.faster_rcnn import faster_rcnn
 from tfcq.detection.mask_rcnn import mask_rcnn
+from tfcq.detection.yolo import yolov4
 from tfcq.settings.detection import DetectionConfig
 
 _DETECTORS: dict[str, Callable[[DetectionConfig, keras.Model, int, int], Detector]] = {
     "faster_rcnn": faster_rcnn,
     "mask_rcnn": mask_rcnn,
+    "yolov4": yolov4,
 }
 
 

@@ -176,7 +176,7 @@ def _feeds_arithmetic(nodes: dict[str, Node], node: Node) -> bool:
     """Whether a kernel or an element-wise operation reads the tensor, values kept in between."""
     for name in node.consumers:
         reader = nodes[name]
-        if reader.kind in _VALUE_PRESERVING:
+        if reader.kind in _VALUE_PRESERVING or reader.kind == "Concatenate":
             if _feeds_arithmetic(nodes, reader):
                 return True
         else:

@@ -17,9 +17,12 @@ from tfcq.settings.protocols import FINETUNE, QAT
 from tfcq.settings.run_folder import RunFolder
 from tfcq.settings.training_groups import HIGHEST_SEED, OptimizationSettings
 
-DETECTORS = ("faster_rcnn", "mask_rcnn")
+YOLOV4 = "yolov4"
+DETECTORS = ("faster_rcnn", "mask_rcnn", YOLOV4)
 # Those that find masks, and need them in their data.
 MASK_DETECTORS = ("mask_rcnn",)
+# What a detector without proposals does not read.
+_OF_REGIONS = ("anchor_sizes", "proposals", "sampled_regions")
 WAYS = (FINETUNE.name, QAT.name)
 QUANTIZED = ("all", "backbone")
 # Images with a shorter side below this get a smaller detector.
@@ -152,7 +155,17 @@ class DetectionConfig:
                 "Average precision needs pycocotools; install it with `pip install pycocotools`."
             )
         check_boxed_name(self.data.dataset)
+        self._check_used()
         _ = self.data.shorter_sides, self.anchor_sizes, self.bit_widths
+
+    def _check_used(self) -> None:
+        detector = self.detector
+        given = [name for name in _OF_REGIONS if getattr(detector, name) is not None]
+        if detector.detector == YOLOV4 and given:
+            raise UserError(
+                f"--{given[0]} changes nothing of --detector={YOLOV4}, which has anchors of its "
+                "own and no proposals; leave it out."
+            )
 
     @property
     def bit_widths(self) -> tuple[BitWidth, ...]:
