@@ -133,7 +133,7 @@ def test_a_backbone_that_cannot_detect_is_refused(make, told):
 @pytest.fixture
 def few(monkeypatch, tmp_path):
     """Flags of a detection on a few scenes, and a backbone; graphs would take longer to build."""
-    opened = lambda *_, **__: small.scenes()  # noqa: E731
+    opened = lambda *_, **__: small.scenes(train=8, test=3)  # noqa: E731
     monkeypatch.setattr("tfcq.detection.boxed_data.open_boxes", opened)
     monkeypatch.setattr(
         "tfcq.detection.faster_rcnn._settings", lambda config, shorter: small.SETTINGS
@@ -142,7 +142,7 @@ def few(monkeypatch, tmp_path):
     tfcq.quantizable(small.backbone()).save(tmp_path / "backbone.keras")
     yield {
         "model": tmp_path / "backbone.keras", "output_dir": tmp_path / "out", "epochs": 2,
-        "batch_size": 8, "warmup": "0epochs", "bits": "fp,8w8a", "pictures": 2,
+        "batch_size": 4, "warmup": "0epochs", "bits": "fp,8w8a", "pictures": 2,
         "calibration_images": 2,
     }  # fmt: skip
     tf.config.run_functions_eagerly(False)
@@ -168,7 +168,7 @@ def test_a_detector_that_was_cut_off_ends_as_one_that_was_not(few, tmp_path, mon
         taken.append(1)
         return step(self, data)
 
-    other = {**few, "output_dir": tmp_path / "other"}
+    other = {**few, "output_dir": tmp_path / "other", "bits": "fp", "pictures": 0}
     with monkeypatch.context() as patch:
         patch.setattr(FasterRCNN, "train_step", cut_off)
         with pytest.raises(KeyboardInterrupt):
@@ -196,7 +196,7 @@ def test_quantization_aware_training_goes_on_from_the_float_detector(few, tmp_pa
     later = {**few, "protocol": "qat", "bits": "2w4a", "epochs": 1, "quantize": "backbone"}
     with pytest.raises(UserError, match="holds no trained detector.*--protocol=finetune"):
         run(**later)
-    run(**{**few, "epochs": 1, "bits": "fp"})
+    run(**{**few, "epochs": 1, "bits": "fp", "pictures": 0})
     run(**later)
     folder = tmp_path / "out" / "qat_lsq"
     assert json.loads((folder / "qat.json").read_text())["results"][0]["bits"] == "2w4a"

@@ -33,6 +33,8 @@ from tfcq.settings.protocol_groups import LEARNED_ROUNDINGS
 from tfcq.settings.protocols import QAT
 from tfcq.training.determinism import make_deterministic
 
+CONFIG = "config.json"
+
 
 def detect(config: DetectionConfig) -> tuple[dict[str, Any], list[pathlib.Path]]:
     """Trains, quantizes, scores and draws a detector; what is trained is not trained again.
@@ -50,11 +52,13 @@ def detect(config: DetectionConfig) -> tuple[dict[str, Any], list[pathlib.Path]]
     folder, measurement = config.folder, config.measurement
     if config.training.deterministic:
         make_deterministic()
-    data = boxed_data(config)
-    detector = _float_detector(config, data)
     further = measurement.protocol == QAT.name
     trained_in = folder / f"qat_{measurement.quantizer}" if further else folder
-    _begin(config, trained_in)
+    _check_earlier(config, trained_in)
+    data = boxed_data(config)
+    detector = _float_detector(config, data)
+    if not (trained_in / CONFIG).exists():
+        write_text(trained_in / CONFIG, json.dumps(config.trained_with(), indent=2) + "\n")
     if further:
         load_trained(detector, folder)
     else:
@@ -128,16 +132,19 @@ def _float_detector(config: DetectionConfig, data: BoxedData) -> Detector:
     return detector_from(config, backbone, len(data.names), data.scored_side)
 
 
-def _begin(config: DetectionConfig, folder: pathlib.Path) -> None:
-    """Notes what a detector is trained with, or refuses a folder that holds another one."""
-    file, asked = folder / "config.json", config.trained_with()
+def _check_earlier(config: DetectionConfig, folder: pathlib.Path) -> None:
+    """Refuses a folder that holds another detector.
+
+    Raises:
+        UserError: showing the differences.
+    """
+    file = folder / CONFIG
     if not file.exists():
-        write_text(file, json.dumps(asked, indent=2) + "\n")
         return
     kept = parse_json(read_text(file), str(file))
     changed = [
         f"{name}: {kept.get(name)!r} -> {value!r}"
-        for name, value in asked.items()
+        for name, value in config.trained_with().items()
         if kept.get(name) != value
     ]
     if changed:
