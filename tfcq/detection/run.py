@@ -57,11 +57,11 @@ def detect(config: DetectionConfig) -> tuple[dict[str, Any], list[pathlib.Path]]
     _check_earlier(config, trained_in)
     data = boxed_data(config)
     detector = _float_detector(config, data)
-    if not (trained_in / CONFIG).exists():
-        write_text(trained_in / CONFIG, json.dumps(config.trained_with(), indent=2) + "\n")
     if further:
         load_trained(detector, folder)
-    else:
+    if not (trained_in / CONFIG).exists():
+        write_text(trained_in / CONFIG, json.dumps(config.trained_with(), indent=2) + "\n")
+    if not further:
         train(detector, data, folder)
     record = _about(config, data, detector)
     file = trained_in / f"{measurement.protocol}.json"
