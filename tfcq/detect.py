@@ -33,11 +33,14 @@ def config_of(command: command_line.Command) -> DetectionConfig:
     return detection_from_flat({k: v for k, v in command.values.items() if k in names})
 
 
-def main(command: command_line.Command) -> None:
+def main(command: command_line.Command) -> int:
     """Trains and scores one detector.
 
     Args:
         command: the parsed command line.
+
+    Returns:
+        The exit code: 1 when an int8 file computes something else than its rules say.
     """
     config = config_of(command)
     config.check_files()
@@ -50,6 +53,8 @@ def main(command: command_line.Command) -> None:
     print(detection_table(record))
     for file in files:
         print(f"Results: {file}")
+    passed = all(gate["passed"] for gate in record.get("int8", {}).values())
+    return 0 if passed else command_line.FAILURE
 
 
 if __name__ == "__main__":

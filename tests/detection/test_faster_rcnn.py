@@ -183,7 +183,12 @@ def test_a_detector_that_was_cut_off_ends_as_one_that_was_not(few, tmp_path, mon
             # Threads sum in any order; --deterministic repeats to the last bit.
             np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
     # Bits that are measured later stand beside those of before.
-    run(**{**few, "bits": "4w4a"})
+    capsys.readouterr()
+    run(**{**few, "bits": "4w4a", "export_bits": "4w8a"})
+    assert capsys.readouterr().out.count(" passed |") == 3
+    written = sorted(path.name for path in (tmp_path / "out" / "int8").iterdir())
+    assert written == ["box_head_4x4_4w8a.tflite", "gate_4w8a.json", "proposals_4x4_4w8a.tflite",
+                       "trunk_64x64_4w8a.tflite"]  # fmt: skip
     record = json.loads((tmp_path / "out" / "finetune.json").read_text())
     assert [entry["bits"] for entry in record["results"]] == ["fp", "8w8a", "4w4a"]
     with pytest.raises(UserError, match=r"holds another detector \(learning_rate: 0.05 -> 0.1\)"):

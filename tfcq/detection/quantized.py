@@ -54,6 +54,15 @@ def calibration_inputs(read: list[np.ndarray]) -> np.ndarray:
         # As many of each level, whose ranges all count.
         levels = [one[_evenly(len(one), _MAPS)] for one in read]
         return np.concatenate(levels)
+    return thinned(read)
+
+
+def thinned(read: list[np.ndarray]) -> np.ndarray:
+    """Returns maps of one size as one array, of which many regions are thinned out.
+
+    Args:
+        read: each float [count, height, width, channels].
+    """
     whole = np.concatenate(read)
     return whole[_evenly(len(whole), max(_REGIONS, len(read[0])))]
 

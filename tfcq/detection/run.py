@@ -13,6 +13,7 @@ from tfcq.command_line import stage
 from tfcq.detection.average_precision import Detections, Truth, voc_figures
 from tfcq.detection.boxed_data import BoxedData, boxed_data
 from tfcq.detection.coco_precision import coco_figures
+from tfcq.detection.deployed import deployed, write_deployed
 from tfcq.detection.detector import Detector
 from tfcq.detection.kinds import detector_from
 from tfcq.detection.pictures import draw_found
@@ -27,7 +28,7 @@ from tfcq.nn.loading import load
 from tfcq.post_training.plan import Plan
 from tfcq.post_training.rounding import RoundingSettings
 from tfcq.quantization.precision import Precision
-from tfcq.settings.bitwidths import BitWidth
+from tfcq.settings.bitwidths import BitWidth, parse_bit_width
 from tfcq.settings.detection import DetectionConfig
 from tfcq.settings.protocol_groups import LEARNED_ROUNDINGS
 from tfcq.settings.protocols import QAT
@@ -82,7 +83,11 @@ def detect(config: DetectionConfig) -> tuple[dict[str, Any], list[pathlib.Path]]
     files = [file]
     if measurement.pictures:
         files.append(draw_found(file.with_suffix(".png"), data.test, truths, drawn, data.names))
-    return {**record, "results": results}, files
+    record["results"] = results
+    if measurement.export_bits is not None:
+        record["int8"], written = _exported(config, detector, data)
+        files += written
+    return record, files
 
 
 def found_at(detector: Detector, plain: tf.data.Dataset, bits: BitWidth) -> list[Detections]:
@@ -232,6 +237,21 @@ def _at(
         return post_training(made, batches, plan)(bits)
 
     return trained
+
+
+def _exported(
+    config: DetectionConfig, detector: Detector, data: BoxedData
+) -> tuple[dict[str, Any], list[pathlib.Path]]:
+    """Writes the networks as int8 files; returns what the gate finds of each, and the files."""
+    bits = parse_bit_width(str(config.measurement.export_bits))
+    count = min(config.measurement.calibration_images, data.train.size)
+    batches = data.plain(data.train.first(count), detector.stride)
+    stage(f"Int8 files at {bits}, and the gate")
+    folder = config.folder / "int8"
+    gates = write_deployed(deployed(detector, batches, bits), bits, folder)
+    figures = folder / f"gate_{bits}.json"
+    write_text(figures, json.dumps(gates, indent=2) + "\n")
+    return gates, [folder / f"{name}_{bits}.tflite" for name in gates] + [figures]
 
 
 def _tell(bits: str, figures: dict[str, dict[str, float | None]]) -> None:

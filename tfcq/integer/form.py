@@ -29,7 +29,10 @@ _WEIGHTS = (MinMaxWeightQuantizer, StoredScaleWeightQuantizer)
 
 
 def deployable(
-    model: keras.Model, policy: Policy = INT8, overrides: dict[str, str] | None = None
+    model: keras.Model,
+    policy: Policy = INT8,
+    overrides: dict[str, str] | None = None,
+    reads_images: bool = True,
 ) -> QuantizableModel:
     """Returns the integer form of a network, which its int8 file equals step by step.
 
@@ -45,6 +48,8 @@ def deployable(
             name, `"fp"`, are computed in float between integers.
         overrides: bits by pattern of layer names, as for `tfcq.quantizable`; of a quantizable model
             `"fp"` alone.
+        reads_images: False for a part that reads what another one computed: its inputs have a range
+            that calibration finds, and its file takes floats.
 
     Raises:
         UserError: on a layer that int8 runtimes do not have, or quantizers whose grids they cannot
@@ -71,7 +76,7 @@ def deployable(
     # A misspelt name is why a layer is refused.
     check_overrides(policy, [*known_names(model), *made])
     refuse_foreign(plain.model, plain.origins, plain.floats)
-    form, held = _quantized(plain, _bits_of_kernels(plain, model, policy))
+    form, held = _quantized(plain, _bits_of_kernels(plain, model, policy), reads_images)
     mark_trained(form, is_trained_quantized(model))
     for name, layer in held.items():
         form.get_layer(name).set_range(*held_range(layer))
@@ -194,7 +199,7 @@ def _check_held(policy: Policy) -> None:
 
 
 def _quantized(
-    plain: Folded, bits: dict[str, int | None]
+    plain: Folded, bits: dict[str, int | None], reads_images: bool
 ) -> tuple[QuantizableModel, dict[str, ActivationQuantizer]]:
     """Returns the plain model with quantizers of weights and of everything that is stored.
 
@@ -237,8 +242,9 @@ def _quantized(
     first = free_name(f"{source.name}_quantizer", names)
     names.add(first)
     behind[source.name] = first
+    known = (0.0, 1.0) if reads_images else ()
     grid = ActivationQuantizer(
-        IntegerActivationQuantizer(_BITS, 0.0, 1.0), name=first, dtype="float32"
+        IntegerActivationQuantizer(_BITS, *known), name=first, dtype="float32"
     )
     on_grid = given(images, grid(images), call_layer)
     form = cloned(model, clone_layer, on_grid, QuantizableModel, inputs=images)

@@ -23,11 +23,14 @@ FUNCTIONS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def _images(writer: Writer, layer: Any, inputs: list[int]) -> int:
-    """Pixels as cameras and files hold them, from 0 to 255 for 0 to 1."""
+    """Pixels as cameras and files hold them, from 0 to 255 for 0 to 1; else floats."""
     (grid_layer,) = writer.nodes[layer.name].consumers
     grid = writer.grid_after(layer.name)
     shape = writer.shape(layer.name)
-    pixels = writer.tensor(layer.name, shape, "uint8", (grid[0], grid[1] + OFFSET))
+    if writer.layers[grid_layer].quantizer.takes_range:
+        pixels = writer.tensor(layer.name, shape, "float32")
+    else:
+        pixels = writer.tensor(layer.name, shape, "uint8", (grid[0], grid[1] + OFFSET))
     writer.file.inputs.append(pixels)
     return writer.onto(pixels, grid, grid_layer)
 

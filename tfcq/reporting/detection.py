@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from tfcq.reporting.tables import table
+from tfcq.reporting.tables import percent, table
 
 _FORMS = {"coco": "COCO", "voc07": "VOC07", "coco_masks": "COCO masks"}
 _FIGURES = ("AP", "AP50", "AP75")
@@ -26,4 +26,12 @@ def detection_table(record: Mapping[str, Any]) -> str:
         f"{record['dataset']}, {record['detector']}, {record['protocol']}, "
         f"{record['test_images']} test images of {record['classes']} classes"
     )
-    return f"{head}\n{table(('bits', *(entry['bits'] for entry in results)), rows)}"
+    text = f"{head}\n{table(('bits', *(entry['bits'] for entry in results)), rows)}"
+    if "int8" not in record:
+        return text
+    gates = [
+        (name, gate["bytes"], percent(gate["simulation_equal_steps"]),
+         "passed" if gate["passed"] else "FAILED")
+        for name, gate in record["int8"].items()
+    ]  # fmt: skip
+    return f"{text}\n{table(('int8 file', 'bytes', 'steps as simulated %', 'gate'), gates)}"

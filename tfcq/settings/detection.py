@@ -7,9 +7,9 @@ import pathlib
 from typing import Any
 
 from tfcq.errors import UserError
-from tfcq.settings.bitwidths import BitWidth, parse_bit_widths
+from tfcq.settings.bitwidths import BitWidth, parse_bit_width, parse_bit_widths
 from tfcq.settings.datasets import check_boxed_name
-from tfcq.settings.evaluation_groups import CALIBRATIONS
+from tfcq.settings.evaluation_groups import CALIBRATIONS, DEPLOYED_WEIGHTS
 from tfcq.settings.fields import check_fields, grouped, setting
 from tfcq.settings.policies import ALL_FLOAT, POLICIES, Policy
 from tfcq.settings.protocol_groups import QAT_QUANTIZERS, PostTrainingSettings
@@ -117,6 +117,11 @@ class DetectionMeasurement:
     quantizer: str = setting("lsq", "qat: what is trained", tuple(QAT_QUANTIZERS))
     calibration: str = setting("minmax", "how a range follows from activations", CALIBRATIONS)
     calibration_images: int = setting(64, "training images that set the ranges", at_least=1)
+    export_bits: str | None = setting(
+        None,
+        "also write the networks as int8 files with weights of these bits, such as 8w8a, and check "
+        "them tensor by tensor",
+    )
     pictures: int = setting(4, "test images that are drawn with what was found", at_least=0)
     seed: int = setting(
         0, "seed of order, draws and learned rounding", at_least=0, at_most=HIGHEST_SEED
@@ -157,6 +162,23 @@ class DetectionConfig:
         check_boxed_name(self.data.dataset)
         self._check_used()
         _ = self.data.shorter_sides, self.anchor_sizes, self.bit_widths
+        self._check_exported()
+
+    def _check_exported(self) -> None:
+        text, further = self.measurement.export_bits, self.measurement.protocol == QAT.name
+        if text is None:
+            return
+        if further:
+            raise UserError(
+                "--export_bits has no effect here: --protocol=qat; allowed with finetune, whose "
+                "float networks are written."
+            )
+        bits = parse_bit_width(text)
+        if bits.is_float or bits.activations != 8 or bits.weights not in DEPLOYED_WEIGHTS:
+            raise UserError(
+                f"--export_bits={text} cannot be exported; allowed: one of 2w8a to 8w8a, as "
+                "activations of other than 8 bits do not exist in LiteRT."
+            )
 
     def _check_used(self) -> None:
         detector = self.detector
