@@ -33,9 +33,13 @@ class YoloSettings:
 
     Args:
         shapes: heights and widths of the anchors in pixels, three of each level, finest first.
+        depth: convolutions of the neck where levels join.
+        class_weight: weight of the classes' loss.
     """
 
     shapes: Shapes = _SHAPES
+    depth: int = 5
+    class_weight: float = 1.0
 
 
 class Yolo(Detector):
@@ -75,7 +79,8 @@ class Yolo(Detector):
         images = batch["images"]
         outputs = self.run("network", images, precision, training=True)
         size = tf.shape(images)[1:3]
-        return yolo_losses(outputs, batch["boxes"], batch["classes"], size, self.settings.shapes)
+        losses = yolo_losses(outputs, batch["boxes"], batch["classes"], size, self.settings.shapes)
+        return {**losses, "classes": self.settings.class_weight * losses["classes"]}
 
     def with_parts(self, parts: Mapping[str, QuantizableModel]) -> "Yolo":
         """Returns a detector of other networks; see `Detector`."""
@@ -87,7 +92,9 @@ def yolov4(config: DetectionConfig, backbone: keras.Model, class_count: int, sho
     settings = YoloSettings()
     if shorter < LARGE_IMAGE:
         scale = shorter / _SIDE
-        settings = YoloSettings(tuple((scale * h, scale * w) for h, w in _SHAPES))
+        # Trained for few steps, in which a deep neck was seen to learn no classes.
+        shapes = tuple((scale * h, scale * w) for h, w in _SHAPES)
+        settings = YoloSettings(shapes, depth=1, class_weight=3.0)
     parts = yolo_parts(backbone, class_count, config.detector.policy, settings, config.head_policy)
     return Yolo(parts, class_count, settings, config.measurement.seed)
 
@@ -141,5 +148,6 @@ def yolo_network(
     stages = stage_outputs(whole)
     anchors = len(settings.shapes) // len(STRIDES)
     return with_yolo_outputs(
-        whole.inputs[0], [stages[stage] for stage in (2, 3, 4)], class_count, anchors
-    )
+        whole.inputs[0], [stages[stage] for stage in (2, 3, 4)], class_count, anchors,
+        settings.depth,
+    )  # fmt: skip

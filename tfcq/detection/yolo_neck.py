@@ -31,6 +31,7 @@ def with_yolo_outputs(
     features: Sequence[keras.KerasTensor],
     classes: int,
     anchors: int = 3,
+    depth: int = 5,
     name: str = "network",
 ) -> keras.Model:
     """Returns a network with neck and outputs behind its features.
@@ -40,6 +41,7 @@ def with_yolo_outputs(
         features: at three strides, each twice the one before.
         classes: number of classes.
         anchors: of a cell.
+        depth: convolutions where levels join, 5 as the authors have; around the pooling 3 at most.
         name: its name.
 
     Returns:
@@ -47,7 +49,7 @@ def with_yolo_outputs(
         and width, the logit of there being an object, and those of its class. The finest level
         comes first, a level row by row, and the anchors of a cell stand behind each other.
     """
-    levels = aggregated(features)
+    levels = aggregated(features, depth)
     outputs = [
         _output(x, 2 * _widths(features)[level], classes, anchors, f"output{level + 1}")
         for level, x in enumerate(levels)
@@ -62,25 +64,27 @@ def with_yolo_outputs(
     return model
 
 
-def aggregated(features: Sequence[keras.KerasTensor]) -> list[keras.KerasTensor]:
+def aggregated(features: Sequence[keras.KerasTensor], depth: int = 5) -> list[keras.KerasTensor]:
     """Returns features of the same strides that have seen those of all others.
 
     Args:
         features: from the finest to the coarsest, each at twice the stride of the one before.
+        depth: as for `with_yolo_outputs`.
     """
     widths, last = _widths(features), len(features) - 1
-    x = _pooled(_convs(features[last], widths[last], 3, "top"))
-    levels = [_convs(x, widths[last], 3, "pooled")]
+    around = min(depth, 3)
+    x = _pooled(_convs(features[last], widths[last], around, "top"))
+    levels = [_convs(x, widths[last], around, "pooled")]
     for level in reversed(range(last)):
         above = _conv(levels[0], widths[level], 1, f"above{level + 1}")
         above = layers.UpSampling2D(2, name=f"{PREFIX}up{level + 1}")(above)
         side = _conv(features[level], widths[level], 1, f"side{level + 1}")
         joined = layers.Concatenate(name=f"{PREFIX}down{level + 1}_joined")([side, above])
-        levels.insert(0, _convs(joined, widths[level], 5, f"down{level + 1}"))
+        levels.insert(0, _convs(joined, widths[level], depth, f"down{level + 1}"))
     for level in range(1, last + 1):
         below = _conv(levels[level - 1], widths[level], 3, f"below{level + 1}", stride=2)
         joined = layers.Concatenate(name=f"{PREFIX}path{level + 1}_joined")([below, levels[level]])
-        levels[level] = _convs(joined, widths[level], 5, f"path{level + 1}")
+        levels[level] = _convs(joined, widths[level], depth, f"path{level + 1}")
     return levels
 
 
