@@ -80,6 +80,16 @@ def test_the_heads_alone_stay_in_float_where_the_backbone_is_quantized():
     }  # fmt: skip
 
 
+def test_every_norm_moves_as_those_of_the_published_networks():
+    norms = [
+        layer
+        for part in small.faster_rcnn().parts.values()
+        for layer in part.layers
+        if isinstance(layer, keras.layers.BatchNormalization)
+    ]
+    assert {(norm.momentum, norm.epsilon) for norm in norms} == {(0.9, 1e-5)}
+
+
 def test_every_weight_learns(batch):
     detector = small.faster_rcnn()
     with tf.GradientTape() as tape:

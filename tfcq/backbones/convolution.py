@@ -54,7 +54,7 @@ def conv_norm(
         ),
         name=name,
     )(x)
-    return _norm(x, name, zero_norm)
+    return batch_norm(x, name, zero_norm)
 
 
 def depthwise_norm(
@@ -97,7 +97,7 @@ def depthwise_norm(
         ),
         name=name,
     )(x)
-    return _norm(x, name)
+    return batch_norm(x, name)
 
 
 def _padded(
@@ -119,7 +119,14 @@ def _normal_fan_out(channels: int, kernel: int) -> keras.initializers.Initialize
     return keras.initializers.RandomNormal(stddev=math.sqrt(2 / (channels * kernel**2)))
 
 
-def _norm(x: keras.KerasTensor, name: str, zero: bool = False) -> keras.KerasTensor:
+def batch_norm(x: keras.KerasTensor, name: str, zero: bool = False) -> keras.KerasTensor:
+    """Returns a batch norm of a tensor, with PyTorch's momentum and epsilon.
+
+    Args:
+        x: the tensor.
+        name: what the layer's name begins with.
+        zero: whether its factors begin at 0.
+    """
     return layers.BatchNormalization(
         momentum=0.9,
         epsilon=1e-5,

@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 from keras import layers
 
+from tfcq.backbones.convolution import batch_norm
 from tfcq.detection.box_head import Regions, box_losses, detections, with_box_outputs
 from tfcq.detection.detector import Batch, Detector
 from tfcq.detection.parts import STRIDES, any_size, part_policy, trunk_and_last_stage
@@ -141,7 +142,7 @@ def faster_rcnn(
 def _settings(config: DetectionConfig, shorter: int) -> FasterRCNNSettings:
     usual = FasterRCNNSettings()
     if shorter < LARGE_IMAGE:
-        sizes = tuple(float(size) for size in (8, 16, 32, 64, 128) if 12 <= size <= shorter)
+        sizes = tuple(float(size) for size in (16, 32, 64, 128) if size <= shorter)
         usual = FasterRCNNSettings(
             sizes, proposals_before=(256, 128), proposals=(128, 64), sampled_anchors=64,
             sampled_regions=32, cells=8,
@@ -192,7 +193,7 @@ def faster_rcnn_parts(
     """
     trunk, stage = trunk_and_last_stage(any_size(backbone))
     anchors = len(settings.anchor_sizes) * len(settings.of_proposals.ratios)
-    x = layers.BatchNormalization(name="box_norm")(stage.output)
+    x = batch_norm(stage.output, "box")
     x = layers.GlobalAveragePooling2D(name="box_pool")(x)
     head = with_box_outputs(keras.Model(stage.input, x), class_count)
     policy = policy_named(policy)
