@@ -3,6 +3,7 @@
 from tfcq import command_line
 from tfcq.files import check_writable
 from tfcq.settings.detection import GROUPS, DetectionConfig, detection_from_flat
+from tfcq.settings.unused import check_used_in_detection
 
 
 def flag_set() -> command_line.FlagSet:
@@ -13,6 +14,7 @@ def flag_set() -> command_line.FlagSet:
         examples=(
             "python -m tfcq.detect --run_dir=RUN --dataset=scenes",
             "python -m tfcq.detect --run_dir=RUN --dataset=boxes:PATH --shorter_side=480,640",
+            "python -m tfcq.detect --run_dir=RUN --preset=ssql_voc --data_dir=DIR",
         ),
     )
     for title, group in GROUPS.items():
@@ -27,10 +29,13 @@ def config_of(command: command_line.Command) -> DetectionConfig:
         command: the parsed command line.
 
     Raises:
-        UserError: on a value that cannot be used.
+        UserError: on a value that cannot be used, or a flag that would change nothing.
     """
-    names = {name for group in GROUPS.values() for name in vars(group)}
-    return detection_from_flat({k: v for k, v in command.values.items() if k in names})
+    # Given ones alone: a preset comes before defaults.
+    names = command.given & {name for group in GROUPS.values() for name in vars(group)}
+    config = detection_from_flat({name: command.values[name] for name in names})
+    check_used_in_detection(config, command.given)
+    return config
 
 
 def main(command: command_line.Command) -> int:

@@ -7,12 +7,10 @@ import tensorflow as tf
 from tfcq.backbones.resnet import resnet
 from tfcq.detection.yolo import Yolo, YoloSettings, yolo_network
 from tfcq.detection.yolo_targets import assigned, cells
-from tfcq.errors import UserError
 from tfcq.nn.quantizable import quantizable, quantizers_of
 from tfcq.post_training.graph import parts_of
 from tfcq.post_training.plan import Plan, check_plan
 from tfcq.quantization.precision import Precision
-from tfcq.settings.detection import detection_from_flat
 
 SETTINGS = YoloSettings(tuple((h / 6, w / 6) for h, w in YoloSettings().shapes))
 SIZES = tf.constant([[64, 96], [60, 90]])
@@ -123,11 +121,3 @@ def test_all_variables_learn(detector, images):
         v.path for v, g in zip(variables, gradients, strict=True) if g is None or not np.any(g)
     ]
     assert still == []
-
-
-@pytest.mark.parametrize(
-    "name, value", [("anchor_sizes", "8,16"), ("proposals", 8), ("sampled_regions", 8)]
-)
-def test_settings_of_region_proposals_are_refused(name, value):
-    with pytest.raises(UserError, match=f"--{name} changes nothing of --detector=yolov4"):
-        detection_from_flat({"run_dir": "run", "detector": "yolov4", name: value})

@@ -133,9 +133,7 @@ def faster_rcnn(
 ) -> FasterRCNN:
     """Returns a Faster R-CNN; see `tfcq.detection.kinds.detector_from`."""
     settings = _settings(config, shorter)
-    parts = faster_rcnn_parts(
-        backbone, class_count, config.detector.policy, settings, config.head_policy
-    )
+    parts = faster_rcnn_parts(backbone, class_count, config.policy, settings, config.head_policy)
     return FasterRCNN(parts, class_count, settings, config.measurement.seed)
 
 

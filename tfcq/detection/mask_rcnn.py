@@ -173,7 +173,7 @@ def mask_rcnn(
     """Returns a Mask R-CNN; see `tfcq.detection.kinds.detector_from`."""
     settings = _settings(config, shorter)
     parts = mask_rcnn_parts(
-        backbone, class_count, config.detector.policy, settings, config.head_policy is not None
+        backbone, class_count, config.policy, settings, config.head_policy is not None
     )
     return MaskRCNN(parts, class_count, settings, config.measurement.seed)
 

@@ -161,7 +161,11 @@ def _check_earlier(config: DetectionConfig, folder: pathlib.Path) -> None:
 
 def _about(config: DetectionConfig, data: BoxedData, detector: Detector) -> dict[str, Any]:
     measurement = config.measurement
-    plan = dataclasses.asdict(_plan(config)) if measurement.protocol != QAT.name else None
+    plan = None
+    if measurement.protocol != QAT.name:
+        plan = dataclasses.asdict(_plan(config))
+        # That of the quantizers themselves is none of the plan's steps.
+        plan["rounding"] = config.post_training.rounding or plan["rounding"]
     found = {
         "protocol": measurement.protocol,
         "detector": config.detector.detector,
@@ -189,7 +193,9 @@ def _earlier(file: pathlib.Path, record: dict[str, Any]) -> dict[str, Any]:
     if not file.exists():
         return {}
     kept = parse_json(read_text(file), str(file))
-    changed = [name for name, value in record.items() if kept.get(name) != value]
+    # Settings were compared with those in the folder.
+    compared = {name: value for name, value in record.items() if name != "settings"}
+    changed = [name for name, value in compared.items() if kept.get(name) != value]
     if changed:
         raise UserError(
             f"{file} holds figures of another {changed[0]}; move it away, or give another "

@@ -11,7 +11,6 @@ from tfcq.nn.copied_weights import copy_weights
 from tfcq.nn.float_model import requantizable
 from tfcq.nn.loading import load
 from tfcq.settings.bitwidths import BitWidth
-from tfcq.settings.policies import policy_named
 from tfcq.settings.protocol_groups import QAT_QUANTIZERS
 from tfcq.training.checkpoints import RunCheckpoints
 from tfcq.training.history import HistoryFile, Progress
@@ -74,7 +73,7 @@ def trained_at(
         bits: the bit-width.
     """
     measurement = data.config.measurement
-    policy = policy_named(data.config.detector.policy)
+    policy = data.config.policy
     policy = policy.with_quantizers(*QAT_QUANTIZERS[measurement.quantizer])
     heads = detector.HEADS if measurement.quantize == "backbone" else ()
     first = next(iter(detector.parts))

@@ -95,7 +95,7 @@ def yolov4(config: DetectionConfig, backbone: keras.Model, class_count: int, sho
         # Trained for few steps, in which a deep neck was seen to learn no classes.
         shapes = tuple((scale * h, scale * w) for h, w in _SHAPES)
         settings = YoloSettings(shapes, depth=1, class_weight=3.0)
-    parts = yolo_parts(backbone, class_count, config.detector.policy, settings, config.head_policy)
+    parts = yolo_parts(backbone, class_count, config.policy, settings, config.head_policy)
     return Yolo(parts, class_count, settings, config.measurement.seed)
 
 

@@ -9,20 +9,25 @@ from typing import Any
 from tfcq.errors import UserError
 from tfcq.settings.bitwidths import BitWidth, parse_bit_width, parse_bit_widths
 from tfcq.settings.datasets import check_boxed_name
+from tfcq.settings.detection_presets import DETECTION_PRESETS, with_preset
+from tfcq.settings.durations import parse_duration
 from tfcq.settings.evaluation_groups import CALIBRATIONS, DEPLOYED_WEIGHTS
 from tfcq.settings.fields import check_fields, grouped, setting
-from tfcq.settings.policies import ALL_FLOAT, POLICIES, Policy
-from tfcq.settings.protocol_groups import QAT_QUANTIZERS, PostTrainingSettings
+from tfcq.settings.policies import ALL_FLOAT, POLICIES, Policy, policy_named
+from tfcq.settings.protocol_groups import (
+    LEARNED_ROUNDINGS,
+    QAT_QUANTIZERS,
+    PostTrainingSettings,
+)
 from tfcq.settings.protocols import FINETUNE, QAT
 from tfcq.settings.run_folder import RunFolder
+from tfcq.settings.training import check_milestones
 from tfcq.settings.training_groups import HIGHEST_SEED, OptimizationSettings
 
 YOLOV4 = "yolov4"
 DETECTORS = ("faster_rcnn", "mask_rcnn", YOLOV4)
 # Those that find masks, and need them in their data.
 MASK_DETECTORS = ("mask_rcnn",)
-# What a detector without proposals does not read.
-_OF_REGIONS = ("anchor_sizes", "proposals", "sampled_regions")
 WAYS = (FINETUNE.name, QAT.name)
 QUANTIZED = ("all", "backbone")
 # Images with a shorter side below this get a smaller detector.
@@ -91,8 +96,13 @@ class DetectorSettings:
 
 @dataclasses.dataclass(frozen=True)
 class DetectionTraining(OptimizationSettings):
-    """How the detector is trained."""
+    """How the detector is trained; what is not given is the preset's."""
 
+    preset: str | None = setting(
+        None,
+        "published settings of data, detector, training and bit-widths",
+        tuple(DETECTION_PRESETS),
+    )
     epochs: int = setting(4, "passes over the training images", at_least=1)
     batch_size: int = setting(8, "images per step", at_least=1)
     learning_rate: float = setting(0.05, "highest learning rate", above=0)
@@ -160,8 +170,9 @@ class DetectionConfig:
                 "Average precision needs pycocotools; install it with `pip install pycocotools`."
             )
         check_boxed_name(self.data.dataset)
-        self._check_used()
         _ = self.data.shorter_sides, self.anchor_sizes, self.bit_widths
+        _ = self.training.length(), parse_duration(self.training.warmup)
+        check_milestones(self.training)
         self._check_exported()
 
     def _check_exported(self) -> None:
@@ -178,15 +189,6 @@ class DetectionConfig:
             raise UserError(
                 f"--export_bits={text} cannot be exported; allowed: one of 2w8a to 8w8a, as "
                 "activations of other than 8 bits do not exist in LiteRT."
-            )
-
-    def _check_used(self) -> None:
-        detector = self.detector
-        given = [name for name in _OF_REGIONS if getattr(detector, name) is not None]
-        if detector.detector == YOLOV4 and given:
-            raise UserError(
-                f"--{given[0]} changes nothing of --detector={YOLOV4}, which has anchors of its "
-                "own and no proposals; leave it out."
             )
 
     @property
@@ -226,6 +228,14 @@ class DetectionConfig:
         return self.detector.detector in MASK_DETECTORS
 
     @property
+    def policy(self) -> Policy:
+        """How the backbone is quantized."""
+        chosen, rounding = policy_named(self.detector.policy), self.post_training.rounding
+        if rounding is None or rounding in LEARNED_ROUNDINGS:
+            return chosen
+        return dataclasses.replace(chosen, rounding=rounding)
+
+    @property
     def head_policy(self) -> Policy | None:
         """How what is not the backbone is quantized; None for like the backbone."""
         return ALL_FLOAT if self.measurement.quantize == "backbone" else None
@@ -251,7 +261,9 @@ class DetectionConfig:
             "run_dir": self.subject.run_dir, "model": self.subject.model,
             "from_scratch": self.subject.from_scratch, "seed": self.measurement.seed,
         }  # fmt: skip
-        del found["test_images"]
+        # Where data lie, how many are scored and what the settings are called decides nothing.
+        for name in ("data_dir", "download", "test_images", "preset"):
+            del found[name]
         found |= qat if measurement.protocol == QAT.name else {}
         return json.loads(json.dumps(found))
 
@@ -270,9 +282,9 @@ def detection_from_flat(values: dict[str, Any]) -> DetectionConfig:
     """Returns the settings of a detection from values by setting name.
 
     Args:
-        values: value of each setting; those absent keep their default.
+        values: value of each setting; those absent are the preset's, or keep their default.
 
     Raises:
         UserError: on an unknown setting or a value that cannot be used.
     """
-    return DetectionConfig(**grouped(DetectionConfig, values))
+    return DetectionConfig(**grouped(DetectionConfig, with_preset(values)))

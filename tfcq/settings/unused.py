@@ -1,18 +1,26 @@
-"""Which settings of a run or of an evaluation would change nothing beside the others."""
+"""Which settings of a run, an evaluation or a detection would change nothing beside the others."""
 
 import dataclasses
 
 from tfcq.errors import UserError
 from tfcq.settings.backbones import BACKBONE_SETTINGS, settings_of
 from tfcq.settings.bitwidths import parse_bit_choices
-from tfcq.settings.datasets import FOLDER_PREFIX, is_tfds
+from tfcq.settings.datasets import (
+    BOXES_PREFIX,
+    DIGITS,
+    FOLDER_PREFIX,
+    SCENES,
+    SCENES_PREFIX,
+    is_tfds,
+)
+from tfcq.settings.detection import YOLOV4, DetectionConfig
 from tfcq.settings.evaluation import EvaluationConfig
 from tfcq.settings.evaluation_groups import CalibrationSettings
 from tfcq.settings.protocol_groups import LEARNED_ROUNDINGS, QAT_QUANTIZERS
-from tfcq.settings.protocols import POST_TRAINING, PROTOCOLS
+from tfcq.settings.protocols import POST_TRAINING, PROTOCOLS, QAT
 from tfcq.settings.recipes import recipe_named
 from tfcq.settings.training import Config
-from tfcq.settings.training_groups import ViewSettings
+from tfcq.settings.training_groups import OptimizationSettings, ViewSettings
 
 _CALIBRATION = tuple(field.name for field in dataclasses.fields(CalibrationSettings))
 # Settings of a network's quantizers; those of a file are what they are.
@@ -42,7 +50,7 @@ def check_used(config: Config, given: set[str]) -> None:
     if set(recipe.views) == {0}:
         names = [field.name for field in dataclasses.fields(ViewSettings)]
         unused += [(n, f"recipe {config.method.recipe!r} augments no view") for n in names]
-    network, optimization = config.network, config.optimization
+    network = config.network
     unused += [
         (name, f"backbone {network.backbone!r} does not use it")
         for name in sorted(BACKBONE_SETTINGS - settings_of(network.backbone))
@@ -51,18 +59,7 @@ def check_used(config: Config, given: set[str]) -> None:
         unused += [("projection_hidden", "a projector of one layer has no hidden one")]
     if config.execution.strategy == "single":
         unused += [("batch_norm", "--strategy=single has one replica")]
-    if optimization.duration is not None:
-        unused += [("epochs", "--duration says how long the run is")]
-    if optimization.learning_rate_schedule != "step":
-        unused += [("milestone_factor", "the learning rate has no milestones")]
-    if optimization.optimizer == "adamw":
-        unused += [("nesterov", "AdamW has none")]
-    if optimization.momentum == 0:
-        unused += [("nesterov", "--momentum is 0")]
-    if optimization.weight_decay == 0 and optimization.optimizer != "lars":
-        unused += [("exclude", "--weight_decay is 0")]
-    if optimization.exclude == "none" and optimization.optimizer != "lars":
-        unused += [("exclude", f"{optimization.optimizer} leaves no variable out by itself")]
+    unused += _in_optimization(config.optimization)
     if config.views.jitter_probability == 0:
         unused += [
             (name, "--jitter_probability is 0")
@@ -79,9 +76,73 @@ def check_used(config: Config, given: set[str]) -> None:
         ]
     if data.holdout is None:
         unused += [("holdout_seed", "--holdout is missing")]
+    _refuse(unused, given)
+
+
+def _in_optimization(settings: OptimizationSettings) -> list[tuple[str, str]]:
+    """Returns settings of an optimizer that change nothing beside the others, and why."""
+    unused = []
+    if settings.duration is not None:
+        unused += [("epochs", "--duration says how long the run is")]
+    if settings.learning_rate_schedule != "step":
+        unused += [("milestone_factor", "the learning rate has no milestones")]
+    if settings.optimizer == "adamw":
+        unused += [("nesterov", "AdamW has none")]
+    if settings.momentum == 0:
+        unused += [("nesterov", "--momentum is 0")]
+    if settings.weight_decay == 0 and settings.optimizer != "lars":
+        unused += [("exclude", "--weight_decay is 0")]
+    if settings.exclude == "none" and settings.optimizer != "lars":
+        unused += [("exclude", f"{settings.optimizer} leaves no variable out by itself")]
+    return unused
+
+
+def _refuse(unused: list[tuple[str, str]], given: set[str]) -> None:
     for name, reason in unused:
         if name in given:
             raise UserError(f"--{name} has no effect here: {reason}; leave it out.")
+
+
+def check_used_in_detection(config: DetectionConfig, given: set[str]) -> None:
+    """Refuses settings of a detection that were given but would change nothing.
+
+    Args:
+        config: the settings.
+        given: names of the settings that the user set.
+
+    Raises:
+        UserError: naming the first of them and what makes it useless.
+    """
+    dataset, detector = config.data.dataset, config.detector.detector
+    protocol, quantizer = config.measurement.protocol, config.measurement.quantizer
+    unused = _in_optimization(config.training)
+    if dataset.startswith(BOXES_PREFIX) or dataset in (SCENES, f"{SCENES_PREFIX}{DIGITS}"):
+        reason = f"data set {dataset!r} is none of TensorFlow Datasets"
+        unused += [(name, reason) for name in ("data_dir", "download")]
+    if dataset.split(":")[0] == SCENES:
+        unused += [("longest_side", "scenes are square, and --shorter_side is their side")]
+    if detector == YOLOV4:
+        reason = f"{YOLOV4} has anchors of its own and no proposals"
+        unused += [(n, reason) for n in ("anchor_sizes", "proposals", "sampled_regions")]
+    if protocol != QAT.name:
+        unused += [("quantizer", f"--protocol={protocol} trains in float")]
+    else:
+        reason = "qat goes on from the float detector, whose weights it has"
+        unused += [("from_scratch", reason)]
+        reason = "qat trains at each bit-width and takes no step after it"
+        unused += [(name, reason) for name in (*POST_TRAINING, "calibration")]
+        if QAT_QUANTIZERS[quantizer][1] != "minmax":
+            reason = f"quantizer {quantizer!r} of qat has no range to calibrate"
+            unused += [("calibration_images", reason)]
+    if all(bits.is_float for bits in config.bit_widths):
+        reason = f"--bits={config.measurement.bits} quantizes nothing"
+        names = (*POST_TRAINING, "calibration", "quantize", "quantizer")
+        unused += [(name, reason) for name in names]
+        if config.measurement.export_bits is None:
+            unused += [("calibration_images", reason)]
+    if config.post_training.rounding not in LEARNED_ROUNDINGS:
+        unused += [("rounding_iterations", "--rounding learns nothing")]
+    _refuse(unused, given)
 
 
 def check_used_in_evaluation(config: EvaluationConfig, given: set[str]) -> None:
