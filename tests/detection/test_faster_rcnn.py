@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 import tfcq
+import tfcq.detection.run
 import tfcq.nn.summary
 from tests.detection import small
 from tfcq import detect as command
@@ -19,7 +20,7 @@ from tfcq.detection.faster_rcnn import FasterRCNN
 from tfcq.detection.parts import any_size, trunk_and_last_stage
 from tfcq.detection.region_proposals import ProposalSettings, Proposed, proposals
 from tfcq.detection.suppression import Kept
-from tfcq.errors import UserError
+from tfcq.errors import TrainingStopped, UserError
 from tfcq.settings.policies import ALL_FLOAT
 
 
@@ -125,6 +126,7 @@ def test_box_losses_are_means_over_all_regions():
     np.testing.assert_allclose(losses["classes"], -(np.log(0.5) + np.log(0.3)) / 2, rtol=1e-6)
     chosen = tf.boolean_mask(regions.boxes, regions.positive)
     expected = np.sum(np.abs(encode(truth[0], chosen, HEAD_WEIGHTS))) / 2
+    assert expected > 0
     np.testing.assert_allclose(losses["boxes"], expected, rtol=1e-6)
 
 
@@ -164,12 +166,22 @@ def run(**flags):
 
 
 def test_a_detector_that_was_cut_off_ends_as_one_that_was_not(few, tmp_path, monkeypatch, capsys):
-    run(**few)
+    seen, found_at = {}, tfcq.detection.run.found_at
+
+    def looked_at(detector, plain, bits):
+        seen[str(bits)] = found_at(detector, plain, bits)
+        return seen[str(bits)]
+
+    with monkeypatch.context() as patch:
+        patch.setattr("tfcq.detection.run.found_at", looked_at)
+        run(**few)
     table = capsys.readouterr().out
     assert "| COCO AP50  |" in table and "VOC07 AP" in table
+    # Each bit-width was scored at its own precision.
+    assert not np.array_equal(seen["fp"][0].boxes, seen["8w8a"][0].boxes)
     record = json.loads((tmp_path / "out" / "finetune.json").read_text())
     assert [entry["bits"] for entry in record["results"]] == ["fp", "8w8a"]
-    assert (tmp_path / "out" / "finetune.png").stat().st_size > 1000
+    assert (tmp_path / "out" / "finetune_fp_8w8a.png").stat().st_size > 1000
     step, taken = FasterRCNN.train_step, []
 
     def cut_off(self, data):
@@ -203,8 +215,12 @@ def test_a_detector_that_was_cut_off_ends_as_one_that_was_not(few, tmp_path, mon
     assert [entry["bits"] for entry in record["results"]] == ["fp", "8w8a", "4w4a"]
     with pytest.raises(UserError, match=r"holds another detector \(learning_rate: 0.05 -> 0.1\)"):
         run(**few, learning_rate=0.1)
-    with pytest.raises(UserError, match="holds figures of another calibration_images"):
-        run(**{**few, "calibration_images": 3})
+    # Other steps after training have a record of their own, and nothing is trained again.
+    run(**{**few, "calibration_images": 3, "quantize": "backbone", "bits": "2w2a"})
+    assert "trained already" in capsys.readouterr().out
+    file = "finetune_calibration_images=3_quantize=backbone.json"
+    other = json.loads((tmp_path / "out" / file).read_text())
+    assert other["weights"] == record["weights"]
 
 
 def test_quantization_aware_training_goes_on_from_the_float_detector(few, tmp_path):
@@ -212,14 +228,35 @@ def test_quantization_aware_training_goes_on_from_the_float_detector(few, tmp_pa
     with pytest.raises(UserError, match="holds no trained detector.*--protocol=finetune"):
         run(**later)
     run(**{**few, "epochs": 1, "bits": "fp", "pictures": 0})
+    with pytest.raises(UserError, match="holds another detector .anchor_sizes: None -> '8'"):
+        run(**later, anchor_sizes="8")
     run(**later)
-    folder = tmp_path / "out" / "qat_lsq"
+    folder = tmp_path / "out" / "qat_lsq_backbone"
     assert json.loads((folder / "qat.json").read_text())["results"][0]["bits"] == "2w4a"
     trained = keras.models.load_model(folder / "2w4a" / "trunk.keras")
     before = keras.models.load_model(tmp_path / "out" / "trunk.keras")
     kernel = trained.get_layer("stage1_block1_conv1").kernel
     assert not np.array_equal(kernel, before.get_layer("stage1_block1_conv1").kernel)
     assert trained.get_layer("stage1_block1_conv1").weight_quantizer.__class__.__name__[:3] == "LSQ"
+
+
+def test_networks_that_a_kill_left_unsaved_are_saved_by_the_next_start(few, tmp_path):
+    once = {**few, "epochs": 1, "bits": "fp", "pictures": 0}
+    del once["calibration_images"]
+    run(**once)
+    files = sorted((tmp_path / "out").glob("*.keras"))
+    kept = [keras.models.load_model(file).get_weights() for file in files]
+    files[1].unlink()
+    run(**once)
+    for file, weights in zip(files, kept, strict=True):
+        for a, b in zip(keras.models.load_model(file).get_weights(), weights, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_a_training_that_diverges_is_told_at_its_step(few, tmp_path):
+    with pytest.raises(TrainingStopped, match="The loss became nan at step .*--learning_rate"):
+        run(**{**few, "clip_gradient": 0, "learning_rate": 1e30})
+    assert not (tmp_path / "out" / "trunk.keras").exists()
 
 
 def test_images_of_other_channels_are_refused(few, tmp_path):

@@ -91,7 +91,9 @@ def boxed_data(config: DetectionConfig) -> BoxedData:
         UserError: when they cannot be had, or have several sizes and no length was given.
     """
     wanted = config.data
-    source = open_boxes(wanted.dataset, wanted.data_dir, wanted.download, config.masks)
+    source = open_boxes(
+        wanted.dataset, wanted.data_dir, wanted.download, config.masks, wanted.strict_data
+    )
     train, test = source.split("train"), source.split("test")
     test = test.first(wanted.test_images) if wanted.test_images else test
     sides = wanted.shorter_sides

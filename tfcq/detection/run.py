@@ -29,7 +29,7 @@ from tfcq.post_training.plan import Plan
 from tfcq.post_training.rounding import RoundingSettings
 from tfcq.quantization.precision import Precision
 from tfcq.settings.bitwidths import BitWidth, parse_bit_width
-from tfcq.settings.detection import DetectionConfig
+from tfcq.settings.detection import DetectionConfig, default_training
 from tfcq.settings.protocol_groups import LEARNED_ROUNDINGS
 from tfcq.settings.protocols import QAT
 from tfcq.training.determinism import make_deterministic
@@ -54,18 +54,24 @@ def detect(config: DetectionConfig) -> tuple[dict[str, Any], list[pathlib.Path]]
     if config.training.deterministic:
         make_deterministic()
     further = measurement.protocol == QAT.name
-    trained_in = folder / f"qat_{measurement.quantizer}" if further else folder
-    _check_earlier(config, trained_in)
+    trained_in = config.trained_in
+    backbone = load(config.backbone_file)
+    known = {"backbone": weights_fingerprint(backbone)}
+    _check_earlier(trained_in, config.trained_with() | known)
+    if further:
+        # The detector that it goes on from.
+        _check_earlier(folder, config.made_with() | known)
     data = boxed_data(config)
-    detector = _float_detector(config, data)
+    detector = _float_detector(config, data, backbone)
     if further:
         load_trained(detector, folder)
     if not (trained_in / CONFIG).exists():
-        write_text(trained_in / CONFIG, json.dumps(config.trained_with(), indent=2) + "\n")
+        text = json.dumps(config.trained_with() | known, indent=2)
+        write_text(trained_in / CONFIG, text + "\n")
     if not further:
         train(detector, data, folder)
     record = _about(config, data, detector)
-    file = trained_in / f"{measurement.protocol}.json"
+    file = trained_in / f"{config.record}.json"
     earlier = _earlier(file, record)
     truths, drawn, figures = truths_of(data.test, config.masks), {}, {}
     at = _at(config, detector, data, trained_in)
@@ -82,7 +88,8 @@ def detect(config: DetectionConfig) -> tuple[dict[str, Any], list[pathlib.Path]]
         write_text(file, json.dumps({**record, "results": results}, indent=2) + "\n")
     files = [file]
     if measurement.pictures:
-        files.append(draw_found(file.with_suffix(".png"), data.test, truths, drawn, data.names))
+        picture = trained_in / f"{config.record}_{'_'.join(drawn)}.png"
+        files.append(draw_found(picture, data.test, truths, drawn, data.names))
     record["results"] = results
     if measurement.export_bits is not None:
         record["int8"], written = _exported(config, detector, data)
@@ -123,8 +130,7 @@ def scores(
     return forms
 
 
-def _float_detector(config: DetectionConfig, data: BoxedData) -> Detector:
-    backbone = load(config.backbone_file)
+def _float_detector(config: DetectionConfig, data: BoxedData, backbone: keras.Model) -> Detector:
     taken, given = backbone.input_shape[-1], data.train.image_shape[2]
     if taken != given:
         raise UserError(
@@ -137,8 +143,12 @@ def _float_detector(config: DetectionConfig, data: BoxedData) -> Detector:
     return detector_from(config, backbone, len(data.names), data.scored_side)
 
 
-def _check_earlier(config: DetectionConfig, folder: pathlib.Path) -> None:
+def _check_earlier(folder: pathlib.Path, settings: dict[str, Any]) -> None:
     """Refuses a folder that holds another detector.
+
+    Args:
+        folder: the folder.
+        settings: what decides which detector it is, by setting.
 
     Raises:
         UserError: showing the differences.
@@ -147,9 +157,11 @@ def _check_earlier(config: DetectionConfig, folder: pathlib.Path) -> None:
     if not file.exists():
         return
     kept = parse_json(read_text(file), str(file))
+    # What an earlier version did not know had its default.
+    kept = {"backbone": settings["backbone"], **default_training(), **kept}
     changed = [
         f"{name}: {kept.get(name)!r} -> {value!r}"
-        for name, value in config.trained_with().items()
+        for name, value in settings.items()
         if kept.get(name) != value
     ]
     if changed:

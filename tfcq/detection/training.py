@@ -1,11 +1,15 @@
 """Training of a detector, in float or quantized, from its newest checkpoint to its end."""
 
+import math
 import pathlib
+from typing import Any
+
+import keras
 
 from tfcq.detection.boxed_data import BoxedData
 from tfcq.detection.detector import Detector
 from tfcq.detection.parts import part_policy
-from tfcq.errors import UserError
+from tfcq.errors import TrainingStopped, UserError
 from tfcq.files import whole_file
 from tfcq.nn.copied_weights import copy_weights
 from tfcq.nn.float_model import requantizable
@@ -27,16 +31,32 @@ def train(detector: Detector, data: BoxedData, folder: pathlib.Path) -> None:
 
     Raises:
         UserError: when its checkpoint cannot be read.
+        TrainingStopped: when the loss is not finite.
     """
+    if all(part_file(folder, name).exists() for name in detector.parts):
+        print(f"{folder}: trained already.")
+        load_trained(detector, folder)
+        return
     settings = data.config.training
     optimizer = optimizer_from(settings, data.steps)
     optimizer.clipnorm = settings.clip_gradient or None
     detector.compile(optimizer)
     checkpoints = RunCheckpoints(folder / "checkpoints", detector)
     done = checkpoints.restore()
-    if done >= data.epochs:
-        print(f"{folder}: all {data.epochs} epochs are trained.")
-        return
+    if done < data.epochs:
+        _fit(detector, data, folder, done, checkpoints)
+    for name, part in detector.parts.items():
+        with whole_file(part_file(folder, name)) as temporary:
+            part.save(temporary)
+
+
+def _fit(
+    detector: Detector,
+    data: BoxedData,
+    folder: pathlib.Path,
+    done: int,
+    checkpoints: RunCheckpoints,
+) -> None:
     print(
         f"{folder}: {data.train.size} images, {data.steps} steps an epoch, epochs {done} to "
         f"{data.epochs}",
@@ -52,13 +72,23 @@ def train(detector: Detector, data: BoxedData, folder: pathlib.Path) -> None:
         callbacks=[
             HistoryFile(folder / "history.csv", done),
             Progress(data.total_steps, data.steps, done),
+            _Finite(),
             # Last, so that a checkpoint never knows of an epoch that the history does not.
             checkpoints,
         ],
     )
-    for name, part in detector.parts.items():
-        with whole_file(part_file(folder, name)) as temporary:
-            part.save(temporary)
+
+
+class _Finite(keras.callbacks.Callback):
+    """Ends a training whose loss is not finite."""
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        loss = float((logs or {})["loss"])
+        if not math.isfinite(loss):
+            raise TrainingStopped(
+                f"The loss became {loss} at step {batch + 1} of this epoch; try a lower "
+                "--learning_rate, or --clip_gradient=10, in another --output_dir."
+            )
 
 
 def trained_at(
@@ -89,7 +119,7 @@ def trained_at(
 
 
 def load_trained(detector: Detector, folder: pathlib.Path) -> None:
-    """Gives a detector the weights of one that was trained in float.
+    """Gives a detector the weights of one that was trained.
 
     Args:
         detector: the detector.

@@ -3,8 +3,10 @@
 import dataclasses
 import importlib.util
 import json
+import math
 import pathlib
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from tfcq.errors import UserError
 from tfcq.settings.bitwidths import BitWidth, parse_bit_width, parse_bit_widths
@@ -24,6 +26,8 @@ from tfcq.settings.run_folder import RunFolder
 from tfcq.settings.training import check_milestones
 from tfcq.settings.training_groups import HIGHEST_SEED, OptimizationSettings
 
+_Number = TypeVar("_Number", int, float)
+
 YOLOV4 = "yolov4"
 DETECTORS = ("faster_rcnn", "mask_rcnn", YOLOV4)
 # Those that find masks, and need them in their data.
@@ -32,6 +36,8 @@ WAYS = (FINETUNE.name, QAT.name)
 QUANTIZED = ("all", "backbone")
 # Images with a shorter side below this get a smaller detector.
 LARGE_IMAGE = 320
+# One cell of the last stage, and less than the smallest anchor of small images.
+SMALLEST_SIDE = 32
 # SSQL, Table 6.
 BITS = "fp,8w8a,6w6a,5w5a,4w4a"
 
@@ -63,6 +69,7 @@ class DetectionData:
     )
     longest_side: int = setting(1333, "greatest length of the longer side in pixels", at_least=16)
     flip: bool = setting(True, "flip one training image in two left to right")
+    strict_data: bool = setting(False, "refuse a COCO JSON with a box without area")
     test_images: int | None = setting(None, "score the first so many images", at_least=1)
 
     @property
@@ -70,13 +77,13 @@ class DetectionData:
         """Lengths of the shorter side; None for the images' own."""
         if self.shorter_side is None:
             return None
-        try:
-            return tuple(map(int, self.shorter_side.split(",")))
-        except ValueError:
+        sides = _numbers(self.shorter_side, int)
+        if not sides or min(sides) < SMALLEST_SIDE:
             raise UserError(
-                f"--shorter_side={self.shorter_side} cannot be read; allowed: whole numbers of "
-                "pixels, such as 480,640,800."
-            ) from None
+                f"--shorter_side={self.shorter_side} cannot be used; allowed: whole numbers of "
+                f"pixels from {SMALLEST_SIDE}, such as 480,640,800."
+            )
+        return sides
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,13 +207,15 @@ class DetectionConfig:
     def anchor_sizes(self) -> tuple[float, ...] | None:
         """Sizes of anchors in pixels; None for those that suit the images."""
         text = self.detector.anchor_sizes
-        try:
-            return None if text is None else tuple(map(float, text.split(",")))
-        except ValueError:
+        if text is None:
+            return None
+        sizes = _numbers(text, float)
+        if not sizes or not all(0 < size < math.inf for size in sizes):
             raise UserError(
-                f"--anchor_sizes={text} cannot be read; allowed: numbers of pixels, such as "
-                "32,64,128."
-            ) from None
+                f"--anchor_sizes={text} cannot be used; allowed: numbers of pixels above 0, such "
+                "as 32,64,128."
+            )
+        return sizes
 
     @property
     def folder(self) -> pathlib.Path:
@@ -214,6 +223,26 @@ class DetectionConfig:
         if self.subject.output_dir is not None:
             return pathlib.Path(self.subject.output_dir)
         return RunFolder(str(self.subject.run_dir)).path / "detection" / self.detector.detector
+
+    @property
+    def record(self) -> str:
+        """Name of the record: the protocol and, of what is done after training, what was asked."""
+        names = ("calibration", "calibration_images")
+        steps: dict[str, Any] = {name: getattr(self.measurement, name) for name in names}
+        usual: dict[str, Any] = {name: getattr(DetectionMeasurement(), name) for name in names}
+        if self.measurement.protocol == FINETUNE.name:
+            steps |= {"quantize": self.measurement.quantize, **vars(self.post_training)}
+            usual |= {"quantize": QUANTIZED[0], **vars(PostTrainingSettings())}
+        asked = [f"{name}={value}" for name, value in steps.items() if value != usual[name]]
+        return "_".join([self.measurement.protocol, *asked])
+
+    @property
+    def trained_in(self) -> pathlib.Path:
+        """Where what is trained is written."""
+        if self.measurement.protocol == FINETUNE.name:
+            return self.folder
+        alone = "_backbone" if self.measurement.quantize == "backbone" else ""
+        return self.folder / f"qat_{self.measurement.quantizer}{alone}"
 
     @property
     def backbone_file(self) -> pathlib.Path:
@@ -252,13 +281,12 @@ class DetectionConfig:
             raise UserError(f"{self.backbone_file} does not exist; allowed: a .keras file.")
 
     def trained_with(self) -> dict[str, Any]:
-        """Returns what decides how the detector is trained, by setting."""
+        """Returns what decides how the detector is trained, by setting, but for the backbone."""
         measurement = self.measurement
         qat = {name: getattr(measurement, name) for name in ("quantizer", "quantize")}
         found = {
             **dataclasses.asdict(self.data), **dataclasses.asdict(self.detector),
             **dataclasses.asdict(self.training),
-            "run_dir": self.subject.run_dir, "model": self.subject.model,
             "from_scratch": self.subject.from_scratch, "seed": self.measurement.seed,
         }  # fmt: skip
         # Where data lie, how many are scored and what the settings are called decides nothing.
@@ -266,6 +294,25 @@ class DetectionConfig:
             del found[name]
         found |= qat if measurement.protocol == QAT.name else {}
         return json.loads(json.dumps(found))
+
+    def made_with(self) -> dict[str, Any]:
+        """Returns what decides which networks the detector has, by setting."""
+        names = {"dataset", "shorter_side", *vars(self.detector)}
+        return {name: value for name, value in self.trained_with().items() if name in names}
+
+
+def _numbers(text: str, kind: Callable[[str], _Number]) -> tuple[_Number, ...]:
+    """Returns the numbers of a list; none where it is no such list."""
+    try:
+        return tuple(map(kind, text.split(",")))
+    except ValueError:
+        return ()
+
+
+def default_training() -> dict[str, Any]:
+    """Returns the defaults of what `DetectionConfig.trained_with` tells, by setting."""
+    groups = DetectionData(), DetectorSettings(), DetectionTraining()
+    return {name: value for group in groups for name, value in vars(group).items()}
 
 
 GROUPS: dict[str, Any] = {

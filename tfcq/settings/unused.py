@@ -119,6 +119,8 @@ def check_used_in_detection(config: DetectionConfig, given: set[str]) -> None:
     if dataset.startswith(BOXES_PREFIX) or dataset in (SCENES, f"{SCENES_PREFIX}{DIGITS}"):
         reason = f"data set {dataset!r} is none of TensorFlow Datasets"
         unused += [(name, reason) for name in ("data_dir", "download")]
+    if not dataset.startswith(BOXES_PREFIX):
+        unused += [("strict_data", f"data set {dataset!r} is no {BOXES_PREFIX}PATH")]
     if dataset.split(":")[0] == SCENES:
         unused += [("longest_side", "scenes are square, and --shorter_side is their side")]
     if detector == YOLOV4:
