@@ -169,6 +169,7 @@ def test_a_detector_that_was_cut_off_ends_as_one_that_was_not(few, tmp_path, mon
         return step(self, data)
 
     other = {**few, "output_dir": tmp_path / "other", "bits": "fp", "pictures": 0}
+    del other["calibration_images"]
     with monkeypatch.context() as patch:
         patch.setattr(FasterRCNN, "train_step", cut_off)
         with pytest.raises(KeyboardInterrupt):
@@ -198,6 +199,7 @@ def test_a_detector_that_was_cut_off_ends_as_one_that_was_not(few, tmp_path, mon
 
 
 def test_quantization_aware_training_goes_on_from_the_float_detector(few, tmp_path):
+    del few["calibration_images"]
     later = {**few, "protocol": "qat", "bits": "2w4a", "epochs": 1, "quantize": "backbone"}
     with pytest.raises(UserError, match="holds no trained detector.*--protocol=finetune"):
         run(**later)

@@ -1,9 +1,11 @@
 """Runs a detection: trains a detector, quantizes it at each bit-width, scores and draws."""
 
+import contextlib
 import dataclasses
 import json
 import pathlib
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -35,8 +37,23 @@ from tfcq.settings.protocols import QAT
 from tfcq.training.determinism import make_deterministic
 
 CONFIG = "config.json"
+# What a float detector and its training at bit-widths have in common.
+_OF_DETECTOR = ("run_dir", "model", "dataset", "shorter_side", "detector", "anchor_sizes")
 
 
+@contextlib.contextmanager
+def _faults_of_files() -> Iterator[None]:
+    """Turns what the reader of a file raised in a graph into what it was."""
+    try:
+        yield
+    except tf.errors.OpError as error:
+        told = re.search(rf"{UserError.__name__}: (.*)", error.message)
+        if told is None:
+            raise
+        raise UserError(told[1]) from None
+
+
+@_faults_of_files()
 def detect(config: DetectionConfig) -> tuple[dict[str, Any], list[pathlib.Path]]:
     """Trains, quantizes, scores and draws a detector; what is trained is not trained again.
 
@@ -47,8 +64,8 @@ def detect(config: DetectionConfig) -> tuple[dict[str, Any], list[pathlib.Path]]
         The record, with the bit-widths that were measured before, and the files.
 
     Raises:
-        UserError: when backbone or data cannot be had or do not fit each other, or the folder
-            holds another detector.
+        UserError: when backbone or data cannot be had or do not fit each other, the folder holds
+            another detector, or an image can be read no more.
     """
     folder, measurement = config.folder, config.measurement
     if config.training.deterministic:
@@ -138,25 +155,29 @@ def _float_detector(config: DetectionConfig, data: BoxedData) -> Detector:
 
 
 def _check_earlier(config: DetectionConfig, folder: pathlib.Path) -> None:
-    """Refuses a folder that holds another detector.
+    """Refuses a folder that holds another detector, or one of another to go on from.
 
     Raises:
         UserError: showing the differences.
     """
-    file = folder / CONFIG
-    if not file.exists():
-        return
-    kept = parse_json(read_text(file), str(file))
-    changed = [
-        f"{name}: {kept.get(name)!r} -> {value!r}"
-        for name, value in config.trained_with().items()
-        if kept.get(name) != value
-    ]
-    if changed:
-        raise UserError(
-            f"{folder} holds another detector ({'; '.join(changed)}); give the same settings to go "
-            "on with it, or another --output_dir."
-        )
+    wanted = config.trained_with()
+    # Of one folder for both the whole is compared.
+    places = {config.folder: {name: wanted[name] for name in _OF_DETECTOR}, folder: wanted}
+    for place, compared in places.items():
+        file = place / CONFIG
+        if not file.exists():
+            continue
+        kept = parse_json(read_text(file), str(file))
+        changed = [
+            f"{name}: {kept.get(name)!r} -> {value!r}"
+            for name, value in compared.items()
+            if kept.get(name) != value
+        ]
+        if changed:
+            raise UserError(
+                f"{place} holds another detector ({'; '.join(changed)}); give the same settings "
+                "to go on with it, or another --output_dir."
+            )
 
 
 def _about(config: DetectionConfig, data: BoxedData, detector: Detector) -> dict[str, Any]:

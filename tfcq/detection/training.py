@@ -34,9 +34,25 @@ def train(detector: Detector, data: BoxedData, folder: pathlib.Path) -> None:
     detector.compile(optimizer)
     checkpoints = RunCheckpoints(folder / "checkpoints", detector)
     done = checkpoints.restore()
-    if done >= data.epochs:
+    if done < data.epochs:
+        _fit(detector, data, folder, checkpoints, done)
+    else:
         print(f"{folder}: all {data.epochs} epochs are trained.")
-        return
+    for name, part in detector.parts.items():
+        file = part_file(folder, name)
+        # A run that was cut off behind its last checkpoint has not saved them.
+        if done < data.epochs or not file.exists():
+            with whole_file(file) as temporary:
+                part.save(temporary)
+
+
+def _fit(
+    detector: Detector,
+    data: BoxedData,
+    folder: pathlib.Path,
+    checkpoints: RunCheckpoints,
+    done: int,
+) -> None:
     print(
         f"{folder}: {data.train.size} images, {data.steps} steps an epoch, epochs {done} to "
         f"{data.epochs}",
@@ -56,9 +72,6 @@ def train(detector: Detector, data: BoxedData, folder: pathlib.Path) -> None:
             checkpoints,
         ],
     )
-    for name, part in detector.parts.items():
-        with whole_file(part_file(folder, name)) as temporary:
-            part.save(temporary)
 
 
 def trained_at(

@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.util
 import json
+import math
 import pathlib
 from typing import Any
 
@@ -32,8 +33,25 @@ WAYS = (FINETUNE.name, QAT.name)
 QUANTIZED = ("all", "backbone")
 # Images with a shorter side below this get a smaller detector.
 LARGE_IMAGE = 320
+# Smaller ones leave a trunk not a single cell.
+SMALLEST_IMAGE = 16
 # SSQL, Table 6.
 BITS = "fp,8w8a,6w6a,5w5a,4w4a"
+
+
+def _numbers(name: str, text: str, kind: type, example: str, least: int) -> tuple:
+    """Reads numbers of pixels such as `480,640,800`."""
+    try:
+        found = tuple(map(kind, text.split(",")))
+    except ValueError:
+        found = ()
+    if not found or not all(least <= one < math.inf for one in found):
+        what = "whole numbers" if kind is int else "numbers"
+        raise UserError(
+            f"--{name}={text} cannot be used; allowed: {what} of pixels from {least} on, such as "
+            f"{example}."
+        )
+    return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,13 +88,13 @@ class DetectionData:
         """Lengths of the shorter side; None for the images' own."""
         if self.shorter_side is None:
             return None
-        try:
-            return tuple(map(int, self.shorter_side.split(",")))
-        except ValueError:
+        sides = _numbers("shorter_side", self.shorter_side, int, "480,640,800", SMALLEST_IMAGE)
+        if max(sides) > self.longest_side:
             raise UserError(
-                f"--shorter_side={self.shorter_side} cannot be read; allowed: whole numbers of "
-                "pixels, such as 480,640,800."
-            ) from None
+                f"--shorter_side={self.shorter_side} is beyond --longest_side="
+                f"{self.longest_side}; allowed: {SMALLEST_IMAGE} to {self.longest_side}."
+            )
+        return sides
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,13 +218,7 @@ class DetectionConfig:
     def anchor_sizes(self) -> tuple[float, ...] | None:
         """Sizes of anchors in pixels; None for those that suit the images."""
         text = self.detector.anchor_sizes
-        try:
-            return None if text is None else tuple(map(float, text.split(",")))
-        except ValueError:
-            raise UserError(
-                f"--anchor_sizes={text} cannot be read; allowed: numbers of pixels, such as "
-                "32,64,128."
-            ) from None
+        return None if text is None else _numbers("anchor_sizes", text, float, "32,64,128", 1)
 
     @property
     def folder(self) -> pathlib.Path:
