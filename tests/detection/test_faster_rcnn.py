@@ -117,7 +117,7 @@ def test_box_losses_are_means_over_all_regions():
     near = tf.constant([[[0, 0, 10, 8], [30, 30, 40, 40]]], tf.float32)
     regions = Regions(
         Kept(near, tf.ones((1, 2)), tf.zeros((1, 2), tf.int32)), truth,
-        tf.constant([[1]]), 2, 4, tf.constant([0, 0], tf.int64),
+        tf.constant([[1]]), 2, 4, tf.constant([1, 0], tf.int64),
     )  # fmt: skip
     # Near and true box, of which a quarter of four is taken; one elsewhere.
     assert regions.there.numpy().sum() == 2 and regions.positive.numpy().sum() == 1
@@ -155,7 +155,6 @@ def few(monkeypatch, tmp_path):
     yield {
         "model": tmp_path / "backbone.keras", "output_dir": tmp_path / "out", "epochs": 2,
         "batch_size": 4, "warmup": "0epochs", "bits": "fp,8w8a", "pictures": 2,
-        "calibration_images": 2,
     }  # fmt: skip
     tf.config.run_functions_eagerly(False)
 
@@ -242,7 +241,6 @@ def test_quantization_aware_training_goes_on_from_the_float_detector(few, tmp_pa
 
 def test_networks_that_a_kill_left_unsaved_are_saved_by_the_next_start(few, tmp_path):
     once = {**few, "epochs": 1, "bits": "fp", "pictures": 0}
-    del once["calibration_images"]
     run(**once)
     files = sorted((tmp_path / "out").glob("*.keras"))
     kept = [keras.models.load_model(file).get_weights() for file in files]

@@ -6,8 +6,6 @@ from keras import layers
 
 from tfcq.detection.masks import masks_in
 
-# detectron2's c2_msra_fill.
-_NORMAL_FAN_OUT = keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
 _CONVOLUTIONS = 4
 
 
@@ -29,7 +27,7 @@ def mask_head(channels: int, width: int, classes: int, cells: int) -> keras.Mode
     for number in range(1, _CONVOLUTIONS + 1):
         name = f"mask_conv{number}"
         x = layers.Conv2D(
-            width, 3, padding="same", kernel_initializer=_NORMAL_FAN_OUT, name=name
+            width, 3, padding="same", kernel_initializer=_normal_fan_out(), name=name
         )(x)  # fmt: skip
         x = layers.ReLU(name=f"{name}_relu")(x)
     x = transposed_convolution(x, width, "mask_up")
@@ -50,11 +48,16 @@ def transposed_convolution(x: keras.KerasTensor, width: int, name: str) -> keras
         name: name of the layer with the kernel, [1, 1, channels, 2 * 2 * width].
     """
     height, breadth = x.shape[1:3]
-    x = layers.Conv2D(4 * width, 1, kernel_initializer=_NORMAL_FAN_OUT, name=name)(x)
+    x = layers.Conv2D(4 * width, 1, kernel_initializer=_normal_fan_out(), name=name)(x)
     x = layers.ReLU(name=f"{name}_relu")(x)
     x = layers.Reshape((height, breadth, 2, 2, width), name=f"{name}_cells")(x)
     x = layers.Permute((1, 3, 2, 4, 5), name=f"{name}_rows")(x)
     return layers.Reshape((2 * height, 2 * breadth, width), name=f"{name}_map")(x)
+
+
+def _normal_fan_out() -> keras.initializers.Initializer:
+    """Returns detectron2's c2_msra_fill, one for each layer: it takes its seed when it is made."""
+    return keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
 
 
 def of_class(logits: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:

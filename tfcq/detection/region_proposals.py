@@ -16,7 +16,6 @@ from tfcq.detection.suppression import Kept, suppressed
 _LOW, _HIGH = 0.3, 0.7
 _POSITIVE_SHARE = 0.5
 _IOU = 0.7
-_NORMAL = keras.initializers.RandomNormal(stddev=0.01)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,15 +53,22 @@ def proposal_head(channels: int, anchors_a_cell: int, joins_levels: bool = False
     """
     inputs = keras.Input((None, None, channels), name="features")
     x = layers.Activation("linear", name="levels")(inputs) if joins_levels else inputs
-    x = layers.Conv2D(channels, 3, padding="same", kernel_initializer=_NORMAL, name="proposals")(x)
+    x = layers.Conv2D(channels, 3, padding="same", kernel_initializer=_normal(), name="proposals")(
+        x
+    )
     x = layers.ReLU(name="proposals_relu")(x)
     objectness = layers.Conv2D(
-        anchors_a_cell, 1, kernel_initializer=_NORMAL, name="proposals_objectness"
+        anchors_a_cell, 1, kernel_initializer=_normal(), name="proposals_objectness"
     )(x)
     changes = layers.Conv2D(
-        4 * anchors_a_cell, 1, kernel_initializer=_NORMAL, name="proposals_changes"
+        4 * anchors_a_cell, 1, kernel_initializer=_normal(), name="proposals_changes"
     )(x)
     return keras.Model(inputs, [objectness, changes], name="proposals")
+
+
+def _normal() -> keras.initializers.Initializer:
+    """Returns one for each layer: it takes its seed when it is made."""
+    return keras.initializers.RandomNormal(stddev=0.01)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -1,9 +1,11 @@
 """Runs a detection: trains a detector, quantizes it at each bit-width, scores and draws."""
 
+import contextlib
 import dataclasses
 import json
 import pathlib
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -37,6 +39,19 @@ from tfcq.training.determinism import make_deterministic
 CONFIG = "config.json"
 
 
+@contextlib.contextmanager
+def _faults_of_files() -> Iterator[None]:
+    """Turns what the reader of a file raised in a graph into what it was."""
+    try:
+        yield
+    except tf.errors.OpError as error:
+        told = re.search(rf"{UserError.__name__}: (.*)", error.message)
+        if told is None:
+            raise
+        raise UserError(told[1]) from None
+
+
+@_faults_of_files()
 def detect(config: DetectionConfig) -> tuple[dict[str, Any], list[pathlib.Path]]:
     """Trains, quantizes, scores and draws a detector; what is trained is not trained again.
 
@@ -47,8 +62,8 @@ def detect(config: DetectionConfig) -> tuple[dict[str, Any], list[pathlib.Path]]
         The record, with the bit-widths that were measured before, and the files.
 
     Raises:
-        UserError: when backbone or data cannot be had or do not fit each other, or the folder
-            holds another detector.
+        UserError: when backbone or data cannot be had or do not fit each other, the folder holds
+            another detector, or an image can be read no more.
     """
     folder, measurement = config.folder, config.measurement
     if config.training.deterministic:

@@ -5,8 +5,7 @@ import importlib.util
 import json
 import math
 import pathlib
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 from tfcq.errors import UserError
 from tfcq.settings.bitwidths import BitWidth, parse_bit_width, parse_bit_widths
@@ -26,8 +25,6 @@ from tfcq.settings.run_folder import RunFolder
 from tfcq.settings.training import check_milestones
 from tfcq.settings.training_groups import HIGHEST_SEED, OptimizationSettings
 
-_Number = TypeVar("_Number", int, float)
-
 YOLOV4 = "yolov4"
 DETECTORS = ("faster_rcnn", "mask_rcnn", YOLOV4)
 # Those that find masks, and need them in their data.
@@ -36,10 +33,25 @@ WAYS = (FINETUNE.name, QAT.name)
 QUANTIZED = ("all", "backbone")
 # Images with a shorter side below this get a smaller detector.
 LARGE_IMAGE = 320
-# One cell of the last stage, and less than the smallest anchor of small images.
-SMALLEST_SIDE = 32
+# Smaller ones leave a trunk not a single cell.
+SMALLEST_IMAGE = 16
 # SSQL, Table 6.
 BITS = "fp,8w8a,6w6a,5w5a,4w4a"
+
+
+def _numbers(name: str, text: str, kind: type, example: str, least: int) -> tuple:
+    """Reads numbers of pixels such as `480,640,800`."""
+    try:
+        found = tuple(map(kind, text.split(",")))
+    except ValueError:
+        found = ()
+    if not found or not all(least <= one < math.inf for one in found):
+        what = "whole numbers" if kind is int else "numbers"
+        raise UserError(
+            f"--{name}={text} cannot be used; allowed: {what} of pixels from {least} on, such as "
+            f"{example}."
+        )
+    return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,11 +89,11 @@ class DetectionData:
         """Lengths of the shorter side; None for the images' own."""
         if self.shorter_side is None:
             return None
-        sides = _numbers(self.shorter_side, int)
-        if not sides or min(sides) < SMALLEST_SIDE:
+        sides = _numbers("shorter_side", self.shorter_side, int, "480,640,800", SMALLEST_IMAGE)
+        if max(sides) > self.longest_side:
             raise UserError(
-                f"--shorter_side={self.shorter_side} cannot be used; allowed: whole numbers of "
-                f"pixels from {SMALLEST_SIDE}, such as 480,640,800."
+                f"--shorter_side={self.shorter_side} is beyond --longest_side="
+                f"{self.longest_side}; allowed: {SMALLEST_IMAGE} to {self.longest_side}."
             )
         return sides
 
@@ -207,15 +219,7 @@ class DetectionConfig:
     def anchor_sizes(self) -> tuple[float, ...] | None:
         """Sizes of anchors in pixels; None for those that suit the images."""
         text = self.detector.anchor_sizes
-        if text is None:
-            return None
-        sizes = _numbers(text, float)
-        if not sizes or not all(0 < size < math.inf for size in sizes):
-            raise UserError(
-                f"--anchor_sizes={text} cannot be used; allowed: numbers of pixels above 0, such "
-                "as 32,64,128."
-            )
-        return sizes
+        return None if text is None else _numbers("anchor_sizes", text, float, "32,64,128", 1)
 
     @property
     def folder(self) -> pathlib.Path:
@@ -299,14 +303,6 @@ class DetectionConfig:
         """Returns what decides which networks the detector has, by setting."""
         names = {"dataset", "shorter_side", *vars(self.detector)}
         return {name: value for name, value in self.trained_with().items() if name in names}
-
-
-def _numbers(text: str, kind: Callable[[str], _Number]) -> tuple[_Number, ...]:
-    """Returns the numbers of a list; none where it is no such list."""
-    try:
-        return tuple(map(kind, text.split(",")))
-    except ValueError:
-        return ()
 
 
 def default_training() -> dict[str, Any]:

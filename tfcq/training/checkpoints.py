@@ -48,7 +48,7 @@ class RunCheckpoints(keras.callbacks.Callback):
                 reason = " ".join(str(error).split())[:200]
                 raise UserError(
                     f"Checkpoint {newest} cannot be restored: {reason}. Remove its files to go on "
-                    "from the one before, or give another --run_dir."
+                    "from the one before, or begin in another folder."
                 ) from None
         return int(self.epochs_done.numpy())
 

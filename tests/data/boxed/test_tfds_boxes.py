@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from tests.tfds_folders import write, write_voc
 from tfcq.data.boxed.box_sources import open_boxes
 from tfcq.data.pipeline import shuffled_epochs
 from tfcq.errors import UserError
@@ -22,43 +22,6 @@ VOC = {
         "test": [(20, 30, [])],
     },
 }
-
-
-def write(name, data_dir, parts, example):
-    """Writes a data set as TFDS's own builder would find it."""
-    known = tfds.builder(name, data_dir=data_dir)
-    folder = known.data_dir
-    tf.io.gfile.makedirs(folder)
-    info = tfds.core.DatasetInfo(
-        builder=tfds.core.DatasetIdentity(
-            name=known.name, version=known.version, data_dir=folder, module_name=__name__,
-            config_name=known.builder_config.name if known.builder_config else None,
-        ),
-        features=known.info.features,
-        disable_shuffling=True,
-    )  # fmt: skip
-    writer = tfds.core.SequentialWriter(info, max_examples_per_shard=2)
-    writer.initialize_splits(list(parts))
-    for part, examples in parts.items():
-        writer.add_examples({part: [example(i, e) for i, e in enumerate(examples)]})
-    writer.close_all()
-
-
-def voc_example(number, example):
-    height, width, boxes = example
-    objects = [
-        {
-            "bbox": tfds.features.BBox(y1 / height, x1 / width, y2 / height, x2 / width),
-            "label": label, "is_difficult": difficult, "is_truncated": False, "pose": "frontal",
-        }
-        for x1, y1, x2, y2, label, difficult in boxes
-    ]  # fmt: skip
-    labels = sorted({one["label"] for one in objects})
-    return {
-        "image": np.full((height, width, 3), height, np.uint8),
-        "image/filename": f"{number}.jpg", "objects": objects,
-        "labels": labels, "labels_no_difficult": labels,
-    }  # fmt: skip
 
 
 def coco_example(number, example):
@@ -79,8 +42,7 @@ def coco_example(number, example):
 @pytest.fixture(scope="module")
 def voc(tmp_path_factory):
     data_dir = str(tmp_path_factory.mktemp("tfds"))
-    for year, parts in VOC.items():
-        write(f"voc/{year}", data_dir, parts, voc_example)
+    write_voc(data_dir, VOC)
     return data_dir
 
 
