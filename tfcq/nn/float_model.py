@@ -7,6 +7,7 @@ import keras
 from tfcq.errors import UserError
 from tfcq.nn.activation_quantizer import ActivationQuantizer
 from tfcq.nn.activation_ranges import keep_ranges
+from tfcq.nn.batch_norm import UNFUSED
 from tfcq.nn.cloning import cloned, same_layer, without
 from tfcq.nn.copied_weights import copy_weights
 from tfcq.nn.layers import FLOAT_COUNTERPARTS
@@ -66,7 +67,7 @@ def requantizable(
 
 
 def float_layer(layer: Any, **changes: Any) -> Any:
-    """Returns a new layer of Keras's own class in place of one with a quantized kernel.
+    """Returns a new layer of Keras's own class in place of one of this library.
 
     Args:
         layer: any layer; one without a quantized kernel is copied.
@@ -77,7 +78,8 @@ def float_layer(layer: Any, **changes: Any) -> Any:
     config = {**layer.get_config(), **changes}
     for name in ("weight_quantizer", "integer_bias"):
         config.pop(name, None)
-    return same_layer(layer, config, FLOAT_COUNTERPARTS.get(type(layer)))
+    kind = FLOAT_COUNTERPARTS.get(type(layer)) or UNFUSED.get(type(layer))
+    return same_layer(layer, config, kind)
 
 
 def _convert(model: keras.Model) -> keras.Model:

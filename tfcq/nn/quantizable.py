@@ -10,6 +10,7 @@ import keras
 
 from tfcq.errors import UserError
 from tfcq.nn.activation_quantizer import ActivationQuantizer
+from tfcq.nn.batch_norm import FUSED
 from tfcq.nn.cloning import UNFIT, cloned, free_name, same_layer
 from tfcq.nn.copied_weights import copy_weights
 from tfcq.nn.grids import link_grids
@@ -279,7 +280,7 @@ def _dtype_policy(layer: Any) -> Any:
 def _clone_layer(layer: Any, placement: Placement, policy: Policy) -> Any:
     counterpart = QUANTIZED_COUNTERPARTS.get(type(layer))
     if counterpart is None or layer.name not in placement.kernels:
-        return same_layer(layer)
+        return same_layer(layer, kind=FUSED.get(type(layer)))
     bits = fixed_bits(placement.kernels[layer.name])
     config = {**layer.get_config(), "weight_quantizer": _weight_quantizer(policy, bits)}
     return same_layer(layer, config, counterpart)
