@@ -36,8 +36,8 @@ def test_whole_run_has_every_section_picture_and_figure(whole, tmp_path):
     page, markdown = reported(whole, output=tmp_path, tsne_bits=BITS, tsne_images=60)
     assert re.findall(r"^## (.*)", markdown, re.M) == [
         "Runs", "Accuracy over bit-widths", "Features (t-SNE)", "Weights",
-        "Quantization against contrastive error", "Learning curves of evaluations", "Training",
-        "Model card: simsiam, ssql", "Details of the evaluations",
+        "Quantization against contrastive error", "Learning curves of evaluations", "Detection",
+        "Training", "Model card: simsiam, ssql", "Details of the evaluations",
     ]  # fmt: skip
     pictures = sorted(path.name for path in (tmp_path / "pictures").iterdir())
     assert pictures == [
@@ -158,11 +158,12 @@ def test_mistakes_are_told_in_one_line(runs, values, text, tmp_path, monkeypatch
      ("history.csv", "loss\n1\n", "history.csv cannot be read as a history"),
      ("evaluation/linear.json", "{", "linear.json cannot be read as results"),
      ("export/int8.json", "[]", r"int8.json is '\[\]'"),
+     ("detection/yolov4/finetune.json", '{"results": [{"coco": 1}]}', "'coco' is '1'; allowed: an"),
      ("backbone.keras", "x", "backbone.keras cannot be read as a saved Keras model")],
 )  # fmt: skip
 def test_broken_file_is_named(file, content, text, tmp_path):
     run = make_run(tmp_path / "run")
-    (run.path / file).parent.mkdir(exist_ok=True)
+    (run.path / file).parent.mkdir(parents=True, exist_ok=True)
     (run.path / file).write_text(content)
     with pytest.raises(UserError, match=text):
         reported(run, output=tmp_path / "out")

@@ -1,15 +1,17 @@
 """Every table and picture of a report tells of the runs that it names."""
 
 import dataclasses
+import json
 import math
 
 import numpy as np
 import pytest
 
 from tests.reporting.run_folders import evaluation
+from tfcq.reporting.detection import detection_table, plot_precisions
 from tfcq.reporting.kernels import SavedBackbone
-from tfcq.reporting.page import Items, Picture, Table, Text
-from tfcq.reporting.run_record import RunRecord, read_history
+from tfcq.reporting.page import Heading, Items, Picture, Table, Text
+from tfcq.reporting.run_record import DetectionRecord, RunRecord, read_detections, read_history
 from tfcq.reporting.sections import Embeddings, report_sections, report_title
 from tfcq.reporting.summary import group_runs
 from tfcq.settings.fields import flat
@@ -48,7 +50,26 @@ def record(path, correlations):
         {"agreement": 0.99, "top1": {"int8": high}} if path == "b1" else None,
         path if ended else None,
         () if ended else ("The run has not ended.",),
+        detections(path) if ended else {},
     )
+
+
+def detected(by_bits):
+    """Returns what a file of `tfcq.detect` holds, with AP of COCO by bit-width."""
+    about = {"dataset": "voc", "detector": "yolov4", "protocol": "finetune"}
+    forms = lambda ap: {"AP": ap, "AP50": ap + 1, "AP75": ap - 1, "APs": None}  # noqa: E731
+    results = [
+        {"bits": bits, "coco": forms(ap), "voc07": forms(ap + 10)} for bits, ap in by_bits.items()
+    ]
+    return {**about, "test_images": 9, "classes": 20, "results": results}
+
+
+def detections(path):
+    found = {"yolov4, finetune": DetectionRecord(detected({"fp": 40.0, "4w4a": 20.0}), b"boxes")}
+    if path == "b0":
+        found["yolov4, finetune"] = DetectionRecord(detected({"fp": 50.0, "2w4a": 5.0}), None)
+        found["yolov4, qat_lsq"] = DetectionRecord(detected({"2w4a": 30.0}), None)
+    return found
 
 
 def kernels(seed):
@@ -144,6 +165,45 @@ def test_learning_curves_are_top1_in_percent_over_their_epochs(report, figures):
     found = [tuple(map(list, line.get_data())) for line in drawn.axes[0].lines]
     lows = [EVALUATED[path][1] for path in ("a0", "a1", "b0", "b1")]
     assert found == [([1, 2], [50 * low, 100 * low]) for low in lows]
+
+
+def test_detections_are_told_run_by_run_at_every_bit_width(report, figures):
+    blocks = report["Detection"]
+    assert [b.text for b in blocks if isinstance(b, Heading)] == [
+        "yolov4, finetune", "yolov4, qat_lsq",
+    ]  # fmt: skip
+    first, second = (block for block in blocks if isinstance(block, Table))
+    assert first.header == ("run", "figure", "fp", "4w4a", "2w4a")
+    rows = {row[:2]: row[2:] for row in first.rows}
+    assert rows["a1", "COCO AP"] == ("40.0", "20.0", "–")
+    assert rows["b0", "COCO AP50"] == ("51.0", "–", "6.0")
+    assert rows["b1", "VOC07 AP75"] == ("49.0", "29.0", "–")
+    assert "b0: voc, yolov4, finetune, 9 test images of 20 classes" in first.caption
+    assert second.rows[0] == ("b0", "COCO AP", "30.0")
+    drawn = [f for f in figures if f.axes[0].get_ylabel() == "average precision (%)"]
+    lines = [np.array(c[0].get_ydata(), float) for c in drawn[0].axes[0].containers]
+    np.testing.assert_allclose(lines, [[40, 20, np.nan], [50, np.nan, 5], [40, 20, np.nan]])
+    names = [block.name for block in blocks if isinstance(block, Picture)]
+    assert names == [
+        "detection_1", "detection_1_boxes_1", "detection_1_boxes_3", "detection_2",
+    ]  # fmt: skip
+
+
+def test_detections_of_a_run_are_named_by_detector_and_protocol(tmp_path, figures):
+    for place, name in (("yolov4", "finetune"), ("yolov4/qat_lsq", "qat")):
+        (tmp_path / place).mkdir(parents=True)
+        (tmp_path / place / f"{name}.json").write_text(json.dumps(detected({"fp": 1.0})))
+    (tmp_path / "yolov4" / "finetune.png").write_bytes(b"boxes")
+    found = read_detections(tmp_path)
+    assert {name: one.boxes for name, one in found.items()} == {
+        "yolov4, finetune": b"boxes", "yolov4, qat_lsq": None,
+    }  # fmt: skip
+    assert read_detections(tmp_path / "none") == {}
+    table = detection_table(detected({"fp": 1.0, "4w4a": 2.0}))
+    assert "| VOC07 AP50 | 12.0 | 13.0 |" in table
+    plot_precisions(tmp_path / "p.png", detected({"fp": 1.0, "4w4a": 2.0}))
+    names = [text.get_text() for text in figures[-1].legends[0].get_texts()]
+    assert names[:2] == ["COCO AP", "COCO AP50"] and len(names) == 6
 
 
 def test_model_card_is_that_of_its_group(report):

@@ -30,6 +30,7 @@ from tfcq.nn.loading import load
 from tfcq.post_training.plan import Plan
 from tfcq.post_training.rounding import RoundingSettings
 from tfcq.quantization.precision import Precision
+from tfcq.reporting.detection import plot_precisions
 from tfcq.settings.bitwidths import BitWidth, parse_bit_width
 from tfcq.settings.detection import DetectionConfig, default_training
 from tfcq.settings.protocol_groups import LEARNED_ROUNDINGS
@@ -106,6 +107,7 @@ def detect(config: DetectionConfig) -> tuple[dict[str, Any], list[pathlib.Path]]
         picture = trained_in / f"{config.record}_{'_'.join(drawn)}.png"
         files.append(draw_found(picture, data.test, truths, drawn, data.names))
     record["results"] = results
+    files.append(plot_precisions(file.with_name(f"{file.stem}_precision.png"), record))
     if measurement.export_bits is not None:
         record["int8"], written = _exported(config, detector, data)
         files += written

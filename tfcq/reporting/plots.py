@@ -16,8 +16,9 @@ def draw_accuracy(
     title: str = "",
     order: Sequence[str] = (),
     heading: str = "bits",
+    ylabel: str = "top-1 accuracy (%)",
 ) -> bytes:
-    """Returns a picture of top-1 accuracy over bit-widths, one line per series, as PNG.
+    """Returns a picture of accuracy over bit-widths, one line per series, as PNG.
 
     Args:
         bits: bit-widths, in the order drawn.
@@ -26,6 +27,7 @@ def draw_accuracy(
         title: heading of the picture.
         order: names in the order of their colours, where other pictures share them.
         heading: what `bits` are: `bits`, or `kernels` of a TFLite file.
+        ylabel: which accuracy it is.
 
     Raises:
         UserError: when matplotlib is missing.
@@ -45,7 +47,7 @@ def draw_accuracy(
         )
     axes.set_xticks(range(len(bits)), bits)
     axes.set_xlabel(_LABELS[heading])
-    axes.set_ylabel("top-1 accuracy (%)")
+    axes.set_ylabel(ylabel)
     axes.set_title(title)
     axes.grid(alpha=0.3)
     if len(series) > 1:

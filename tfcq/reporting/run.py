@@ -75,6 +75,7 @@ def _record(folder: RunFolder, config: Config) -> RunRecord:
         folder.history,
         folder.evaluation,
         _figures_of_export(folder),
+        folder.detection,
     )
 
 

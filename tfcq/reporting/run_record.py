@@ -17,6 +17,30 @@ _EXPORT = {
 }
 
 
+# And of the file of a detection.
+_AVERAGE_PRECISION = dict.fromkeys(("AP", "AP50", "AP75"), float)
+_DETECTION = {
+    **dict.fromkeys(("dataset", "detector", "protocol"), str),
+    **dict.fromkeys(("test_images", "classes"), float),
+    "results": [
+        {"bits": str, **dict.fromkeys(("coco", "voc07", "coco_masks"), _AVERAGE_PRECISION)}
+    ],
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class DetectionRecord:
+    """A detector of a run, as a report sees it.
+
+    Args:
+        record: what its file holds.
+        boxes: picture of what it found, as PNG; None where none was drawn.
+    """
+
+    record: dict[str, Any]
+    boxes: bytes | None
+
+
 @dataclasses.dataclass(frozen=True)
 class RunRecord:
     """One run, as a report sees it.
@@ -31,6 +55,7 @@ class RunRecord:
         export: figures of the int8 export, or None.
         backbone: file of the trained backbone, or None.
         missing: one line for each thing that is not there, with the command that makes it.
+        detections: name of a detection, such as `faster_rcnn, qat_lsq`, to what was measured.
     """
 
     path: str
@@ -42,6 +67,7 @@ class RunRecord:
     export: dict[str, Any] | None
     backbone: pathlib.Path | None
     missing: tuple[str, ...]
+    detections: dict[str, DetectionRecord] = dataclasses.field(default_factory=dict)
 
     @property
     def seed(self) -> Any:
@@ -58,6 +84,7 @@ def read_run(
     history: pathlib.Path,
     evaluation: pathlib.Path,
     export: pathlib.Path,
+    detection: pathlib.Path,
 ) -> RunRecord:
     """Reads what a run has made so far.
 
@@ -70,6 +97,7 @@ def read_run(
         history: file of the figures of every epoch.
         evaluation: folder of the evaluations.
         export: file of the export's figures.
+        detection: folder of the detectors.
 
     Raises:
         UserError: when a file is there and cannot be read.
@@ -107,7 +135,28 @@ def read_run(
         exported,
         backbone if ended else None,
         tuple(missing),
+        read_detections(detection),
     )
+
+
+def read_detections(folder: pathlib.Path) -> dict[str, DetectionRecord]:
+    """Returns what was measured of the detectors in a folder, by detector and protocol.
+
+    Args:
+        folder: with a folder for each detector.
+
+    Raises:
+        UserError: when a file holds something else.
+    """
+    found = {}
+    for file in sorted([*folder.glob("*/finetune.json"), *folder.glob("*/qat_*/qat.json")]):
+        record = parse_json(read_text(file), str(file))
+        check_form(record, _DETECTION, str(file))
+        boxes = file.with_suffix(".png")
+        detector, *inner = file.relative_to(folder).parent.parts
+        name = ", ".join([detector, *(inner or [file.stem])])
+        found[name] = DetectionRecord(record, boxes.read_bytes() if boxes.exists() else None)
+    return found
 
 
 def read_history(file: pathlib.Path) -> dict[str, list[float]]:

@@ -9,6 +9,7 @@ import numpy as np
 from tfcq.reporting.accuracy import ABSENT, accuracy_blocks, detail_blocks, learning_curve_blocks
 from tfcq.reporting.correlation import draw_correlation
 from tfcq.reporting.curves import TITLES, Curve, draw_curves
+from tfcq.reporting.detection import detection_blocks
 from tfcq.reporting.embedding import Embedding, draw_embeddings
 from tfcq.reporting.kernels import SavedBackbone
 from tfcq.reporting.model_card import model_card
@@ -65,6 +66,7 @@ def report_sections(
         Section("Weights", _weights(groups, backbones)),
         Section("Quantization against contrastive error", _correlation(groups)),
         Section("Learning curves of evaluations", learning or [Text(no_curves)]),
+        Section("Detection", detection_blocks([run for group in groups for run in group.runs])),
         Section("Training", _training(groups)),
         *(model_card(group, comparisons, backbones) for group in groups),
         Section("Details of the evaluations", detail_blocks(comparisons) or [Text(no_accuracy)]),

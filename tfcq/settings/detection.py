@@ -226,7 +226,7 @@ class DetectionConfig:
         """Where all is written."""
         if self.subject.output_dir is not None:
             return pathlib.Path(self.subject.output_dir)
-        return RunFolder(str(self.subject.run_dir)).path / "detection" / self.detector.detector
+        return RunFolder(str(self.subject.run_dir)).detection / self.detector.detector
 
     @property
     def record(self) -> str:

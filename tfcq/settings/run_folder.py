@@ -36,6 +36,7 @@ class RunFolder:
         self.tensorboard = self.path / "tensorboard"
         self.evaluation = self.path / "evaluation"
         self.export = self.path / "export"
+        self.detection = self.path / "detection"
 
     def check(self, config: Config, settle: Callable[[Config], Config] | None = None) -> None:
         """Refuses a folder that cannot take this run.
