@@ -26,6 +26,8 @@ def config(**values):
         ({"export_bits": "8w8a", "protocol": "qat"}, "--export_bits has no effect here"),
         ({"quantizer": "lqs"}, "Did you mean 'lsq'"),
         ({"epochs": 0}, "--epochs=0"),
+        ({"mosaic": True, "detector": "mask_rcnn"}, "allowed: faster_rcnn or yolov4"),
+        ({"mosaic": True, "batch_size": 3}, "--mosaic with --batch_size=3; allowed: 4 and more"),
     ],
 )
 def test_mistakes_are_told_with_what_is_allowed(values, told):
@@ -42,7 +44,13 @@ def test_what_trains_a_detector_is_compared_and_what_scores_it_is_not():
     base = config().trained_with()
     for scored in ({"bits": "fp"}, {"test_images": 3}, {"pictures": 0}, {"calibration": "mse"}):
         assert config(**scored).trained_with() == base
-    for trained in ({"epochs": 3}, {"flip": False}, {"from_scratch": True}, {"seed": 1}):
+    for trained in (
+        {"epochs": 3},
+        {"flip": False},
+        {"mosaic": True},
+        {"from_scratch": True},
+        {"seed": 1},
+    ):
         assert config(**trained).trained_with() != base
     one, other = (config(protocol="qat", quantize=name) for name in ("all", "backbone"))
     assert one.trained_with() != other.trained_with()

@@ -25,6 +25,7 @@ MASK_DETECTORS = ("mask_rcnn",)
 _OF_REGIONS = ("anchor_sizes", "proposals", "sampled_regions")
 WAYS = (FINETUNE.name, QAT.name)
 QUANTIZED = ("all", "backbone")
+MOSAIC_IMAGES = 4
 # Images with a shorter side below this get a smaller detector.
 LARGE_IMAGE = 320
 # SSQL, Table 6.
@@ -58,6 +59,7 @@ class DetectionData:
     )
     longest_side: int = setting(1333, "greatest length of the longer side in pixels", at_least=16)
     flip: bool = setting(True, "flip one training image in two left to right")
+    mosaic: bool = setting(False, "make one training image in two of four, as YOLOv4 does")
     test_images: int | None = setting(None, "score the first so many images", at_least=1)
 
     @property
@@ -187,6 +189,16 @@ class DetectionConfig:
             raise UserError(
                 f"--{given[0]} changes nothing of --detector={YOLOV4}, which has anchors of its "
                 "own and no proposals; leave it out."
+            )
+        if self.data.mosaic and self.masks:
+            raise UserError(
+                f"--mosaic cuts boxes and no masks, which --detector={detector.detector} learns; "
+                f"allowed: {' or '.join(one for one in DETECTORS if one not in MASK_DETECTORS)}."
+            )
+        if self.data.mosaic and self.training.batch_size < MOSAIC_IMAGES:
+            raise UserError(
+                f"--mosaic with --batch_size={self.training.batch_size}; allowed: "
+                f"{MOSAIC_IMAGES} and more, since a mosaic is made of so many images of a batch."
             )
 
     @property
