@@ -59,7 +59,7 @@ class DetectionData:
     )
     longest_side: int = setting(1333, "greatest length of the longer side in pixels", at_least=16)
     flip: bool = setting(True, "flip one training image in two left to right")
-    mosaic: bool = setting(False, "make one training image in two of four, as YOLOv4 does")
+    mosaic: bool = setting(False, "turn one training image in two into a mosaic of four")
     test_images: int | None = setting(None, "score the first so many images", at_least=1)
 
     @property
