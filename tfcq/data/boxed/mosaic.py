@@ -1,9 +1,9 @@
-"""Mosaics: of four training images one, meeting at a point that is drawn.
+"""Mosaics: of four training images one, around a point that is drawn.
 
 Bochkovskiy et al. (2020), Sec. 3.3; what the paper leaves open is as in the authors' code
-(`src/data.c`): one image in two becomes a mosaic, and an image is not made smaller for it but cut,
-with the corner that is turned to the others where they meet. There a box is kept whatever is left
-of it; here it needs half of its area.
+(`src/data.c`): one image in two becomes a mosaic, and images are not made smaller for it, but each
+has a corner at the point and is cut off at the edges of the mosaic. There a box is kept whatever
+is left of it; here it needs half of its area.
 """
 
 import tensorflow as tf
@@ -12,7 +12,7 @@ from tfcq.data.split import Record
 from tfcq.settings.detection import MOSAIC_IMAGES
 
 _SHARE = 0.5
-# The point is no nearer to a side than this part of the image.
+# The point is no nearer to an edge than this share of the side.
 _NEAREST = 0.2
 _LEFT = 0.5
 _GENERATOR = "philox"
@@ -24,7 +24,7 @@ def with_mosaics(batch: Record) -> Record:
     Args:
         batch: as `tfcq.data.boxed.box_batches.training_batches` yields it, without masks, of four
             images or more, and the seed of each, int64 [batch, 2], which decides whether it
-            becomes a mosaic, with which others of the batch, and where they meet.
+            becomes a mosaic, with which others of the batch, and around which point.
 
     Returns:
         The batch without seeds and with four times as many places for boxes. The size of a mosaic
@@ -56,8 +56,8 @@ def with_mosaics(batch: Record) -> Record:
     return made
 
 
-def _mosaic(batch: Record, of: tf.Tensor, cut: tf.Tensor) -> tuple[tf.Tensor, ...]:
-    """Returns image, size, boxes and classes of a mosaic of four images that meet at a point."""
+def _mosaic(batch: Record, of: tf.Tensor, point: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    """Returns image, size, boxes and classes of a mosaic of four images around a point."""
     canvas = tf.shape(batch["images"])[1:3]
     rows, boxes, classes = [], [], []
     for below in (False, True):
@@ -65,17 +65,15 @@ def _mosaic(batch: Record, of: tf.Tensor, cut: tf.Tensor) -> tuple[tf.Tensor, ..
         for right in (False, True):
             number = of[2 * below + right]
             beyond, size = tf.constant([below, right]), batch["sizes"][number]
-            room = tf.where(beyond, canvas - cut, cut)
+            room = tf.where(beyond, canvas - point, point)
             first = tf.where(beyond, 0, tf.maximum(size - room, 0))
             last = tf.where(beyond, room, size)
             part = batch["images"][number, first[0] : last[0], first[1] : last[1]]
             missing = room - tf.shape(part)[:2]
             parts.append(tf.pad(part, [[missing[0], 0], [missing[1], 0], [0, 0]]))
-            corner = tf.where(beyond, cut, cut - size)
+            corner = tf.where(beyond, point, point - size)
             found = batch["boxes"][number] + tf.cast(tf.tile(corner, [2]), tf.float32)
-            ends = tf.where(beyond, cut, 0), tf.where(beyond, canvas, cut)
-            low, high = (tf.cast(tf.tile(end, [2]), tf.float32) for end in ends)
-            inside = tf.clip_by_value(found, low, high)
+            inside = tf.clip_by_value(found, 0.0, tf.cast(tf.tile(canvas, [2]), tf.float32))
             kept = (batch["classes"][number] >= 0) & (_area(inside) >= _LEFT * _area(found))
             boxes.append(tf.where(kept[:, tf.newaxis], inside, 0.0))
             classes.append(tf.where(kept, batch["classes"][number], -1))
