@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from tfcq.backbones.resnet import resnet
-from tfcq.detection.yolo import Yolo, YoloSettings, yolo_network
+from tfcq.detection.yolo import Yolo, YoloSettings, yolo_network, yolov4
 from tfcq.detection.yolo_targets import assigned, cells
 from tfcq.nn.quantizable import quantizable, quantizers_of
 from tfcq.post_training.graph import parts_of
@@ -103,6 +103,17 @@ def test_what_a_perfect_network_says_is_found(detector, images, monkeypatch):
         wanted = np.c_[boxes[image], classes[image]][classes[image] >= 0]
         order = np.argsort(kept[:, -1]), np.argsort(wanted[:, -1])
         np.testing.assert_allclose(kept[order[0]], wanted[order[1]], atol=1e-3)
+
+
+def test_small_images_have_their_boxes_learned_in_the_finest_cells():
+    config = detection_from_flat({"run_dir": "run", "detector": "yolov4"})
+    backbone = resnet(18, "imagenet", 4, (96, 96, 1), (1, 1, 1, 1))
+    shapes = yolov4(config, backbone, 3, 96).settings.shapes
+    # Items of scenes: a sixth to half of 96 pixels, a digit at least half as wide as high.
+    sides = tf.constant([[high, wide * high] for high in (16.0, 32.0, 48.0) for wide in (0.5, 1)])
+    boxes = tf.concat([40 - sides / 2, 40 + sides / 2], axis=1)[tf.newaxis]
+    learn = assigned(boxes, tf.ones([1, 6], tf.bool), tf.constant([96, 96]), shapes)
+    assert np.any(learn.there[..., :3], axis=-1).all()
 
 
 def test_all_variables_learn(detector, images):

@@ -193,7 +193,7 @@ def test_detections_of_a_run_are_named_by_detector_and_protocol(tmp_path, figure
     for place, name in (("yolov4", "finetune"), ("yolov4/qat_lsq", "qat")):
         (tmp_path / place).mkdir(parents=True)
         (tmp_path / place / f"{name}.json").write_text(json.dumps(detected({"fp": 1.0})))
-    (tmp_path / "yolov4" / "finetune.png").write_bytes(b"boxes")
+    (tmp_path / "yolov4" / "finetune_fp_4w4a.png").write_bytes(b"boxes")
     found = read_detections(tmp_path)
     assert {name: one.boxes for name, one in found.items()} == {
         "yolov4, finetune": b"boxes", "yolov4, qat_lsq": None,

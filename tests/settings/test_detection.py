@@ -37,6 +37,8 @@ def config(**values):
         ({"milestones": "3epochs"}, "--learning_rate_schedule=cosine with --milestones=3epochs"),
         ({"warmup": "soon"}, "soon"),
         ({"duration": "long"}, "long"),
+        ({"mosaic": True, "detector": "mask_rcnn"}, "allowed: faster_rcnn or yolov4"),
+        ({"mosaic": True, "batch_size": 3}, "--mosaic with --batch_size=3; allowed: 4 and more"),
     ],
 )
 def test_mistakes_are_told_with_what_is_allowed(values, told):
@@ -58,7 +60,13 @@ def test_what_trains_a_detector_is_compared_and_what_scores_it_is_not():
         {"data_dir": "D"}, {"download": True},
     ):  # fmt: skip
         assert config(**scored).trained_with() == base
-    for trained in ({"epochs": 3}, {"flip": False}, {"from_scratch": True}, {"seed": 1}):
+    for trained in (
+        {"epochs": 3},
+        {"flip": False},
+        {"mosaic": True},
+        {"from_scratch": True},
+        {"seed": 1},
+    ):
         assert config(**trained).trained_with() != base
     one, other = (config(protocol="qat", quantize=name) for name in ("all", "backbone"))
     assert one.trained_with() != other.trained_with()

@@ -67,7 +67,7 @@ class BoxedData:
         config = self.config
         return training_batches(
             self.train, config.training.batch_size, self.sides, config.data.longest_side,
-            config.measurement.seed, first_epoch, config.data.flip, stride,
+            config.measurement.seed, first_epoch, config.data.flip, stride, config.data.mosaic,
         )  # fmt: skip
 
     def plain(self, split: BoxedSplit, stride: int) -> tf.data.Dataset:

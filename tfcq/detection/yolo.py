@@ -18,11 +18,12 @@ from tfcq.nn.quantizable import QuantizableModel, quantizable
 from tfcq.settings.detection import LARGE_IMAGE, DetectionConfig
 from tfcq.settings.policies import ALL_FLOAT, Policy
 
-# Those of the authors' yolov4.cfg, height first, for images of so many pixels a side.
+# Those of the authors' yolov4.cfg, height first. They go with the strides, not with the images:
+# scaled to scenes of 96 pixels, the finest level learned from no box, and the coarsest, of 3 x 3
+# cells, from every one.
 _SHAPES = (
     (16, 12), (36, 19), (28, 40), (75, 36), (55, 76), (146, 72), (110, 142), (243, 192), (401, 459),
 )  # fmt: skip
-_SIDE = 608
 # The authors', with which they score.
 _SCORE, _IOU, _MOST = 0.005, 0.45, 100
 
@@ -91,10 +92,8 @@ def yolov4(config: DetectionConfig, backbone: keras.Model, class_count: int, sho
     """Returns a YOLOv4; see `tfcq.detection.kinds.detector_from`."""
     settings = YoloSettings()
     if shorter < LARGE_IMAGE:
-        scale = shorter / _SIDE
-        # Trained for few steps, in which a deep neck was seen to learn no classes.
-        shapes = tuple((scale * h, scale * w) for h, w in _SHAPES)
-        settings = YoloSettings(shapes, depth=1, class_weight=3.0)
+        # Trained for few steps, in which a deep neck was seen to learn classes last.
+        settings = YoloSettings(depth=1, class_weight=3.0)
     parts = yolo_parts(backbone, class_count, config.policy, settings, config.head_policy)
     return Yolo(parts, class_count, settings, config.measurement.seed)
 

@@ -149,13 +149,16 @@ def read_detections(folder: pathlib.Path) -> dict[str, DetectionRecord]:
         UserError: when a file holds something else.
     """
     found = {}
-    for file in sorted([*folder.glob("*/finetune.json"), *folder.glob("*/qat_*/qat.json")]):
+    for file in sorted([*folder.glob("*/finetune*.json"), *folder.glob("*/qat_*/qat*.json")]):
         record = parse_json(read_text(file), str(file))
         check_form(record, _DETECTION, str(file))
-        boxes = file.with_suffix(".png")
+        # That of most bit-widths.
+        drawn = file.parent.glob(f"{file.stem}_*.png")
+        named = [one for one in drawn if not one.stem.endswith("_precision")]
+        boxes = max(named, key=lambda one: len(one.name), default=None)
         detector, *inner = file.relative_to(folder).parent.parts
-        name = ", ".join([detector, *(inner or [file.stem])])
-        found[name] = DetectionRecord(record, boxes.read_bytes() if boxes.exists() else None)
+        name = ", ".join([detector, *inner, *([file.stem] if file.stem != "qat" else [])])
+        found[name] = DetectionRecord(record, boxes.read_bytes() if boxes else None)
     return found
 
 

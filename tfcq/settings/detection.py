@@ -31,6 +31,7 @@ DETECTORS = ("faster_rcnn", "mask_rcnn", YOLOV4)
 MASK_DETECTORS = ("mask_rcnn",)
 WAYS = (FINETUNE.name, QAT.name)
 QUANTIZED = ("all", "backbone")
+MOSAIC_IMAGES = 4
 # Images with a shorter side below this get a smaller detector.
 LARGE_IMAGE = 320
 # Smaller ones leave a trunk not a single cell.
@@ -82,6 +83,7 @@ class DetectionData:
     longest_side: int = setting(1333, "greatest length of the longer side in pixels", at_least=16)
     flip: bool = setting(True, "flip one training image in two left to right")
     strict_data: bool = setting(False, "refuse a COCO JSON with a box without area")
+    mosaic: bool = setting(False, "turn one training image in two into a mosaic of four")
     test_images: int | None = setting(None, "score the first so many images", at_least=1)
 
     @property
@@ -193,6 +195,7 @@ class DetectionConfig:
         _ = self.training.length(), parse_duration(self.training.warmup)
         check_milestones(self.training)
         self._check_exported()
+        self._check_mosaic()
 
     def _check_exported(self) -> None:
         text, further = self.measurement.export_bits, self.measurement.protocol == QAT.name
@@ -208,6 +211,18 @@ class DetectionConfig:
             raise UserError(
                 f"--export_bits={text} cannot be exported; allowed: one of 2w8a to 8w8a, as "
                 "activations of other than 8 bits do not exist in LiteRT."
+            )
+
+    def _check_mosaic(self) -> None:
+        if self.data.mosaic and self.masks:
+            raise UserError(
+                f"--mosaic cuts boxes and no masks, which --detector={detector.detector} learns; "
+                f"allowed: {' or '.join(one for one in DETECTORS if one not in MASK_DETECTORS)}."
+            )
+        if self.data.mosaic and self.training.batch_size < MOSAIC_IMAGES:
+            raise UserError(
+                f"--mosaic with --batch_size={self.training.batch_size}; allowed: "
+                f"{MOSAIC_IMAGES} and more, since a mosaic is made of so many images of a batch."
             )
 
     @property

@@ -40,6 +40,7 @@ DETECTION_PRESETS: dict[str, dict[str, Any]] = {
         "detector": "yolov4",
         "shorter_side": "416",
         "longest_side": 416,
+        "mosaic": True,
         "epochs": 50,
         "batch_size": 8,
         "learning_rate": 1e-4,

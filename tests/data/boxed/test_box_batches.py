@@ -142,6 +142,23 @@ def test_epochs_begin_anywhere_and_depend_on_the_seed(split):
     assert len({seed for seed, _ in first}) == 12
 
 
+def test_mosaics_are_addressed_as_all_draws_and_leave_the_others_as_they_are(split):
+    given = {"batch_size": 5, "mosaic": True}
+    found, later = batches(split, 3, **given), batches(split, 1, **given, first_epoch=2)
+    for one, other in zip(found[2:], later, strict=True):
+        assert set(one) == {"images", "sizes", "scales", "index", "boxes", "classes"}
+        for name, column in one.items():
+            np.testing.assert_array_equal(column, other[name])
+    alike = []
+    for one, other in zip(found, batches(split, 3, batch_size=5), strict=True):
+        np.testing.assert_array_equal(one["index"], other["index"])
+        assert one["classes"].shape == (5, 4 * split.most_boxes)
+        for number in range(5):
+            same = np.array_equal(one["images"][number], other["images"][number])
+            alike.append(same and np.array_equal(one["sizes"][number], other["sizes"][number]))
+    assert 3 <= sum(alike) <= 12
+
+
 def test_plain_images_come_in_order_and_keep_their_sides(split):
     found = list(plain_batches(split, 4, 24, 36).as_numpy_iterator())
     assert [len(batch["images"]) for batch in found] == [4, 2]

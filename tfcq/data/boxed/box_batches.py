@@ -10,11 +10,13 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from tfcq.data.boxed.boxed_split import BoxedSplit
+from tfcq.data.boxed.mosaic import with_mosaics
 from tfcq.data.pipeline import shuffled_epochs, steps_per_epoch
 from tfcq.data.split import Record
 from tfcq.errors import UserError
 
 _GENERATOR = "philox"
+_MOSAIC = 1
 # Of masks in batches, which are as large as their box: twice what Mask R-CNN predicts.
 MASK_SIDE = 56
 
@@ -28,6 +30,7 @@ def training_batches(
     first_epoch: int = 0,
     flip: bool = True,
     stride: int = 32,
+    mosaic: bool = False,
 ) -> tf.data.Dataset:
     """Yields batches to train a detector on, of one shape, without end.
 
@@ -43,6 +46,8 @@ def training_batches(
         first_epoch: number of the first epoch, from 0.
         flip: whether one image in two is flipped left to right.
         stride: the height and width of a batch are multiples of this.
+        mosaic: whether one image in two is a mosaic of four of its batch, which has to have as
+            many; see `tfcq.data.boxed.mosaic`.
 
     Returns:
         Data set of dictionaries:
@@ -52,9 +57,10 @@ def training_batches(
         scales: how much larger than the file's they are, float32 [batch, 2].
         index: int64 [batch].
         boxes: float32 [batch, most, 4] in pixels of `images`, 0 where there is none; `most` is
-            the split's `most_boxes`.
+            the split's `most_boxes`, with mosaics four times that.
         classes: int32 [batch, most], -1 where there is none.
-        masks: of a split with masks, float32 [batch, most, 56, 56], each as large as its box.
+        masks: of a split with masks, unless there are mosaics, float32 [batch, most, 56, 56], each
+            as large as its box.
 
     Raises:
         UserError: a size that does not fit.
@@ -68,7 +74,9 @@ def training_batches(
         draws = tf.random.stateless_uniform([2], seed, alg=_GENERATOR)
         length = lengths[tf.cast(draws[0] * len(shorter), tf.int32)]
         made, columns = _resized(record, length, longest), {}
-        if split.masks:
+        if mosaic:
+            made["seed"] = tf.random.experimental.stateless_fold_in(seed, _MOSAIC, alg=_GENERATOR)
+        elif split.masks:
             columns["masks"] = _in_boxes(record["masks"], record["boxes"])
         boxes = record["boxes"] * tf.tile(made["scales"], [2])
         if flip and draws[1] < 0.5:
@@ -85,7 +93,8 @@ def training_batches(
 
     def epoch(records: tf.data.Dataset) -> tf.data.Dataset:
         made = records.take(steps * batch_size).map(prepared, tf.data.AUTOTUNE)
-        return made.batch(batch_size, drop_remainder=True)
+        made = made.batch(batch_size, drop_remainder=True)
+        return made.map(with_mosaics, tf.data.AUTOTUNE) if mosaic else made
 
     epochs = shuffled_epochs(split, seed, first_epoch)
     return epochs.flat_map(epoch).prefetch(tf.data.AUTOTUNE)
