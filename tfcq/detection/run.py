@@ -224,8 +224,7 @@ def _at(
     """
     if all(bits.is_float for bits in config.bit_widths):
         return lambda bits: detector
-    count = min(config.measurement.calibration_images, data.train.size)
-    batches = data.plain(data.train.first(count), detector.stride)
+    batches, count = data.calibration(detector.stride)
     if config.measurement.protocol != QAT.name:
         stage(f"Ranges from {count} images")
         return post_training(detector, batches, _plan(config))
@@ -244,8 +243,7 @@ def _exported(
 ) -> tuple[dict[str, Any], list[pathlib.Path]]:
     """Writes the networks as int8 files; returns what the gate finds of each, and the files."""
     bits = parse_bit_width(str(config.measurement.export_bits))
-    count = min(config.measurement.calibration_images, data.train.size)
-    batches = data.plain(data.train.first(count), detector.stride)
+    batches, _ = data.calibration(detector.stride)
     stage(f"Int8 files at {bits}, and the gate")
     folder = config.folder / "int8"
     gates = write_deployed(deployed(detector, batches, bits), bits, folder)

@@ -1,6 +1,7 @@
-"""Batches of images with boxes, at one size."""
+"""Batches of images with boxes, padded to one size."""
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
@@ -166,6 +167,41 @@ def test_plain_images_come_in_order_and_keep_their_sides(split):
     assert set(found[0]) == {"images", "sizes", "scales", "index"}
     sizes = np.concatenate([batch["sizes"] for batch in found])
     np.testing.assert_array_equal(sizes, [expected_shape(*shape, 24, 36) for shape in SHAPES])
+
+
+def test_batches_are_as_large_as_their_own_images_need(split):
+    # The third is resized to 136 x 136 pixels, of which no batch is rounded up beyond the limit.
+    given = {"batch_size": 2, "shorter": 136, "longest": 136, "stride": 16}
+    spec = plain_batches(split, **given).element_spec["images"]
+    assert spec.shape.as_list() == [None, None, None, 3]
+    whole = list(plain_batches(split, **given, one_shape=True).as_numpy_iterator())
+    found = list(plain_batches(split, **given).as_numpy_iterator())
+    assert [batch["images"].shape for batch in whole] == [(2, 144, 144, 3)] * 3
+    for one, other in zip(found, whole, strict=True):
+        highest, widest = (
+            min(math.ceil(side / 64) * 64, 144) for side in np.max(one["sizes"], axis=0)
+        )
+        assert one["images"].shape[1:3] == (highest, widest)
+        np.testing.assert_array_equal(one["images"], other["images"][:, :highest, :widest])
+        assert not other["images"][:, highest:].any() and not other["images"][:, :, widest:].any()
+    assert {batch["images"].shape[1:3] for batch in found} == {(144, 144)}
+    given = {"batch_size": 1, "shorter": 60, "longest": 200, "stride": 48}
+    shapes = [batch["images"].shape for batch in plain_batches(split, **given)]
+    # Of the stride's multiples the first one that is coarse enough.
+    assert shapes[:3] == [(1, 96, 96, 3), (1, 192, 96, 3), (1, 96, 96, 3)]
+
+
+def test_training_batches_of_several_sizes_are_rounded_up_alone(split):
+    (spec,) = {
+        training_batches(split, 2, shorter, 150, 3, stride=16).element_spec["images"]
+        for shorter in ([48], [48, 150])
+    }
+    assert spec.shape.as_list() == [2, None, None, 3]
+    found = batches(split, shorter=(48,), longest=150, stride=16, flip=False)
+    sides = {tuple(batch["images"].shape[1:3]) for batch in found}
+    assert sides <= {(64, 64), (128, 64), (64, 128), (128, 128)} and len(sides) > 1
+    for batch in found:
+        assert np.all(np.max(batch["sizes"], axis=0) > np.array(batch["images"].shape[1:3]) - 64)
 
 
 def test_batches_are_no_larger_than_images_of_one_size_need(split):
