@@ -27,7 +27,6 @@ from tfcq.nn.cloning import copy_of
 from tfcq.nn.loading import load
 from tfcq.post_training.plan import Plan
 from tfcq.post_training.rounding import RoundingSettings
-from tfcq.quantization.precision import Precision
 from tfcq.settings.bitwidths import BitWidth, parse_bit_width
 from tfcq.settings.detection import DetectionConfig
 from tfcq.settings.protocol_groups import LEARNED_ROUNDINGS
@@ -98,8 +97,7 @@ def found_at(detector: Detector, plain: tf.data.Dataset, bits: BitWidth) -> list
         plain: the images, from `BoxedData.plain`.
         bits: the bit-width.
     """
-    precision = None if bits.is_float else Precision(bits.weights, bits.activations)
-    return list(detector.found(plain, precision))
+    return list(detector.found(plain, bits))
 
 
 def scores(
