@@ -144,19 +144,24 @@ def test_epochs_begin_anywhere_and_depend_on_the_seed(split):
 
 
 def test_mosaics_are_addressed_as_all_draws_and_leave_the_others_as_they_are(split):
-    given = {"batch_size": 5, "mosaic": True}
+    plain = {"batch_size": 5, "shorter": (20, 48), "longest": 150, "stride": 16}
+    given = {**plain, "mosaic": True}
     found, later = batches(split, 3, **given), batches(split, 1, **given, first_epoch=2)
     for one, other in zip(found[2:], later, strict=True):
         assert set(one) == {"images", "sizes", "scales", "index", "boxes", "classes"}
         for name, column in one.items():
             np.testing.assert_array_equal(column, other[name])
     alike = []
-    for one, other in zip(found, batches(split, 3, batch_size=5), strict=True):
+    for one, other in zip(found, batches(split, 3, **plain), strict=True):
+        # As large as its batch, whose size follows from its images.
+        assert one["images"].shape == other["images"].shape and other["images"].shape[1] < 150
         np.testing.assert_array_equal(one["index"], other["index"])
         assert one["classes"].shape == (5, 4 * split.most_boxes)
         for number in range(5):
             same = np.array_equal(one["images"][number], other["images"][number])
             alike.append(same and np.array_equal(one["sizes"][number], other["sizes"][number]))
+            if not same:
+                np.testing.assert_array_equal(one["sizes"][number], one["images"].shape[1:3])
     assert 3 <= sum(alike) <= 12
 
 
