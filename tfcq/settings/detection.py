@@ -118,7 +118,11 @@ class DetectionMeasurement:
     quantize: str = setting("all", "all networks of the detector, or the backbone", QUANTIZED)
     quantizer: str = setting("lsq", "qat: what is trained", tuple(QAT_QUANTIZERS))
     calibration: str = setting("minmax", "how a range follows from activations", CALIBRATIONS)
-    calibration_images: int = setting(64, "training images that set the ranges", at_least=1)
+    calibration_images: int = setting(
+        64,
+        "training images that set the ranges; of all their regions 512, which heads read",
+        at_least=1,
+    )
     export_bits: str | None = setting(
         None,
         "also write the networks as int8 files with weights of these bits, such as 8w8a, and check "
