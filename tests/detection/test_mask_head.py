@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tfcq.detection import masks as room
 from tfcq.detection.mask_head import mask_head, mask_loss, of_class, transposed_convolution
 from tfcq.detection.masks import masks_in, pasted
 
@@ -58,12 +59,17 @@ def test_loss_is_the_cross_entropy_of_points_of_regions_that_count():
     assert none == 0
 
 
-def test_pasted_masks_are_those_of_the_image():
+@pytest.mark.parametrize("masks_at_once", [1, 2, 5])
+def test_pasted_masks_are_those_of_the_image(monkeypatch, masks_at_once):
+    counts, encoded = [], room.encoded_masks
+    monkeypatch.setattr(room, "_POINTS", masks_at_once * 20 * 31)
+    monkeypatch.setattr(room, "encoded_masks", lambda m: [counts.append(len(m)), encoded(m)][1])
     coder = pytest.importorskip("pycocotools.mask", reason="pycocotools is not installed")
     rng = np.random.default_rng(0)
-    masks = rng.uniform(size=(2, 6, 6)).astype("float32")
-    boxes = np.array([[3, 5, 15, 29], [-4, 8, 40, 33.5]], "float32")
+    masks = rng.uniform(size=(3, 6, 6)).astype("float32")
+    boxes = np.array([[3, 5, 15, 29], [-4, 8, 40, 33.5], [0, 0, 7, 9]], "float32")
     found = coder.decode(pasted(masks, boxes, 20, 31))
     expected = masks_in(masks, boxes, tf.constant([0.0, 0, 20, 31]), 20, 31).numpy() >= 0.5
     np.testing.assert_array_equal(np.moveaxis(found, -1, 0), expected)
+    assert max(counts) == min(masks_at_once, 3)
     assert pasted(masks[:0], boxes[:0], 20, 31) == []

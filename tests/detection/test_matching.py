@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from tfcq.detection.boxes import pairwise_iou
-from tfcq.detection.matching import IGNORED, NEGATIVE, POSITIVE, matched, sampled
+from tfcq.detection.matching import IGNORED, NEGATIVE, POSITIVE, matched, overlaps, sampled
 
 
 @pytest.mark.parametrize(
@@ -14,23 +14,59 @@ from tfcq.detection.matching import IGNORED, NEGATIVE, POSITIVE, matched, sample
 )
 def test_matches_are_detectron2s_however_many_boxes_fill_up(vectors, name, low, high, low_quality):
     boxes = np.concatenate([vectors["matched_boxes"], [[0, 0, 40, 40]] * 2]).astype("f4")
-    iou = pairwise_iou(boxes, vectors["anchors"])
     there = tf.constant([True] * 3 + [False] * 2)
-    found = matched(iou, there, low, high, low_quality)
+    anchors = tf.constant(vectors["anchors"], tf.float32)
+    found = matched(tf.constant(boxes), there, anchors, low, high, low_quality)
     np.testing.assert_array_equal(found.labels, vectors[f"{name}_labels"])
     np.testing.assert_array_equal(found.boxes, vectors[f"{name}_matches"])
     assert POSITIVE in found.labels.numpy()
 
 
+def some_boxes(*shape):
+    corners = np.random.default_rng(shape).integers(0, 40, (*shape, 2))
+    sides = np.random.default_rng(shape[::-1]).integers(4, 30, (*shape, 2))
+    return np.concatenate([corners, corners + sides], axis=-1).astype("float32")
+
+
+def test_boxes_one_by_one_are_all_at_once_to_the_last_bit(monkeypatch):
+    counts = []
+    monkeypatch.setattr(
+        "tfcq.detection.matching.pairwise_iou",
+        lambda boxes, others: [counts.append(boxes.shape[-2]), pairwise_iou(boxes, others)][1],
+    )
+    boxes, anchors = some_boxes(3, 7), some_boxes(3, 400)
+    # A box twice, of which the first counts, and one in the middle that fills up.
+    boxes[:, 5] = boxes[:, 1]
+    valid = np.ones((3, 7), bool)
+    valid[:, 3] = valid[0, 6] = valid[1] = False
+    for others in (anchors, anchors[0]):
+        # As it is traced: the memory of a step is that of one box.
+        found = tf.function(overlaps)(boxes, tf.constant(valid), others)
+        iou = np.where(valid[..., None], pairwise_iou(boxes, others), -1).astype("float32")
+        highest = iou.max(axis=-1, keepdims=True)
+        np.testing.assert_array_equal(found.best, iou.max(axis=-2))
+        np.testing.assert_array_equal(found.boxes, iou.argmax(axis=-2))
+        np.testing.assert_array_equal(found.chosen, ((iou == highest) & (highest > 0)).any(axis=-2))
+    assert counts == [1, 1]
+
+
+def test_overlaps_have_no_gradient():
+    boxes = tf.Variable(some_boxes(2, 3))
+    with tf.GradientTape() as tape:
+        best = overlaps(boxes, tf.ones((2, 3), tf.bool), 2 * boxes).best
+    assert tape.gradient(best, boxes) is None
+
+
 def test_without_a_box_all_anchors_are_negative():
-    found = matched(tf.ones([2, 3, 5]), tf.zeros([2, 3], tf.bool), 0.3, 0.7, True)
+    found = matched(some_boxes(2, 3), tf.zeros([2, 3], tf.bool), some_boxes(2, 3), 0.3, 0.7, True)
     assert set(found.labels.numpy().ravel()) == {NEGATIVE}
     assert found.boxes.numpy().max() == 0
 
 
 def test_box_that_overlaps_no_anchor_makes_none_positive():
-    iou = tf.constant([[0.0, 0.0, 0.0], [0.1, 0.2, 0.2]])
-    found = matched(iou, tf.constant([True, True]), 0.3, 0.7, True)
+    boxes = tf.constant([[50.0, 50, 60, 60], [0, 0, 10, 10]])
+    anchors = tf.constant([[0.0, 9, 10, 19], [0, 8, 10, 18], [8, 0, 18, 10]])
+    found = matched(boxes, tf.constant([True, True]), anchors, 0.3, 0.7, True)
     np.testing.assert_array_equal(found.labels, [NEGATIVE, POSITIVE, POSITIVE])
 
 

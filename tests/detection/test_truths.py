@@ -42,7 +42,7 @@ def test_anchors_that_learnt_all_there_is_to_learn_find_every_box(split):
     boxes = tf.constant(padded)
     there = tf.constant([[place < len(t.boxes) for place in range(most)] for t in truths])
     iou = pairwise_iou(boxes, places)
-    matches = matched(iou, there, 0.3, 0.7, low_quality=True)
+    matches = matched(boxes, there, places, 0.3, 0.7, low_quality=True)
     learnt = tf.gather(boxes, matches.boxes, batch_dims=1)
     decoded = decode(encode(learnt, places), places)
     positive = tf.cast(matches.labels == POSITIVE, tf.float32)

@@ -11,6 +11,7 @@ from tfcq.nn.quantizable import quantizable, quantizers_of
 from tfcq.post_training.graph import parts_of
 from tfcq.post_training.plan import Plan, check_plan
 from tfcq.quantization.precision import Precision
+from tfcq.settings.detection import detection_from_flat
 
 SETTINGS = YoloSettings(tuple((h / 6, w / 6) for h, w in YoloSettings().shapes))
 SIZES = tf.constant([[64, 96], [60, 90]])

@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 from keras import layers
 
-from tfcq.detection.boxes import HEAD_WEIGHTS, clip, decode, encode, pairwise_iou
+from tfcq.detection.boxes import HEAD_WEIGHTS, clip, decode, encode
 from tfcq.detection.matching import POSITIVE, Sample, matched, sampled
 from tfcq.detection.suppression import Kept, suppressed
 
@@ -62,8 +62,7 @@ class Regions:
         # The boxes themselves are proposals too.
         candidates = tf.concat([proposed.boxes, boxes], 1)
         known = tf.concat([proposed.classes >= 0, classes >= 0], 1)
-        iou = pairwise_iou(boxes, candidates)
-        matches = matched(iou, classes >= 0, _OVERLAP, _OVERLAP)
+        matches = matched(boxes, classes >= 0, candidates, _OVERLAP, _OVERLAP)
         labels = tf.where(known, matches.labels, -1)
         sample: Sample = sampled(labels, size, _POSITIVE_SHARE, seed)
         chosen = tf.gather(labels, sample.indices, batch_dims=1)

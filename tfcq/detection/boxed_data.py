@@ -5,7 +5,7 @@ import math
 
 import tensorflow as tf
 
-from tfcq.data.boxed.box_batches import plain_batches, training_batches
+from tfcq.data.boxed.box_batches import canvas_size, plain_batches, training_batches
 from tfcq.data.boxed.box_sources import open_boxes
 from tfcq.data.boxed.boxed_split import BoxedSplit
 from tfcq.data.pipeline import steps_per_epoch
@@ -13,7 +13,8 @@ from tfcq.errors import UserError
 from tfcq.settings.detection import DetectionConfig
 from tfcq.settings.training import total_steps
 
-_TOGETHER = 16
+# As many images at once are scored, and no more pixels than of two of COCO's at their largest.
+_TOGETHER, _PIXELS = 16, 2**22
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,8 +78,22 @@ class BoxedData:
             split: the images.
             stride: height and width are multiples of this.
         """
-        longest = self.config.data.longest_side
-        return plain_batches(split, _TOGETHER, self.scored_side, longest, stride)
+        return self._plain(split, stride, one_shape=False)
+
+    def calibration(self, stride: int) -> tuple[tf.data.Dataset, int]:
+        """Returns the training images that set ranges, in batches of one shape, and their count.
+
+        Args:
+            stride: height and width are multiples of this.
+        """
+        count = min(self.config.measurement.calibration_images, self.train.size)
+        return self._plain(self.train.first(count), stride, one_shape=True), count
+
+    def _plain(self, split: BoxedSplit, stride: int, one_shape: bool) -> tf.data.Dataset:
+        side, longest = self.scored_side, self.config.data.longest_side
+        height, width = canvas_size(split, [side], longest, stride)
+        together = max(1, min(_TOGETHER, _PIXELS // (height * width)))
+        return plain_batches(split, together, side, longest, stride, one_shape)
 
 
 def boxed_data(config: DetectionConfig) -> BoxedData:

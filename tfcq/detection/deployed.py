@@ -15,7 +15,6 @@ import numpy as np
 from tfcq.deployment.gate import simulated_levels
 from tfcq.deployment.verify import checked
 from tfcq.detection.detector import Batch, Detector
-from tfcq.detection.quantized import thinned
 from tfcq.files import whole_files
 from tfcq.integer.form import deployable
 from tfcq.integer.writing import Written, written
@@ -49,7 +48,7 @@ def deployed(detector: Detector, batches: Iterable[Batch], bits: BitWidth) -> li
 
     Args:
         detector: the float detector.
-        batches: images for calibration, of one size, from `BoxedData.plain`.
+        batches: images for calibration in batches of one shape, from `BoxedData.calibration`.
         bits: bit-width of the weights, and 8 of the activations.
 
     Raises:
@@ -63,7 +62,7 @@ def deployed(detector: Detector, batches: Iterable[Batch], bits: BitWidth) -> li
             by_size.setdefault(inputs.shape[1:], []).append(inputs)
         for shape, several in by_size.items():
             form = deployable(_fixed(float_model(part), shape), reads_images=number == 0)
-            inputs = thinned(several)
+            inputs = np.concatenate(several)
             Calibrator(form)(inputs)
             height, width, _ = shape
             sized = f"{name}_{height}x{width}"

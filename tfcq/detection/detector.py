@@ -1,6 +1,7 @@
 """What detectors share: their quantizable parts, one train step, and what they find in images."""
 
 import abc
+import functools
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -11,8 +12,11 @@ import tensorflow as tf
 from tfcq.detection.average_precision import Detections
 from tfcq.detection.masks import pasted
 from tfcq.detection.suppression import Kept
+from tfcq.detection.thinning import REGIONS, TILES, Thinned, tiles
+from tfcq.errors import UserError
 from tfcq.nn.quantizable import QuantizableModel
 from tfcq.quantization.precision import Precision
+from tfcq.settings.bitwidths import FLOAT, BitWidth
 
 Batch = Mapping[str, tf.Tensor]
 
@@ -56,6 +60,8 @@ class Detector(keras.Model, abc.ABC):
     # Names of what `losses_of` returns, and patterns of layers that are not the backbone's.
     LOSSES: tuple[str, ...] = ()
     HEADS: tuple[str, ...] = ()
+    # Parts that read regions, of which an image has many.
+    READ_REGIONS: tuple[str, ...] = ()
 
     @abc.abstractmethod
     def find(self, images: tf.Tensor, sizes: tf.Tensor, precision: Any = None) -> Kept:
@@ -98,16 +104,41 @@ class Detector(keras.Model, abc.ABC):
             self._seen.setdefault(name, []).append(inputs)
         return getattr(self, f"{name}_part")(inputs, training=training, precision=precision)
 
-    def inputs_of_parts(self, batches: Iterable[Batch]) -> dict[str, list[np.ndarray]]:
-        """Returns what each part reads in float passes over images, in the order of its calls.
+    def inputs_of_parts(
+        self, batches: Iterable[Batch], tiled: bool = False
+    ) -> dict[str, list[np.ndarray]]:
+        """Returns what each part reads in float passes over images, for each of its calls in one.
+
+        Images, and maps of their features, are kept whole and all; of regions 512 of all images.
 
         Args:
-            batches: from `tfcq.data.boxed.box_batches.plain_batches`.
+            batches: of one shape, from `tfcq.data.boxed.box_batches.plain_batches`.
+            tiled: whether of a part that reads several maps of an image, levels of a pyramid, 256
+                tiles of 16 cells a side are kept of each.
+
+        Raises:
+            UserError: when batches differ in shape.
         """
+        kept: dict[str, list[Thinned]] = {}
+        shape = None
+        for batch in batches:
+            own = tuple(batch["images"].shape[1:])
+            if own != (shape := shape or own):
+                raise UserError(f"Images of {shape} and {own}; allowed for ranges: one shape.")
+            for name, several in self._inputs(batch).items():
+                cut = tiled and len(several) > 1
+                most = REGIONS if name in self.READ_REGIONS else TILES if cut else None
+                thinned = kept.setdefault(
+                    name, [Thinned(most, place) for place in range(len(several))]
+                )
+                for one, inputs in zip(thinned, several, strict=True):
+                    one.add(tiles(inputs) if cut else inputs)
+        return {name: [one.rows() for one in several] for name, several in kept.items()}
+
+    def _inputs(self, batch: Batch) -> dict[str, list[np.ndarray]]:
         self._seen = {}
         try:
-            for batch in batches:
-                self.find(batch["images"], batch["sizes"])
+            self.find(batch["images"], batch["sizes"])
             return {name: [np.asarray(x) for x in seen] for name, seen in self._seen.items()}
         finally:
             self._seen = None
@@ -149,23 +180,23 @@ class Detector(keras.Model, abc.ABC):
         """The means of an epoch."""
         return list(self._means.values())
 
-    def found(self, batches: tf.data.Dataset, precision: Any = None) -> Iterator[Detections]:
+    def found(self, batches: Iterable[Batch], bits: BitWidth = FLOAT) -> Iterator[Detections]:
         """Yields what it finds in each image, in pixels of its file.
+
+        Its graphs, of a float pass and of a quantized one, are made once for images of any size
+        and all bit-widths.
 
         Args:
             batches: from `tfcq.data.boxed.box_batches.plain_batches`.
-            precision: the pass; None for float.
+            bits: the bit-width.
         """
-
-        @tf.function
-        def run(images: tf.Tensor, sizes: tf.Tensor) -> Kept:
-            return self.find(images, sizes, precision)
-
+        run, given = self._graphs[not bits.is_float], () if bits.is_float else bits.pair
         for batch in batches:
-            kept = run(batch["images"], batch["sizes"])
+            sizes = batch["sizes"]
+            kept = run(batch["images"], sizes, *map(tf.constant, given))
             scales = tf.tile(batch["scales"], [1, 2])[:, tf.newaxis]
             kept = kept._replace(boxes=kept.boxes / scales)
-            shapes = tf.round(tf.cast(batch["sizes"], tf.float32) / batch["scales"])
+            shapes = tf.round(tf.cast(sizes, tf.float32) / batch["scales"])
             for number, (height, width) in enumerate(shapes.numpy().astype(int).tolist()):
                 there = kept.classes[number].numpy() >= 0
                 boxes, scores, classes = (one[number].numpy()[there] for one in kept[:3])
@@ -173,3 +204,18 @@ class Detector(keras.Model, abc.ABC):
                 if kept.masks is not None:
                     masks = pasted(kept.masks[number].numpy()[there], boxes, height, width)
                 yield Detections(boxes, scores, classes, masks)
+
+    @functools.cached_property
+    def _graphs(self) -> tuple[Any, Any]:
+        """Functions of images and sizes, and of these and the bits of a quantized pass."""
+        images, *_ = next(iter(self.parts.values())).inputs
+        taken = [tf.TensorSpec([None, *images.shape[1:]]), tf.TensorSpec([None, 2], tf.int32)]
+        bits = [tf.TensorSpec([], tf.int32)] * 2
+        # As partials, since TensorFlow warns of the traces of all that share their code.
+        return (
+            tf.function(functools.partial(self._find), taken),
+            tf.function(functools.partial(self._find), [*taken, *bits]),
+        )
+
+    def _find(self, images: tf.Tensor, sizes: tf.Tensor, *bits: tf.Tensor) -> Kept:
+        return self.find(images, sizes, Precision(*bits) if bits else None)

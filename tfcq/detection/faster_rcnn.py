@@ -78,6 +78,7 @@ class FasterRCNN(Detector):
 
     LOSSES = ("objectness", "proposal_boxes", "classes", "boxes")
     HEADS = ("proposals*", "box_*")
+    READ_REGIONS = ("box_head",)
 
     def __init__(
         self,

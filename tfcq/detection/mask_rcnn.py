@@ -79,6 +79,7 @@ class MaskRCNN(Detector):
 
     LOSSES = ("objectness", "proposal_boxes", "classes", "boxes", "masks")
     HEADS = ("pyramid*", "proposals*", "box_*", "mask_*")
+    READ_REGIONS = ("box_head", "mask_head")
 
     def __init__(
         self,

@@ -9,6 +9,8 @@ from tfcq.detection.coco_precision import encoded_masks
 
 # Boxes may be without height or width once they are cut at the image.
 _SMALLEST = 1e-3
+# Of masks as large as their image, as many at once.
+_POINTS = 2**22
 
 
 def masks_in(
@@ -46,7 +48,7 @@ def masks_in(
 
 
 def pasted(masks: np.ndarray, boxes: np.ndarray, height: int, width: int) -> list[dict[str, Any]]:
-    """Returns masks in their image, as run lengths.
+    """Returns masks in their image, as run lengths, a few at a time.
 
     Args:
         masks: as for `masks_in`.
@@ -58,5 +60,10 @@ def pasted(masks: np.ndarray, boxes: np.ndarray, height: int, width: int) -> lis
         UserError: pycocotools is not installed.
     """
     image = tf.constant([0, 0, height, width], tf.float32)
-    seen = masks_in(tf.constant(masks), tf.constant(boxes), image, height, width)
-    return encoded_masks(seen.numpy() >= 0.5)
+    encoded, step = [], max(1, _POINTS // (height * width))
+    for first in range(0, len(masks), step):
+        chosen = slice(first, first + step)
+        several, own = tf.constant(masks[chosen]), tf.constant(boxes[chosen])
+        seen = masks_in(several, own, image, height, width)
+        encoded += encoded_masks(seen.numpy() >= 0.5)
+    return encoded

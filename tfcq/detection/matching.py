@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from tfcq.detection.boxes import pairwise_iou
+
 POSITIVE, NEGATIVE, IGNORED = 1, 0, -1
 # The same generator on every device, so that a run can be repeated on another one.
 _GENERATOR = "philox"
@@ -33,29 +35,82 @@ class Sample(NamedTuple):
     there: tf.Tensor
 
 
+class Overlaps(NamedTuple):
+    """How boxes lie on anchors.
+
+    Attributes:
+        best: overlap of each anchor with the box that it overlaps most, float [..., anchors]; -1
+            without any box.
+        boxes: index of that box, the first of several, int32 [..., anchors]; 0 without any box.
+        chosen: whether an anchor is among those that one of the boxes overlaps most, bool
+            [..., anchors].
+    """
+
+    best: tf.Tensor
+    boxes: tf.Tensor
+    chosen: tf.Tensor
+
+
+def overlaps(boxes: tf.Tensor, valid: tf.Tensor, anchors: tf.Tensor) -> Overlaps:
+    """Returns how boxes lie on anchors, without a gradient.
+
+    Box by box: the overlaps of all at once take a gigabyte an image of half a million anchors.
+
+    Args:
+        boxes: float [..., boxes, 4].
+        valid: which of them there are, bool [..., boxes]; the others fill up.
+        anchors: float [..., anchors, 4], or [anchors, 4].
+    """
+    boxes, anchors = tf.stop_gradient(boxes), tf.stop_gradient(anchors)
+    shape = tf.concat([tf.shape(boxes)[:-2], tf.shape(anchors)[-2:-1]], axis=0)
+    numbers = tf.range(1, tf.shape(valid)[-1] + 1)
+    count = tf.reduce_max(tf.where(valid, numbers, 0))
+
+    def one_more(number: tf.Tensor, found: Overlaps) -> tuple[tf.Tensor, Overlaps]:
+        box = tf.gather(boxes, [number], axis=-2)
+        own = tf.reshape(pairwise_iou(box, anchors), shape)
+        own = tf.where(tf.gather(valid, [number], axis=-1), own, -1.0)
+        highest = tf.reduce_max(own, axis=-1, keepdims=True)
+        nearer = own > found.best
+        return number + 1, Overlaps(
+            tf.where(nearer, own, found.best),
+            tf.where(nearer, number, found.boxes),
+            found.chosen | ((own == highest) & (highest > 0)),
+        )
+
+    none = Overlaps(tf.fill(shape, -1.0), tf.zeros(shape, tf.int32), tf.zeros(shape, tf.bool))
+    _, found = tf.while_loop(
+        lambda number, _: number < count, one_more, (tf.constant(0), none), parallel_iterations=1
+    )
+    return found
+
+
 def matched(
-    iou: tf.Tensor, valid: tf.Tensor, low: float, high: float, low_quality: bool = False
+    boxes: tf.Tensor,
+    valid: tf.Tensor,
+    anchors: tf.Tensor,
+    low: float,
+    high: float,
+    low_quality: bool = False,
 ) -> Matches:
     """Matches anchors with boxes by their overlap, as detectron2's Matcher.
 
     Args:
-        iou: overlap of every box with every anchor, float [..., boxes, anchors], boxes at least 1.
+        boxes: float [..., boxes, 4].
         valid: which boxes there are, bool [..., boxes]; the others fill up.
+        anchors: float [..., anchors, 4], or [anchors, 4].
         low: an anchor that overlaps every box by less is negative.
         high: one that overlaps its box by this or more is positive; what lies between is ignored.
         low_quality: whether of each box the anchors that overlap it most are positive however
             little that is. They learn from the box that they overlap most, which may be another.
             A box that overlaps no anchor at all makes none positive (all, in detectron2).
     """
-    iou = tf.where(valid[..., tf.newaxis], iou, -1.0)
-    best = tf.reduce_max(iou, axis=-2)
-    labels = tf.where(best >= high, POSITIVE, tf.where(best >= low, IGNORED, NEGATIVE))
+    found = overlaps(boxes, valid, anchors)
+    between = tf.where(found.best >= low, IGNORED, NEGATIVE)
+    labels = tf.where(found.best >= high, POSITIVE, between)
     if low_quality:
-        highest = tf.reduce_max(iou, axis=-1, keepdims=True)
-        labels = tf.where(
-            tf.reduce_any((iou == highest) & (highest > 0), axis=-2), POSITIVE, labels
-        )
-    return Matches(tf.argmax(iou, axis=-2, output_type=tf.int32), labels)
+        labels = tf.where(found.chosen, POSITIVE, labels)
+    return Matches(found.boxes, labels)
 
 
 def sampled(labels: tf.Tensor, size: int, positive_share: float, seed: tf.Tensor) -> Sample:

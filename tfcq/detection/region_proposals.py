@@ -8,7 +8,7 @@ import tensorflow as tf
 from keras import layers
 
 from tfcq.detection.anchors import anchors
-from tfcq.detection.boxes import clip, decode, encode, pairwise_iou
+from tfcq.detection.boxes import clip, decode, encode
 from tfcq.detection.matching import POSITIVE, matched, sampled
 from tfcq.detection.suppression import Kept, suppressed
 
@@ -161,8 +161,7 @@ def proposal_losses(
     """
     grid = tf.concat(found.anchors, 0)
     objectness, changes = tf.concat(found.objectness, 1), tf.concat(found.changes, 1)
-    iou = pairwise_iou(boxes, grid[tf.newaxis])
-    matches = matched(iou, classes >= 0, _LOW, _HIGH, low_quality=True)
+    matches = matched(boxes, classes >= 0, grid, _LOW, _HIGH, low_quality=True)
     sample = sampled(matches.labels, settings.sampled, _POSITIVE_SHARE, seed)
     labels = tf.gather(matches.labels, sample.indices, batch_dims=1)
     logits = tf.gather(objectness, sample.indices, batch_dims=1)

@@ -29,7 +29,6 @@ from tfcq.nn.cloning import copy_of
 from tfcq.nn.loading import load
 from tfcq.post_training.plan import Plan
 from tfcq.post_training.rounding import RoundingSettings
-from tfcq.quantization.precision import Precision
 from tfcq.reporting.detection import plot_precisions
 from tfcq.settings.bitwidths import BitWidth, parse_bit_width
 from tfcq.settings.detection import DetectionConfig, default_training
@@ -122,8 +121,7 @@ def found_at(detector: Detector, plain: tf.data.Dataset, bits: BitWidth) -> list
         plain: the images, from `BoxedData.plain`.
         bits: the bit-width.
     """
-    precision = None if bits.is_float else Precision(bits.weights, bits.activations)
-    return list(detector.found(plain, precision))
+    return list(detector.found(plain, bits))
 
 
 def scores(
@@ -259,8 +257,7 @@ def _at(
     """
     if all(bits.is_float for bits in config.bit_widths):
         return lambda bits: detector
-    count = min(config.measurement.calibration_images, data.train.size)
-    batches = data.plain(data.train.first(count), detector.stride)
+    batches, count = data.calibration(detector.stride)
     if config.measurement.protocol != QAT.name:
         stage(f"Ranges from {count} images")
         return post_training(detector, batches, _plan(config))
@@ -279,8 +276,7 @@ def _exported(
 ) -> tuple[dict[str, Any], list[pathlib.Path]]:
     """Writes the networks as int8 files; returns what the gate finds of each, and the files."""
     bits = parse_bit_width(str(config.measurement.export_bits))
-    count = min(config.measurement.calibration_images, data.train.size)
-    batches = data.plain(data.train.first(count), detector.stride)
+    batches, _ = data.calibration(detector.stride)
     stage(f"Int8 files at {bits}, and the gate")
     folder = config.folder / "int8"
     gates = write_deployed(deployed(detector, batches, bits), bits, folder)

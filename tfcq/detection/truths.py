@@ -12,6 +12,8 @@ from tfcq.detection.coco_precision import encoded_masks
 def truths_of(split: BoxedSplit, masks: bool = False) -> list[Truth]:
     """Returns the boxes of every image of a split, in its order.
 
+    Images of a folder with a COCO JSON are not read for it.
+
     Args:
         split: the images.
         masks: whether masks are needed, as run lengths.

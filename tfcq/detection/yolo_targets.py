@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from tfcq.detection.boxes import LARGEST_GROWTH, complete_iou, pairwise_iou
+from tfcq.detection.boxes import LARGEST_GROWTH, complete_iou
+from tfcq.detection.matching import overlaps
 
 # Those of the authors' yolov4.cfg. An anchor whose shape overlaps a box's by more learns from it.
 _SHAPES_OVERLAP = 0.213
@@ -142,8 +143,8 @@ def yolo_losses(
     rows = tf.broadcast_to(tf.range(batch)[:, tf.newaxis], tf.shape(places))
     sums = tf.scatter_nd(tf.stack([rows, places], axis=-1), teach, tf.shape(outputs)[:2])
     wanted = tf.minimum(sums, 1.0)
-    overlap = tf.reduce_max(pairwise_iou(tf.stop_gradient(found), boxes), axis=-1)
-    counts = tf.cast((wanted > 0) | (overlap <= _IGNORED), tf.float32)
+    nearest = overlaps(boxes, classes >= 0, found).best
+    counts = tf.cast((wanted > 0) | (nearest <= _IGNORED), tf.float32)
     entropy = tf.nn.sigmoid_cross_entropy_with_logits(labels=wanted, logits=outputs[..., 4])
     taught = tf.reshape(tf.gather(found, places, batch_dims=1), [batch, most, -1, 4])
     fit = complete_iou(taught, boxes[:, :, tf.newaxis])

@@ -147,7 +147,11 @@ class DetectionMeasurement:
     quantize: str = setting("all", "all networks of the detector, or the backbone", QUANTIZED)
     quantizer: str = setting("lsq", "qat: what is trained", tuple(QAT_QUANTIZERS))
     calibration: str = setting("minmax", "how a range follows from activations", CALIBRATIONS)
-    calibration_images: int = setting(64, "training images that set the ranges", at_least=1)
+    calibration_images: int = setting(
+        64,
+        "training images that set the ranges; of all their regions 512, which heads read",
+        at_least=1,
+    )
     export_bits: str | None = setting(
         None,
         "also write the networks as int8 files with weights of these bits, such as 8w8a, and check "
@@ -216,7 +220,7 @@ class DetectionConfig:
     def _check_mosaic(self) -> None:
         if self.data.mosaic and self.masks:
             raise UserError(
-                f"--mosaic cuts boxes and no masks, which --detector={detector.detector} learns; "
+                f"--mosaic cuts boxes and not the masks of --detector={self.detector.detector}; "
                 f"allowed: {' or '.join(one for one in DETECTORS if one not in MASK_DETECTORS)}."
             )
         if self.data.mosaic and self.training.batch_size < MOSAIC_IMAGES:

@@ -1,6 +1,7 @@
-"""Batches of images with boxes, at one size."""
+"""Batches of images with boxes, padded to one size."""
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
@@ -143,19 +144,24 @@ def test_epochs_begin_anywhere_and_depend_on_the_seed(split):
 
 
 def test_mosaics_are_addressed_as_all_draws_and_leave_the_others_as_they_are(split):
-    given = {"batch_size": 5, "mosaic": True}
+    plain = {"batch_size": 5, "shorter": (20, 48), "longest": 150, "stride": 16}
+    given = {**plain, "mosaic": True}
     found, later = batches(split, 3, **given), batches(split, 1, **given, first_epoch=2)
     for one, other in zip(found[2:], later, strict=True):
         assert set(one) == {"images", "sizes", "scales", "index", "boxes", "classes"}
         for name, column in one.items():
             np.testing.assert_array_equal(column, other[name])
     alike = []
-    for one, other in zip(found, batches(split, 3, batch_size=5), strict=True):
+    for one, other in zip(found, batches(split, 3, **plain), strict=True):
+        # As large as its batch, whose size follows from its images.
+        assert one["images"].shape == other["images"].shape and other["images"].shape[1] < 150
         np.testing.assert_array_equal(one["index"], other["index"])
         assert one["classes"].shape == (5, 4 * split.most_boxes)
         for number in range(5):
             same = np.array_equal(one["images"][number], other["images"][number])
             alike.append(same and np.array_equal(one["sizes"][number], other["sizes"][number]))
+            if not same:
+                np.testing.assert_array_equal(one["sizes"][number], one["images"].shape[1:3])
     assert 3 <= sum(alike) <= 12
 
 
@@ -166,6 +172,41 @@ def test_plain_images_come_in_order_and_keep_their_sides(split):
     assert set(found[0]) == {"images", "sizes", "scales", "index"}
     sizes = np.concatenate([batch["sizes"] for batch in found])
     np.testing.assert_array_equal(sizes, [expected_shape(*shape, 24, 36) for shape in SHAPES])
+
+
+def test_batches_are_as_large_as_their_own_images_need(split):
+    # The third is resized to 136 x 136 pixels, of which no batch is rounded up beyond the limit.
+    given = {"batch_size": 2, "shorter": 136, "longest": 136, "stride": 16}
+    spec = plain_batches(split, **given).element_spec["images"]
+    assert spec.shape.as_list() == [None, None, None, 3]
+    whole = list(plain_batches(split, **given, one_shape=True).as_numpy_iterator())
+    found = list(plain_batches(split, **given).as_numpy_iterator())
+    assert [batch["images"].shape for batch in whole] == [(2, 144, 144, 3)] * 3
+    for one, other in zip(found, whole, strict=True):
+        highest, widest = (
+            min(math.ceil(side / 64) * 64, 144) for side in np.max(one["sizes"], axis=0)
+        )
+        assert one["images"].shape[1:3] == (highest, widest)
+        np.testing.assert_array_equal(one["images"], other["images"][:, :highest, :widest])
+        assert not other["images"][:, highest:].any() and not other["images"][:, :, widest:].any()
+    assert {batch["images"].shape[1:3] for batch in found} == {(144, 144)}
+    given = {"batch_size": 1, "shorter": 60, "longest": 200, "stride": 48}
+    shapes = [batch["images"].shape for batch in plain_batches(split, **given)]
+    # Of the stride's multiples the first one that is coarse enough.
+    assert shapes[:3] == [(1, 96, 96, 3), (1, 192, 96, 3), (1, 96, 96, 3)]
+
+
+def test_training_batches_of_several_sizes_are_rounded_up_alone(split):
+    (spec,) = {
+        training_batches(split, 2, shorter, 150, 3, stride=16).element_spec["images"]
+        for shorter in ([48], [48, 150])
+    }
+    assert spec.shape.as_list() == [2, None, None, 3]
+    found = batches(split, shorter=(48,), longest=150, stride=16, flip=False)
+    sides = {tuple(batch["images"].shape[1:3]) for batch in found}
+    assert sides <= {(64, 64), (128, 64), (64, 128), (128, 128)} and len(sides) > 1
+    for batch in found:
+        assert np.all(np.max(batch["sizes"], axis=0) > np.array(batch["images"].shape[1:3]) - 64)
 
 
 def test_batches_are_no_larger_than_images_of_one_size_need(split):

@@ -105,6 +105,17 @@ def test_boxes_are_cut_at_the_image_and_told(tmp_path, write_split, records, cap
     assert "1 boxes reach beyond their image" in caplog.text
 
 
+def test_boxes_of_images_are_known_without_reading_one(tmp_path, write_split, records):
+    write_split(tmp_path, [(5, 6), (9, 9)], [(0, 1, 1, 1, 2, 2, {}), (1, 0, 3, 3, 4, 5, {})])
+    split = open_boxes(f"boxes:{tmp_path}").split("train")
+    for path in tmp_path.glob("*.png"):
+        path.unlink()
+    found = truths_of(split)
+    np.testing.assert_array_equal([t.boxes[0] for t in found], [[1, 1, 3, 3], [3, 3, 8, 7]])
+    with pytest.raises(tf.errors.OpError, match="can be read no more"):
+        records(split)
+
+
 def test_masks_are_polygons_and_run_lengths(tmp_path, write_split, records):
     coder = pytest.importorskip("pycocotools.mask", reason="pycocotools is not installed")
     packed = coder.encode(np.asfortranarray([[0, 1, 0]] * 4, np.uint8))

@@ -1,4 +1,4 @@
-"""Batches of images with boxes, at one size: resized by the shorter side, flipped, padded.
+"""Batches of images with boxes: resized by the shorter side, flipped, padded to one size.
 
 As in `tfcq.data.pipeline`, randomness is addressed: what is drawn of an image is a function of
 (seed, epoch, index).
@@ -17,6 +17,9 @@ from tfcq.errors import UserError
 
 _GENERATOR = "philox"
 _MOSAIC = 1
+# Sides of batches of several sizes are at least multiples of this, so that networks see a few dozen
+# shapes: of COCO's in twos 105 instead of 239, for a fiftieth more to compute.
+_COARSE = 64
 # Of masks in batches, which are as large as their box: twice what Mask R-CNN predicts.
 MASK_SIDE = 56
 
@@ -32,10 +35,14 @@ def training_batches(
     stride: int = 32,
     mosaic: bool = False,
 ) -> tf.data.Dataset:
-    """Yields batches to train a detector on, of one shape, without end.
+    """Yields batches to train a detector on, without end.
 
     Each epoch is a new order of all images; those left over after the last whole batch are not
     used in that epoch. Crowds are left out.
+
+    Batches of images of one size have one shape too. Else a batch is as high as its highest and as
+    wide as its widest image, rounded up to a multiple of the stride of 64 or more, and no larger
+    than `canvas_size`.
 
     Args:
         split: the images.
@@ -89,11 +96,11 @@ def training_batches(
         columns |= {"boxes": boxes, "classes": tf.cast(record["classes"], tf.int32)}
         for name, column in columns.items():
             made[name] = _filled(tf.boolean_mask(column, learnt), split.most_boxes, name)
-        return {**made, "images": _padded(made["images"], canvas, split.image_shape[2])}
+        return made
 
     def epoch(records: tf.data.Dataset) -> tf.data.Dataset:
         made = records.take(steps * batch_size).map(prepared, tf.data.AUTOTUNE)
-        made = made.batch(batch_size, drop_remainder=True)
+        made = _batched(made, batch_size, canvas, stride, _one_size(split), drop_remainder=True)
         return made.map(with_mosaics, tf.data.AUTOTUNE) if mosaic else made
 
     epochs = shuffled_epochs(split, seed, first_epoch)
@@ -101,7 +108,12 @@ def training_batches(
 
 
 def plain_batches(
-    split: BoxedSplit, batch_size: int, shorter: int, longest: int, stride: int = 32
+    split: BoxedSplit,
+    batch_size: int,
+    shorter: int,
+    longest: int,
+    stride: int = 32,
+    one_shape: bool = False,
 ) -> tf.data.Dataset:
     """Yields the images of a split in order, without their boxes; the last batch may be smaller.
 
@@ -111,6 +123,7 @@ def plain_batches(
         shorter: length of an image's shorter side.
         longest: as for `training_batches`.
         stride: as for `training_batches`.
+        one_shape: whether all batches are as large as `canvas_size` says, whatever the images.
 
     Returns:
         Data set of dictionaries as `training_batches` yields them, up to `index`. Boxes in
@@ -119,10 +132,11 @@ def plain_batches(
     canvas = canvas_size(split, [shorter], longest, stride)
 
     def prepared(record: Record) -> Record:
-        made = _resized(split.decode(record), tf.constant(shorter), longest)
-        return {**made, "images": _padded(made["images"], canvas, split.image_shape[2])}
+        return _resized(split.decode(record), tf.constant(shorter), longest)
 
-    return split.records.map(prepared, tf.data.AUTOTUNE).batch(batch_size).prefetch(1)
+    made = split.records.map(prepared, tf.data.AUTOTUNE)
+    fixed = one_shape or _one_size(split)
+    return _batched(made, batch_size, canvas, stride, fixed).prefetch(1)
 
 
 def canvas_size(
@@ -183,9 +197,32 @@ def _resized(record: Record, shorter: tf.Tensor, longest: int) -> Record:
     return {"images": image, "sizes": sizes, "scales": scales, "index": record["index"]}
 
 
-def _padded(image: tf.Tensor, canvas: tuple[int, int], channels: int) -> tf.Tensor:
-    padded = tf.image.pad_to_bounding_box(image, 0, 0, *canvas)
-    return tf.ensure_shape(padded, [*canvas, channels])
+def _one_size(split: BoxedSplit) -> bool:
+    return None not in split.image_shape
+
+
+def _batched(
+    images: tf.data.Dataset,
+    batch_size: int,
+    canvas: tuple[int, int],
+    stride: int,
+    fixed: bool,
+    drop_remainder: bool = False,
+) -> tf.data.Dataset:
+    """Returns batches as large as the canvas, or as their own images need."""
+    shapes = {name: spec.shape for name, spec in images.element_spec.items()}
+    *_, channels = shapes["images"]
+    shapes["images"] = tf.TensorShape([*(canvas if fixed else (None, None)), channels])
+    multiple = math.ceil(_COARSE / stride) * stride
+
+    def rounded(batch: Record) -> Record:
+        size = tf.shape(batch["images"])[1:3]
+        missing = tf.minimum(size + -size % multiple, canvas) - size
+        room = [[0, 0], [0, missing[0]], [0, missing[1]], [0, 0]]
+        return {**batch, "images": tf.pad(batch["images"], room)}
+
+    batches = images.padded_batch(batch_size, shapes, drop_remainder=drop_remainder)
+    return batches if fixed else batches.map(rounded, tf.data.AUTOTUNE)
 
 
 def _filled(column: tf.Tensor, most: int, name: str) -> tf.Tensor:

@@ -108,9 +108,9 @@ class BoxesFolderSource:
         )
         reader = ImageReader(self.name, paths, found.shapes, _CHANNELS, read, strict=True)
         outlines = found.segmentations if self._masks else None
-        kinds = [tf.uint8, tf.float32, tf.int64, tf.bool, tf.float32, tf.uint8]
+        kinds = [tf.float32, tf.int64, tf.bool, tf.float32, tf.uint8]
 
-        def example(place: int) -> tuple[np.ndarray, ...]:
+        def annotated(place: int) -> tuple[np.ndarray, ...]:
             shape = found.shapes[place]
             masks = (
                 decoded_masks(outlines[place], *shape)
@@ -118,12 +118,13 @@ class BoxesFolderSource:
                 else np.zeros((0, *shape), np.uint8)
             )
             columns = (found.boxes, found.classes, found.crowd, found.area)
-            return reader(place), *(column[place] for column in columns), masks
+            return *(column[place] for column in columns), masks
 
         def decode(record: Record) -> Record:
-            image, boxes, classes, crowd, area, masks = tf.numpy_function(
-                example, [record["index"]], kinds
-            )
+            place = [record["index"]]
+            boxes, classes, crowd, area, masks = tf.numpy_function(annotated, place, kinds)
+            # What has no state is not run where nobody asks for the image, but for its boxes.
+            image = tf.numpy_function(reader, place, tf.uint8, stateful=False)
             classes = tf.ensure_shape(classes, [None])
             decoded = {
                 "index": record["index"],

@@ -30,9 +30,8 @@ def with_mosaics(batch: Record) -> Record:
         The batch without seeds and with four times as many places for boxes. The size of a mosaic
         is that of the batch; its scale and index are those of its first image.
     """
-    size, height, width, channels = batch["images"].shape
-    most = batch["classes"].shape[1]
-    canvas = tf.constant([height, width])
+    size, most = batch["classes"].shape
+    canvas = tf.shape(batch["images"])[1:3]
 
     def image(number: tf.Tensor) -> tuple[tf.Tensor, ...]:
         draws = tf.random.stateless_uniform([3 + size - 1], batch["seed"][number], alg=_GENERATOR)
@@ -47,7 +46,7 @@ def with_mosaics(batch: Record) -> Record:
         return batch["images"][number], batch["sizes"][number], boxes, classes
 
     names = ("images", "sizes", "boxes", "classes")
-    shapes = ([height, width, channels], [2], [MOSAIC_IMAGES * most, 4], [MOSAIC_IMAGES * most])
+    shapes = (batch["images"].shape[1:], [2], [MOSAIC_IMAGES * most, 4], [MOSAIC_IMAGES * most])
     types = (tf.float32, tf.int32, tf.float32, tf.int32)
     signature = tuple(map(tf.TensorSpec, shapes, types))
     new = tf.map_fn(image, tf.range(size), fn_output_signature=signature)
