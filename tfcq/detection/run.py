@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from tfcq.command_line import stage
 from tfcq.detection.average_precision import Detections, Truth, voc_figures
+from tfcq.detection.backbone import opened_backbone
 from tfcq.detection.boxed_data import BoxedData, boxed_data
 from tfcq.detection.coco_precision import coco_figures
 from tfcq.detection.deployed import deployed, write_deployed
@@ -24,7 +25,6 @@ from tfcq.errors import UserError
 from tfcq.evaluation.records import versions, weights_fingerprint
 from tfcq.files import parse_json, read_text, write_text
 from tfcq.nn.cloning import copy_of
-from tfcq.nn.loading import load
 from tfcq.post_training.plan import Plan
 from tfcq.post_training.rounding import RoundingSettings
 from tfcq.quantization.precision import Precision
@@ -124,7 +124,7 @@ def scores(
 
 
 def _float_detector(config: DetectionConfig, data: BoxedData) -> Detector:
-    backbone = load(config.backbone_file)
+    backbone = opened_backbone(config.subject)
     taken, given = backbone.input_shape[-1], data.train.image_shape[2]
     if taken != given:
         raise UserError(
