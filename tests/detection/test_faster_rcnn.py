@@ -159,6 +159,8 @@ def test_a_detector_that_was_cut_off_ends_as_one_that_was_not(few, tmp_path, mon
     assert "| COCO AP50  |" in table and "VOC07 AP" in table
     record = json.loads((tmp_path / "out" / "finetune.json").read_text())
     assert [entry["bits"] for entry in record["results"]] == ["fp", "8w8a"]
+    assert record["class_names"] == [str(number) for number in range(10)]
+    assert list(record["results"][1]["by_class"]) == record["class_names"]
     assert (tmp_path / "out" / "finetune.png").stat().st_size > 1000
     step, taken = FasterRCNN.train_step, []
 
