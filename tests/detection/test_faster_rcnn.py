@@ -186,8 +186,10 @@ def test_a_detector_that_was_cut_off_ends_as_one_that_was_not(few, tmp_path, mon
             np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
     # Bits that are measured later stand beside those of before.
     capsys.readouterr()
-    run(**{**few, "bits": "4w4a", "export_bits": "4w8a"})
+    run(**{**few, "bits": "4w4a", "export_bits": "4w8a", "save_detections": True})
     assert capsys.readouterr().out.count(" passed |") == 3
+    found = json.loads((tmp_path / "out" / "detections_4w4a.json").read_text())
+    assert {one["image_id"] for one in found} == {0, 1, 2}
     written = sorted(path.name for path in (tmp_path / "out" / "int8").iterdir())
     assert written == ["box_head_4x4_4w8a.tflite", "gate_4w8a.json", "proposals_4x4_4w8a.tflite",
                        "trunk_64x64_4w8a.tflite"]  # fmt: skip

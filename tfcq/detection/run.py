@@ -13,6 +13,7 @@ from tfcq.command_line import stage
 from tfcq.detection.average_precision import Detections
 from tfcq.detection.backbone import opened_backbone
 from tfcq.detection.boxed_data import BoxedData, boxed_data
+from tfcq.detection.coco_results import coco_results
 from tfcq.detection.deployed import deployed, write_deployed
 from tfcq.detection.detector import Detector
 from tfcq.detection.kinds import detector_from
@@ -70,7 +71,7 @@ def detect(config: DetectionConfig) -> tuple[dict[str, Any], list[pathlib.Path]]
     # Not compared: records of before have none.
     record["class_names"] = list(data.names)
     truths, drawn, figures = truths_of(data.test, config.masks), {}, {}
-    at = _at(config, detector, data, trained_in)
+    at, files = _at(config, detector, data, trained_in), [file]
     plain = data.plain(data.test, detector.stride)
     for bits in config.bit_widths:
         chosen = detector if bits.is_float else at(bits)
@@ -82,7 +83,9 @@ def detect(config: DetectionConfig) -> tuple[dict[str, Any], list[pathlib.Path]]
         # At once, so that nothing measured is lost when what follows fails.
         results = [{"bits": b, **scored} for b, scored in {**earlier, **figures}.items()]
         write_text(file, json.dumps({**record, "results": results}, indent=2) + "\n")
-    files = [file]
+        if measurement.save_detections:
+            files.append(trained_in / f"detections_{bits}.json")
+            write_text(files[-1], json.dumps(coco_results(data.test, found)) + "\n")
     if measurement.pictures:
         files.append(draw_found(file.with_suffix(".png"), data.test, truths, drawn, data.names))
     record["results"] = results

@@ -114,6 +114,10 @@ class DetectionMeasurement:
         "them tensor by tensor",
     )
     pictures: int = setting(4, "test images that are drawn with what was found", at_least=0)
+    save_detections: bool = setting(
+        False,
+        "also write what is found at each bit-width as COCO's results, 100 boxes an image at most",
+    )
     seed: int = setting(
         0, "seed of order, draws and learned rounding", at_least=0, at_most=HIGHEST_SEED
     )
