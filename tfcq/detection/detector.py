@@ -1,7 +1,7 @@
 """What detectors share: their quantizable parts, one train step, and what they find in images."""
 
 import abc
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import keras
@@ -149,11 +149,10 @@ class Detector(keras.Model, abc.ABC):
         """The means of an epoch."""
         return list(self._means.values())
 
-    def found(self, batches: tf.data.Dataset, precision: Any = None) -> Iterator[Detections]:
-        """Yields what it finds in each image, in pixels of its file.
+    def traced(self, precision: Any = None) -> Callable[[tf.Tensor, tf.Tensor], Kept]:
+        """Returns `find` at a precision as graphs, one for each size of images.
 
         Args:
-            batches: from `tfcq.data.boxed.box_batches.plain_batches`.
             precision: the pass; None for float.
         """
 
@@ -161,6 +160,19 @@ class Detector(keras.Model, abc.ABC):
         def run(images: tf.Tensor, sizes: tf.Tensor) -> Kept:
             return self.find(images, sizes, precision)
 
+        return run
+
+    def found(
+        self, batches: Iterable[Batch], precision: Any = None, run: Any = None
+    ) -> Iterator[Detections]:
+        """Yields what it finds in each image, in pixels of its file.
+
+        Args:
+            batches: from `tfcq.data.boxed.box_batches.plain_batches`.
+            precision: the pass; None for float.
+            run: the same pass, from `traced`; None to trace it anew.
+        """
+        run = run or self.traced(precision)
         for batch in batches:
             kept = run(batch["images"], batch["sizes"])
             scales = tf.tile(batch["scales"], [1, 2])[:, tf.newaxis]
