@@ -18,6 +18,7 @@ _HOME_OF = {
     "deployable": "tfcq.integer.form",
     "int8_tflite": "tfcq.deployment.tflite",
     "load": "tfcq.nn.loading",
+    "load_detector": "tfcq.detection.saved",
     "float_model": "tfcq.nn.float_model",
     "quantizable": "tfcq.nn.quantizable",
     "requantizable": "tfcq.nn.float_model",

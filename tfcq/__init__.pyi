@@ -7,6 +7,7 @@ from tfcq.backbones.vision_transformer import vision_transformer as vision_trans
 from tfcq.data.augmentation import Augmentation as Augmentation
 from tfcq.data.user_images import two_views as two_views
 from tfcq.deployment.tflite import int8_tflite as int8_tflite
+from tfcq.detection.saved import load_detector as load_detector
 from tfcq.evaluation.features import FeatureExtractor as FeatureExtractor
 from tfcq.integer.form import deployable as deployable
 from tfcq.nn.calibration import calibrate as calibrate

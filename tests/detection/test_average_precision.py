@@ -5,7 +5,12 @@ import pytest
 
 from tests.detection.scored import detections_of, truth_of, truths_of
 from tfcq.detection import average_precision
-from tfcq.detection.average_precision import Detections, voc_average_precision, voc_figures
+from tfcq.detection.average_precision import (
+    Detections,
+    voc_average_precision,
+    voc_figures,
+    voc_figures_by_class,
+)
 from tfcq.errors import UserError
 
 ONE = [[0.0, 0, 10, 10]]
@@ -23,7 +28,10 @@ def test_both_forms_are_detectron2s_with_difficult_boxes(vectors, form):
     expected = vectors[f"voc_{form}"]
     np.testing.assert_allclose(voc_average_precision(truths, found, 3, form), expected, atol=1e-12)
     assert expected.max() > 0.5 and any(truth.difficult.any() for truth in truths)
-    figures = voc_figures(truths, found, 3, form)
+    figures, by_class = voc_figures_by_class(truths, found, 3, form)
+    assert voc_figures(truths, found, 3, form) == figures
+    for of_class, one in zip(by_class, 100 * expected.T, strict=True):
+        assert of_class == pytest.approx({"AP": one.mean(), "AP50": one[0], "AP75": one[5]})
     means = 100 * expected.mean(axis=1)
     assert figures == pytest.approx({"AP": means.mean(), "AP50": means[0], "AP75": means[5]})
 
@@ -55,6 +63,8 @@ def test_classes_without_a_box_are_left_out_and_no_box_at_all_is_refused():
     found = [Detections(np.array(ONE * 2), np.array([0.9, 0.8]), np.array([1, 0]))]
     assert np.isnan(voc_average_precision(truth, found, 2)).tolist() == [[True, False]] * 10
     assert voc_figures(truth, found, 2) == pytest.approx({"AP": 100, "AP50": 100, "AP75": 100})
+    none = dict.fromkeys(("AP", "AP50", "AP75"))
+    assert voc_figures_by_class(truth, found, 2)[1][0] == none
     nothing = [Detections(np.zeros((0, 4)), np.zeros(0), np.zeros(0, int))]
     assert voc_figures(truth, nothing, 2) == {"AP": 0, "AP50": 0, "AP75": 0}
     with pytest.raises(UserError, match="1 images have no box that must be found"):

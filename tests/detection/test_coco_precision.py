@@ -1,5 +1,6 @@
 """Average precision as COCO scores it."""
 
+import dataclasses
 import sys
 
 import numpy as np
@@ -31,6 +32,25 @@ def test_figures_are_pycocotools_with_crowds_and_nothing_is_printed(vectors, rul
         {n: None if v < 0 else 100 * v for n, v in zip(names, expected, strict=True)}, abs=1e-10
     )
     assert capfd.readouterr() == ("", "")
+
+
+def test_figures_of_a_class_are_those_of_its_boxes_alone(vectors, rule):
+    truths, found = truths_of(vectors), detections_of(vectors)
+    figures, by_class = rule.coco_figures_by_class(truths, found, 4)
+    assert figures == rule.coco_figures(truths, found, 4)
+    assert by_class[3] == dict.fromkeys(("AP", "AP50", "AP75"))
+    for number in range(3):
+        # A detection's class decides nothing about those of another.
+        alone = rule.coco_figures([of_class(t, number) for t in truths], found, 4)
+        assert by_class[number] == pytest.approx({name: alone[name] for name in by_class[number]})
+    assert len({of["AP75"] for of in by_class[:3]}) == 3
+
+
+def of_class(truth, number):
+    """Returns the boxes of one class."""
+    columns = {name: column for name, column in vars(truth).items() if column is not None}
+    chosen = truth.classes == number
+    return dataclasses.replace(truth, **{name: column[chosen] for name, column in columns.items()})
 
 
 def one(boxes, scores=None):

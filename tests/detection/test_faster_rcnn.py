@@ -181,6 +181,8 @@ def test_a_detector_that_was_cut_off_ends_as_one_that_was_not(few, tmp_path, mon
     record = json.loads((tmp_path / "out" / "finetune.json").read_text())
     assert [entry["bits"] for entry in record["results"]] == ["fp", "8w8a"]
     assert (tmp_path / "out" / "finetune_fp_8w8a.png").stat().st_size > 1000
+    assert record["class_names"] == [str(number) for number in range(10)]
+    assert list(record["results"][1]["by_class"]) == record["class_names"]
     step, taken = FasterRCNN.train_step, []
 
     def cut_off(self, data):
@@ -203,10 +205,20 @@ def test_a_detector_that_was_cut_off_ends_as_one_that_was_not(few, tmp_path, mon
         for a, b in zip(one, two, strict=True):
             # Threads sum in any order; --deterministic repeats to the last bit.
             np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
+    about = tmp_path / "out" / "detector.json"
+    written = about.read_text()
+    # What an earlier version trained gets it when it is run again.
+    about.unlink()
     # Bits that are measured later stand beside those of before.
     capsys.readouterr()
-    run(**{**few, "bits": "4w4a", "export_bits": "4w8a"})
+    run(**{**few, "bits": "4w4a", "export_bits": "4w8a", "save_detections": True})
     assert capsys.readouterr().out.count(" passed |") == 3
+    assert about.read_text() == written
+    loaded = tfcq.load_detector(tmp_path / "out")
+    assert (loaded.shorter_side, loaded.longest_side, loaded.trained_at) == (64, 1333, None)
+    assert loaded.class_names == tuple(map(str, range(10)))
+    found = json.loads((tmp_path / "out" / "detections_4w4a.json").read_text())
+    assert {one["image_id"] for one in found} == {0, 1, 2}
     written = sorted(path.name for path in (tmp_path / "out" / "int8").iterdir())
     assert written == ["box_head_4x4_4w8a.tflite", "gate_4w8a.json", "proposals_4x4_4w8a.tflite",
                        "trunk_64x64_4w8a.tflite"]  # fmt: skip
@@ -232,6 +244,7 @@ def test_quantization_aware_training_goes_on_from_the_float_detector(few, tmp_pa
     run(**later)
     folder = tmp_path / "out" / "qat_lsq_backbone"
     assert json.loads((folder / "qat.json").read_text())["results"][0]["bits"] == "2w4a"
+    assert str(tfcq.load_detector(folder / "2w4a").trained_at) == "2w4a"
     trained = keras.models.load_model(folder / "2w4a" / "trunk.keras")
     before = keras.models.load_model(tmp_path / "out" / "trunk.keras")
     kernel = trained.get_layer("stage1_block1_conv1").kernel

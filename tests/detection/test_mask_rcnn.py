@@ -20,7 +20,7 @@ from tfcq.detection.mask_rcnn import MaskRCNN
 from tfcq.detection.pictures import draw_found
 from tfcq.detection.quantized import post_training
 from tfcq.detection.roi_align import pyramid_align
-from tfcq.detection.run import scores
+from tfcq.detection.scores import scores
 from tfcq.detection.suppression import Kept
 from tfcq.detection.truths import truths_of
 from tfcq.errors import UserError
@@ -222,7 +222,8 @@ def test_masks_are_scored_told_and_drawn_beside_the_boxes(source, tmp_path, monk
     truths = truths_of(split, masks=True)
     perfect = [Detections(t.boxes, np.ones(len(t.boxes)), t.classes, t.masks) for t in truths]
     swapped = [dataclasses.replace(one, masks=one.masks[::-1]) for one in perfect]
-    entries = [{"bits": bits, **scores(truths, found, 10)} for bits, found in (
+    digits = [f"digit {number}" for number in range(10)]
+    entries = [{"bits": bits, **scores(truths, found, digits)} for bits, found in (
         ("fp", perfect), ("4w4a", swapped),
     )]  # fmt: skip
     assert [entry["coco"]["AP50"] for entry in entries] == [100, 100]
@@ -232,8 +233,23 @@ def test_masks_are_scored_told_and_drawn_beside_the_boxes(source, tmp_path, monk
     (row,) = (line for line in table.splitlines() if "COCO masks AP50" in line)
     worse = entries[1]["coco_masks"]["AP50"]
     assert [cell.strip() for cell in row.split("|")[2:4]] == ["100.0", f"{worse:.1f}"]
+    by_class = entries[1]["by_class"]
+    shown = {name: of["coco_masks"]["AP50"] for name, of in by_class.items()}
+    assert list(by_class) == digits and None in shown.values()
+    there = [value for value in shown.values() if value is not None]
+    assert np.mean(there) == pytest.approx(worse)
+    # Of 10 classes each is told, of one or of 21 none; bits of earlier records have no figures.
+    first, missing = digits[int(truths[0].classes[0])], next(n for n in digits if shown[n] is None)
+    older = {"bits": "8w8a", "coco": entries[0]["coco"], "voc07": entries[0]["voc07"]}
+    older["coco_masks"] = entries[0]["coco_masks"]
+    table = detection_table({**about, "results": [entries[0], older]}).splitlines()
+    for name, told in ((first, ["100.0", "-"]), (missing, ["-", "-"])):
+        (row,) = (line for line in table if line.startswith(f"| {name} "))
+        assert [cell.strip() for cell in row.split("|")[2:4]] == told
+    for count in (1, 21):
+        assert first not in detection_table({**about, "classes": count, "results": entries})
     without = [dataclasses.replace(one, masks=None) for one in truths]
-    assert set(scores(without, perfect, 10)) == {"coco", "voc07"}
+    assert set(scores(without, perfect, digits)) == {"coco", "voc07", "by_class"}
     outlines = []
     monkeypatch.setattr(
         "matplotlib.axes.Axes.contour", lambda self, inside, **_: outlines.append(inside)

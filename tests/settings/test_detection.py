@@ -18,6 +18,15 @@ def config(**values):
         ({"run_dir": None}, "--run_dir is missing"),
         ({"model": "m.keras"}, "--run_dir and --model were both given"),
         ({"run_dir": None, "model": "m.keras"}, "--output_dir is missing; --model=m.keras needs"),
+        (
+            {"run_dir": None, "model": "m.h5", "output_dir": "D"},
+            "Unknown model 'm.h5'; allowed: PATH.keras, PATH.pth or PATH.safetensors.",
+        ),
+        ({"input_std": "1"}, "--input_std has no effect here"),
+        (
+            {"run_dir": None, "model": "m.pth", "output_dir": "D", "input_mean": "0"},
+            "--input_mean=0 with --input_std=None; allowed: both or none",
+        ),
         ({"dataset": "digit"}, "allowed"),
         ({"shorter_side": "480,wide"}, "--shorter_side=480,wide cannot be used; allowed: whole"),
         ({"shorter_side": "64,15"}, "allowed: whole numbers of pixels from 16 on"),
@@ -68,6 +77,10 @@ def test_what_trains_a_detector_is_compared_and_what_scores_it_is_not():
         {"seed": 1},
     ):
         assert config(**trained).trained_with() != base
+    public = {"run_dir": None, "model": "m.pth", "output_dir": "D"}
+    other_pixels = config(**public, input_mean="0", input_std="1")
+    assert config(**public).trained_with() != other_pixels.trained_with()
+    assert "input_mean" not in base
     one, other = (config(protocol="qat", quantize=name) for name in ("all", "backbone"))
     assert one.trained_with() != other.trained_with()
 

@@ -107,7 +107,7 @@ def voc_figures(
     detections: Sequence[Detections],
     class_count: int,
     form: str = "points",
-) -> dict[str, float]:
+) -> dict[str, float | None]:
     """Returns `AP` (the mean over `THRESHOLDS`), `AP50` and `AP75` in percent, over all classes.
 
     Args:
@@ -119,14 +119,36 @@ def voc_figures(
     Raises:
         UserError: there is no box that must be found.
     """
+    return voc_figures_by_class(truths, detections, class_count, form)[0]
+
+
+def voc_figures_by_class(
+    truths: Sequence[Truth],
+    detections: Sequence[Detections],
+    class_count: int,
+    form: str = "points",
+) -> tuple[dict[str, float | None], list[dict[str, float | None]]]:
+    """Returns what `voc_figures` does, and the same of each class: None where it has no box.
+
+    Args:
+        truths: as for `voc_figures`.
+        detections: as for `voc_figures`.
+        class_count: as for `voc_figures`.
+        form: as for `voc_figures`.
+
+    Raises:
+        UserError: there is no box that must be found.
+    """
     check_scorable(truths)
-    found = 100 * np.nanmean(voc_average_precision(truths, detections, class_count, form), axis=1)
+    found = 100 * voc_average_precision(truths, detections, class_count, form)
+    return _named(np.nanmean(found, axis=1)), [_named(of_class) for of_class in found.T]
+
+
+def _named(found: np.ndarray) -> dict[str, float | None]:
+    """Returns figures by name from the average precision at each threshold."""
     at = THRESHOLDS.index
-    return {
-        "AP": float(found.mean()),
-        "AP50": float(found[at(0.5)]),
-        "AP75": float(found[at(0.75)]),
-    }
+    values = {"AP": found.mean(), "AP50": found[at(0.5)], "AP75": found[at(0.75)]}
+    return {name: None if np.isnan(value) else float(value) for name, value in values.items()}
 
 
 def check_scorable(truths: Sequence[Truth]) -> None:

@@ -2,15 +2,17 @@
 
 import contextlib
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
-from tfcq.detection.average_precision import Detections, Truth, check_scorable
+from tfcq.detection.average_precision import THRESHOLDS, Detections, Truth, check_scorable
 from tfcq.errors import UserError
 
 _FIGURES = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
+# Places of AP50 and AP75 among the overlaps of AP.
+_THRESHOLDS = [THRESHOLDS.index(overlap) for overlap in (0.5, 0.75)]
 
 
 def encoded_masks(masks: np.ndarray) -> list[dict[str, Any]]:
@@ -51,6 +53,26 @@ def coco_figures(
         UserError: pycocotools is not installed, there is no box that must be found, or masks are
             asked for and missing.
     """
+    return coco_figures_by_class(truths, detections, class_count, masks)[0]
+
+
+def coco_figures_by_class(
+    truths: Sequence[Truth],
+    detections: Sequence[Detections],
+    class_count: int,
+    masks: bool = False,
+) -> tuple[dict[str, float | None], list[dict[str, float | None]]]:
+    """Returns what `coco_figures` does, and `AP`, `AP50` and `AP75` of each class.
+
+    Args:
+        truths: as for `coco_figures`.
+        detections: as for `coco_figures`.
+        class_count: as for `coco_figures`; a class without a box has None.
+        masks: as for `coco_figures`.
+
+    Raises:
+        UserError: as `coco_figures` does.
+    """
     _, new_index, new_rule = _pycocotools()
     check_scorable(truths)
     rows = [_rows(truth, masks, "boxes") for truth in truths]
@@ -73,8 +95,16 @@ def coco_figures(
         rule.evaluate()
         rule.accumulate()
         rule.summarize()
-    values = zip(_FIGURES, rule.stats, strict=False)
-    return {name: None if value < 0 else 100 * float(value) for name, value in values}
+    # Thresholds, recalls, classes, sizes of objects (all first), numbers of detections (100 last).
+    precision = rule.eval["precision"][:, :, :, 0, -1]
+    # -1 where there are no such objects, at all recalls of all thresholds.
+    columns = np.moveaxis(precision, 2, 0).mean(axis=2)
+    return _named(rule.stats), [_named([c.mean(), *c[_THRESHOLDS]]) for c in columns]
+
+
+def _named(values: Iterable[float]) -> dict[str, float | None]:
+    found = zip(_FIGURES, values, strict=False)
+    return {name: None if value < 0 else 100 * float(value) for name, value in found}
 
 
 def _pycocotools() -> tuple[Any, Callable, Callable]:

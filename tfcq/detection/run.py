@@ -12,21 +12,22 @@ import keras
 import tensorflow as tf
 
 from tfcq.command_line import stage
-from tfcq.detection.average_precision import Detections, Truth, voc_figures
+from tfcq.detection.average_precision import Detections
+from tfcq.detection.backbone import opened_backbone
 from tfcq.detection.boxed_data import BoxedData, boxed_data
-from tfcq.detection.coco_precision import coco_figures
+from tfcq.detection.coco_results import coco_results
 from tfcq.detection.deployed import deployed, write_deployed
 from tfcq.detection.detector import Detector
 from tfcq.detection.kinds import detector_from
 from tfcq.detection.pictures import draw_found
 from tfcq.detection.quantized import post_training
+from tfcq.detection.scores import BY_CLASS, scores
 from tfcq.detection.training import load_trained, train, trained_at
 from tfcq.detection.truths import truths_of
 from tfcq.errors import UserError
 from tfcq.evaluation.records import versions, weights_fingerprint
 from tfcq.files import parse_json, read_text, write_text
 from tfcq.nn.cloning import copy_of
-from tfcq.nn.loading import load
 from tfcq.post_training.plan import Plan
 from tfcq.post_training.rounding import RoundingSettings
 from tfcq.reporting.detection import plot_precisions
@@ -70,7 +71,7 @@ def detect(config: DetectionConfig) -> tuple[dict[str, Any], list[pathlib.Path]]
         make_deterministic()
     further = measurement.protocol == QAT.name
     trained_in = config.trained_in
-    backbone = load(config.backbone_file)
+    backbone = opened_backbone(config.subject)
     known = {"backbone": weights_fingerprint(backbone)}
     _check_earlier(trained_in, config.trained_with() | known)
     if further:
@@ -88,20 +89,24 @@ def detect(config: DetectionConfig) -> tuple[dict[str, Any], list[pathlib.Path]]
     record = _about(config, data, detector)
     file = trained_in / f"{config.record}.json"
     earlier = _earlier(file, record)
+    # Not compared: records of before have none.
+    record["class_names"] = list(data.names)
     truths, drawn, figures = truths_of(data.test, config.masks), {}, {}
-    at = _at(config, detector, data, trained_in)
+    at, files = _at(config, detector, data, trained_in), [file]
     plain = data.plain(data.test, detector.stride)
     for bits in config.bit_widths:
         chosen = detector if bits.is_float else at(bits)
         stage(f"{bits}: {data.test.size:,} test images")
         found = found_at(chosen, plain, bits)
-        figures[str(bits)] = scores(truths, found, len(data.names))
+        figures[str(bits)] = scores(truths, found, data.names)
         _tell(str(bits), figures[str(bits)])
         drawn[str(bits)] = found[: measurement.pictures]
         # At once, so that nothing measured is lost when what follows fails.
         results = [{"bits": b, **scored} for b, scored in {**earlier, **figures}.items()]
         write_text(file, json.dumps({**record, "results": results}, indent=2) + "\n")
-    files = [file]
+        if measurement.save_detections:
+            files.append(trained_in / f"detections_{bits}.json")
+            write_text(files[-1], json.dumps(coco_results(data.test, found)) + "\n")
     if measurement.pictures:
         picture = trained_in / f"{config.record}_{'_'.join(drawn)}.png"
         files.append(draw_found(picture, data.test, truths, drawn, data.names))
@@ -122,27 +127,6 @@ def found_at(detector: Detector, plain: tf.data.Dataset, bits: BitWidth) -> list
         bits: the bit-width.
     """
     return list(detector.found(plain, bits))
-
-
-def scores(
-    truths: list[Truth], found: list[Detections], class_count: int
-) -> dict[str, dict[str, float | None]]:
-    """Returns average precision in percent, in COCO's form and in that of VOC 2007.
-
-    Of masks, where there are any, in COCO's form too.
-
-    Args:
-        truths: the boxes of each image.
-        found: what was found in each.
-        class_count: number of classes.
-    """
-    forms: dict[str, dict[str, float | None]] = {
-        "coco": coco_figures(truths, found, class_count),
-        "voc07": dict(voc_figures(truths, found, class_count)),
-    }
-    if any(one.masks is not None for one in truths):
-        forms["coco_masks"] = coco_figures(truths, found, class_count, masks=True)
-    return forms
 
 
 def _float_detector(config: DetectionConfig, data: BoxedData, backbone: keras.Model) -> Detector:
@@ -285,11 +269,11 @@ def _exported(
     return gates, [folder / f"{name}_{bits}.tflite" for name in gates] + [figures]
 
 
-def _tell(bits: str, figures: dict[str, dict[str, float | None]]) -> None:
+def _tell(bits: str, figures: dict[str, dict[str, Any]]) -> None:
     told = "  ".join(
         f"{form} {name} {value:.1f}"
         for form, found in figures.items()
         for name, value in found.items()
-        if value is not None and name in ("AP", "AP50", "AP75")
+        if form != BY_CLASS and value is not None and name in ("AP", "AP50", "AP75")
     )
     print(f"{bits:>6}  {told}", flush=True)

@@ -9,8 +9,8 @@ import keras
 from tfcq.detection.boxed_data import BoxedData
 from tfcq.detection.detector import Detector
 from tfcq.detection.parts import part_policy
+from tfcq.detection.saved import ABOUT, part_file, save_detector
 from tfcq.errors import TrainingStopped, UserError
-from tfcq.files import whole_file
 from tfcq.nn.copied_weights import copy_weights
 from tfcq.nn.float_model import requantizable
 from tfcq.nn.loading import load
@@ -36,6 +36,9 @@ def train(detector: Detector, data: BoxedData, folder: pathlib.Path) -> None:
     if all(part_file(folder, name).exists() for name in detector.parts):
         print(f"{folder}: trained already.")
         load_trained(detector, folder)
+        if not (folder / ABOUT).exists():
+            # An earlier version trained it.
+            _save(detector, data, folder)
         return
     settings = data.config.training
     optimizer = optimizer_from(settings, data.steps)
@@ -45,9 +48,7 @@ def train(detector: Detector, data: BoxedData, folder: pathlib.Path) -> None:
     done = checkpoints.restore()
     if done < data.epochs:
         _fit(detector, data, folder, done, checkpoints)
-    for name, part in detector.parts.items():
-        with whole_file(part_file(folder, name)) as temporary:
-            part.save(temporary)
+    _save(detector, data, folder)
 
 
 def _fit(
@@ -89,6 +90,13 @@ class _Finite(keras.callbacks.Callback):
                 f"The loss became {loss} at step {batch + 1} of this epoch; try a lower "
                 "--learning_rate, or --clip_gradient=10, in another --output_dir."
             )
+
+
+def _save(detector: Detector, data: BoxedData, folder: pathlib.Path) -> None:
+    bits = detector.training_bits
+    trained_at = None if bits is None else BitWidth(*(int(one.numpy()) or None for one in bits))
+    longest = data.config.data.longest_side
+    save_detector(detector, folder, data.names, data.scored_side, longest, trained_at)
 
 
 def trained_at(
@@ -136,13 +144,3 @@ def load_trained(detector: Detector, folder: pathlib.Path) -> None:
                 "--protocol=finetune."
             )
         copy_weights(load(file), part)
-
-
-def part_file(folder: pathlib.Path, name: str) -> pathlib.Path:
-    """Returns the file of a network of a detector.
-
-    Args:
-        folder: the detector's.
-        name: the network's.
-    """
-    return folder / f"{name}.keras"

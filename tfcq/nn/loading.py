@@ -42,7 +42,7 @@ def load(path: str | os.PathLike, custom_objects: dict[str, Any] | None = None) 
     if is_checkpoint(str(path)):
         raise UserError(
             f"{path} holds weights by another library's names, which --start of tfcq.train and "
-            "--model of tfcq.evaluate read; allowed here: a .keras file."
+            "--model of tfcq.evaluate and tfcq.detect read; allowed here: a .keras file."
         )
     if not zipfile.is_zipfile(path):
         with open(path, "rb") as file:

@@ -14,6 +14,8 @@ from tfcq.reporting.tables import percent, table
 _FORMS = {"coco": "COCO", "voc07": "VOC07", "coco_masks": "COCO masks"}
 _FIGURES = ("AP", "AP50", "AP75")
 _LABEL = "average precision (%)"
+# Those of VOC; a longer table is left to the record.
+_MOST_CLASSES = 20
 
 
 def precisions(record: Mapping[str, Any]) -> dict[str, dict[str, float]]:
@@ -43,6 +45,9 @@ def detection_table(record: Mapping[str, Any]) -> str:
     ]
     bits = [entry["bits"] for entry in record["results"]]
     text = f"{_in_words(record)}\n{table(('bits', *bits), rows)}"
+    by_class = _by_class(record["results"])
+    if by_class and 1 < record["classes"] <= _MOST_CLASSES:
+        text = f"{text}\n{table(('COCO AP of', *bits), by_class)}"
     if "int8" not in record:
         return text
     gates = [
@@ -137,3 +142,16 @@ def _in_words(record: Mapping[str, Any]) -> str:
         f"{record['dataset']}, {record['detector']}, {record['protocol']}, "
         f"{record['test_images']} test images of {record['classes']} classes"
     )
+
+
+def _by_class(results: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
+    """Returns a row for each class; without a figure where it has no box, or was not scored."""
+    scored = [entry.get("by_class", {}) for entry in results]
+    figures = [
+        (name, [one[name]["coco"]["AP"] if name in one else None for one in scored])
+        for name in next(filter(None, scored), {})
+    ]
+    return [
+        (name, *("-" if value is None else f"{value:.1f}" for value in values))
+        for name, values in figures
+    ]

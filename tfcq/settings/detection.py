@@ -12,6 +12,7 @@ from tfcq.settings.bitwidths import BitWidth, parse_bit_width, parse_bit_widths
 from tfcq.settings.datasets import check_boxed_name
 from tfcq.settings.detection_presets import DETECTION_PRESETS, with_preset
 from tfcq.settings.durations import parse_duration
+from tfcq.settings.detection_subject import DetectionSubject
 from tfcq.settings.evaluation_groups import CALIBRATIONS, DEPLOYED_WEIGHTS
 from tfcq.settings.fields import check_fields, grouped, setting
 from tfcq.settings.policies import ALL_FLOAT, POLICIES, Policy, policy_named
@@ -53,16 +54,6 @@ def _numbers(name: str, text: str, kind: type, example: str, least: int) -> tupl
             f"{example}."
         )
     return found
-
-
-@dataclasses.dataclass(frozen=True)
-class DetectionSubject:
-    """Whose backbone detects."""
-
-    run_dir: str | None = setting(None, "folder of the run")
-    model: str | None = setting(None, "instead of a run: PATH.keras, a ResNet of this library")
-    output_dir: str | None = setting(None, "where all is written; default RUN/detection/DETECTOR")
-    from_scratch: bool = setting(False, "random weights instead of the backbone's")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,6 +149,10 @@ class DetectionMeasurement:
         "them tensor by tensor",
     )
     pictures: int = setting(4, "test images that are drawn with what was found", at_least=0)
+    save_detections: bool = setting(
+        False,
+        "also write what is found at each bit-width as COCO's results, 100 boxes an image at most",
+    )
     seed: int = setting(
         0, "seed of order, draws and learned rounding", at_least=0, at_most=HIGHEST_SEED
     )
@@ -181,15 +176,7 @@ class DetectionConfig:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             check_fields(getattr(self, field.name))
-        subject = self.subject
-        if (subject.run_dir is None) == (subject.model is None):
-            missing = "is missing" if subject.run_dir is None else "and --model were both given"
-            raise UserError(
-                f"--run_dir {missing}; give the folder of a run that tfcq.train made, or a model "
-                "with --model."
-            )
-        if subject.model is not None and subject.output_dir is None:
-            raise UserError(f"--output_dir is missing; --model={subject.model} needs it.")
+        self.subject.check()
         if importlib.util.find_spec("pycocotools") is None:
             raise UserError(
                 "Average precision needs pycocotools; install it with `pip install pycocotools`."
@@ -270,9 +257,7 @@ class DetectionConfig:
     @property
     def backbone_file(self) -> pathlib.Path:
         """The file of the backbone."""
-        if self.subject.model is not None:
-            return pathlib.Path(self.subject.model)
-        return RunFolder(str(self.subject.run_dir)).backbone
+        return self.subject.file
 
     @property
     def masks(self) -> bool:
@@ -298,10 +283,7 @@ class DetectionConfig:
         Raises:
             UserError: saying what is missing.
         """
-        if self.subject.run_dir is not None:
-            RunFolder(self.subject.run_dir).load()
-        elif not self.backbone_file.is_file():
-            raise UserError(f"{self.backbone_file} does not exist; allowed: a .keras file.")
+        self.subject.check_files()
 
     def trained_with(self) -> dict[str, Any]:
         """Returns what decides how the detector is trained, by setting, but for the backbone."""

@@ -67,6 +67,9 @@ def test_voc_trains_on_both_years_and_tests_on_2007(voc, records, caplog):
     assert found[0]["difficult"].tolist() == [False, True]
     test = source.split("test")
     assert [len(one["boxes"]) for one in records(test)] == [1, 0]
+    assert test.image_ids == ("0.jpg", "1.jpg") and test.category_ids is None
+    named = [train.image_ids[one["index"]] for one in found]
+    assert named == [one["file"].decode() for one in train.records.as_numpy_iterator()]
 
 
 def test_voc_is_streamed_in_any_order(voc):

@@ -33,6 +33,8 @@ class Annotations:
 
     Attributes:
         names: names of the classes, in the order of their ids.
+        category_ids: id of each class.
+        image_ids: id of each image.
         files: name of each image.
         shapes: height and width of each image.
         boxes: of each image, float32 [N, 4], in our order.
@@ -43,6 +45,8 @@ class Annotations:
     """
 
     names: tuple[str, ...]
+    category_ids: tuple[int, ...]
+    image_ids: tuple[int, ...]
     files: list[str]
     shapes: list[tuple[int, int]]
     boxes: list[np.ndarray]
@@ -107,6 +111,8 @@ def read_annotations(path: str, strict: bool) -> Annotations:
     outlines = [list(column[4]) for column in columns]
     return Annotations(
         names=tuple(category["name"] for category in categories),
+        category_ids=tuple(category["id"] for category in categories),
+        image_ids=tuple(image["id"] for image in found["images"]),
         files=[image["file_name"] for image in found["images"]],
         shapes=shapes,
         boxes=[np.array(column[0], np.float32).reshape(-1, 4) for column in columns],

@@ -28,10 +28,14 @@ class BoxedSplit(Split):
     Attributes:
         most_boxes: the greatest number of boxes of an image that are no crowds.
         masks: whether there is a mask to each box.
+        image_ids: what the data call each image, by its index; None for the index itself.
+        category_ids: what they call each class, by its number; None for the number itself.
     """
 
     most_boxes: int
     masks: bool
+    image_ids: tuple[int | str, ...] | None = None
+    category_ids: tuple[int, ...] | None = None
 
 
 class BoxedSource(Protocol):

@@ -85,6 +85,8 @@ class BoxesFolderSource:
             names=tuple(found.files),
             most_boxes=int(counts.max(initial=0)),
             masks=self._masks,
+            image_ids=found.image_ids,
+            category_ids=found.category_ids,
         )
         if name != "train":
             return split
@@ -239,4 +241,8 @@ def _renumbered(found: Annotations, names: tuple[str, ...], source: str) -> Anno
             check_seen(source, [name], np.zeros(1, int), np.array([count]))
     number = np.array([names.index(n) if n in names else -1 for n in found.names])
     classes = [number[of_image] for of_image in found.classes]
-    return Annotations(**{**vars(found), "names": names, "classes": classes})
+    own = dict(zip(found.names, found.category_ids, strict=True))
+    # What this file does not list has an id that it does not use.
+    ids = tuple(own.get(name, max(own.values()) + n) for n, name in enumerate(names, 1))
+    changed = {"names": names, "category_ids": ids, "classes": classes}
+    return Annotations(**{**vars(found), **changed})

@@ -50,6 +50,7 @@ class TfdsBoxesSource:
         needed = sorted({part for parts in _PARTS[name].values() for part, _ in parts})
         self._builders = {part: prepared_builder(part, data_dir, download) for part in needed}
         self._counted: dict[str, np.ndarray] = {}
+        self._file_names: dict[str, tuple[str, ...]] = {}
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -82,6 +83,7 @@ class TfdsBoxesSource:
             record_bytes=max(1, size // sum(i.splits.total_num_examples for i in infos)),
             most_boxes=int(of_image.max(initial=0)),
             masks=False,
+            image_ids=self._file_names[name],
         )
         if name != "train":
             return split
@@ -126,11 +128,12 @@ class TfdsBoxesSource:
         """Returns how many boxes of each class an image has, without crowds, and tells faults."""
         if name not in self._counted:
             classes = len(self._class_names())
-            rows, faults = [], []
+            rows, faults, names = [], [], []
             for record in self._records(name, images=False).as_numpy_iterator():
                 found = tf.io.parse_tensor(record["objects"], tf.float32).numpy()
                 there = _with_area(found)
-                faults += [record["file"].decode()] * int(np.sum(~there))
+                names.append(record["file"].decode())
+                faults += names[-1:] * int(np.sum(~there))
                 chosen = found[there & (found[:, _CROWD] == 0), _LABEL].astype(int)
                 rows.append(np.bincount(chosen, minlength=classes))
             if faults:
@@ -138,7 +141,7 @@ class TfdsBoxesSource:
                     "%s: %d boxes of the %s split have no area and are left out, the first of %s.",
                     self.name, len(faults), name, faults[0],
                 )  # fmt: skip
-            self._counted[name] = np.array(rows)
+            self._counted[name], self._file_names[name] = np.array(rows), tuple(names)
         return self._counted[name]
 
 
