@@ -196,7 +196,7 @@ def test_detections_of_a_run_are_named_by_detector_and_protocol(tmp_path, figure
     (tmp_path / "yolov4" / "finetune_fp_4w4a.png").write_bytes(b"boxes")
     found = read_detections(tmp_path)
     assert {name: one.boxes for name, one in found.items()} == {
-        "yolov4, finetune": b"boxes", "yolov4, qat_lsq": None,
+        "yolov4, finetune": b"boxes", "yolov4, qat_lsq, qat": None,
     }  # fmt: skip
     assert read_detections(tmp_path / "none") == {}
     table = detection_table(detected({"fp": 1.0, "4w4a": 2.0}))

@@ -157,7 +157,7 @@ def read_detections(folder: pathlib.Path) -> dict[str, DetectionRecord]:
         named = [one for one in drawn if not one.stem.endswith("_precision")]
         boxes = max(named, key=lambda one: len(one.name), default=None)
         detector, *inner = file.relative_to(folder).parent.parts
-        name = ", ".join([detector, *inner, *([file.stem] if file.stem != "qat" else [])])
+        name = ", ".join([detector, *inner, file.stem])
         found[name] = DetectionRecord(record, boxes.read_bytes() if boxes else None)
     return found
 

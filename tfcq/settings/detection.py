@@ -11,8 +11,8 @@ from tfcq.errors import UserError
 from tfcq.settings.bitwidths import BitWidth, parse_bit_width, parse_bit_widths
 from tfcq.settings.datasets import check_boxed_name
 from tfcq.settings.detection_presets import DETECTION_PRESETS, with_preset
-from tfcq.settings.durations import parse_duration
 from tfcq.settings.detection_subject import DetectionSubject
+from tfcq.settings.durations import parse_duration
 from tfcq.settings.evaluation_groups import CALIBRATIONS, DEPLOYED_WEIGHTS
 from tfcq.settings.fields import check_fields, grouped, setting
 from tfcq.settings.policies import ALL_FLOAT, POLICIES, Policy, policy_named
@@ -292,6 +292,7 @@ class DetectionConfig:
         found = {
             **dataclasses.asdict(self.data), **dataclasses.asdict(self.detector),
             **dataclasses.asdict(self.training),
+            **self.subject.normalization,
             "from_scratch": self.subject.from_scratch, "seed": self.measurement.seed,
         }  # fmt: skip
         # Where data lie, how many are scored and what the settings are called decides nothing.
@@ -302,7 +303,7 @@ class DetectionConfig:
 
     def made_with(self) -> dict[str, Any]:
         """Returns what decides which networks the detector has, by setting."""
-        names = {"dataset", "shorter_side", *vars(self.detector)}
+        names = {"dataset", "shorter_side", *vars(self.detector), *self.subject.normalization}
         return {name: value for name, value in self.trained_with().items() if name in names}
 
 
