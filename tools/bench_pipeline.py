@@ -3,9 +3,9 @@
 
     .venv/bin/python tools/bench_pipeline.py --peer=VENV/bin/python --baseline=CHECKOUT
 
-CPU-seconds of all threads, for others may use the machine. Every figure is the median over rounds, in
-each of which all take their turn in processes of their own. Photographs are pieces of the two that
-scikit-learn carries, as JPEG files, each decoded anew in every epoch; small images are random.
+CPU-seconds of all threads, for others may use the machine. Every figure is the median over rounds,
+in each of which all take their turn in processes of their own. Photographs are pieces of the two
+that scikit-learn carries, as JPEG files, decoded anew in every epoch; small images are random.
 lightly, of the interpreter `--peer`, loads the same files with `SimSiamTransform` and one process.
 """
 

@@ -157,8 +157,9 @@ class Augmentation:
         draws = draws[tf.newaxis]
         draw = _named(draws)
         boxes = crop_boxes(self, draw, tf.shape(image)[0], tf.shape(image)[1])
-        box = (side[0] for side in boxes)
-        crop = resampling.crop_resize_one(image, *box, output_size, draw["flip"][0] < self.flip)
+        top, left, height, width = (side[0] for side in boxes)
+        flip = draw["flip"][0] < self.flip
+        crop = resampling.crop_resize_one(image, top, left, height, width, output_size, flip)
         coloured = _compiled(self) if output_size > _COMPILED_ABOVE else self._coloured_crops
         views = coloured(crop[tf.newaxis], draws, 1.0 if image.dtype.is_floating else 255.0)
         return self._blurred(views, draws)[0]
