@@ -25,7 +25,7 @@ CENTRAL_CROP = 0.875
 SHUFFLE_BYTES = 5 * 10**8
 # Up to this size images are drawn and augmented a batch at a time.
 TOGETHER_PIXELS = 64 * 64
-# Beyond two batches, what is made ahead of its use may take this much memory.
+# Memory that tf.data's autotuning may fill with what is made in parallel and ahead of its use.
 READ_AHEAD_BYTES = 10**9
 # The same generator on every device, so that a run can be repeated on another one.
 _GENERATOR = "philox"
