@@ -156,6 +156,24 @@ def test_a_view_does_not_depend_on_its_batch():
     np.testing.assert_allclose(recipe.augment(images, draws, 16), np.stack(alone), atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    # A crop grows or shrinks, both ways or one; views above 64 pixels are compiled.
+    ("shape", "size"),
+    [((20, 14), 31), ((20, 14), 4), ((20, 12), 14), ((90, 120), 66)],
+)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_view_of_one_image_is_that_of_a_batch(shape, size, channels):
+    pixels = np.round(255 * images_of(8, *shape, channels)).astype(np.uint8)
+    images, draws = pixels / np.float32(255), draws_of(8)
+    recipe = dataclasses.replace(augmentation_for(size, channels), blur=0.5)
+    expected = recipe.augment(images, draws, size)
+    for given in (tf.constant(pixels), tf.constant(images)):
+        views = [recipe.augment_one(*one, size) for one in zip(given, draws, strict=True)]
+        np.testing.assert_allclose(views, expected, atol=1e-4)
+        again = recipe.augment_one(given[3], draws[3], size)
+        np.testing.assert_array_equal(again, views[3])
+
+
 def test_standard_views_are_those_of_the_papers():
     # MoCo v2's code and Chen and He 2021, Sec. 3, 4 and Appendix D.
     imagenet = {

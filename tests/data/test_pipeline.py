@@ -57,6 +57,9 @@ class Draws:
     def augment(self, images, draws, size):
         return tf.concat([draws, 255 * images[:, 0, 0]], axis=1)
 
+    def augment_one(self, image, draws, size):
+        return tf.concat([draws, tf.cast(image[0, 0], tf.float32)], axis=0)
+
 
 def values_of(batches: tf.data.Dataset) -> list[list[int]]:
     return [
@@ -142,6 +145,16 @@ def test_every_seed_epoch_image_and_view_has_uniform_draws_of_its_own(make, monk
     in_blocks, again = orders_and_draws(split, 43)
     assert all(in_blocks[epoch] != order for epoch, order in orders.items())
     assert all(np.array_equal(again[key], draws[key]) for key in draws)
+
+
+@pytest.mark.parametrize("cache", [0, 10**9])
+def test_images_one_by_one_have_the_draws_of_a_batch(cache, monkeypatch):
+    monkeypatch.setattr(pipeline, "CACHE_BYTES", cache)
+    setting = {"image_size": 4, "batch_size": 5, "seed": -7, "first_epoch": 1, "epochs": 2}
+    setting |= {"views": (2, 0, 1), "labels": True}
+    together = list(pipeline.view_batches(numbered(12), Draws(), **setting))
+    monkeypatch.setattr(pipeline, "TOGETHER_PIXELS", 15)
+    assert_equal_streams(pipeline.view_batches(numbered(12), Draws(), **setting), together)
 
 
 def test_views_of_a_users_images_are_those_of_the_pipeline():

@@ -6,7 +6,9 @@ numbers, so a view can be repeated exactly from its draws.
 """
 
 import dataclasses
+import functools
 import math
+from collections.abc import Callable
 
 import tensorflow as tf
 
@@ -34,6 +36,8 @@ DRAWS = (
 
 _PROBABILITIES = ("flip", "jitter_probability", "grayscale", "blur")
 _STRENGTHS = ("brightness", "contrast", "saturation")
+# Below, compiling takes longer than it gains.
+_COMPILED_ABOVE = 64
 _COLOUR_ONLY = ("saturation", "hue", "grayscale")
 
 
@@ -130,31 +134,77 @@ class Augmentation:
             raise UserError(
                 f"draws has shape {tuple(draws.shape)}; allowed: [B, {self.draws_per_view}]."
             )
-        draw = dict(zip(DRAWS, tf.unstack(draws, axis=-1), strict=True))
+        draw = _named(draws)
         boxes = crop_boxes(self, draw, tf.shape(images)[1], tf.shape(images)[2])
-        views = resampling.crop_resize(images, *boxes, output_size, draw["flip"] < self.flip)
-        views = self._jitter(views, draw)
-        if self.grayscale:
-            grey = colour.luma(views) * tf.ones_like(views)
-            views = tf.where(_per_image(draw["grayscale"] < self.grayscale), grey, views)
-        if self.blur:
-            sigma = _between(draw["blur_sigma"], *self.blur_sigma)
-            blurred = resampling.gaussian_blur(views, sigma, output_size // 20 or 1)
-            views = tf.where(_per_image(draw["blur"] < self.blur), blurred, views)
-        return views
+        planes = tf.transpose(images, [0, 3, 1, 2])
+        planes = resampling.crop_resize(planes, *boxes, output_size, draw["flip"] < self.flip)
+        return self._blurred(tf.transpose(self._coloured(planes, draws), [0, 2, 3, 1]), draws)
 
-    def _jitter(self, views: tf.Tensor, draw: dict[str, tf.Tensor]) -> tf.Tensor:
+    def augment_one(self, image: tf.Tensor, draws: tf.Tensor, output_size: int) -> tf.Tensor:
+        """Returns a view of one image, to within rounding the one of `augment`.
+
+        For large images: what the crop leaves out costs nothing, and above 64 pixels the colours
+        are compiled by XLA.
+
+        Args:
+            image: uint8 [H, W, C], or float32 with values in [0, 1]; C static, 1 or 3.
+            draws: float32 [draws_per_view], as for `augment`.
+            output_size: height and width of the view, in pixels.
+
+        Returns:
+            float32 [output_size, output_size, C], values in [0, 1].
+        """
+        draws = draws[tf.newaxis]
+        draw = _named(draws)
+        boxes = crop_boxes(self, draw, tf.shape(image)[0], tf.shape(image)[1])
+        top, left, height, width = (side[0] for side in boxes)
+        flip = draw["flip"][0] < self.flip
+        crop = resampling.crop_resize_one(image, top, left, height, width, output_size, flip)
+        coloured = _compiled(self) if output_size > _COMPILED_ABOVE else self._coloured_crops
+        views = coloured(crop[tf.newaxis], draws, 1.0 if image.dtype.is_floating else 255.0)
+        return self._blurred(views, draws)[0]
+
+    def _coloured_crops(self, crops: tf.Tensor, draws: tf.Tensor, white: float) -> tf.Tensor:
+        # The weights of a pixel add up to 1 only to within rounding.
+        planes = tf.clip_by_value(tf.transpose(crops, [0, 3, 1, 2]) / white, 0.0, 1.0)
+        return tf.transpose(self._coloured(planes, draws), [0, 2, 3, 1])
+
+    def _coloured(self, planes: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
+        draw = _named(draws)
+        planes = self._jitter(planes, draw)
+        if not self.grayscale:
+            return planes
+        chosen = _per_image(draw["grayscale"] < self.grayscale)
+        return tf.where(chosen, colour.luma(planes), planes)
+
+    def _jitter(self, planes: tf.Tensor, draw: dict[str, tf.Tensor]) -> tf.Tensor:
         if not self.jitter_probability:
-            return views
-        jittered = views
+            return planes
+        jittered = planes
         for name in _STRENGTHS:
             strength = getattr(self, name)
             if strength:
                 factor = _between(draw[name], max(0.0, 1.0 - strength), 1.0 + strength)
                 jittered = getattr(colour, f"adjust_{name}")(jittered, _per_image(factor))
         if self.hue:
-            jittered = colour.turn_hue(jittered, _between(draw["hue"], -self.hue, self.hue))
-        return tf.where(_per_image(draw["jitter"] < self.jitter_probability), jittered, views)
+            turn = _per_image(_between(draw["hue"], -self.hue, self.hue))
+            jittered = colour.turn_hue(jittered, turn)
+        return tf.where(_per_image(draw["jitter"] < self.jitter_probability), jittered, planes)
+
+    def _blurred(self, views: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
+        if not self.blur:
+            return views
+        draw = _named(draws)
+        chosen = tf.where(draw["blur"] < self.blur)
+        sigma = tf.gather_nd(_between(draw["blur_sigma"], *self.blur_sigma), chosen)
+        radius = views.shape[1] // 20 or 1
+
+        def with_blurred() -> tf.Tensor:
+            blurred = resampling.gaussian_blur(tf.gather_nd(views, chosen), sigma, radius)
+            return tf.tensor_scatter_nd_update(views, chosen, blurred)
+
+        # A blur takes as long as all else: no more images are blurred than need it.
+        return tf.cond(tf.size(chosen) > 0, with_blurred, lambda: views)
 
     def check_channels(self, channels: int | None) -> None:
         """Checks that images with `channels` channels can have every step that is on.
@@ -240,6 +290,15 @@ def crop_boxes(
     top = tf.floor(draw["top"] * (height - box_height + 1))
     left = tf.floor(draw["left"] * (width - box_width + 1))
     return top, left, box_height, box_width
+
+
+@functools.cache
+def _compiled(augmentation: Augmentation) -> Callable[[tf.Tensor, tf.Tensor, float], tf.Tensor]:
+    return tf.function(augmentation._coloured_crops, jit_compile=True)
+
+
+def _named(draws: tf.Tensor) -> dict[str, tf.Tensor]:
+    return dict(zip(DRAWS, tf.unstack(draws, axis=-1), strict=True))
 
 
 def _between(draw: tf.Tensor, low: float, high: float) -> tf.Tensor:

@@ -12,6 +12,7 @@ import tensorflow as tf
 from absl import logging
 
 from tfcq.data.augmentation import Augmentation
+from tfcq.data.draws import uniform_draws
 from tfcq.data.reading_errors import user_errors_of_pipelines
 from tfcq.data.split import Record, Split
 from tfcq.errors import UserError
@@ -22,6 +23,10 @@ CACHE_BYTES = 10**9
 CENTRAL_CROP = 0.875
 # Memory for the undecoded records that are shuffled together.
 SHUFFLE_BYTES = 5 * 10**8
+# Up to this size images are drawn and augmented a batch at a time.
+TOGETHER_PIXELS = 64 * 64
+# Memory that tf.data's autotuning may fill with what is made in parallel and ahead of its use.
+READ_AHEAD_BYTES = 10**9
 # The same generator on every device, so that a run can be repeated on another one.
 _GENERATOR = "philox"
 _ORDER, _VIEWS = 0, 1
@@ -89,42 +94,43 @@ def view_batches(
     )
     central = central_crop(split, image_size)
     blocks = _blocks(split, cached)
+    # Large images, and those of many sizes, are each a piece of work of its own.
+    together = pixels is not None and max(pixels, image_size**2) <= TOGETHER_PIXELS
+    augment = augmentation.augment if together else augmentation.augment_one
 
     def view_of(number: int, images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
         if number == 0:
-            return _fit(images, image_size, central)
-        return augmentation.augment(images, draws[:, number - 1], image_size)
+            return _fit(_as_float(images), image_size, central)
+        return augment(_as_float(images) if together else images, draws, image_size)
 
-    def views_of(images: tf.Tensor, draws: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        images = _as_float(images)
-        made = tuple(view_of(number, images, draws) for number in views)
-        return (*made, label) if labels else made
+    def views_of(seeds: tf.Tensor, records: Record) -> tuple[tf.Tensor, ...]:
+        images, indices = records["image"], records["index"]
+        images = tf.ensure_shape(images, [*[None] * together, *split.image_shape])
+        draws = _draws(seeds, indices, (2, augmentation.draws_per_view))
+        made = tuple(view_of(number, images, draws[..., number - 1, :]) for number in views)
+        return (*made, records["label"]) if labels else made
 
-    def views_of_one(image: tf.Tensor, draws: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        one = image[tf.newaxis], draws[tf.newaxis], label[tf.newaxis]
-        return tuple(made[0] for made in views_of(*one))
-
-    def images_and_draws(epoch: tf.Tensor) -> tf.data.Dataset:
+    def seeds_and_records(epoch: tf.Tensor) -> tf.data.Dataset:
         epoch_seed = tf.stack([tf.constant(seed, tf.int64), epoch])
         view_seed = _fold(epoch_seed, _VIEWS)
+        order = _fold(epoch_seed, _ORDER)
+        if cached and together:
+            records = _shuffled(blocks, order, batch_size)
+        else:
+            records = _shuffled(blocks, order).take(steps * batch_size)
+        return records.map(lambda record: (view_seed, record))
 
-        def with_draws(record: Record) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-            draws = tf.random.stateless_uniform(
-                [2, augmentation.draws_per_view], _fold(view_seed, record["index"]), alg=_GENERATOR
-            )
-            image = record["image"] if cached else split.decode(record)["image"]
-            return tf.ensure_shape(image, split.image_shape), draws, record["label"]
-
-        records = _shuffled(blocks, _fold(epoch_seed, _ORDER))
-        return records.take(steps * batch_size).map(with_draws, tf.data.AUTOTUNE)
-
-    numbers = _epoch_numbers(first_epoch, epochs)
-    pairs = numbers.flat_map(images_and_draws)
-    if pixels is not None:
-        batches = pairs.batch(batch_size, drop_remainder=True).map(views_of, tf.data.AUTOTUNE)
-    else:
-        batches = pairs.map(views_of_one, tf.data.AUTOTUNE).batch(batch_size, drop_remainder=True)
-    return batches.prefetch(tf.data.AUTOTUNE)
+    records = _epoch_numbers(first_epoch, epochs).flat_map(seeds_and_records)
+    if not cached:
+        records = records.map(lambda seeds, record: (seeds, split.decode(record)), tf.data.AUTOTUNE)
+        if together:
+            records = records.batch(batch_size, drop_remainder=True)
+    batches = records.map(views_of, tf.data.AUTOTUNE)
+    if not together:
+        batches = batches.batch(batch_size, drop_remainder=True)
+    options = tf.data.Options()
+    options.autotune.ram_budget = READ_AHEAD_BYTES
+    return batches.prefetch(tf.data.AUTOTUNE).with_options(options)
 
 
 def shuffled_epochs(split: Split, seed: int, first_epoch: int = 0) -> tf.data.Dataset:
@@ -238,8 +244,10 @@ def _blocks(split: Split, cached: bool) -> tf.data.Dataset:
     return split.records.batch(length).prefetch(1)
 
 
-def _shuffled(blocks: tf.data.Dataset, seed: tf.Tensor) -> tf.data.Dataset:
-    """Yields the records of each block in random order.
+def _shuffled(
+    blocks: tf.data.Dataset, seed: tf.Tensor, batch_size: int | None = None
+) -> tf.data.Dataset:
+    """Yields the records of each block in random order, perhaps in whole batches of a block.
 
     `Dataset.shuffle` would not do: its order also depends on TensorFlow's global seed.
     """
@@ -249,6 +257,8 @@ def _shuffled(blocks: tf.data.Dataset, seed: tf.Tensor) -> tf.data.Dataset:
             tf.range(tf.shape(block["index"])[0]), _fold(seed, number), alg=_GENERATOR
         )
         picked = tf.data.Dataset.from_tensor_slices(order)
+        if batch_size is not None:
+            picked = picked.batch(batch_size, drop_remainder=True)
         return picked.map(lambda i: {key: tf.gather(value, i) for key, value in block.items()})
 
     return blocks.enumerate().flat_map(records_of)
@@ -259,6 +269,13 @@ def _epoch_numbers(first_epoch: int, epochs: int | None) -> tf.data.Dataset:
         return tf.data.Dataset.counter(first_epoch)
     _check_at_least("epochs", epochs, 0)
     return tf.data.Dataset.range(first_epoch, first_epoch + epochs)
+
+
+def _draws(seeds: tf.Tensor, indices: tf.Tensor, shape: tuple[int, ...]) -> tf.Tensor:
+    """Returns the draws of images, or of one, from the seed of their epoch."""
+    if indices.shape.rank == 0:
+        return tf.random.stateless_uniform(shape, _fold(seeds, indices), alg=_GENERATOR)
+    return uniform_draws(tf.reshape(seeds, [-1, 2])[0], indices, shape)
 
 
 def _fold(seed: tf.Tensor, data: tf.Tensor | int) -> tf.Tensor:
