@@ -54,11 +54,17 @@ def main() -> None:
     arguments = parser.parse_args()
     runs = pathlib.Path(arguments.runs).resolve()
     starts, seeds = arguments.starts.split(","), arguments.seeds.split(",")
+    pretrained = [name for name in starts if name != NONE]
+    if not pretrained or not set(pretrained) <= set(STARTS):
+        parser.error(
+            f"--starts={arguments.starts}; allowed: {NONE}, {', '.join(STARTS)}, one of "
+            "the latter at least"
+        )
     found: dict[str, list[dict]] = {}
     for seed in seeds:
         for start in starts:
             # Random weights need a network all the same: that of the first pre-training.
-            named = start if start != NONE else next(name for name in starts if name != NONE)
+            named = start if start != NONE else pretrained[0]
             run = runs / f"{named}_{seed}"
             pretrain(run, named, seed, arguments.pretraining_epochs)
             record = detect(run, start, seed, arguments)
@@ -78,18 +84,19 @@ def detect(run: pathlib.Path, start: str, seed: str, arguments: argparse.Namespa
     """Trains and scores a detector, unless that has been done; returns its record."""
     folder = run / "detection" / f"{arguments.detector}_{'scratch' if start == NONE else 'start'}"
     file = folder / "finetune.json"
-    if not file.exists() or len(json.loads(file.read_text())["results"]) < len(
-        arguments.bits.split(",")
-    ):
+    done = {e["bits"] for e in json.loads(file.read_text())["results"]} if file.exists() else set()
+    if not set(arguments.bits.split(",")) <= done:
         command(
             "detect", f"--run_dir={run}", "--flagfile=flags/detection/scenes.cfg",
             f"--detector={arguments.detector}", f"--epochs={arguments.epochs}", f"--seed={seed}",
             f"--bits={arguments.bits}", f"--output_dir={folder}",
             *(["--from_scratch"] if start == NONE else []),
         )  # fmt: skip
-        write_text(folder / "commit.txt", commit_here())
     record = json.loads(file.read_text())
-    return {**record, "commit": (folder / "commit.txt").read_text()}
+    if "commit" not in record:
+        record["commit"] = commit_here()
+        write_text(file, json.dumps(record, indent=2) + "\n")
+    return record
 
 
 def command(name: str, *flags: str) -> None:

@@ -9,6 +9,7 @@ _MOCO: dict[str, Any] = {
     "learning_rate": 0.02,
     "learning_rate_schedule": "step",
     "weight_decay": 1e-4,
+    "exclude": "gamma,beta",
     "clip_gradient": 0.0,
 }
 DETECTION_PRESETS: dict[str, dict[str, Any]] = {
