@@ -127,7 +127,7 @@ def test_every_setting_of_the_method_reaches_the_pretrainer():
     simclr = {
         "framework": "simclr", "temperature": 0.3, "weight_bits": "3", "activation_bits": "5-6",
         "error_correlation": True, "batch_norm": "synchronized", "policy": "uniform",
-        "weight_quantizer": "lsq",
+        "weight_quantizer": "lsq", "product_dtype": "bfloat16",
     }  # fmt: skip
     model = pretrainer_from(config_from_flat({**small, **simclr}), SHAPE, steps=4)
     assert model.framework.temperature == 0.3
@@ -135,6 +135,8 @@ def test_every_setting_of_the_method_reaches_the_pretrainer():
     assert model.bit_schedule.activation_choices == (5, 6)
     assert model.figures.correlated and not model.shuffle_keys
     assert len(model.networks) == 2
+    kernels = [layer for one in model.networks for layer in one.layers if hasattr(layer, "kernel")]
+    assert {layer.product_dtype for layer in kernels} == {"bfloat16"}
     weights = quantizers_of(model.backbone, "weight_quantizer").values()
     assert {type(one) for one in weights} == {WEIGHT_QUANTIZERS["lsq"]}
     for network in model.networks:

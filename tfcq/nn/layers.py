@@ -14,13 +14,15 @@ from tfcq.quantization.precision import Observe, Precision, RecordRanges, check_
 _BeforeFloatLayer: Any = object
 
 
-class _QuantizedKernel(TakesPrecision, _BeforeFloatLayer):
+class QuantizedKernel(TakesPrecision, _BeforeFloatLayer):
     """What the three layers share: a weight quantizer applied to `kernel` in quantized passes."""
 
     # Axes of the kernel that one output channel spans.
     kernel_axes: list[int]
     # What the weight quantizer trains, such as step sizes; a weight of the layer behind its own.
     learned_scale: keras.Variable | None = None
+    # In which inputs and kernel are multiplied; None for that of the layer. `multiply_in` sets it.
+    product_dtype: str | None = None
     # Gives the scale of the inputs in a pass; `link_grids` sets it where biases are integers.
     input_scale: Any = None
 
@@ -55,17 +57,28 @@ class _QuantizedKernel(TakesPrecision, _BeforeFloatLayer):
         precision = self.tell_outer(precision)
         check_pass(precision)
         if not isinstance(precision, Precision):
-            return super().call(inputs)
+            if self.product_dtype is None:
+                return super().call(inputs)
+            return self._activated(inputs, tf.convert_to_tensor(self.kernel), self.bias)
         kernel = precision.once(self, lambda: self.quantized_kernel(precision))
-        outputs = self.apply_kernel(inputs, kernel)
-        if self.bias is not None:
-            bias = self.bias
-            if self.input_scale is not None and precision.ranges == "recorded":
-                bias = precision.once((self, "bias"), lambda: self.rounded_bias(precision)[0])
+        bias = self.bias
+        if bias is not None and self.input_scale is not None and precision.ranges == "recorded":
+            bias = precision.once((self, "bias"), lambda: self.rounded_bias(precision)[0])
+        return self._activated(inputs, kernel, bias)
+
+    def _activated(self, inputs: tf.Tensor, kernel: tf.Tensor, bias: Any) -> tf.Tensor:
+        outputs = self._product(inputs, kernel)
+        if bias is not None:
             if getattr(self, "data_format", "channels_last") == "channels_first":
                 bias = keras.ops.reshape(bias, (1, -1) + (1,) * (outputs.shape.rank - 2))
             outputs = keras.ops.add(outputs, bias)
         return outputs if self.activation is None else self.activation(outputs)
+
+    def _product(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+        if self.product_dtype is None:
+            return self.apply_kernel(inputs, kernel)
+        inputs, kernel = (tf.cast(factor, self.product_dtype) for factor in (inputs, kernel))
+        return tf.cast(self.apply_kernel(inputs, kernel), self.compute_dtype)
 
     def rounded_bias(self, precision: Precision) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns the bias as integer runtimes add it, and the scales of its levels, [channels].
@@ -125,7 +138,7 @@ class _QuantizedKernel(TakesPrecision, _BeforeFloatLayer):
 
 
 @keras.saving.register_keras_serializable("tfcq")
-class QuantizedConv2D(_QuantizedKernel, keras.layers.Conv2D):
+class QuantizedConv2D(QuantizedKernel, keras.layers.Conv2D):
     """`keras.layers.Conv2D` with quantized weights in quantized passes.
 
     Args:
@@ -142,7 +155,7 @@ class QuantizedConv2D(_QuantizedKernel, keras.layers.Conv2D):
 
 
 @keras.saving.register_keras_serializable("tfcq")
-class QuantizedDepthwiseConv2D(_QuantizedKernel, keras.layers.DepthwiseConv2D):
+class QuantizedDepthwiseConv2D(QuantizedKernel, keras.layers.DepthwiseConv2D):
     """`keras.layers.DepthwiseConv2D` with quantized weights in quantized passes.
 
     Args:
@@ -166,7 +179,7 @@ class QuantizedDepthwiseConv2D(_QuantizedKernel, keras.layers.DepthwiseConv2D):
 
 
 @keras.saving.register_keras_serializable("tfcq")
-class QuantizedDense(_QuantizedKernel, keras.layers.Dense):
+class QuantizedDense(QuantizedKernel, keras.layers.Dense):
     """`keras.layers.Dense` with quantized weights in quantized passes.
 
     Args:

@@ -17,6 +17,7 @@ from tfcq.files import whole_file
 from tfcq.integer.form import told_refusal
 from tfcq.nn.activation_ranges import is_trained_quantized
 from tfcq.nn.calibration import calibrate
+from tfcq.nn.products import multiply_in, product_dtype
 from tfcq.nn.quantizable import QuantizableModel
 from tfcq.pretraining.memory import batch_that_fits, check_memory, has_accelerator
 from tfcq.pretraining.pretrainer import Pretrainer
@@ -264,8 +265,9 @@ def pretrainer_from(
         **method.framework_settings(),
     )
     model.set_run_length(steps, total_steps(config.optimization, steps))
-    if config.execution.batch_norm == "synchronized":
-        for network in model.networks:
+    for network in model.networks:
+        multiply_in(network, product_dtype(config.execution.product_dtype))
+        if config.execution.batch_norm == "synchronized":
             synchronize_batch_norm(network)
     model.compile(optimizer_from(config.optimization, steps), jit_compile=config.execution.xla)
     return model

@@ -6,12 +6,13 @@ from typing import Any
 
 from tfcq.data.augmentation import augmentation_from
 from tfcq.data.split import Split, view_size
+from tfcq.nn.products import product_dtype
 from tfcq.nn.quantizable import quantizers_of
 from tfcq.pretraining.pretrainer import Pretrainer
 from tfcq.settings.backbones import settings_of
 from tfcq.settings.fields import flat
 from tfcq.settings.training import Config, config_from_flat, for_images, total_steps
-from tfcq.settings.training_groups import ViewSettings
+from tfcq.settings.training_groups import FLOAT32, ViewSettings
 from tfcq.settings.used import numbers_text, used
 
 _VIEWS = tuple(field.name for field in dataclasses.fields(ViewSettings))
@@ -35,6 +36,8 @@ def settled(config: Config, split: Split, steps: int, model: Pretrainer) -> Conf
     duration = f"{total}steps" if total % steps else None
     values |= {"epochs": math.ceil(total / steps), "duration": duration}
     values |= {"image_size": size, "train_images": split.size}
+    # On a machine that chooses otherwise the run would be another one.
+    values["product_dtype"] = product_dtype(config.execution.product_dtype)
     views = dataclasses.asdict(augmentation_from(config.views, size, channels))
     augmented = set(model.recipe.views) != {0}
     values |= {name: views[name] if augmented else None for name in _VIEWS}
@@ -62,8 +65,10 @@ def in_words(config: Config, channels: int, model: Pretrainer) -> str:
     parameters = sum(math.prod(weight.shape) for weight in model.backbone.trainable_weights)
     parts.append(f"{parameters:,} parameters")
     size = f"{data.image_size}x{data.image_size}x{channels}"
+    dtype = config.execution.product_dtype
+    products = f", products in {dtype}" if dtype != FLOAT32 else ""
     return (
         f"{data.dataset}, {data.train_images:,} images of {size}; {network.backbone}, "
         f"{', '.join(parts)}; {method.framework}, recipe {method.recipe}, policy "
-        f"{network.policy or 'of its file'}, batch {config.optimization.batch_size}"
+        f"{network.policy or 'of its file'}, batch {config.optimization.batch_size}{products}"
     )

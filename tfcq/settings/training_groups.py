@@ -33,6 +33,7 @@ OPTIMIZERS = ("sgd", "lars", "adamw")
 LOSS_REDUCTIONS = ("mean", "sum")
 STRATEGIES = ("single", "mirrored", "tpu")
 TRACKERS = ("wandb", "mlflow")
+FLOAT32, BFLOAT16, AUTO = PRODUCT_DTYPES = ("float32", "bfloat16", "auto")
 BATCH_NORMS = ("local", "synchronized", "shuffled")
 HIGHEST_SEED = 2**32 - 1
 _FRAMEWORK_SETTINGS = tuple(
@@ -254,6 +255,12 @@ class ExecutionSettings:
     deterministic: bool = setting(False, "repeat to the last bit, at the cost of speed")
     error_correlation: bool = setting(
         False, "measure how quantization and contrastive errors correlate"
+    )
+    product_dtype: str = setting(
+        FLOAT32,
+        "in which convolutions and dense layers multiply, and nothing else: auto takes bfloat16 "
+        "where the processor has it",
+        PRODUCT_DTYPES,
     )
     xla: bool = setting(False, "compile the step with XLA (slower on CPUs)")
     strategy: str = setting("single", "devices: one, all GPUs, or a TPU", STRATEGIES)
