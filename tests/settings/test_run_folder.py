@@ -7,6 +7,7 @@ import pytest
 from tfcq.errors import UserError
 from tfcq.settings.fields import flat
 from tfcq.settings.run_folder import RunFolder, default_run_dir
+from tfcq.settings.run_position import RunPosition
 from tfcq.settings.training import Config, config_from_flat, for_images
 from tfcq.settings.used import used
 
@@ -107,11 +108,13 @@ def test_what_the_data_decide_is_compared_once_they_are_known(folder):
 def test_checkpoints_are_named_by_their_epochs(folder):
     folder.begin(Config())
     with pytest.raises(UserError, match="holds no checkpoint yet"):
-        folder.epoch_of("latest")
+        folder.position_of("latest")
     folder.checkpoints.mkdir()
-    for name in ("ckpt-9.index", "ckpt-10.index", "other.index"):
+    names = ("ckpt-9.index", "ckpt-10.index", "ckpt-9+20.index", "ckpt-9+7.data-00000-of-00001")
+    for name in (*names, "other.index", "ckpt-011.index", "damaged-ckpt-12.index", "ckpt-13.txt"):
         (folder.checkpoints / name).write_text("")
-    assert (folder.epoch_of("latest"), folder.epoch_of("9")) == (10, 9)
-    for other in ("8", "09", "last", ""):
-        with pytest.raises(UserError, match="allowed: latest, 9, 10"):
-            folder.epoch_of(other)
+    assert folder.position_of("latest") == RunPosition(10)
+    assert folder.position_of("9+20") == RunPosition(9, 20)
+    for other in ("8", "09", "9+", "last", ""):
+        with pytest.raises(UserError, match=r"allowed: latest, 9, 9\+7, 9\+20, 10\."):
+            folder.position_of(other)

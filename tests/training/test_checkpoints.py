@@ -1,10 +1,13 @@
 """A run that was cut off and restored is the run that was not."""
 
+import pathlib
 import re
+import shutil
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers
 
 from tfcq.data.augmentation import augmentation_for
@@ -13,6 +16,7 @@ from tfcq.data.pipeline import view_batches
 from tfcq.errors import UserError
 from tfcq.pretraining.pretrainer import Pretrainer
 from tfcq.settings.policies import PAPER
+from tfcq.settings.run_position import RunPosition, kept_positions
 from tfcq.training.checkpoints import RunCheckpoints
 from tfcq.training.optimizers import SGD
 from tfcq.training.schedules import learning_rate_schedule
@@ -49,8 +53,8 @@ def start(folder, split, until, initial_seed, **method):
         SGD(learning_rate_schedule("cosine", 0.1, EPOCHS * STEPS, 1), l2=1e-3), run_eagerly=True
     )
     model.set_run_length(STEPS, EPOCHS * STEPS)
-    checkpoints = RunCheckpoints(folder, model)
-    done = checkpoints.restore()
+    checkpoints = RunCheckpoints(folder, model, STEPS, EPOCHS * STEPS)
+    done = checkpoints.restore_newest() // STEPS
     views = view_batches(split, augmentation_for(8, 1), 8, BATCH, seed=1, first_epoch=done)
     model.fit(
         views, epochs=until, initial_epoch=done, steps_per_epoch=STEPS, shuffle=False, verbose=0,
@@ -100,13 +104,86 @@ def test_one_and_one_epoch_equal_two_to_the_last_bit(tmp_path, digits, method):
     assert int(parts.step.value) == int(parts.optimizer.iterations.value) == EPOCHS * STEPS
 
 
-def test_damaged_checkpoint_is_told_in_one_line(tmp_path):
-    checkpoints = RunCheckpoints(tmp_path, without_images())
-    checkpoints.on_epoch_end(0)
-    (data,) = tmp_path.glob("ckpt-1.data-*")
-    data.write_bytes(data.read_bytes()[:100])
-    with pytest.raises(UserError, match="ckpt-1 cannot be restored: .*Remove its files"):
-        RunCheckpoints(tmp_path, without_images()).restore()
+DAMAGES = {
+    "data cut": ("ckpt-3.data-00000-of-00001", lambda content: content[:100]),
+    "data flipped": ("ckpt-3.data-00000-of-00001", lambda content: content[:90] + b"\xa5" * 9),
+    "data lost": ("ckpt-3.data-00000-of-00001", None),
+    "index cut": ("ckpt-3.index", lambda content: content[:100]),
+    "index empty": ("ckpt-3.index", lambda content: b""),
+    "index lost": ("ckpt-3.index", None),
+}
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """Checkpoints after two and three epochs of four steps, in a path that is also a pattern."""
+    folder = tmp_path_factory.mktemp("run") / "a [b] c*?"
+    model = without_images()
+    checkpoints = RunCheckpoints(folder, model, 4)
+    for epoch in range(3):
+        kernel(model).assign(np.full(kernel(model).shape, epoch + 1.0))
+        checkpoints.on_epoch_end(epoch)
+    return folder
+
+
+@pytest.mark.parametrize(("name", "damage"), DAMAGES.values(), ids=DAMAGES)
+def test_damaged_checkpoint_gives_way_to_the_one_before(tmp_path, saved, name, damage, capsys):
+    folder = shutil.copytree(saved, tmp_path / saved.name)
+    if damage is None:
+        (folder / name).unlink()
+    else:
+        (folder / name).write_bytes(damage((folder / name).read_bytes()))
+    model = without_images()
+    assert RunCheckpoints(folder, model, 4).restore_newest() == 8
+    np.testing.assert_array_equal(kernel(model), np.full(kernel(model).shape, 2.0))
+    told = capsys.readouterr().out
+    assert re.search(r"ckpt-3 cannot be restored: .*from ckpt-2: 4 steps are made again\.\n$", told)
+    assert told.count("\n") == 1
+    assert kept_positions(folder) == [RunPosition(2)]
+    damaged = {file.name for file in folder.iterdir() if "ckpt-3" in file.name}
+    assert damaged and all(name.startswith("damaged-ckpt-3.") for name in damaged)
+
+
+def test_nothing_to_go_on_from_is_refused_where_there_was_something(tmp_path, saved):
+    folder = shutil.copytree(saved, tmp_path / saved.name)
+    for file in folder.iterdir():
+        file.write_bytes(b"")
+    with pytest.raises(UserError, match="ckpt-3 .* restored: .*ckpt-2 .*: .* No other is left"):
+        RunCheckpoints(folder, without_images(), 4).restore_newest()
+    assert kept_positions(folder) == [RunPosition(2), RunPosition(3)]
+    history = tmp_path / "history.csv"
+    fresh = RunCheckpoints(tmp_path / "none", without_images(), 4)
+    assert fresh.restore_newest([history]) == 0
+    history.write_text("epoch\n1\n")
+    with pytest.raises(UserError, match=r"history\.csv is there, but no checkpoint in .*none;"):
+        fresh.restore_newest([history])
+
+
+def test_checkpoints_of_another_model_stay_as_they_are(saved):
+    other = Pretrainer(
+        keras.Sequential([keras.Input((4,)), layers.Dense(2), layers.BatchNormalization()]),
+        projection_width=2,
+        predictor_width=2,
+    )
+    other.compile()
+    before = sorted(saved.iterdir())
+    with pytest.raises(UserError, match="ckpt-2 cannot be restored"):
+        RunCheckpoints(saved, other, 4).restore_newest()
+    assert sorted(saved.iterdir()) == before
+
+
+def test_a_disk_that_takes_no_checkpoint_is_told_and_earlier_ones_stay(tmp_path, saved):
+    folder = shutil.copytree(saved, tmp_path / saved.name)
+    checkpoints, before = RunCheckpoints(folder, without_images(), 4), sorted(folder.iterdir())
+
+    def full(path):
+        pathlib.Path(f"{path}.index").write_bytes(b"half")
+        raise tf.errors.ResourceExhaustedError(None, None, f"{path}; No space left on device")
+
+    checkpoints.checkpoint.write = full
+    with pytest.raises(UserError, match="ckpt-4 cannot be written: .*No space left on device"):
+        checkpoints.on_epoch_end(3)
+    assert sorted(folder.iterdir()) == before
 
 
 def without_images():
@@ -119,14 +196,22 @@ def without_images():
     return model
 
 
+def kernel(model):
+    return model.backbone.trainable_variables[0]
+
+
 def test_only_the_newest_checkpoints_are_kept(tmp_path):
-    checkpoints = RunCheckpoints(tmp_path, without_images())
+    checkpoints = RunCheckpoints(tmp_path, without_images(), 4, total=10)
+    checkpoints.on_train_begin()
+    assert kept_positions(tmp_path) == [RunPosition(0)]
     for epoch in range(3):
         checkpoints.on_epoch_end(epoch)
-    kept = sorted(path.name for path in tmp_path.glob("*.index"))
-    assert kept == ["ckpt-2.index", "ckpt-3.index"]
-    assert RunCheckpoints(tmp_path, without_images()).restore() == 3
+    assert kept_positions(tmp_path) == [RunPosition(2), RunPosition(3)]
+    again = RunCheckpoints(tmp_path, without_images(), 4, total=10)
+    # The last epoch is a short one.
+    assert again.restore_newest() == 10
+    assert again.position == RunPosition(3)
 
 
 def test_fresh_folder_restores_nothing(tmp_path):
-    assert RunCheckpoints(tmp_path, without_images()).restore() == 0
+    assert RunCheckpoints(tmp_path, without_images(), 4).restore_newest() == 0

@@ -33,8 +33,10 @@ def train(detector: Detector, data: BoxedData, folder: pathlib.Path) -> None:
     optimizer = optimizer_from(settings, data.steps)
     optimizer.clipnorm = settings.clip_gradient or None
     detector.compile(optimizer)
-    checkpoints = RunCheckpoints(folder / "checkpoints", detector)
-    done = checkpoints.restore()
+    history = folder / "history.csv"
+    checkpoints = RunCheckpoints(folder / "checkpoints", detector, data.steps)
+    checkpoints.restore_newest((history, *(part_file(folder, name) for name in detector.parts)))
+    done = checkpoints.position.epochs
     if done >= data.epochs:
         print(f"{folder}: all {data.epochs} epochs are trained.")
         return
@@ -51,7 +53,7 @@ def train(detector: Detector, data: BoxedData, folder: pathlib.Path) -> None:
         shuffle=False,
         verbose=0,
         callbacks=[
-            HistoryFile(folder / "history.csv", done),
+            HistoryFile(history, done),
             Progress(data.total_steps, data.steps, done),
             # Last, so that a checkpoint never knows of an epoch that the history does not.
             checkpoints,

@@ -26,6 +26,7 @@ from tfcq.settings.defaults import choice, replaced
 from tfcq.settings.fields import flat
 from tfcq.settings.policies import INT8, Policy
 from tfcq.settings.run_folder import RunFolder
+from tfcq.settings.run_position import RunPosition, kept_positions
 from tfcq.settings.training import CALIBRATION_IMAGES, Config, for_images, policy, total_steps
 from tfcq.settings.training_groups import DataSettings
 from tfcq.training.checkpoints import RunCheckpoints
@@ -59,7 +60,7 @@ def train(config: Config, folder: RunFolder, left_open: frozenset[str] = frozens
     split = training_split(config.data, source)
     strategy = strategy_named(config.execution.strategy)
     with strategy.scope():
-        begins = not any(folder.checkpoints.glob("*.index"))
+        begins = not kept_positions(folder.checkpoints)
         chosen, pretrainer = _built(config, left_open, split, strategy, begins)
         asked, config = config, replaced(config, chosen)
         size, channels = view_size(split, config.data.image_size), split.image_shape[2]
@@ -73,14 +74,9 @@ def train(config: Config, folder: RunFolder, left_open: frozenset[str] = frozens
         check_memory(pretrainer, used, size)
         settle = lambda one: settled(replaced(one, chosen), split, steps, pretrainer)  # noqa: E731
         folder.begin(asked, settle)
-        checkpoints = RunCheckpoints(folder.checkpoints, pretrainer)
-        done = checkpoints.restore()
-    if done == 0 and folder.backbone.exists():
-        raise UserError(
-            f"The run in {folder.path} has ended and its checkpoints are gone; training would "
-            "replace its backbone. Give another --run_dir."
-        )
-    epochs = math.ceil(total / steps)
+        checkpoints = RunCheckpoints(folder.checkpoints, pretrainer, steps, total)
+        checkpoints.restore_newest((folder.history, folder.backbone))
+    done, epochs = checkpoints.position.epochs, math.ceil(total / steps)
     if done >= epochs and folder.backbone.exists():
         print(f"{folder.path}: all {epochs} epochs are trained. Backbone: {folder.backbone}")
         return
@@ -167,13 +163,13 @@ def _record_ranges(backbone: QuantizableModel, split: Split, size: int) -> None:
         calibrate(backbone, images)
 
 
-def backbone_after(config: Config, folder: RunFolder, epoch: int) -> QuantizableModel:
-    """Returns the backbone of a run as it was after some epochs, ready to be evaluated.
+def backbone_at(config: Config, folder: RunFolder, position: RunPosition) -> QuantizableModel:
+    """Returns the backbone of a run as a checkpoint has it, ready to be evaluated.
 
     Args:
         config: the settings of the run.
         folder: its folder.
-        epoch: number of epochs; there is a checkpoint of them.
+        position: of the checkpoint.
 
     Raises:
         UserError: when the data or the checkpoint cannot be read.
@@ -182,7 +178,7 @@ def backbone_after(config: Config, folder: RunFolder, epoch: int) -> Quantizable
     size, channels = view_size(split, config.data.image_size), split.image_shape[2]
     steps = steps_per_epoch(split, config.optimization.batch_size)
     pretrainer = pretrainer_from(config, (size, size, channels), steps, begins=False)
-    RunCheckpoints(folder.checkpoints, pretrainer).restore(epoch)
+    RunCheckpoints(folder.checkpoints, pretrainer, steps).restore(position)
     _record_ranges(pretrainer.backbone, split, size)
     return pretrainer.backbone
 

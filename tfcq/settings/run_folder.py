@@ -11,6 +11,7 @@ from tfcq.settings.backbones import FILE, settings_of, standard_start
 from tfcq.settings.checkpoints import CHECKPOINTS_HELP
 from tfcq.settings.config_file import config_from_json
 from tfcq.settings.fields import differences, flat
+from tfcq.settings.run_position import RunPosition, kept_positions
 from tfcq.settings.training import Config
 from tfcq.settings.used import used, used_alike
 
@@ -54,7 +55,7 @@ class RunFolder:
             pair = (settle(kept), settle(config)) if settle else used_alike(kept, config)
             changed = differences(*pair)
             if changed:
-                begun = any(self.checkpoints.glob("*.index")) or self.backbone.exists()
+                begun = kept_positions(self.checkpoints) or self.backbone.exists()
                 way_out = (
                     "give the same settings to go on with it, or another --run_dir, which "
                     f"--start={self.path} lets begin with its weights."
@@ -126,30 +127,26 @@ class RunFolder:
             raise UserError(f"{self.path} holds no config.json; allowed: a folder tfcq.train made.")
         return self._read()
 
-    def epoch_of(self, checkpoint: str) -> int:
-        """Returns the number of epochs after which a checkpoint was written.
+    def position_of(self, checkpoint: str) -> RunPosition:
+        """Returns where in the run a checkpoint was written.
 
         Args:
-            checkpoint: `latest`, or that number as text.
+            checkpoint: `latest`, or the position as text.
 
         Raises:
             UserError: when there is no such checkpoint.
         """
-        kept = sorted(
-            int(file.stem.removeprefix("ckpt-"))
-            for file in self.checkpoints.glob("ckpt-*.index")
-            if file.stem.removeprefix("ckpt-").isdecimal()
-        )
+        kept = {str(position): position for position in kept_positions(self.checkpoints)}
         if not kept:
             raise UserError(f"{self.path} holds no checkpoint yet; the first follows an epoch.")
         if checkpoint == LATEST:
-            return kept[-1]
-        if checkpoint not in map(str, kept):
+            return max(kept.values())
+        if checkpoint not in kept:
             raise UserError(
                 f"--checkpoint={checkpoint} is not in {self.checkpoints}; allowed: {LATEST}, "
-                f"{', '.join(map(str, kept))}."
+                f"{', '.join(kept)}."
             )
-        return int(checkpoint)
+        return kept[checkpoint]
 
     def _read(self) -> Config:
         try:
