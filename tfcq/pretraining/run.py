@@ -26,6 +26,7 @@ from tfcq.settings.defaults import choice, replaced
 from tfcq.settings.fields import flat
 from tfcq.settings.policies import INT8, Policy
 from tfcq.settings.run_folder import RunFolder
+from tfcq.settings.run_lock import locked
 from tfcq.settings.run_position import RunPosition, kept_positions
 from tfcq.settings.training import CALIBRATION_IMAGES, Config, for_images, policy, total_steps
 from tfcq.settings.training_groups import DataSettings
@@ -62,29 +63,64 @@ def train(config: Config, folder: RunFolder, left_open: frozenset[str] = frozens
     with strategy.scope():
         begins = not kept_positions(folder.checkpoints)
         chosen, pretrainer = _built(config, left_open, split, strategy, begins)
-        asked, config = config, replaced(config, chosen)
-        size, channels = view_size(split, config.data.image_size), split.image_shape[2]
-        batch_size, seed = config.optimization.batch_size, config.execution.seed
-        steps = steps_per_epoch(split, batch_size)
-        total = total_steps(config.optimization, steps)
-        used = settled(config, split, steps, pretrainer)
-        print(in_words(used, channels, pretrainer))
-        if used.network.policy == INT8.name and (told := told_refusal(pretrainer.backbone)):
-            print(f"The int8 file of this network will be refused: {told}")
-        check_memory(pretrainer, used, size)
-        settle = lambda one: settled(replaced(one, chosen), split, steps, pretrainer)  # noqa: E731
+    asked, config = config, replaced(config, chosen)
+    size, channels = view_size(split, config.data.image_size), split.image_shape[2]
+    steps = steps_per_epoch(split, config.optimization.batch_size)
+    used = settled(config, split, steps, pretrainer)
+    print(in_words(used, channels, pretrainer))
+    if used.network.policy == INT8.name and (told := told_refusal(pretrainer.backbone)):
+        print(f"The int8 file of this network will be refused: {told}")
+    check_memory(pretrainer, used, size)
+    settle = lambda one: settled(replaced(one, chosen), split, steps, pretrainer)  # noqa: E731
+    # Before the lock makes a folder.
+    folder.check(asked, settle)
+    with locked(folder.path):
         folder.begin(asked, settle)
-        checkpoints = RunCheckpoints(folder.checkpoints, pretrainer, steps, total)
-        checkpoints.restore_newest((folder.history, folder.backbone))
-    done, epochs = checkpoints.position.epochs, math.ceil(total / steps)
-    if done >= epochs and folder.backbone.exists():
-        print(f"{folder.path}: all {epochs} epochs are trained. Backbone: {folder.backbone}")
-        return
-    print(f"{folder.path}: {split.size} images, {steps} steps an epoch, epochs {done} to {epochs}")
-    if needs := evaluation_needs(source, split):
-        print(needs)
-    if used.network.zero_init_residual and used.network.start is None:
-        print("Residual branches start at zero; --zero_init_residual=false starts them at work.")
+        total = total_steps(config.optimization, steps)
+        with strategy.scope():
+            checkpoints = RunCheckpoints(folder.checkpoints, pretrainer, steps, total)
+            checkpoints.restore_newest((folder.history, folder.backbone))
+        epochs = math.ceil(total / steps)
+        if checkpoints.position.epochs >= epochs and folder.backbone.exists():
+            print(f"{folder.path}: all {epochs} epochs are trained. Backbone: {folder.backbone}")
+            return
+        if needs := evaluation_needs(source, split):
+            print(needs)
+        if used.network.zero_init_residual and used.network.start is None:
+            print(
+                "Residual branches start at zero; --zero_init_residual=false starts them at work."
+            )
+        _train(pretrainer, config, used, folder, split, checkpoints)
+        _record_ranges(pretrainer.backbone, split, size)
+        with whole_file(folder.backbone) as temporary:
+            pretrainer.backbone.save(temporary)
+    print(f"Backbone: {folder.backbone}")
+
+
+def _train(
+    pretrainer: Pretrainer,
+    config: Config,
+    used: Config,
+    folder: RunFolder,
+    split: Split,
+    checkpoints: RunCheckpoints,
+) -> None:
+    """Trains from where the checkpoints are to the end of the run.
+
+    Args:
+        pretrainer: the model.
+        config: the settings, with what machine and images chose.
+        used: what the run uses, for trackers.
+        folder: where everything is written.
+        split: the images.
+        checkpoints: restored.
+    """
+    steps, done = checkpoints.steps, checkpoints.position.epochs
+    total = total_steps(config.optimization, steps)
+    print(
+        f"{folder.path}: {split.size} images, {steps} steps an epoch, epochs {done} to "
+        f"{math.ceil(total / steps)}"
+    )
     print("Building the graph of a step, which takes up to a minute ...", flush=True)
     callbacks = [
         HistoryFile(folder.history, done),
@@ -94,7 +130,9 @@ def train(config: Config, folder: RunFolder, left_open: frozenset[str] = frozens
         # Last, so that a checkpoint never knows of an epoch that the history does not.
         checkpoints,
     ]
+    size, channels = view_size(split, config.data.image_size), split.image_shape[2]
     augmentation = augmentation_from(config.views, size, channels)
+    batch_size, seed = config.optimization.batch_size, config.execution.seed
 
     def views_from(epoch: int) -> tf.data.Dataset:
         return view_batches(
@@ -102,10 +140,6 @@ def train(config: Config, folder: RunFolder, left_open: frozenset[str] = frozens
         )
 
     _fit(pretrainer, views_from, steps, total, done, callbacks)
-    _record_ranges(pretrainer.backbone, split, size)
-    with whole_file(folder.backbone) as temporary:
-        pretrainer.backbone.save(temporary)
-    print(f"Backbone: {folder.backbone}")
 
 
 def _built(

@@ -11,6 +11,7 @@ from tfcq.settings.backbones import FILE, settings_of, standard_start
 from tfcq.settings.checkpoints import CHECKPOINTS_HELP
 from tfcq.settings.config_file import config_from_json
 from tfcq.settings.fields import differences, flat
+from tfcq.settings.run_lock import LOCK
 from tfcq.settings.run_position import RunPosition, kept_positions
 from tfcq.settings.training import Config
 from tfcq.settings.used import used, used_alike
@@ -31,6 +32,7 @@ class RunFolder:
         self.history = self.path / "history.csv"
         self.checkpoints = self.path / "checkpoints"
         self.backbone = self.path / "backbone.keras"
+        self.lock = self.path / LOCK
         self.preview = self.path / "preview.png"
         self.features = self.path / "features"
         self.tracked_run = self.path / "tracked_run.txt"
@@ -69,7 +71,8 @@ class RunFolder:
         if self.path.is_file():
             raise UserError(f"{self.path} exists and holds no run: it is a file.")
         check_writable(self.path)
-        if self.path.exists() and any(file != self.preview for file in self.path.iterdir()):
+        ours = (self.preview, self.lock)
+        if self.path.exists() and any(file not in ours for file in self.path.iterdir()):
             raise UserError(
                 f"{self.path} exists and holds no run; allowed: a new or empty folder, or a run."
             )
