@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tfcq.errors import UserError
-from tfcq.files import check_writable, parse_json, read_text, write_text
+from tfcq.files import check_local, check_writable, parse_json, read_text, write_text
 from tfcq.settings.backbones import FILE, settings_of, standard_start
 from tfcq.settings.checkpoints import CHECKPOINTS_HELP
 from tfcq.settings.config_file import config_from_json
@@ -24,9 +24,13 @@ class RunFolder:
 
     Args:
         path: the folder.
+
+    Raises:
+        UserError: when it is an address, such as of a bucket.
     """
 
     def __init__(self, path: str | os.PathLike) -> None:
+        check_local(path, "run_dir")
         self.path = pathlib.Path(path)
         self.config = self.path / "config.json"
         self.history = self.path / "history.csv"

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 import keras
 import tensorflow as tf
 
+from tfcq.data.reading_errors import disk_fault
 from tfcq.errors import UserError
 from tfcq.files import whole_files
 from tfcq.settings.run_position import RunPosition, files_of, kept_positions
@@ -150,7 +151,7 @@ class RunCheckpoints(keras.callbacks.Callback):
             with whole_files(self.folder) as made:
                 self.checkpoint.write(str(made / position.file_name))
         except (OSError, tf.errors.OpError) as error:
-            reason = " ".join(str(error).split())[-200:]
+            reason = disk_fault(error) or " ".join(str(error).split())[:200]
             raise UserError(
                 f"Checkpoint {path} cannot be written: {reason}. Those of before are whole; the "
                 "same command goes on from them."

@@ -27,7 +27,7 @@ class HistoryFile(keras.callbacks.Callback):
         epochs_done: rows of later epochs, left by a run that was cut off, are dropped.
 
     Raises:
-        UserError: when the file is there and holds something else.
+        UserError: when the file is there and holds something else, or has lost rows.
     """
 
     def __init__(self, path: str | pathlib.Path, epochs_done: int = 0) -> None:
@@ -43,6 +43,19 @@ class HistoryFile(keras.callbacks.Callback):
                     f"{self.path} holds no history: it needs a column 'epoch' of whole numbers; "
                     "move it away."
                 ) from None
+            self._check_whole(epochs_done)
+        elif epochs_done:
+            print(f"{self.path} is gone: its rows begin anew with epoch {epochs_done + 1}.")
+
+    def _check_whole(self, epochs_done: int) -> None:
+        numbers = [int(row["epoch"]) for row in self.rows]
+        first = min(numbers, default=1)
+        if numbers != list(range(first, epochs_done + 1)):
+            held = ", ".join(map(str, numbers[-20:])) or "no row"
+            raise UserError(
+                f"{self.path} has lost rows: of {epochs_done} epochs it holds {held}. Put it back, "
+                "or move it away to go on without them."
+            )
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Adds a row.
