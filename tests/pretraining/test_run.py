@@ -80,7 +80,7 @@ def test_run_trains_its_epochs_on_its_views_and_saves_its_backbone(trained):
     assert recipe.crop_area == (0.5, 1)
     views = (0,) if quantized else (1, 2)
     assert asked["views"] == [
-        (100, recipe, 6, 32, 5, first, {"views": views}) for first in (done, 3)
+        (100, recipe, 6, 32, 5, first, {"views": views, "first_step": 0}) for first in (done, 3)
     ]
     saved = tfcq.load(folder.backbone)
     # The weights that the seed gives and, of a network with float passes, the ranges of the

@@ -36,6 +36,12 @@ def test_other_settings_are_refused_with_the_difference(folder):
     assert folder.config.read_text() == used(Config()).to_json(asked=[])
 
 
+def test_how_often_a_run_is_saved_may_change(folder):
+    folder.begin(config_from_flat({"save_every": "10min"}))
+    folder.check(config_from_flat({"save_every": "500steps", "keep": 5}))
+    assert folder.load_unfinished().execution.save_every == "10min"
+
+
 def test_folder_with_other_files_is_refused(folder):
     folder.path.mkdir()
     folder.check(Config())

@@ -1,8 +1,11 @@
 """A run that was cut off and restored is the run that was not."""
 
+import os
 import pathlib
 import re
 import shutil
+import signal
+import time
 
 import keras
 import numpy as np
@@ -10,16 +13,21 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
+from tfcq import interruption
 from tfcq.data.augmentation import augmentation_for
 from tfcq.data.digits import DigitsSource
 from tfcq.data.pipeline import view_batches
 from tfcq.errors import UserError
+from tfcq.files import read_rows
 from tfcq.pretraining.pretrainer import Pretrainer
 from tfcq.settings.policies import PAPER
 from tfcq.settings.run_position import RunPosition, kept_positions
+from tfcq.settings.saving import parse_save_every
 from tfcq.training.checkpoints import RunCheckpoints
+from tfcq.training.history import HistoryFile
 from tfcq.training.optimizers import SGD
 from tfcq.training.schedules import learning_rate_schedule
+from tfcq.training.stretches import stretches
 
 # One step an epoch; each epoch leaves other images out.
 EPOCHS, IMAGES, BATCH = 2, 24, 16
@@ -32,8 +40,8 @@ def digits():
     return DigitsSource().split("train").first(IMAGES)
 
 
-def start(folder, split, until, initial_seed, **method):
-    """Trains up to an epoch in a new process's stead; returns the model."""
+def start(folder, split, until, initial_seed, steps=STEPS, further=(), **method):
+    """Trains up to a step in a new process's stead; returns the model, and what was done before."""
     # The seed of initialization differs between starts: everything must come from the checkpoint.
     keras.utils.set_random_seed(initial_seed)
     backbone = keras.Sequential(
@@ -50,16 +58,22 @@ def start(folder, split, until, initial_seed, **method):
     method = method or {"predictor_width": 4}
     model = Pretrainer(backbone, projection_width=8, seed=1, **method)
     model.compile(
-        SGD(learning_rate_schedule("cosine", 0.1, EPOCHS * STEPS, 1), l2=1e-3), run_eagerly=True
+        SGD(learning_rate_schedule("cosine", 0.1, EPOCHS * steps, 1), l2=1e-3), run_eagerly=True
     )
-    model.set_run_length(STEPS, EPOCHS * STEPS)
-    checkpoints = RunCheckpoints(folder, model, STEPS, EPOCHS * STEPS)
-    done = checkpoints.restore_newest() // STEPS
-    views = view_batches(split, augmentation_for(8, 1), 8, BATCH, seed=1, first_epoch=done)
-    model.fit(
-        views, epochs=until, initial_epoch=done, steps_per_epoch=STEPS, shuffle=False, verbose=0,
-        callbacks=[checkpoints],
-    )  # fmt: skip
+    model.set_run_length(steps, EPOCHS * steps)
+    checkpoints = RunCheckpoints(folder / "checkpoints", model, steps, until)
+    done = checkpoints.restore_newest()
+    history = HistoryFile(folder / "history.csv", checkpoints.position.epochs)
+    with checkpoints.saving_at_signals():
+        for part in stretches(done, steps, until):
+            views = view_batches(
+                split, augmentation_for(8, 1), 8, BATCH, seed=1, first_epoch=part.first,
+                first_step=part.first_step,
+            )  # fmt: skip
+            model.fit(
+                views, epochs=part.last, initial_epoch=part.first, steps_per_epoch=part.steps,
+                shuffle=False, verbose=0, callbacks=[history, *further, checkpoints],
+            )  # fmt: skip
     return model, done
 
 
@@ -90,9 +104,10 @@ METHODS = {
 @pytest.mark.parametrize("method", METHODS)
 def test_one_and_one_epoch_equal_two_to_the_last_bit(tmp_path, digits, method):
     options, further = METHODS[method]
-    whole, none = start(tmp_path / "whole", digits, EPOCHS, initial_seed=0, **options)
-    start(tmp_path / "parts", digits, 1, initial_seed=0, **options)
-    parts, done = start(tmp_path / "parts", digits, EPOCHS, initial_seed=9, **options)
+    end = EPOCHS * STEPS
+    whole, none = start(tmp_path / "whole", digits, end, initial_seed=0, **options)
+    start(tmp_path / "parts", digits, STEPS, initial_seed=0, **options)
+    parts, done = start(tmp_path / "parts", digits, end, initial_seed=9, **options)
     assert (none, done) == (0, 1)
     expected, received = state(whole), state(parts)
     assert expected.keys() == received.keys()
@@ -102,6 +117,63 @@ def test_one_and_one_epoch_equal_two_to_the_last_bit(tmp_path, digits, method):
     for part in (*usual, *further):
         assert any(part in path for path in expected), part
     assert int(parts.step.value) == int(parts.optimizer.iterations.value) == EPOCHS * STEPS
+
+
+def test_signal_within_an_epoch_saves_and_the_end_is_that_of_an_uninterrupted_run(
+    tmp_path,
+):
+    # Two epochs of three steps; the signal comes in the second step of the second.
+    split = DigitsSource().split("train").first(3 * BATCH)
+    whole, _ = start(tmp_path / "whole", split, 6, initial_seed=0, steps=3)
+    done = []
+
+    def send(batch, logs):
+        done.append(batch)
+        if len(done) == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    sending = keras.callbacks.LambdaCallback(on_train_batch_end=send)
+    folder, handler = tmp_path / "parts", signal.getsignal(signal.SIGTERM)
+    with pytest.raises(interruption.Terminated, match=r"step 5 as .*ckpt-1\+2; the same"):
+        start(folder, split, 6, initial_seed=0, steps=3, further=[sending])
+    assert signal.getsignal(signal.SIGTERM) is handler
+    parts, before = start(folder, split, 6, initial_seed=9, steps=3)
+    assert before == 5
+    expected, received = state(whole), state(parts)
+    for path, value in expected.items():
+        np.testing.assert_array_equal(received[path], value, err_msg=path)
+    # Means are those of the whole epoch; only how fast it was is another matter.
+    rows = [read_rows(tmp_path / name / "history.csv") for name in ("whole", "parts")]
+    for one, other in zip(*rows, strict=True):
+        assert {**one, "images_per_second": 0} == {**other, "images_per_second": 0}
+
+
+def test_signal_with_nothing_to_save_ends_at_once(tmp_path):
+    checkpoints = RunCheckpoints(tmp_path, without_images(), 4)
+    ended = pytest.raises(interruption.Terminated, match="files written so far are whole")
+    with ended, checkpoints.saving_at_signals():
+        os.kill(os.getpid(), signal.SIGHUP)
+    assert kept_positions(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [("1epochs", "0 1 2 3"), ("2epochs", "0 2 3"), ("3steps", "0 0+3 1+2 2+1 3"),
+     ("1min", "0 0+3 1+2 2+1 3")],
+)  # fmt: skip
+def test_run_is_saved_as_often_as_asked_for_and_at_its_end(tmp_path, monkeypatch, text, kept):
+    # A step takes 25 seconds.
+    checkpoints = RunCheckpoints(tmp_path, without_images(), 4, 10, parse_save_every(text), keep=9)
+    clock = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    checkpoints.on_train_begin()
+    for part in stretches(0, 4, 10):
+        for epoch in range(part.first, part.last):
+            for step in range(part.steps):
+                clock[0] += 25
+                checkpoints.on_train_batch_end(step)
+            checkpoints.on_epoch_end(epoch)
+    assert " ".join(map(str, kept_positions(tmp_path))) == kept
 
 
 DAMAGES = {

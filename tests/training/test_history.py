@@ -115,7 +115,10 @@ def test_a_run_of_one_step_ends_with_no_time_left():
 
 def test_resumed_run_counts_from_where_it_was():
     stream = io.StringIO()
-    train(Progress(20, 5, first_epoch=2, stream=stream), 4, 5, first=2)
+    progress = Progress(20, 5, first_step=12, stream=stream)
+    # Three steps are left of the third epoch.
+    train(progress, 3, 3, first=2)
+    train(progress, 4, 5, first=3)
     written = stream.getvalue().splitlines()
     assert written[0].startswith(f"epoch 3/4 [{'=' * 18}{'.' * 6}]")
     assert written[-1].startswith("epoch 4/4")

@@ -51,6 +51,7 @@ def view_batches(
     epochs: int | None = None,
     views: tuple[int, ...] = (1, 2),
     labels: bool = False,
+    first_step: int = 0,
 ) -> tf.data.Dataset:
     """Yields batches of views of the same images, two augmented ones unless told otherwise.
 
@@ -68,6 +69,7 @@ def view_batches(
         epochs: number of epochs, None for no end.
         views: numbers of the views; 1 and 2 are augmented, 0 is the image as evaluation sees it.
         labels: whether the images' labels stand behind their views.
+        first_step: number of the first epoch's first batch, from 0.
 
     Returns:
         Data set of a tuple with each view, float32 [batch_size, image_size, image_size, C], values
@@ -116,7 +118,9 @@ def view_batches(
             return tf.ensure_shape(image, split.image_shape), draws, record["label"]
 
         records = _shuffled(blocks, _fold(epoch_seed, _ORDER))
-        return records.take(steps * batch_size).map(with_draws, tf.data.AUTOTUNE)
+        records = records.take(steps * batch_size)
+        left = without_done(records, epoch == first_epoch, first_step * batch_size)
+        return left.map(with_draws, tf.data.AUTOTUNE)
 
     numbers = _epoch_numbers(first_epoch, epochs)
     pairs = numbers.flat_map(images_and_draws)
@@ -147,6 +151,17 @@ def shuffled_epochs(split: Split, seed: int, first_epoch: int = 0) -> tf.data.Da
         return _shuffled(blocks, order).map(lambda one: (_fold(drawn, one["index"]), one))
 
     return _epoch_numbers(first_epoch, None).map(records_of)
+
+
+def without_done(records: tf.data.Dataset, begun: tf.Tensor, done: int) -> tf.data.Dataset:
+    """Returns what is left of an epoch's records.
+
+    Args:
+        records: all of them.
+        begun: whether the epoch had begun, a boolean of shape ().
+        done: how many were used then.
+    """
+    return records.skip(tf.cast(tf.where(begun, done, 0), tf.int64))
 
 
 def central_crop(split: Split, image_size: int, asked: float | None = None) -> float:

@@ -13,9 +13,11 @@ from tfcq.nn.loading import load
 from tfcq.settings.bitwidths import BitWidth
 from tfcq.settings.policies import policy_named
 from tfcq.settings.protocol_groups import QAT_QUANTIZERS
+from tfcq.settings.saving import parse_save_every
 from tfcq.training.checkpoints import RunCheckpoints
 from tfcq.training.history import HistoryFile, Progress
 from tfcq.training.optimizers import optimizer_from
+from tfcq.training.stretches import stretches
 
 
 def train(detector: Detector, data: BoxedData, folder: pathlib.Path) -> None:
@@ -34,31 +36,35 @@ def train(detector: Detector, data: BoxedData, folder: pathlib.Path) -> None:
     optimizer.clipnorm = settings.clip_gradient or None
     detector.compile(optimizer)
     history = folder / "history.csv"
-    checkpoints = RunCheckpoints(folder / "checkpoints", detector, data.steps)
-    checkpoints.restore_newest((history, *(part_file(folder, name) for name in detector.parts)))
-    done = checkpoints.position.epochs
-    if done >= data.epochs:
+    total = data.total_steps
+    checkpoints = RunCheckpoints(
+        folder / "checkpoints", detector, data.steps, total,
+        parse_save_every(settings.save_every), settings.keep,
+    )  # fmt: skip
+    parts = [part_file(folder, name) for name in detector.parts]
+    checkpoints.restore_newest((history, *parts))
+    done, position = checkpoints.done, checkpoints.position
+    if done >= total and all(part.exists() for part in parts):
         print(f"{folder}: all {data.epochs} epochs are trained.")
         return
     print(
-        f"{folder}: {data.train.size} images, {data.steps} steps an epoch, epochs {done} to "
-        f"{data.epochs}",
+        f"{folder}: {data.train.size} images, {data.steps} steps an epoch, epochs "
+        f"{position.in_words} to {data.epochs}",
         flush=True,
     )
-    detector.fit(
-        data.training(done, detector.stride),
-        epochs=data.epochs,
-        initial_epoch=done,
-        steps_per_epoch=data.steps,
-        shuffle=False,
-        verbose=0,
-        callbacks=[
-            HistoryFile(history, done),
-            Progress(data.total_steps, data.steps, done),
-            # Last, so that a checkpoint never knows of an epoch that the history does not.
-            checkpoints,
-        ],
-    )
+    callbacks = [
+        HistoryFile(history, position.epochs),
+        Progress(total, data.steps, done),
+        # Last, so that a checkpoint never knows of an epoch that the history does not.
+        checkpoints,
+    ]
+    with checkpoints.saving_at_signals():
+        for part in stretches(done, data.steps, total):
+            detector.fit(
+                data.training(part.first, detector.stride, part.first_step),
+                epochs=part.last, initial_epoch=part.first, steps_per_epoch=part.steps,
+                shuffle=False, verbose=0, callbacks=callbacks,
+            )  # fmt: skip
     for name, part in detector.parts.items():
         with whole_file(part_file(folder, name)) as temporary:
             part.save(temporary)

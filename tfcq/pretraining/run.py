@@ -1,7 +1,6 @@
 """Runs a pre-training: from the newest checkpoint of a run to its end, and saves the backbone."""
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -28,6 +27,7 @@ from tfcq.settings.policies import INT8, Policy
 from tfcq.settings.run_folder import RunFolder
 from tfcq.settings.run_lock import locked
 from tfcq.settings.run_position import RunPosition, kept_positions
+from tfcq.settings.saving import parse_save_every
 from tfcq.settings.training import CALIBRATION_IMAGES, Config, for_images, policy, total_steps
 from tfcq.settings.training_groups import DataSettings
 from tfcq.training.checkpoints import RunCheckpoints
@@ -39,6 +39,7 @@ from tfcq.training.distribution import (
 )
 from tfcq.training.history import HistoryFile, Progress
 from tfcq.training.optimizers import optimizer_from
+from tfcq.training.stretches import stretches
 from tfcq.training.trackers import tracker
 
 
@@ -78,7 +79,10 @@ def train(config: Config, folder: RunFolder, left_open: frozenset[str] = frozens
         folder.begin(asked, settle)
         total = total_steps(config.optimization, steps)
         with strategy.scope():
-            checkpoints = RunCheckpoints(folder.checkpoints, pretrainer, steps, total)
+            checkpoints = RunCheckpoints(
+                folder.checkpoints, pretrainer, steps, total,
+                parse_save_every(config.execution.save_every), config.execution.keep,
+            )  # fmt: skip
             checkpoints.restore_newest((folder.history, folder.backbone))
         epochs = math.ceil(total / steps)
         if checkpoints.position.epochs >= epochs and folder.backbone.exists():
@@ -115,15 +119,15 @@ def _train(
         split: the images.
         checkpoints: restored.
     """
-    steps, done = checkpoints.steps, checkpoints.position.epochs
-    total = total_steps(config.optimization, steps)
+    position, done = checkpoints.position, checkpoints.done
+    steps, total = checkpoints.steps, total_steps(config.optimization, checkpoints.steps)
     print(
-        f"{folder.path}: {split.size} images, {steps} steps an epoch, epochs {done} to "
-        f"{math.ceil(total / steps)}"
+        f"{folder.path}: {split.size} images, {steps} steps an epoch, epochs "
+        f"{position.in_words} to {math.ceil(total / steps)}"
     )
     print("Building the graph of a step, which takes up to a minute ...", flush=True)
     callbacks = [
-        HistoryFile(folder.history, done),
+        HistoryFile(folder.history, position.epochs),
         keras.callbacks.TensorBoard(folder.tensorboard, write_graph=False),
         *_trackers(used, folder),
         Progress(total, steps, done),
@@ -133,13 +137,16 @@ def _train(
     size, channels = view_size(split, config.data.image_size), split.image_shape[2]
     augmentation = augmentation_from(config.views, size, channels)
     batch_size, seed = config.optimization.batch_size, config.execution.seed
-
-    def views_from(epoch: int) -> tf.data.Dataset:
-        return view_batches(
-            split, augmentation, size, batch_size, seed, epoch, views=pretrainer.recipe.views
-        )
-
-    _fit(pretrainer, views_from, steps, total, done, callbacks)
+    with checkpoints.saving_at_signals():
+        for part in stretches(done, steps, total):
+            views = view_batches(
+                split, augmentation, size, batch_size, seed, part.first,
+                views=pretrainer.recipe.views, first_step=part.first_step,
+            )  # fmt: skip
+            pretrainer.fit(
+                views, epochs=part.last, initial_epoch=part.first, steps_per_epoch=part.steps,
+                verbose=0, callbacks=callbacks,
+            )  # fmt: skip
 
 
 def _built(
@@ -215,29 +222,6 @@ def backbone_at(config: Config, folder: RunFolder, position: RunPosition) -> Qua
     RunCheckpoints(folder.checkpoints, pretrainer, steps).restore(position)
     _record_ranges(pretrainer.backbone, split, size)
     return pretrainer.backbone
-
-
-def _fit(
-    pretrainer: Pretrainer,
-    views_from: Callable[[int], tf.data.Dataset],
-    steps: int,
-    total: int,
-    done: int,
-    callbacks: list[keras.callbacks.Callback],
-) -> None:
-    """Trains the epochs that are left, of which the last may be cut short."""
-    whole_epochs, epochs = total // steps, math.ceil(total / steps)
-    for first, last, length in ((done, whole_epochs, steps), (whole_epochs, epochs, total % steps)):
-        first = max(first, done)
-        if first < last:
-            pretrainer.fit(
-                views_from(first),
-                epochs=last,
-                initial_epoch=first,
-                steps_per_epoch=length,
-                verbose=0,
-                callbacks=callbacks,
-            )
 
 
 def training_split(data: DataSettings, source: Source | None = None) -> Split:

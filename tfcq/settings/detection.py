@@ -15,6 +15,7 @@ from tfcq.settings.policies import ALL_FLOAT, POLICIES, Policy
 from tfcq.settings.protocol_groups import QAT_QUANTIZERS, PostTrainingSettings
 from tfcq.settings.protocols import FINETUNE, QAT
 from tfcq.settings.run_folder import RunFolder
+from tfcq.settings.saving import OF_A_START, parse_save_every
 from tfcq.settings.training_groups import HIGHEST_SEED, OptimizationSettings
 
 YOLOV4 = "yolov4"
@@ -98,6 +99,10 @@ class DetectionTraining(OptimizationSettings):
     learning_rate: float = setting(0.05, "highest learning rate", above=0)
     warmup: str = setting("100steps", "linear warm-up, such as 100steps")
     deterministic: bool = setting(False, "repeat to the last bit, at the cost of speed")
+    save_every: str = setting(
+        "1epochs", "when the run is saved, such as 1epochs, 500steps or 10min"
+    )
+    keep: int = setting(2, "how many of the newest checkpoints are kept", at_least=1)
     clip_gradient: float = setting(
         10.0, "greatest norm of the gradient of a variable; 0 for none", at_least=0
     )
@@ -162,6 +167,7 @@ class DetectionConfig:
         check_boxed_name(self.data.dataset)
         self._check_used()
         _ = self.data.shorter_sides, self.anchor_sizes, self.bit_widths
+        parse_save_every(self.training.save_every)
         self._check_exported()
 
     def _check_exported(self) -> None:
@@ -251,7 +257,8 @@ class DetectionConfig:
             "run_dir": self.subject.run_dir, "model": self.subject.model,
             "from_scratch": self.subject.from_scratch, "seed": self.measurement.seed,
         }  # fmt: skip
-        del found["test_images"]
+        for name in ("test_images", *OF_A_START):
+            del found[name]
         found |= qat if measurement.protocol == QAT.name else {}
         return json.loads(json.dumps(found))
 

@@ -13,7 +13,8 @@ from tfcq.settings.config_file import config_from_json
 from tfcq.settings.fields import differences, flat
 from tfcq.settings.run_lock import LOCK
 from tfcq.settings.run_position import RunPosition, kept_positions
-from tfcq.settings.training import Config
+from tfcq.settings.saving import OF_A_START
+from tfcq.settings.training import Config, config_from_flat
 from tfcq.settings.used import used, used_alike
 
 LATEST = "latest"
@@ -57,7 +58,8 @@ class RunFolder:
                 or files but no run.
         """
         if self.config.exists():
-            kept = self._read()
+            now = flat(config)
+            kept = config_from_flat({**flat(self._read()), **{n: now[n] for n in OF_A_START}})
             pair = (settle(kept), settle(config)) if settle else used_alike(kept, config)
             changed = differences(*pair)
             if changed:

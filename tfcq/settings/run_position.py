@@ -23,6 +23,11 @@ class RunPosition:
         return f"{self.epochs}+{self.steps}" if self.steps else f"{self.epochs}"
 
     @property
+    def in_words(self) -> str:
+        """How far it is, such as `2 and 300 steps`, behind the word epochs."""
+        return f"{self.epochs} and {self.steps} steps" if self.steps else f"{self.epochs}"
+
+    @property
     def file_name(self) -> str:
         """What the names of the checkpoint's files begin with."""
         return f"ckpt-{self}"

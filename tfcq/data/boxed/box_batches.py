@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from tfcq.data.boxed.boxed_split import BoxedSplit
-from tfcq.data.pipeline import shuffled_epochs, steps_per_epoch
+from tfcq.data.pipeline import shuffled_epochs, steps_per_epoch, without_done
 from tfcq.data.split import Record
 from tfcq.errors import UserError
 
@@ -28,6 +28,7 @@ def training_batches(
     first_epoch: int = 0,
     flip: bool = True,
     stride: int = 32,
+    first_step: int = 0,
 ) -> tf.data.Dataset:
     """Yields batches to train a detector on, of one shape, without end.
 
@@ -43,6 +44,7 @@ def training_batches(
         first_epoch: number of the first epoch, from 0.
         flip: whether one image in two is flipped left to right.
         stride: the height and width of a batch are multiples of this.
+        first_step: number of the first epoch's first batch, from 0.
 
     Returns:
         Data set of dictionaries:
@@ -83,12 +85,14 @@ def training_batches(
             made[name] = _filled(tf.boolean_mask(column, learnt), split.most_boxes, name)
         return {**made, "images": _padded(made["images"], canvas, split.image_shape[2])}
 
-    def epoch(records: tf.data.Dataset) -> tf.data.Dataset:
-        made = records.take(steps * batch_size).map(prepared, tf.data.AUTOTUNE)
+    def epoch(number: tf.Tensor, records: tf.data.Dataset) -> tf.data.Dataset:
+        used = records.take(steps * batch_size)
+        left = without_done(used, number == 0, first_step * batch_size)
+        made = left.map(prepared, tf.data.AUTOTUNE)
         return made.batch(batch_size, drop_remainder=True)
 
     epochs = shuffled_epochs(split, seed, first_epoch)
-    return epochs.flat_map(epoch).prefetch(tf.data.AUTOTUNE)
+    return epochs.enumerate().flat_map(epoch).prefetch(tf.data.AUTOTUNE)
 
 
 def plain_batches(
