@@ -236,7 +236,7 @@ def test_full_disk_is_told_with_the_file_that_it_did_not_take(tmp_path, writer):
 def test_address_is_no_folder(path):
     with pytest.raises(UserError, match=r"^--output_dir=\S+ is an address; allowed: paths on a"):
         check_writable(path, "output_dir")
-    with pytest.raises(UserError, match=r"^--run_dir=\S+ is an address"):
+    with pytest.raises(UserError, match=r"^(gs|s3):\S+ is an address"):
         RunFolder(path)
     assert RunFolder("runs/a:b/c").path.name == "c"
 

@@ -85,10 +85,8 @@ def view_batches(
     height, width, channels = split.image_shape
     augmentation.check_channels(channels)
     pixels = None if height is None or width is None else height * width
-    cached = (
-        pixels is not None
-        and split.size * max(pixels * channels, split.record_bytes) <= CACHE_BYTES
-    )
+    held = split.size * max((pixels or 0) * channels, split.record_bytes)
+    cached = pixels is not None and held <= CACHE_BYTES
     central = central_crop(split, image_size)
     blocks = _blocks(split, cached)
 
@@ -117,9 +115,8 @@ def view_batches(
             image = record["image"] if cached else split.decode(record)["image"]
             return tf.ensure_shape(image, split.image_shape), draws, record["label"]
 
-        records = _shuffled(blocks, _fold(epoch_seed, _ORDER))
-        records = records.take(steps * batch_size)
-        left = without_done(records, epoch == first_epoch, first_step * batch_size)
+        used = _shuffled(blocks, _fold(epoch_seed, _ORDER)).take(steps * batch_size)
+        left = without_done(used, epoch == first_epoch, first_step * batch_size)
         return left.map(with_draws, tf.data.AUTOTUNE)
 
     numbers = _epoch_numbers(first_epoch, epochs)

@@ -31,7 +31,7 @@ class RunFolder:
     """
 
     def __init__(self, path: str | os.PathLike) -> None:
-        check_local(path, "run_dir")
+        check_local(path)
         self.path = pathlib.Path(path)
         self.config = self.path / "config.json"
         self.history = self.path / "history.csv"

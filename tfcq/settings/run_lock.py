@@ -45,9 +45,11 @@ def locked(folder: str | os.PathLike, flag: str = "run_dir") -> Iterator[None]:
                 flush=True,
             )
         else:
-            # Not by `write_text`: a new file would not be the one that is locked.
-            held.truncate(0)
             now = datetime.datetime.now().astimezone().isoformat(" ", "seconds")
-            held.write(f"process {os.getpid()} on {socket.gethostname()}, since {now}\n")
-            held.flush()
+            owner = f"process {os.getpid()} on {socket.gethostname()}, since {now}\n"
+            # Not by `write_text`: a new file would not be the one that is locked. A full disk takes
+            # no name, but the lock.
+            with contextlib.suppress(OSError):
+                held.truncate(0)
+                os.write(held.fileno(), owner.encode())
         yield
