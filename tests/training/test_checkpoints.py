@@ -92,7 +92,6 @@ def state(model):
 
 # What must come back beside the network, by framework and quantizers.
 METHODS = {
-    "simsiam": ({}, ()),
     "byol": ({"framework": "byol", "predictor_width": 4}, ()),
     "mocov2": (
         {"framework": "mocov2", "queue_size": 64, "policy": LSQ},
@@ -286,6 +285,17 @@ def test_only_the_newest_checkpoints_are_kept(tmp_path):
     # The last epoch is a short one.
     assert again.restore_newest() == 10
     assert again.position == RunPosition(3)
+
+
+def test_checkpoint_of_an_earlier_version_is_restored(tmp_path):
+    model = without_images()
+    kernel(model).assign(np.full(kernel(model).shape, 7.0))
+    parts = {"pretrainer": model, "optimizer": model.optimizer}
+    saved = tf.train.Checkpoint(**parts, epochs_done=tf.Variable(2, dtype=tf.int64))
+    tf.train.CheckpointManager(saved, tmp_path, max_to_keep=2).save(checkpoint_number=2)
+    other = without_images()
+    assert RunCheckpoints(tmp_path, other, 4).restore_newest() == 8
+    np.testing.assert_array_equal(kernel(other), np.full(kernel(model).shape, 7.0))
 
 
 def test_fresh_folder_restores_nothing(tmp_path):
