@@ -1,8 +1,10 @@
 """Files that appear whole or not at all, what is read of them, native messages that stay away."""
 
+import errno
 import os
 import pathlib
 import stat
+import zipfile
 
 import pytest
 
@@ -18,6 +20,8 @@ from tfcq.files import (
     whole_files,
     write_text,
 )
+from tfcq.nn.loading import load
+from tfcq.settings.run_folder import RunFolder
 
 
 def test_file_appears_with_its_folders_and_the_usual_permissions(tmp_path):
@@ -194,3 +198,52 @@ def test_form_of_json_is_checked_where_it_is_named(found, place):
     with pytest.raises(UserError) as caught:
         check_form(found, form, "it")
     assert str(caught.value).startswith(f"{place} is ")
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_content_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch, several):
+    events, sync, replace = [], os.fsync, os.replace
+
+    def synced(opened):
+        events.append("folder" if stat.S_ISDIR(os.fstat(opened).st_mode) else "file")
+        sync(opened)
+
+    def replaced(source, target):
+        events.append("named")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", replaced)
+    if several:
+        with whole_files(tmp_path) as made:
+            (made / "a").write_text("a")
+    else:
+        write_text(tmp_path / "a", "a")
+    assert events == ["file", "named", "folder"]
+
+
+@pytest.mark.parametrize("writer", [whole_file, whole_files])
+def test_full_disk_is_told_with_the_file_that_it_did_not_take(tmp_path, writer):
+    told = pytest.raises(UserError, match=r"a\.csv cannot be written: No space left on device;")
+    with told, writer(tmp_path / "a.csv"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    # Other errors are of other files.
+    with pytest.raises(FileNotFoundError), writer(tmp_path / "a.csv"):
+        (tmp_path / "other").read_text()
+
+
+@pytest.mark.parametrize("path", ["gs://bucket/run", pathlib.Path("s3://bucket/run")])
+def test_address_is_no_folder(path):
+    with pytest.raises(UserError, match=r"^--output_dir=\S+ is an address; allowed: paths on a"):
+        check_writable(path, "output_dir")
+    with pytest.raises(UserError, match=r"^(gs|s3):\S+ is an address"):
+        RunFolder(path)
+    assert RunFolder("runs/a:b/c").path.name == "c"
+
+
+def test_file_that_would_fill_the_memory_is_refused_unread(tmp_path):
+    path = tmp_path / "model.keras"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as opened:
+        opened.writestr("config.json", b" " * 10**6)
+    with pytest.raises(UserError, match=r"model\.keras has 1,\d+ bytes and would become 1,000,000"):
+        load(path)

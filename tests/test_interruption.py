@@ -1,4 +1,4 @@
-"""Ctrl-C ends a command whatever it is doing, with one line and exit code 130."""
+"""Signals end a command whatever it is doing, with one line and an exit code of their own."""
 
 import os
 import pathlib
@@ -7,8 +7,6 @@ import subprocess
 import sys
 
 import pytest
-
-from tfcq import interruption
 
 ROOT = pathlib.Path(__file__).parent.parent
 LINE = "interrupted; files written so far are whole\n"
@@ -50,14 +48,61 @@ command_line.run(flags, begin)
 """
 
 
-@pytest.mark.parametrize(("doing", "times"), DOING.values(), ids=DOING)
-def test_command_ends_with_one_line(doing, times):
+def started(doing):
+    """Returns the process of a command that has begun."""
     process = subprocess.Popen(
         [sys.executable, "-c", PROGRAM, doing], text=True, stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert process.stdout.readline() == "begun\n"
+    return process
+
+
+READY = "print('ready', flush=True)\n"
+SAVES = f"""
+with interruption.noted(lambda: True) as came:
+    interruption.SECONDS = 0.1
+    {READY}
+    while not came:
+        time.sleep(0.1)
+    time.sleep(0.5)
+    raise interruption.Terminated(came[0], "saved")
+"""
+IDLE = f"with interruption.noted(lambda: False):\n    {READY}\n    time.sleep(600)"
+
+
+@pytest.mark.parametrize(
+    ("doing", "number", "told"),
+    [
+        (f"{READY}time.sleep(600)", signal.SIGTERM, "files written so far are whole"),
+        (f"{READY}hashlib.pbkdf2_hmac(*hashed)", signal.SIGHUP, "files written so far are whole"),
+        (SAVES, signal.SIGTERM, "saved"),
+        (IDLE, signal.SIGHUP, "files written so far are whole"),
+    ],
+    ids=["waiting", "computing", "saving", "with nothing to save"],
+)
+def test_schedulers_end_a_command_with_the_code_they_expect(doing, number, told):
+    process = started(doing)
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == {signal.SIGTERM: 143, signal.SIGHUP: 129}[number]
+    assert errors == f"ended by {number.name}; {told}\n"
+
+
+def test_command_under_nohup_outlives_its_terminal():
+    # A process inherits what is ignored.
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    process = started("time.sleep(1)")
+    signal.signal(signal.SIGHUP, before)
+    process.send_signal(signal.SIGHUP)
+    assert process.communicate(timeout=120)[1] == "" and process.returncode == 0
+
+
+@pytest.mark.parametrize(("doing", "times"), DOING.values(), ids=DOING)
+def test_command_ends_with_one_line(doing, times):
+    process = started(doing)
     for _ in range(times):
         process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=120)
-    assert (process.returncode, errors) == (interruption.EXIT_CODE, LINE)
+    assert (process.returncode, errors) == (130, LINE)

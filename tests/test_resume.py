@@ -92,7 +92,11 @@ def test_run_that_has_ended_says_so_and_keeps_its_backbone(tmp_path, monkeypatch
     config, folder = config_from_flat({**small, "epochs": 2}), RunFolder(tmp_path)
     folder.begin(config)
     folder.backbone.write_text("trained")
-    monkeypatch.setattr(RunCheckpoints, "restore", lambda self: 2)
+
+    def restore_newest(self, witnesses):
+        self.done = 4
+
+    monkeypatch.setattr(RunCheckpoints, "restore_newest", restore_newest)
     run.train(config, folder)
     assert "all 2 epochs are trained" in capsys.readouterr().out
     assert folder.backbone.read_text() == "trained"

@@ -2,9 +2,11 @@
 
 import contextlib
 import csv
+import errno
 import json
 import os
 import pathlib
+import re
 import tempfile
 from collections.abc import Iterator
 from typing import Any
@@ -13,8 +15,12 @@ from tfcq.errors import UserError
 
 # Deeper than any file of ours; what is deeper still would exhaust the interpreter's stack.
 _DEEPEST = 100
+# Disks that are full, shared out, read-only or broken, and files that are too large for them.
+_TAKES_NO_MORE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG}
 # Beyond any count or figure of ours.
 _GREATEST = 1e18
+# A scheme, also as `pathlib` has it; one letter is a drive.
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
 
 @contextlib.contextmanager
@@ -25,7 +31,7 @@ def whole_file(path: str | os.PathLike) -> Iterator[pathlib.Path]:
         path: the final path; its folder is made if missing.
 
     Raises:
-        UserError: when a folder stands there.
+        UserError: when a folder stands there, or the disk takes no more.
     """
     path = pathlib.Path(path)
     if path.is_dir():
@@ -39,10 +45,37 @@ def whole_file(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     try:
         yield pathlib.Path(temporary)
         os.chmod(temporary, 0o666 & ~umask)
+        # Or else a crash of the system could leave the name without the content.
+        _sync(temporary)
         os.replace(temporary, path)
+        _sync(path.parent)
+    except OSError as error:
+        _tell_full(path, error)
+        raise
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
+
+
+def _sync(path: str | os.PathLike) -> None:
+    """Waits until a file, or the names in a folder, are on the disk."""
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    except OSError:
+        # Some file systems cannot do it for folders.
+        if not os.path.isdir(path):
+            raise
+    finally:
+        os.close(opened)
+
+
+def _tell_full(path: pathlib.Path, error: OSError) -> None:
+    """Raises a `UserError` where a disk takes no more; the system's error names no file."""
+    if error.errno in _TAKES_NO_MORE:
+        raise UserError(
+            f"{path} cannot be written: {error.strerror}; what stood there before is whole."
+        ) from None
 
 
 @contextlib.contextmanager
@@ -54,9 +87,19 @@ def whole_files(folder: str | os.PathLike) -> Iterator[pathlib.Path]:
 
     Raises:
         UserError: when a folder of something else, or a file in a folder's stead, has a name that
-            is needed.
+            is needed, or the disk takes no more.
     """
     folder = pathlib.Path(folder)
+    try:
+        with _whole_files(folder) as made:
+            yield made
+    except OSError as error:
+        _tell_full(folder, error)
+        raise
+
+
+@contextlib.contextmanager
+def _whole_files(folder: pathlib.Path) -> Iterator[pathlib.Path]:
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".") as temporary:
         made, replaced = pathlib.Path(temporary) / "made", pathlib.Path(temporary) / "replaced"
@@ -64,6 +107,8 @@ def whole_files(folder: str | os.PathLike) -> Iterator[pathlib.Path]:
         replaced.mkdir()
         yield made
         members = sorted(made.iterdir())
+        for file in made.rglob("*"):
+            _sync(file)
         for member in members:
             _check_replaceable(folder / member.name, member)
         try:
@@ -71,6 +116,7 @@ def whole_files(folder: str | os.PathLike) -> Iterator[pathlib.Path]:
                 if (folder / member.name).exists():
                     os.replace(folder / member.name, replaced / member.name)
                 os.replace(member, folder / member.name)
+            _sync(folder)
         except OSError:
             for earlier in replaced.iterdir():
                 place = folder / earlier.name
@@ -105,6 +151,7 @@ def check_writable(path: str | os.PathLike, name: str = "") -> None:
     Raises:
         UserError: naming it.
     """
+    check_local(path, name)
     path = pathlib.Path(path)
     told = f"--{name}={path}" if name else path
     nearest = path
@@ -118,6 +165,24 @@ def check_writable(path: str | os.PathLike, name: str = "") -> None:
         raise UserError(
             f"{told} cannot be written to: {nearest} is not a writable folder ({error.strerror})."
         ) from None
+
+
+def check_local(path: str | os.PathLike, name: str = "") -> None:
+    """Refuses an address such as `gs://bucket/run`, which would become a folder `gs:`.
+
+    Args:
+        path: a file or folder.
+        name: the flag that it was given with; empty where it was given otherwise.
+
+    Raises:
+        UserError: naming it.
+    """
+    if _ADDRESS.match(os.fspath(path)):
+        told = f"--{name}={path}" if name else path
+        raise UserError(
+            f"{told} is an address; allowed: paths on a disk, or on a bucket that is mounted as "
+            "one, such as by gcsfuse."
+        )
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:

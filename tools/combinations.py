@@ -145,8 +145,8 @@ def train(framework: str, recipe: str, folder: str | None, epochs: int, seed: in
     model.compile(keras.optimizers.SGD(LEARNING_RATE, momentum=0.9))
     callbacks, done = [], 0
     if folder is not None:
-        callbacks = [RunCheckpoints(folder, model)]
-        done = callbacks[0].restore()
+        callbacks = [RunCheckpoints(folder, model, STEPS)]
+        done = callbacks[0].restore_newest() // STEPS
     split = open_source("digits").split("train").first(STEPS * BATCH)
     views = view_batches(
         split, augmentation_for(8, 1), 8, BATCH, 0, first_epoch=done, views=model.recipe.views

@@ -89,7 +89,7 @@ def test_each_epoch_is_another_permutation(make, block, monkeypatch):
 
 
 @pytest.mark.parametrize("make", [numbered, varying])
-def test_starting_at_a_later_epoch_equals_the_uninterrupted_stream(make):
+def test_starting_at_a_later_step_equals_the_uninterrupted_stream(make):
     split, setting = make(22), {"image_size": 8, "batch_size": 5, "seed": 7}
     whole = list(pipeline.view_batches(split, Draws(), **setting, epochs=3))
     resumed = pipeline.view_batches(split, Draws(), **setting, first_epoch=2, epochs=1)
@@ -97,6 +97,8 @@ def test_starting_at_a_later_epoch_equals_the_uninterrupted_stream(make):
     assert len(whole) == 3 * pipeline.steps_per_epoch(split, 5) == 12
     assert_equal_streams(resumed, whole[8:])
     assert_equal_streams(endless, whole[4:])
+    within = pipeline.view_batches(split, Draws(), **setting, first_epoch=1, epochs=2, first_step=3)
+    assert_equal_streams(within, whole[7:])
 
 
 def test_the_stream_does_not_depend_on_the_global_seed():

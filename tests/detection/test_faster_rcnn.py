@@ -191,7 +191,10 @@ def test_a_detector_that_was_cut_off_ends_as_one_that_was_not(few, tmp_path, mon
         taken.append(1)
         return step(self, data)
 
-    other = {**few, "output_dir": tmp_path / "other", "bits": "fp", "pictures": 0}
+    other = {
+        **few, "output_dir": tmp_path / "other", "bits": "fp", "pictures": 0,
+        "save_every": "1steps",
+    }  # fmt: skip
     with monkeypatch.context() as patch:
         patch.setattr(FasterRCNN, "train_step", cut_off)
         with pytest.raises(KeyboardInterrupt):

@@ -40,6 +40,7 @@ SETTINGS = {
 def trained(request, tmp_path, monkeypatch):
     """A run whose steps are left out, started anew or after an epoch; with what it asked for."""
     recipe, done = request.param
+    folder = RunFolder(tmp_path)
     asked = {"views": [], "fit": [], "execution": []}
 
     def view_batches(split, *arguments, **further):
@@ -55,15 +56,18 @@ def trained(request, tmp_path, monkeypatch):
         asked["execution"].append(name)
         return tf.distribute.get_strategy()
 
+    def restore_newest(self, witnesses):
+        assert set(witnesses) == {folder.history, folder.backbone}
+        self.done = done * self.steps
+
     note = asked["execution"].append
     monkeypatch.setattr(run, "strategy_named", strategy_named)
     monkeypatch.setattr(run, "make_deterministic", lambda: note("deterministic"))
     monkeypatch.setattr(run, "view_batches", view_batches)
     monkeypatch.setattr(Pretrainer, "fit", fit)
-    monkeypatch.setattr(RunCheckpoints, "restore", lambda self: done)
+    monkeypatch.setattr(RunCheckpoints, "restore_newest", restore_newest)
     execution = {"deterministic": done > 0, "strategy": "mirrored" if done else "single"}
     config = config_from_flat({**SETTINGS, **execution, "recipe": recipe})
-    folder = RunFolder(tmp_path)
     run.train(config, folder)
     return config, folder, done, asked
 
@@ -76,7 +80,7 @@ def test_run_trains_its_epochs_on_its_views_and_saves_its_backbone(trained):
     assert recipe.crop_area == (0.5, 1)
     views = (0,) if quantized else (1, 2)
     assert asked["views"] == [
-        (100, recipe, 6, 32, 5, first, {"views": views}) for first in (done, 3)
+        (100, recipe, 6, 32, 5, first, {"views": views, "first_step": 0}) for first in (done, 3)
     ]
     saved = tfcq.load(folder.backbone)
     # The weights that the seed gives and, of a network with float passes, the ranges of the

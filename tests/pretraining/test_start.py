@@ -71,7 +71,7 @@ def test_checkpoint_of_an_unfinished_run_is_what_is_scored(tmp_path, recipe):
     for epoch in range(2):
         keras.utils.set_random_seed(epoch)
         model = pretrainer_from(config, SHAPE, steps=2)
-        RunCheckpoints(folder.checkpoints, model).on_epoch_end(epoch)
+        RunCheckpoints(folder.checkpoints, model, 2).on_epoch_end(epoch)
         saved.append(kernels(model.backbone))
     for checkpoint, expected in (("latest", saved[1]), ("1", saved[0])):
         asked = evaluation_from_flat({"run_dir": str(tmp_path), "checkpoint": checkpoint})

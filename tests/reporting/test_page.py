@@ -4,6 +4,8 @@ import base64
 import html.parser
 import re
 
+import pytest
+
 from tfcq.reporting.page import (
     Code,
     Heading,
@@ -69,6 +71,23 @@ def test_page_holds_its_pictures_and_refers_to_nothing_else():
 def test_contents_lead_to_the_sections():
     page = to_html("t", [Section("one", []), Section("two", [])])
     assert re.findall(r'href="#([^"]*)"', page) == re.findall(r'<section id="([^"]*)"', page)
+
+
+@pytest.mark.parametrize("wrapped", ["{}", "`{}`"])
+@pytest.mark.parametrize("name", ["a\n\n<b>", "a\r\r<b>", "a`` <b> ``", "a` <b> `c", "a`<b>"])
+def test_markdown_shows_markup_in_names_as_text(name, wrapped):
+    text = wrapped.format(name)
+    blocks = [Text(text), Heading(text), Items([text]), Picture("p", b"", "alt", text)]
+    table = Table((text, "v"), [(text, "1")], text)
+    written = to_markdown(text, [Section(text, [*blocks, table])])
+    # Code spans that one line holds as a whole, of one backtick each, show what is in them.
+    shown = re.sub(r"(?<![`\\])`(?!`)[^`\n]*(?<!`)`(?!`)", "", written)
+    assert re.findall(r"(?<!\\)<", shown) == []
+
+
+def test_markdown_of_code_ends_where_the_code_does():
+    written = to_markdown("T", [Section("S", [Code("```\n<b>", "python")])])
+    assert written.endswith("````python\n```\n<b>\n````\n")
 
 
 def test_markdown_is_the_same_with_pictures_beside_it():

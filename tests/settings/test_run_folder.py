@@ -7,6 +7,7 @@ import pytest
 from tfcq.errors import UserError
 from tfcq.settings.fields import flat
 from tfcq.settings.run_folder import RunFolder, default_run_dir
+from tfcq.settings.run_position import RunPosition
 from tfcq.settings.training import Config, config_from_flat, for_images
 from tfcq.settings.used import used
 
@@ -33,6 +34,12 @@ def test_other_settings_are_refused_with_the_difference(folder):
     with pytest.raises(UserError, match=r"epochs: 100 -> 3; seed: 0 -> 1\).*another --run_dir"):
         folder.begin(other)
     assert folder.config.read_text() == used(Config()).to_json(asked=[])
+
+
+def test_how_often_a_run_is_saved_may_change(folder):
+    folder.begin(config_from_flat({"save_every": "10min"}))
+    folder.check(config_from_flat({"save_every": "500steps", "keep": 5}))
+    assert folder.load_unfinished().execution.save_every == "10min"
 
 
 def test_folder_with_other_files_is_refused(folder):
@@ -107,11 +114,13 @@ def test_what_the_data_decide_is_compared_once_they_are_known(folder):
 def test_checkpoints_are_named_by_their_epochs(folder):
     folder.begin(Config())
     with pytest.raises(UserError, match="holds no checkpoint yet"):
-        folder.epoch_of("latest")
+        folder.position_of("latest")
     folder.checkpoints.mkdir()
-    for name in ("ckpt-9.index", "ckpt-10.index", "other.index"):
+    names = ("ckpt-9.index", "ckpt-10.index", "ckpt-9+20.index", "ckpt-9+7.data-00000-of-00001")
+    for name in (*names, "other.index", "ckpt-011.index", "damaged-ckpt-12.index", "ckpt-13.txt"):
         (folder.checkpoints / name).write_text("")
-    assert (folder.epoch_of("latest"), folder.epoch_of("9")) == (10, 9)
-    for other in ("8", "09", "last", ""):
-        with pytest.raises(UserError, match="allowed: latest, 9, 10"):
-            folder.epoch_of(other)
+    assert folder.position_of("latest") == RunPosition(10)
+    assert folder.position_of("9+20") == RunPosition(9, 20)
+    for other in ("8", "09", "9+", "last", ""):
+        with pytest.raises(UserError, match=r"allowed: latest, 9, 9\+7, 9\+20, 10\."):
+            folder.position_of(other)

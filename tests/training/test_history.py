@@ -33,6 +33,20 @@ def test_new_run_drops_every_old_row(tmp_path):
     assert path.read_text() == "epoch,loss\n1,0.9\n"
 
 
+def test_history_that_lost_rows_is_told_and_left_as_it_is(tmp_path, capsys):
+    path = tmp_path / "history.csv"
+    for rows, held in (("1,0.5\n", "1"), ("1,0.5\n3,0.3\n", "1, 3"), ("", "no row")):
+        path.write_text(f"epoch,loss\n{rows}")
+        with pytest.raises(UserError, match=rf"has lost rows: of 3 epochs it holds {held}\. Put"):
+            HistoryFile(path, epochs_done=3)
+        assert path.read_text() == f"epoch,loss\n{rows}"
+    path.unlink()
+    HistoryFile(path, epochs_done=3).on_epoch_end(3, {"loss": 0.2})
+    assert "history.csv is gone: its rows begin anew with epoch 4." in capsys.readouterr().out
+    HistoryFile(path, epochs_done=4).on_epoch_end(4, {"loss": 0.1})
+    assert path.read_text() == "epoch,loss\n4,0.2\n5,0.1\n"
+
+
 class Terminal(io.StringIO):
     def isatty(self):
         return True
@@ -101,7 +115,10 @@ def test_a_run_of_one_step_ends_with_no_time_left():
 
 def test_resumed_run_counts_from_where_it_was():
     stream = io.StringIO()
-    train(Progress(20, 5, first_epoch=2, stream=stream), 4, 5, first=2)
+    progress = Progress(20, 5, first_step=12, stream=stream)
+    # Three steps are left of the third epoch.
+    train(progress, 3, 3, first=2)
+    train(progress, 4, 5, first=3)
     written = stream.getvalue().splitlines()
     assert written[0].startswith(f"epoch 3/4 [{'=' * 18}{'.' * 6}]")
     assert written[-1].startswith("epoch 4/4")

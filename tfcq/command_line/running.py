@@ -63,7 +63,8 @@ def _one_line(text: str) -> str:
 def run(flag_set: FlagSet, main: Callable[[Command], int | None]) -> None:
     """Parses the process's arguments, runs a command and exits with its code.
 
-    Exit codes: what `main` returns (None is 0), 1 when training had to stop, 2 on a user error.
+    Exit codes: what `main` returns (None is 0), 1 when training had to stop, 2 on a user error, 128
+    and the number of a signal that ended it: 130 of Ctrl-C, 143 of SIGTERM, 129 of SIGHUP.
 
     Args:
         flag_set: the command's flags.
@@ -93,5 +94,5 @@ def run(flag_set: FlagSet, main: Callable[[Command], int | None]) -> None:
     except TrainingStopped as error:
         print(f"stopped: {_one_line(str(error))}", file=sys.stderr)
         sys.exit(FAILURE)
-    except KeyboardInterrupt:
-        interruption.leave()
+    except (KeyboardInterrupt, interruption.Terminated) as ended:
+        interruption.leave(ended)

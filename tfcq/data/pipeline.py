@@ -56,6 +56,7 @@ def view_batches(
     epochs: int | None = None,
     views: tuple[int, ...] = (1, 2),
     labels: bool = False,
+    first_step: int = 0,
 ) -> tf.data.Dataset:
     """Yields batches of views of the same images, two augmented ones unless told otherwise.
 
@@ -73,6 +74,7 @@ def view_batches(
         epochs: number of epochs, None for no end.
         views: numbers of the views; 1 and 2 are augmented, 0 is the image as evaluation sees it.
         labels: whether the images' labels stand behind their views.
+        first_step: number of the first epoch's first batch, from 0.
 
     Returns:
         Data set of a tuple with each view, float32 [batch_size, image_size, image_size, C], values
@@ -88,10 +90,8 @@ def view_batches(
     height, width, channels = split.image_shape
     augmentation.check_channels(channels)
     pixels = None if height is None or width is None else height * width
-    cached = (
-        pixels is not None
-        and split.size * max(pixels * channels, split.record_bytes) <= CACHE_BYTES
-    )
+    held = split.size * max((pixels or 0) * channels, split.record_bytes)
+    cached = pixels is not None and held <= CACHE_BYTES
     central = central_crop(split, image_size)
     blocks = _blocks(split, cached)
     # Large images, and those of many sizes, are each a piece of work of its own.
@@ -114,10 +114,12 @@ def view_batches(
         epoch_seed = tf.stack([tf.constant(seed, tf.int64), epoch])
         view_seed = _fold(epoch_seed, _VIEWS)
         order = _fold(epoch_seed, _ORDER)
+        begun = epoch == first_epoch
         if cached and together:
-            records = _shuffled(blocks, order, batch_size)
+            records = without_done(_shuffled(blocks, order, batch_size), begun, first_step)
         else:
-            records = _shuffled(blocks, order).take(steps * batch_size)
+            used = _shuffled(blocks, order).take(steps * batch_size)
+            records = without_done(used, begun, first_step * batch_size)
         return records.map(lambda record: (view_seed, record))
 
     records = _epoch_numbers(first_epoch, epochs).flat_map(seeds_and_records)
@@ -153,6 +155,17 @@ def shuffled_epochs(split: Split, seed: int, first_epoch: int = 0) -> tf.data.Da
         return _shuffled(blocks, order).map(lambda one: (_fold(drawn, one["index"]), one))
 
     return _epoch_numbers(first_epoch, None).map(records_of)
+
+
+def without_done(records: tf.data.Dataset, begun: tf.Tensor, done: int) -> tf.data.Dataset:
+    """Returns what is left of an epoch's records.
+
+    Args:
+        records: all of them.
+        begun: whether the epoch had begun, a boolean of shape ().
+        done: how many were used then.
+    """
+    return records.skip(tf.cast(tf.where(begun, done, 0), tf.int64))
 
 
 def central_crop(split: Split, image_size: int, asked: float | None = None) -> float:

@@ -58,17 +58,19 @@ class BoxedData:
         """Epochs of the whole training."""
         return math.ceil(self.total_steps / self.steps)
 
-    def training(self, first_epoch: int, stride: int) -> tf.data.Dataset:
+    def training(self, first_epoch: int, stride: int, first_step: int = 0) -> tf.data.Dataset:
         """Returns batches to train on, see `training_batches`.
 
         Args:
             first_epoch: number of the first epoch, from 0.
             stride: height and width are multiples of this.
+            first_step: number of its first batch, from 0.
         """
         config = self.config
         return training_batches(
             self.train, config.training.batch_size, self.sides, config.data.longest_side,
             config.measurement.seed, first_epoch, config.data.flip, stride, config.data.mosaic,
+            first_step,
         )  # fmt: skip
 
     def plain(self, split: BoxedSplit, stride: int) -> tf.data.Dataset:

@@ -35,6 +35,7 @@ from tfcq.settings.bitwidths import BitWidth, parse_bit_width
 from tfcq.settings.detection import DetectionConfig, default_training
 from tfcq.settings.protocol_groups import LEARNED_ROUNDINGS
 from tfcq.settings.protocols import QAT
+from tfcq.settings.run_lock import locked
 from tfcq.training.determinism import make_deterministic
 
 CONFIG = "config.json"
@@ -81,6 +82,15 @@ def detect(config: DetectionConfig) -> tuple[dict[str, Any], list[pathlib.Path]]
     detector = _float_detector(config, data, backbone)
     if further:
         load_trained(detector, folder)
+    with locked(trained_in, "output_dir"):
+        return _detect(config, data, detector, trained_in)
+
+
+def _detect(
+    config: DetectionConfig, data: BoxedData, detector: Detector, trained_in: pathlib.Path
+) -> tuple[dict[str, Any], list[pathlib.Path]]:
+    folder, measurement = config.folder, config.measurement
+    further = measurement.protocol == QAT.name
     if not (trained_in / CONFIG).exists():
         text = json.dumps(config.trained_with() | known, indent=2)
         write_text(trained_in / CONFIG, text + "\n")

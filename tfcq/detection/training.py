@@ -16,9 +16,11 @@ from tfcq.nn.float_model import requantizable
 from tfcq.nn.loading import load
 from tfcq.settings.bitwidths import BitWidth
 from tfcq.settings.protocol_groups import QAT_QUANTIZERS
+from tfcq.settings.saving import parse_save_every
 from tfcq.training.checkpoints import RunCheckpoints
 from tfcq.training.history import HistoryFile, Progress
 from tfcq.training.optimizers import optimizer_from
+from tfcq.training.stretches import stretches
 
 
 def train(detector: Detector, data: BoxedData, folder: pathlib.Path) -> None:
@@ -44,40 +46,34 @@ def train(detector: Detector, data: BoxedData, folder: pathlib.Path) -> None:
     optimizer = optimizer_from(settings, data.steps)
     optimizer.clipnorm = settings.clip_gradient or None
     detector.compile(optimizer)
-    checkpoints = RunCheckpoints(folder / "checkpoints", detector)
-    done = checkpoints.restore()
-    if done < data.epochs:
-        _fit(detector, data, folder, done, checkpoints)
-    _save(detector, data, folder)
-
-
-def _fit(
-    detector: Detector,
-    data: BoxedData,
-    folder: pathlib.Path,
-    done: int,
-    checkpoints: RunCheckpoints,
-) -> None:
+    history = folder / "history.csv"
+    total = data.total_steps
+    checkpoints = RunCheckpoints(
+        folder / "checkpoints", detector, data.steps, total,
+        parse_save_every(settings.save_every), settings.keep,
+    )  # fmt: skip
+    checkpoints.restore_newest((history,))
+    done, position = checkpoints.done, checkpoints.position
     print(
-        f"{folder}: {data.train.size} images, {data.steps} steps an epoch, epochs {done} to "
-        f"{data.epochs}",
+        f"{folder}: {data.train.size} images, {data.steps} steps an epoch, epochs "
+        f"{position.in_words} to {data.epochs}",
         flush=True,
     )
-    detector.fit(
-        data.training(done, detector.stride),
-        epochs=data.epochs,
-        initial_epoch=done,
-        steps_per_epoch=data.steps,
-        shuffle=False,
-        verbose=0,
-        callbacks=[
-            HistoryFile(folder / "history.csv", done),
-            Progress(data.total_steps, data.steps, done),
-            _Finite(),
-            # Last, so that a checkpoint never knows of an epoch that the history does not.
-            checkpoints,
-        ],
-    )
+    callbacks = [
+        HistoryFile(history, position.epochs),
+        Progress(total, data.steps, done),
+        _Finite(),
+        # Last, so that a checkpoint never knows of an epoch that the history does not.
+        checkpoints,
+    ]
+    with checkpoints.saving_at_signals():
+        for part in stretches(done, data.steps, total):
+            detector.fit(
+                data.training(part.first, detector.stride, part.first_step),
+                epochs=part.last, initial_epoch=part.first, steps_per_epoch=part.steps,
+                shuffle=False, verbose=0, callbacks=callbacks,
+            )  # fmt: skip
+    _save(detector, data, folder)
 
 
 class _Finite(keras.callbacks.Callback):

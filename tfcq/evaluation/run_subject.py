@@ -19,13 +19,14 @@ from tfcq.nn.activation_ranges import is_trained_quantized, mark_trained
 from tfcq.nn.float_model import requantizable
 from tfcq.nn.loading import load
 from tfcq.nn.quantizable import QuantizableModel
-from tfcq.pretraining.run import backbone_after
+from tfcq.pretraining.run import backbone_at
 from tfcq.settings.backbones import FILE
 from tfcq.settings.evaluation import EvaluationConfig
 from tfcq.settings.frameworks import FRAMEWORK_SETTINGS
 from tfcq.settings.policies import Policy
 from tfcq.settings.recipes import recipe_named
 from tfcq.settings.run_folder import RunFolder
+from tfcq.settings.run_position import RunPosition
 from tfcq.settings.training import Config, policy
 from tfcq.settings.training_groups import ViewSettings
 
@@ -62,7 +63,7 @@ def open_run(config: EvaluationConfig, folder: RunFolder) -> RunSubject:
     """
     checkpoint = config.subject.checkpoint
     run = folder.load() if checkpoint is None else folder.load_unfinished()
-    epoch = None if checkpoint is None else folder.epoch_of(checkpoint)
+    position = None if checkpoint is None else folder.position_of(checkpoint)
     name, rounding = config.subject.policy, config.quantizer_rounding
     if not name and rounding == policy(run).rounding:
         # As trained: made anew, quantizers would lose what they have learned.
@@ -75,11 +76,11 @@ def open_run(config: EvaluationConfig, folder: RunFolder) -> RunSubject:
     own = rounded(policy(run), rounding)
     chosen = chosen_policy(name, config.subject, rounding) if name else own
     method = run.method
-    after = "" if epoch is None else f", epoch {epoch}"
+    after = "" if position is None else f", epoch {position}"
     data = chosen_data(config.data, run.data)
     if data.holdout != run.data.holdout and data.dataset == run.data.dataset:
         logging.warning("The run was trained on the images that --holdout takes to test on, too.")
-    model = trained_backbone(folder, run, epoch=epoch)
+    model = trained_backbone(folder, run, position=position)
     weights, network = weights_fingerprint(model), model
     if name or rounding:
         model, weights = at_policy(model, chosen, requantizable)
@@ -102,7 +103,7 @@ def trained_backbone(
     folder: RunFolder,
     run: Config,
     policy: str | Policy | None = None,
-    epoch: int | None = None,
+    position: RunPosition | None = None,
 ) -> QuantizableModel:
     """Returns the backbone of a run.
 
@@ -110,12 +111,12 @@ def trained_backbone(
         folder: the run.
         run: its settings.
         policy: how it is quantized instead of the way it was trained; None for that way.
-        epoch: number of epochs after which it is taken; None for its end.
+        position: of the checkpoint that it is taken from; None for its end.
 
     Raises:
         UserError: when it cannot be read, or not be quantized so.
     """
-    model = load(folder.backbone) if epoch is None else backbone_after(run, folder, epoch)
+    model = load(folder.backbone) if position is None else backbone_at(run, folder, position)
     target_network = "target_momentum" in FRAMEWORK_SETTINGS[run.method.framework]
     passes = recipe_named(run.method.recipe).online_passes(target_network)
     if not any(one.is_float for one in passes) and not is_trained_quantized(model):

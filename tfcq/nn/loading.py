@@ -14,6 +14,8 @@ from tfcq.settings.checkpoints import is_checkpoint
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _TFLITE = b"TFL3"
+# Keras stores parts as they are; weights that somebody compressed shrink by a few times.
+_INFLATED = 100
 _RESAVE = "allowed: a .keras file; load it with Keras and save it with model.save('name.keras')."
 
 
@@ -53,9 +55,31 @@ def load(path: str | os.PathLike, custom_objects: dict[str, Any] | None = None) 
             raise UserError(f"{path} is a TFLite model, which is run as it is; name it .tflite.")
         raise UserError(f"{path} cannot be read as a Keras model: it is not whole.")
     try:
+        check_inflation(path)
         return keras.models.load_model(path, custom_objects, compile=False)
+    except UserError:
+        raise
     except (OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile) as error:
         raise UserError(_why_unread(path, " ".join(str(error).split()))) from None
+
+
+def check_inflation(path: str | os.PathLike) -> None:
+    """Refuses a zip file whose parts are far larger than itself, which would fill the memory.
+
+    Args:
+        path: the file.
+
+    Raises:
+        UserError: naming both sizes.
+    """
+    held = os.path.getsize(path)
+    with zipfile.ZipFile(path) as opened:
+        inflated = sum(info.file_size for info in opened.infolist())
+    if inflated > _INFLATED * held:
+        raise UserError(
+            f"{path} has {held:,} bytes and would become {inflated:,}; allowed: at most "
+            f"{_INFLATED} times its size."
+        )
 
 
 def _why_unread(path: str | os.PathLike, reason: str) -> str:

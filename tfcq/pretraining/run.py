@@ -1,7 +1,6 @@
 """Runs a pre-training: from the newest checkpoint of a run to its end, and saves the backbone."""
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -27,6 +26,9 @@ from tfcq.settings.defaults import choice, replaced
 from tfcq.settings.fields import flat
 from tfcq.settings.policies import INT8, Policy
 from tfcq.settings.run_folder import RunFolder
+from tfcq.settings.run_lock import locked
+from tfcq.settings.run_position import RunPosition, kept_positions
+from tfcq.settings.saving import parse_save_every
 from tfcq.settings.training import CALIBRATION_IMAGES, Config, for_images, policy, total_steps
 from tfcq.settings.training_groups import DataSettings
 from tfcq.training.checkpoints import RunCheckpoints
@@ -38,6 +40,7 @@ from tfcq.training.distribution import (
 )
 from tfcq.training.history import HistoryFile, Progress
 from tfcq.training.optimizers import optimizer_from
+from tfcq.training.stretches import stretches
 from tfcq.training.trackers import tracker
 
 
@@ -60,57 +63,91 @@ def train(config: Config, folder: RunFolder, left_open: frozenset[str] = frozens
     split = training_split(config.data, source)
     strategy = strategy_named(config.execution.strategy)
     with strategy.scope():
-        begins = not any(folder.checkpoints.glob("*.index"))
+        begins = not kept_positions(folder.checkpoints)
         chosen, pretrainer = _built(config, left_open, split, strategy, begins)
-        asked, config = config, replaced(config, chosen)
-        size, channels = view_size(split, config.data.image_size), split.image_shape[2]
-        batch_size, seed = config.optimization.batch_size, config.execution.seed
-        steps = steps_per_epoch(split, batch_size)
-        total = total_steps(config.optimization, steps)
-        used = settled(config, split, steps, pretrainer)
-        print(in_words(used, channels, pretrainer))
-        if used.network.policy == INT8.name and (told := told_refusal(pretrainer.backbone)):
-            print(f"The int8 file of this network will be refused: {told}")
-        check_memory(pretrainer, used, size)
-        settle = lambda one: settled(replaced(one, chosen), split, steps, pretrainer)  # noqa: E731
+    asked, config = config, replaced(config, chosen)
+    size, channels = view_size(split, config.data.image_size), split.image_shape[2]
+    steps = steps_per_epoch(split, config.optimization.batch_size)
+    used = settled(config, split, steps, pretrainer)
+    print(in_words(used, channels, pretrainer))
+    if used.network.policy == INT8.name and (told := told_refusal(pretrainer.backbone)):
+        print(f"The int8 file of this network will be refused: {told}")
+    check_memory(pretrainer, used, size)
+    settle = lambda one: settled(replaced(one, chosen), split, steps, pretrainer)  # noqa: E731
+    # Before the lock makes a folder.
+    folder.check(asked, settle)
+    with locked(folder.path):
         folder.begin(asked, settle)
-        checkpoints = RunCheckpoints(folder.checkpoints, pretrainer)
-        done = checkpoints.restore()
-    if done == 0 and folder.backbone.exists():
-        raise UserError(
-            f"The run in {folder.path} has ended and its checkpoints are gone; training would "
-            "replace its backbone. Give another --run_dir."
-        )
-    epochs = math.ceil(total / steps)
-    if done >= epochs and folder.backbone.exists():
-        print(f"{folder.path}: all {epochs} epochs are trained. Backbone: {folder.backbone}")
-        return
-    print(f"{folder.path}: {split.size} images, {steps} steps an epoch, epochs {done} to {epochs}")
-    if needs := evaluation_needs(source, split):
-        print(needs)
-    if used.network.zero_init_residual and used.network.start is None:
-        print("Residual branches start at zero; --zero_init_residual=false starts them at work.")
+        total = total_steps(config.optimization, steps)
+        with strategy.scope():
+            checkpoints = RunCheckpoints(
+                folder.checkpoints, pretrainer, steps, total,
+                parse_save_every(config.execution.save_every), config.execution.keep,
+            )  # fmt: skip
+            checkpoints.restore_newest((folder.history, folder.backbone))
+        epochs = math.ceil(total / steps)
+        if checkpoints.position.epochs >= epochs and folder.backbone.exists():
+            print(f"{folder.path}: all {epochs} epochs are trained. Backbone: {folder.backbone}")
+            return
+        if needs := evaluation_needs(source, split):
+            print(needs)
+        if used.network.zero_init_residual and used.network.start is None:
+            print(
+                "Residual branches start at zero; --zero_init_residual=false starts them at work."
+            )
+        _train(pretrainer, config, used, folder, split, checkpoints)
+        _record_ranges(pretrainer.backbone, split, size)
+        with whole_file(folder.backbone) as temporary:
+            pretrainer.backbone.save(temporary)
+    print(f"Backbone: {folder.backbone}")
+
+
+def _train(
+    pretrainer: Pretrainer,
+    config: Config,
+    used: Config,
+    folder: RunFolder,
+    split: Split,
+    checkpoints: RunCheckpoints,
+) -> None:
+    """Trains from where the checkpoints are to the end of the run.
+
+    Args:
+        pretrainer: the model.
+        config: the settings, with what machine and images chose.
+        used: what the run uses, for trackers.
+        folder: where everything is written.
+        split: the images.
+        checkpoints: restored.
+    """
+    position, done = checkpoints.position, checkpoints.done
+    steps, total = checkpoints.steps, total_steps(config.optimization, checkpoints.steps)
+    print(
+        f"{folder.path}: {split.size} images, {steps} steps an epoch, epochs "
+        f"{position.in_words} to {math.ceil(total / steps)}"
+    )
     print("Building the graph of a step, which takes up to a minute ...", flush=True)
     callbacks = [
-        HistoryFile(folder.history, done),
+        HistoryFile(folder.history, position.epochs),
         keras.callbacks.TensorBoard(folder.tensorboard, write_graph=False),
         *_trackers(used, folder),
         Progress(total, steps, done),
         # Last, so that a checkpoint never knows of an epoch that the history does not.
         checkpoints,
     ]
+    size, channels = view_size(split, config.data.image_size), split.image_shape[2]
     augmentation = augmentation_from(config.views, size, channels)
-
-    def views_from(epoch: int) -> tf.data.Dataset:
-        return view_batches(
-            split, augmentation, size, batch_size, seed, epoch, views=pretrainer.recipe.views
-        )
-
-    _fit(pretrainer, views_from, steps, total, done, callbacks)
-    _record_ranges(pretrainer.backbone, split, size)
-    with whole_file(folder.backbone) as temporary:
-        pretrainer.backbone.save(temporary)
-    print(f"Backbone: {folder.backbone}")
+    batch_size, seed = config.optimization.batch_size, config.execution.seed
+    with checkpoints.saving_at_signals():
+        for part in stretches(done, steps, total):
+            views = view_batches(
+                split, augmentation, size, batch_size, seed, part.first,
+                views=pretrainer.recipe.views, first_step=part.first_step,
+            )  # fmt: skip
+            pretrainer.fit(
+                views, epochs=part.last, initial_epoch=part.first, steps_per_epoch=part.steps,
+                verbose=0, callbacks=callbacks,
+            )  # fmt: skip
 
 
 def _built(
@@ -168,13 +205,13 @@ def _record_ranges(backbone: QuantizableModel, split: Split, size: int) -> None:
         calibrate(backbone, images)
 
 
-def backbone_after(config: Config, folder: RunFolder, epoch: int) -> QuantizableModel:
-    """Returns the backbone of a run as it was after some epochs, ready to be evaluated.
+def backbone_at(config: Config, folder: RunFolder, position: RunPosition) -> QuantizableModel:
+    """Returns the backbone of a run as a checkpoint has it, ready to be evaluated.
 
     Args:
         config: the settings of the run.
         folder: its folder.
-        epoch: number of epochs; there is a checkpoint of them.
+        position: of the checkpoint.
 
     Raises:
         UserError: when the data or the checkpoint cannot be read.
@@ -183,32 +220,9 @@ def backbone_after(config: Config, folder: RunFolder, epoch: int) -> Quantizable
     size, channels = view_size(split, config.data.image_size), split.image_shape[2]
     steps = steps_per_epoch(split, config.optimization.batch_size)
     pretrainer = pretrainer_from(config, (size, size, channels), steps, begins=False)
-    RunCheckpoints(folder.checkpoints, pretrainer).restore(epoch)
+    RunCheckpoints(folder.checkpoints, pretrainer, steps).restore(position)
     _record_ranges(pretrainer.backbone, split, size)
     return pretrainer.backbone
-
-
-def _fit(
-    pretrainer: Pretrainer,
-    views_from: Callable[[int], tf.data.Dataset],
-    steps: int,
-    total: int,
-    done: int,
-    callbacks: list[keras.callbacks.Callback],
-) -> None:
-    """Trains the epochs that are left, of which the last may be cut short."""
-    whole_epochs, epochs = total // steps, math.ceil(total / steps)
-    for first, last, length in ((done, whole_epochs, steps), (whole_epochs, epochs, total % steps)):
-        first = max(first, done)
-        if first < last:
-            pretrainer.fit(
-                views_from(first),
-                epochs=last,
-                initial_epoch=first,
-                steps_per_epoch=length,
-                verbose=0,
-                callbacks=callbacks,
-            )
 
 
 def training_split(data: DataSettings, source: Source | None = None) -> Split:

@@ -3,6 +3,7 @@
 import base64
 import dataclasses
 import html
+import re
 from collections.abc import Sequence
 
 from tfcq.reporting import tables
@@ -230,8 +231,10 @@ _MARKUP = str.maketrans({sign: f"\\{sign}" for sign in "\\*<>[]|#"})
 
 def _markdown_text(text: str) -> str:
     """Returns plain text as Markdown that shows it; text between backticks stays as it is."""
+    # A line's end would end a code span, and with an empty line the paragraph.
+    text = " ".join(text.splitlines())
     parts = text.split("`")
-    if len(parts) % 2 == 0:
+    if len(parts) % 2 == 0 or "``" in text:
         return text.translate(_MARKUP).replace("`", "\\`")
     return "`".join(
         part if number % 2 else part.translate(_MARKUP) for number, part in enumerate(parts)
@@ -246,7 +249,9 @@ def _markdown(block: Block) -> str:
     if isinstance(block, Items):
         return "\n".join(f"- {_markdown_text(item)}" for item in block.items)
     if isinstance(block, Code):
-        return f"```{block.language}\n{block.text.rstrip()}\n```"
+        # Longer than any fence within.
+        fence = "`" * max(3, *(len(run) + 1 for run in re.findall("`+", block.text) or [""]))
+        return f"{fence}{block.language}\n{block.text.rstrip()}\n{fence}"
     if isinstance(block, Picture):
         alt = " ".join(block.alt.translate(_MARKUP).split())
         caption = f"\n\n{_markdown_text(block.caption)}" if block.caption else ""

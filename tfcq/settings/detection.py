@@ -23,6 +23,7 @@ from tfcq.settings.protocol_groups import (
 )
 from tfcq.settings.protocols import FINETUNE, QAT
 from tfcq.settings.run_folder import RunFolder
+from tfcq.settings.saving import OF_A_START, parse_save_every
 from tfcq.settings.training import check_milestones
 from tfcq.settings.training_groups import HIGHEST_SEED, OptimizationSettings
 
@@ -120,6 +121,10 @@ class DetectionTraining(OptimizationSettings):
     learning_rate: float = setting(0.05, "highest learning rate", above=0)
     warmup: str = setting("100steps", "linear warm-up, such as 100steps")
     deterministic: bool = setting(False, "repeat to the last bit, at the cost of speed")
+    save_every: str = setting(
+        "1epochs", "when the run is saved, such as 1epochs, 500steps or 10min"
+    )
+    keep: int = setting(2, "how many of the newest checkpoints are kept", at_least=1)
     clip_gradient: float = setting(
         10.0, "greatest norm of the gradient of a variable; 0 for none", at_least=0
     )
@@ -185,6 +190,7 @@ class DetectionConfig:
         _ = self.data.shorter_sides, self.anchor_sizes, self.bit_widths
         _ = self.training.length(), parse_duration(self.training.warmup)
         check_milestones(self.training)
+        parse_save_every(self.training.save_every)
         self._check_exported()
         self._check_mosaic()
 
@@ -296,7 +302,7 @@ class DetectionConfig:
             "from_scratch": self.subject.from_scratch, "seed": self.measurement.seed,
         }  # fmt: skip
         # Where data lie, how many are scored and what the settings are called decides nothing.
-        for name in ("data_dir", "download", "test_images", "preset"):
+        for name in ("data_dir", "download", "test_images", "preset", *OF_A_START):
             del found[name]
         found |= qat if measurement.protocol == QAT.name else {}
         return json.loads(json.dumps(found))

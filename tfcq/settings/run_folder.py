@@ -6,12 +6,15 @@ from collections.abc import Callable
 from typing import Any
 
 from tfcq.errors import UserError
-from tfcq.files import check_writable, parse_json, read_text, write_text
+from tfcq.files import check_local, check_writable, parse_json, read_text, write_text
 from tfcq.settings.backbones import FILE, settings_of, standard_start
 from tfcq.settings.checkpoints import CHECKPOINTS_HELP
 from tfcq.settings.config_file import config_from_json
 from tfcq.settings.fields import differences, flat
-from tfcq.settings.training import Config
+from tfcq.settings.run_lock import LOCK
+from tfcq.settings.run_position import RunPosition, kept_positions
+from tfcq.settings.saving import OF_A_START
+from tfcq.settings.training import Config, config_from_flat
 from tfcq.settings.used import used, used_alike
 
 LATEST = "latest"
@@ -22,14 +25,19 @@ class RunFolder:
 
     Args:
         path: the folder.
+
+    Raises:
+        UserError: when it is an address, such as of a bucket.
     """
 
     def __init__(self, path: str | os.PathLike) -> None:
+        check_local(path)
         self.path = pathlib.Path(path)
         self.config = self.path / "config.json"
         self.history = self.path / "history.csv"
         self.checkpoints = self.path / "checkpoints"
         self.backbone = self.path / "backbone.keras"
+        self.lock = self.path / LOCK
         self.preview = self.path / "preview.png"
         self.features = self.path / "features"
         self.tracked_run = self.path / "tracked_run.txt"
@@ -51,11 +59,12 @@ class RunFolder:
                 or files but no run.
         """
         if self.config.exists():
-            kept = self._read()
+            now = flat(config)
+            kept = config_from_flat({**flat(self._read()), **{n: now[n] for n in OF_A_START}})
             pair = (settle(kept), settle(config)) if settle else used_alike(kept, config)
             changed = differences(*pair)
             if changed:
-                begun = any(self.checkpoints.glob("*.index")) or self.backbone.exists()
+                begun = kept_positions(self.checkpoints) or self.backbone.exists()
                 way_out = (
                     "give the same settings to go on with it, or another --run_dir, which "
                     f"--start={self.path} lets begin with its weights."
@@ -69,7 +78,8 @@ class RunFolder:
         if self.path.is_file():
             raise UserError(f"{self.path} exists and holds no run: it is a file.")
         check_writable(self.path)
-        if self.path.exists() and any(file != self.preview for file in self.path.iterdir()):
+        ours = (self.preview, self.lock)
+        if self.path.exists() and any(file not in ours for file in self.path.iterdir()):
             raise UserError(
                 f"{self.path} exists and holds no run; allowed: a new or empty folder, or a run."
             )
@@ -127,30 +137,26 @@ class RunFolder:
             raise UserError(f"{self.path} holds no config.json; allowed: a folder tfcq.train made.")
         return self._read()
 
-    def epoch_of(self, checkpoint: str) -> int:
-        """Returns the number of epochs after which a checkpoint was written.
+    def position_of(self, checkpoint: str) -> RunPosition:
+        """Returns where in the run a checkpoint was written.
 
         Args:
-            checkpoint: `latest`, or that number as text.
+            checkpoint: `latest`, or the position as text.
 
         Raises:
             UserError: when there is no such checkpoint.
         """
-        kept = sorted(
-            int(file.stem.removeprefix("ckpt-"))
-            for file in self.checkpoints.glob("ckpt-*.index")
-            if file.stem.removeprefix("ckpt-").isdecimal()
-        )
+        kept = {str(position): position for position in kept_positions(self.checkpoints)}
         if not kept:
             raise UserError(f"{self.path} holds no checkpoint yet; the first follows an epoch.")
         if checkpoint == LATEST:
-            return kept[-1]
-        if checkpoint not in map(str, kept):
+            return max(kept.values())
+        if checkpoint not in kept:
             raise UserError(
                 f"--checkpoint={checkpoint} is not in {self.checkpoints}; allowed: {LATEST}, "
-                f"{', '.join(map(str, kept))}."
+                f"{', '.join(kept)}."
             )
-        return int(checkpoint)
+        return kept[checkpoint]
 
     def _read(self) -> Config:
         try:

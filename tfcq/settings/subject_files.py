@@ -36,7 +36,7 @@ def check_files(config: EvaluationConfig) -> None:
             folder.load()
         else:
             folder.load_unfinished()
-            folder.epoch_of(subject.checkpoint)
+            folder.position_of(subject.checkpoint)
         return
     model = subject.model or ""
     kind, _, name = model.partition(":")

@@ -26,6 +26,7 @@ from tfcq.settings.policies import (
     parse_bits_by_layer,
 )
 from tfcq.settings.recipes import Recipe, recipe_named
+from tfcq.settings.saving import parse_save_every
 from tfcq.settings.training_groups import (
     DataSettings,
     ExecutionSettings,
@@ -63,6 +64,7 @@ class Config:
         self._check_method()
         self._check_optimization()
         share_range("crop_area", self.views.crop_area)
+        parse_save_every(self.execution.save_every)
         normalization(self.network.input_mean, self.network.input_std)
 
     def _record_start(self) -> None:

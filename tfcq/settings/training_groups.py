@@ -267,6 +267,10 @@ class ExecutionSettings:
     batch_norm: str = setting(
         "local", "statistics of each replica or all; or keys shuffled over them", BATCH_NORMS
     )
+    save_every: str = setting(
+        "1epochs", "when the run is saved, such as 1epochs, 500steps or 10min"
+    )
+    keep: int = setting(2, "how many of the newest checkpoints are kept", at_least=1)
     tracker: str | None = setting(
         None, "send the figures of every epoch to an experiment tracker too", TRACKERS
     )

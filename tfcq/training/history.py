@@ -1,5 +1,6 @@
 """The figures of every epoch as CSV, and one line of progress over the whole run."""
 
+import contextlib
 import csv
 import io
 import math
@@ -27,7 +28,7 @@ class HistoryFile(keras.callbacks.Callback):
         epochs_done: rows of later epochs, left by a run that was cut off, are dropped.
 
     Raises:
-        UserError: when the file is there and holds something else.
+        UserError: when the file is there and holds something else, or has lost rows.
     """
 
     def __init__(self, path: str | pathlib.Path, epochs_done: int = 0) -> None:
@@ -43,6 +44,19 @@ class HistoryFile(keras.callbacks.Callback):
                     f"{self.path} holds no history: it needs a column 'epoch' of whole numbers; "
                     "move it away."
                 ) from None
+            self._check_whole(epochs_done)
+        elif epochs_done:
+            print(f"{self.path} is gone: its rows begin anew with epoch {epochs_done + 1}.")
+
+    def _check_whole(self, epochs_done: int) -> None:
+        numbers = [int(row["epoch"]) for row in self.rows]
+        first = min(numbers, default=1)
+        if numbers != list(range(first, epochs_done + 1)):
+            held = ", ".join(map(str, numbers[-20:])) or "no row"
+            raise UserError(
+                f"{self.path} has lost rows: of {epochs_done} epochs it holds {held}. Put it back, "
+                "or move it away to go on without them."
+            )
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Adds a row.
@@ -70,20 +84,20 @@ class Progress(keras.callbacks.Callback):
     Args:
         total_steps: steps of the run.
         steps: steps per epoch; the last one may have fewer.
-        first_epoch: epochs that an earlier start of the run has done.
+        first_step: steps that an earlier start of the run has done.
         stream: where to write; standard error by default.
     """
 
     WIDTH = 24
 
     def __init__(
-        self, total_steps: int, steps: int, first_epoch: int = 0, stream: TextIO | None = None
+        self, total_steps: int, steps: int, first_step: int = 0, stream: TextIO | None = None
     ) -> None:
         super().__init__()
         self.total_steps = total_steps
         self.epochs = math.ceil(total_steps / steps)
         self.steps = steps
-        self.first_step = self.done = first_epoch * steps
+        self.first_step = self.done = first_step
         self.stream = stream or sys.stderr
         # A dumb one does not go back to the start of its line.
         self.on_terminal = self.stream.isatty() and os.environ.get("TERM") != "dumb"
@@ -114,7 +128,7 @@ class Progress(keras.callbacks.Callback):
         """
         last = epoch + 1 == self.epochs
         tenth = (epoch + 1) * 10 // self.epochs > epoch * 10 // self.epochs
-        first = epoch * self.steps == self.first_step
+        first = epoch == self.first_step // self.steps
         if last or ((first or tenth) and not self.on_terminal):
             self.shown = time.monotonic()
             self._show(logs or {}, end="\n")
@@ -134,7 +148,9 @@ class Progress(keras.callbacks.Callback):
             while len(parts) > 1 and len(" ".join(parts)) > width:
                 parts.pop()
             text = f"\r{' '.join(parts)[:width]:<{width}}"
-        print(text, end=end, file=self.stream, flush=True)
+        # A terminal that was closed ends no run.
+        with contextlib.suppress(OSError):
+            print(text, end=end, file=self.stream, flush=True)
 
     def _time_left(self) -> str:
         if self.done >= self.total_steps:

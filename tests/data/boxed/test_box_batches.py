@@ -137,6 +137,13 @@ def drawn(split, **options):
 
 
 def test_epochs_begin_anywhere_and_depend_on_the_seed(split):
+    whole, within = (
+        training_batches(split, 2, [32], 64, seed=3, **begun).take(count)
+        for begun, count in (({}, 9), ({"first_epoch": 1, "first_step": 2}, 4))
+    )
+    for one, other in zip([*whole][5:], within, strict=True):
+        for name, value in one.items():
+            np.testing.assert_array_equal(other[name], value, name)
     first = drawn(split, seed=3)
     assert first[6:] == drawn(split, seed=3, first_epoch=1)[:6]
     assert [index for _, index in first] != [index for _, index in drawn(split, seed=4)]

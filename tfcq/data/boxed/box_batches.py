@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from tfcq.data.boxed.boxed_split import BoxedSplit
 from tfcq.data.boxed.mosaic import with_mosaics
-from tfcq.data.pipeline import shuffled_epochs, steps_per_epoch
+from tfcq.data.pipeline import shuffled_epochs, steps_per_epoch, without_done
 from tfcq.data.split import Record
 from tfcq.errors import UserError
 
@@ -34,6 +34,7 @@ def training_batches(
     flip: bool = True,
     stride: int = 32,
     mosaic: bool = False,
+    first_step: int = 0,
 ) -> tf.data.Dataset:
     """Yields batches to train a detector on, without end.
 
@@ -55,6 +56,7 @@ def training_batches(
         stride: the height and width of a batch are multiples of this.
         mosaic: whether one image in two is a mosaic of four of its batch, which has to have as
             many; see `tfcq.data.boxed.mosaic`.
+        first_step: number of the first epoch's first batch, from 0.
 
     Returns:
         Data set of dictionaries:
@@ -98,13 +100,15 @@ def training_batches(
             made[name] = _filled(tf.boolean_mask(column, learnt), split.most_boxes, name)
         return made
 
-    def epoch(records: tf.data.Dataset) -> tf.data.Dataset:
-        made = records.take(steps * batch_size).map(prepared, tf.data.AUTOTUNE)
+    def epoch(number: tf.Tensor, records: tf.data.Dataset) -> tf.data.Dataset:
+        used = records.take(steps * batch_size)
+        left = without_done(used, number == 0, first_step * batch_size)
+        made = left.map(prepared, tf.data.AUTOTUNE)
         made = _batched(made, batch_size, canvas, stride, _one_size(split), drop_remainder=True)
         return made.map(with_mosaics, tf.data.AUTOTUNE) if mosaic else made
 
     epochs = shuffled_epochs(split, seed, first_epoch)
-    return epochs.flat_map(epoch).prefetch(tf.data.AUTOTUNE)
+    return epochs.enumerate().flat_map(epoch).prefetch(tf.data.AUTOTUNE)
 
 
 def plain_batches(
