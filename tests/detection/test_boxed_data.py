@@ -27,9 +27,8 @@ def test_images_are_scored_no_more_pixels_at_once_than_memory_has():
         batch = next(iter(BoxedData(config, given, given, (side,)).plain(given, 32)))
         return batch["images"].shape[:3]
 
-    assert first(split, 64, 1333) == (16, 64, 64)
-    # Images of one size are known to be square.
-    assert first(split, 640, 1333) == (10, 640, 640)
+    assert first(split, 64, 3000) == (16, 64, 64)
+    # Of several sizes, some of which may be so large.
     assert first(several, 64, 1333) == (2, 64, 64)
     assert first(several, 64, 3000) == (1, 64, 64)
 

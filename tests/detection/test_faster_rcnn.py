@@ -53,6 +53,16 @@ def test_float_detections_are_those_of_the_float_networks_to_the_last_bit(plain)
     assert np.any(found.scores > 0)
 
 
+def test_one_graph_finds_in_images_of_any_size_what_is_found_without_one(plain):
+    detector = small.faster_rcnn()
+    rows = {**plain, "images": plain["images"][:, :48], "sizes": tf.constant([[48, 60]] * 2)}
+    found = iter(detector.found([plain, rows]))
+    for batch in (plain, rows):
+        expected = detector.find(batch["images"], batch["sizes"])
+        for scores, classes in zip(expected.scores.numpy(), expected.classes, strict=True):
+            np.testing.assert_allclose(next(found).scores, scores[classes >= 0], rtol=1e-5)
+
+
 @pytest.mark.parametrize("head_policy", [None, ALL_FLOAT])
 def test_a_precision_reaches_every_part_that_is_quantized(plain, head_policy):
     detector = small.faster_rcnn(head_policy=head_policy)
