@@ -83,6 +83,9 @@ def detect(config: DetectionConfig) -> tuple[dict[str, Any], list[pathlib.Path]]
     if further:
         load_trained(detector, folder)
     with locked(trained_in, "output_dir"):
+        if not (trained_in / CONFIG).exists():
+            text = json.dumps(config.trained_with() | known, indent=2)
+            write_text(trained_in / CONFIG, text + "\n")
         return _detect(config, data, detector, trained_in)
 
 
@@ -90,11 +93,7 @@ def _detect(
     config: DetectionConfig, data: BoxedData, detector: Detector, trained_in: pathlib.Path
 ) -> tuple[dict[str, Any], list[pathlib.Path]]:
     folder, measurement = config.folder, config.measurement
-    further = measurement.protocol == QAT.name
-    if not (trained_in / CONFIG).exists():
-        text = json.dumps(config.trained_with() | known, indent=2)
-        write_text(trained_in / CONFIG, text + "\n")
-    if not further:
+    if measurement.protocol != QAT.name:
         train(detector, data, folder)
     record = _about(config, data, detector)
     file = trained_in / f"{config.record}.json"
@@ -115,7 +114,8 @@ def _detect(
         results = [{"bits": b, **scored} for b, scored in {**earlier, **figures}.items()]
         write_text(file, json.dumps({**record, "results": results}, indent=2) + "\n")
         if measurement.save_detections:
-            files.append(trained_in / f"detections_{bits}.json")
+            steps = config.record.removeprefix(measurement.protocol)
+            files.append(trained_in / f"detections_{bits}{steps}.json")
             write_text(files[-1], json.dumps(coco_results(data.test, found)) + "\n")
     if measurement.pictures:
         picture = trained_in / f"{config.record}_{'_'.join(drawn)}.png"
