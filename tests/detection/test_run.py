@@ -13,7 +13,8 @@ from tests.detection import small
 from tests.tfds_folders import write_voc
 from tfcq import detect as command
 from tfcq.detection.kinds import detector_from
-from tfcq.settings.detection import DETECTORS, detection_from_flat
+from tfcq.settings.detection import detection_from_flat
+from tfcq.settings.detection_groups import DETECTORS
 
 LARGE, SMALL = (9, 9, 56, 56), (5, 5, 20, 24)
 VOC = {

@@ -23,7 +23,8 @@ from tfcq.detection.region_proposals import (
 from tfcq.detection.roi_align import roi_align
 from tfcq.detection.suppression import Kept
 from tfcq.nn.quantizable import QuantizableModel, quantizable
-from tfcq.settings.detection import LARGE_IMAGE, DetectionConfig
+from tfcq.settings.detection import DetectionConfig
+from tfcq.settings.detection_groups import LARGE_IMAGE
 from tfcq.settings.policies import Policy, policy_named
 
 _STRIDE = STRIDES[3]

@@ -26,7 +26,8 @@ from tfcq.detection.roi_align import pyramid_align
 from tfcq.detection.suppression import Kept
 from tfcq.errors import UserError
 from tfcq.nn.quantizable import QuantizableModel, quantizable
-from tfcq.settings.detection import LARGE_IMAGE, DetectionConfig
+from tfcq.settings.detection import DetectionConfig
+from tfcq.settings.detection_groups import LARGE_IMAGE
 from tfcq.settings.policies import ALL_FLOAT, Policy
 
 # Heights and widths of images are multiples of this; regions are read from levels up to here.

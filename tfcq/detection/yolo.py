@@ -15,7 +15,8 @@ from tfcq.detection.yolo_neck import PREFIX, with_yolo_outputs
 from tfcq.detection.yolo_targets import STRIDES, Shapes, cells, decoded, yolo_losses
 from tfcq.errors import UserError
 from tfcq.nn.quantizable import QuantizableModel, quantizable
-from tfcq.settings.detection import LARGE_IMAGE, DetectionConfig
+from tfcq.settings.detection import DetectionConfig
+from tfcq.settings.detection_groups import LARGE_IMAGE
 from tfcq.settings.policies import ALL_FLOAT, Policy
 
 # Those of the authors' yolov4.cfg, height first. They go with the strides, not with the images:

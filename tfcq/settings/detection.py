@@ -1,166 +1,36 @@
-"""All that can be asked of a detection: subject, data, detector, training, measurement."""
+"""All that can be asked of a detection, and what must agree in it."""
 
 import dataclasses
 import importlib.util
 import json
-import math
 import pathlib
 from typing import Any
 
 from tfcq.errors import UserError
 from tfcq.settings.bitwidths import BitWidth, parse_bit_width, parse_bit_widths
 from tfcq.settings.datasets import check_boxed_name
-from tfcq.settings.detection_presets import DETECTION_PRESETS, with_preset
+from tfcq.settings.detection_groups import (
+    DETECTORS,
+    MASK_DETECTORS,
+    MOSAIC_IMAGES,
+    QUANTIZED,
+    DetectionData,
+    DetectionMeasurement,
+    DetectionTraining,
+    DetectorSettings,
+    numbers,
+)
+from tfcq.settings.detection_presets import with_preset
 from tfcq.settings.detection_subject import DetectionSubject
 from tfcq.settings.durations import parse_duration
-from tfcq.settings.evaluation_groups import CALIBRATIONS, DEPLOYED_WEIGHTS
-from tfcq.settings.fields import check_fields, grouped, setting
-from tfcq.settings.policies import ALL_FLOAT, POLICIES, Policy, policy_named
-from tfcq.settings.protocol_groups import (
-    LEARNED_ROUNDINGS,
-    QAT_QUANTIZERS,
-    PostTrainingSettings,
-)
+from tfcq.settings.evaluation_groups import DEPLOYED_WEIGHTS
+from tfcq.settings.fields import check_fields, grouped
+from tfcq.settings.policies import ALL_FLOAT, Policy, policy_named
+from tfcq.settings.protocol_groups import LEARNED_ROUNDINGS, PostTrainingSettings
 from tfcq.settings.protocols import FINETUNE, QAT
 from tfcq.settings.run_folder import RunFolder
 from tfcq.settings.saving import OF_A_START, parse_save_every
 from tfcq.settings.training import check_milestones
-from tfcq.settings.training_groups import HIGHEST_SEED, OptimizationSettings
-
-YOLOV4 = "yolov4"
-DETECTORS = ("faster_rcnn", "mask_rcnn", YOLOV4)
-# Those that find masks, and need them in their data.
-MASK_DETECTORS = ("mask_rcnn",)
-WAYS = (FINETUNE.name, QAT.name)
-QUANTIZED = ("all", "backbone")
-MOSAIC_IMAGES = 4
-# Images with a shorter side below this get a smaller detector.
-LARGE_IMAGE = 320
-# Smaller ones leave a trunk not a single cell.
-SMALLEST_IMAGE = 16
-# SSQL, Table 6.
-BITS = "fp,8w8a,6w6a,5w5a,4w4a"
-
-
-def _numbers(name: str, text: str, kind: type, example: str, least: int) -> tuple:
-    """Reads numbers of pixels such as `480,640,800`."""
-    try:
-        found = tuple(map(kind, text.split(",")))
-    except ValueError:
-        found = ()
-    if not found or not all(least <= one < math.inf for one in found):
-        what = "whole numbers" if kind is int else "numbers"
-        raise UserError(
-            f"--{name}={text} cannot be used; allowed: {what} of pixels from {least} on, such as "
-            f"{example}."
-        )
-    return found
-
-
-@dataclasses.dataclass(frozen=True)
-class DetectionData:
-    """The images with boxes."""
-
-    dataset: str = setting(
-        "scenes",
-        "scenes (of digits), scenes:DATASET, boxes:PATH (a folder with a COCO JSON), voc or coco",
-    )
-    data_dir: str | None = setting(None, "folder of prepared TFDS data sets")
-    download: bool = setting(False, "let TFDS download what is not prepared")
-    shorter_side: str | None = setting(
-        None,
-        "lengths of the shorter side in pixels, of which training draws one and scoring takes the "
-        "greatest, such as 480,640,800; default the images' own",
-    )
-    longest_side: int = setting(1333, "greatest length of the longer side in pixels", at_least=16)
-    flip: bool = setting(True, "flip one training image in two left to right")
-    strict_data: bool = setting(False, "refuse a COCO JSON with a box without area")
-    mosaic: bool = setting(False, "turn one training image in two into a mosaic of four")
-    test_images: int | None = setting(None, "score the first so many images", at_least=1)
-
-    @property
-    def shorter_sides(self) -> tuple[int, ...] | None:
-        """Lengths of the shorter side; None for the images' own."""
-        if self.shorter_side is None:
-            return None
-        sides = _numbers("shorter_side", self.shorter_side, int, "480,640,800", SMALLEST_IMAGE)
-        if max(sides) > self.longest_side:
-            raise UserError(
-                f"--shorter_side={self.shorter_side} is beyond --longest_side="
-                f"{self.longest_side}; allowed: {SMALLEST_IMAGE} to {self.longest_side}."
-            )
-        return sides
-
-
-@dataclasses.dataclass(frozen=True)
-class DetectorSettings:
-    """The detector; what is not given is detectron2's, or less of it for small images."""
-
-    detector: str = setting("faster_rcnn", "the detector", DETECTORS)
-    anchor_sizes: str | None = setting(
-        None, "square roots of the anchors' areas in pixels, such as 32,64,128,256,512"
-    )
-    proposals: int | None = setting(None, "proposals of an image that are kept", at_least=1)
-    sampled_regions: int | None = setting(
-        None, "regions of an image that a step learns from", at_least=2
-    )
-    policy: str = setting("paper", "which layers are quantized", tuple(POLICIES))
-
-
-@dataclasses.dataclass(frozen=True)
-class DetectionTraining(OptimizationSettings):
-    """How the detector is trained; what is not given is the preset's."""
-
-    preset: str | None = setting(
-        None,
-        "published settings of data, detector, training and bit-widths",
-        tuple(DETECTION_PRESETS),
-    )
-    epochs: int = setting(4, "passes over the training images", at_least=1)
-    batch_size: int = setting(8, "images per step", at_least=1)
-    learning_rate: float = setting(0.05, "highest learning rate", above=0)
-    warmup: str = setting("100steps", "linear warm-up, such as 100steps")
-    deterministic: bool = setting(False, "repeat to the last bit, at the cost of speed")
-    save_every: str = setting(
-        "1epochs", "when the run is saved, such as 1epochs, 500steps or 10min"
-    )
-    keep: int = setting(2, "how many of the newest checkpoints are kept", at_least=1)
-    clip_gradient: float = setting(
-        10.0, "greatest norm of the gradient of a variable; 0 for none", at_least=0
-    )
-
-
-@dataclasses.dataclass(frozen=True)
-class DetectionMeasurement:
-    """What is measured, and after which steps."""
-
-    protocol: str = setting(
-        FINETUNE.name,
-        "finetune in float and quantize after training, or train further at each bit-width (qat)",
-        WAYS,
-    )
-    bits: str = setting(BITS, "bit-widths, such as fp,8w8a,2w4a")
-    quantize: str = setting("all", "all networks of the detector, or the backbone", QUANTIZED)
-    quantizer: str = setting("lsq", "qat: what is trained", tuple(QAT_QUANTIZERS))
-    calibration: str = setting("minmax", "how a range follows from activations", CALIBRATIONS)
-    calibration_images: int = setting(
-        64,
-        "training images that set the ranges; of all their regions 512, which heads read",
-        at_least=1,
-    )
-    export_bits: str | None = setting(
-        None,
-        "also write the networks as int8 files with weights of these bits, such as 8w8a, and check "
-        "them tensor by tensor",
-    )
-    pictures: int = setting(4, "test images that are drawn with what was found", at_least=0)
-    save_detections: bool = setting(
-        False,
-        "also write what is found at each bit-width as COCO's results, 100 boxes an image at most",
-    )
-    seed: int = setting(
-        0, "seed of order, draws and learned rounding", at_least=0, at_most=HIGHEST_SEED
-    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -231,7 +101,7 @@ class DetectionConfig:
     def anchor_sizes(self) -> tuple[float, ...] | None:
         """Sizes of anchors in pixels; None for those that suit the images."""
         text = self.detector.anchor_sizes
-        return None if text is None else _numbers("anchor_sizes", text, float, "32,64,128", 1)
+        return None if text is None else numbers("anchor_sizes", text, float, "32,64,128", 1)
 
     @property
     def folder(self) -> pathlib.Path:

@@ -13,7 +13,8 @@ from tfcq.settings.datasets import (
     SCENES_PREFIX,
     is_tfds,
 )
-from tfcq.settings.detection import YOLOV4, DetectionConfig
+from tfcq.settings.detection import DetectionConfig
+from tfcq.settings.detection_groups import YOLOV4
 from tfcq.settings.evaluation import EvaluationConfig
 from tfcq.settings.evaluation_groups import CalibrationSettings
 from tfcq.settings.protocol_groups import LEARNED_ROUNDINGS, QAT_QUANTIZERS

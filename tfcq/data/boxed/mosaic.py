@@ -9,7 +9,7 @@ is left of it; here it needs half of its area.
 import tensorflow as tf
 
 from tfcq.data.split import Record
-from tfcq.settings.detection import MOSAIC_IMAGES
+from tfcq.settings.detection_groups import MOSAIC_IMAGES
 
 _SHARE = 0.5
 # The point is no nearer to an edge than this share of the side.
