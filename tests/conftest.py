@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 
@@ -13,6 +14,8 @@ import keras
 import numpy as np
 import pytest
 
+# Started under nohup, tests and the processes that they start would ignore it.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 REFERENCE = pathlib.Path(
     os.environ.get("TFCQ_REFERENCE_DIR", pathlib.Path(__file__).parent / "reference")
 )

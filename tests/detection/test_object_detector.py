@@ -15,7 +15,6 @@ from tfcq.detection.saved import load_detector, save_detector
 from tfcq.detection.yolo import Yolo, YoloSettings, yolo_parts
 from tfcq.errors import UserError
 from tfcq.post_training.plan import Plan
-from tfcq.quantization.precision import Precision
 from tfcq.settings.bitwidths import BitWidth
 
 NAMES = [f"digit {number}" for number in range(10)]
@@ -69,7 +68,7 @@ def test_a_loaded_detector_finds_what_the_saved_one_does_at_every_bit_width(
     with pytest.raises(UserError, match=r"'trunk' has no activation ranges to run at 4w8a; .* fp"):
         loaded.detect(images, BITS)
     quantized = loaded.quantized(images)
-    expected = list(post_training(trained, plain, Plan())(BITS).found(plain, Precision(4, 8)))
+    expected = list(post_training(trained, plain, Plan())(BITS).found(plain, BITS))
     check_same(quantized.detect(images, BITS), expected)
     assert not np.array_equal(expected[0].scores, quantized.detect(images)[0].scores)
 

@@ -89,7 +89,7 @@ def told(folder, tmp_path, monkeypatch, capsys):
         ("--model=cifar.keras", "has the stem for small images"),
         ("--model=mobilenet.keras", "'mobilenet_v2' has no four stages to detect with; allowed: "),
         ("--model=transformer.keras", "has no four stages to detect with; allowed: resnet18"),
-        ("--model=file", "file cannot be read as a Keras model"),
+        ("--model=file", "Unknown model 'file'; allowed: PATH.keras, PATH.pth or PATH.safetensors"),
         ("--model=none.keras", "none.keras does not exist"),
         ("--dataset=cifar10", "'cifar10' has no boxes; allowed: .* Did you mean 'scenes:cifar10'"),
         ("--dataset=boxes:without", "without/train/annotations.json holds no boxes"),

@@ -35,6 +35,14 @@ STEPS = IMAGES // BATCH
 LSQ = PAPER.with_quantizers("lsq", "lsq")
 
 
+@pytest.fixture(autouse=True)
+def no_watch():
+    """Keeps the thread that a command left behind from ending the tests at a signal."""
+    before = signal.set_wakeup_fd(-1)
+    yield
+    signal.set_wakeup_fd(before, warn_on_full_buffer=False)
+
+
 @pytest.fixture(scope="module")
 def digits():
     return DigitsSource().split("train").first(IMAGES)

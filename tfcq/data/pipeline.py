@@ -112,8 +112,7 @@ def view_batches(
 
     def seeds_and_records(epoch: tf.Tensor) -> tf.data.Dataset:
         epoch_seed = tf.stack([tf.constant(seed, tf.int64), epoch])
-        view_seed = _fold(epoch_seed, _VIEWS)
-        order = _fold(epoch_seed, _ORDER)
+        view_seed, order = _fold(epoch_seed, _VIEWS), _fold(epoch_seed, _ORDER)
         begun = epoch == first_epoch
         if cached and together:
             records = without_done(_shuffled(blocks, order, batch_size), begun, first_step)
