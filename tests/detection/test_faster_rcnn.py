@@ -265,18 +265,6 @@ def test_quantization_aware_training_goes_on_from_the_float_detector(few, tmp_pa
     assert trained.get_layer("stage1_block1_conv1").weight_quantizer.__class__.__name__[:3] == "LSQ"
 
 
-def test_networks_that_a_kill_left_unsaved_are_saved_by_the_next_start(few, tmp_path):
-    once = {**few, "epochs": 1, "bits": "fp", "pictures": 0}
-    run(**once)
-    files = sorted((tmp_path / "out").glob("*.keras"))
-    kept = [keras.models.load_model(file).get_weights() for file in files]
-    files[1].unlink()
-    run(**once)
-    for file, weights in zip(files, kept, strict=True):
-        for a, b in zip(keras.models.load_model(file).get_weights(), weights, strict=True):
-            np.testing.assert_array_equal(a, b)
-
-
 def test_a_training_that_diverges_is_told_at_its_step(few, tmp_path):
     with pytest.raises(TrainingStopped, match="The loss became nan at step .*--learning_rate"):
         run(**{**few, "clip_gradient": 0, "learning_rate": 1e30})
