@@ -5,8 +5,9 @@
         --starts=none,simsiam_float,simsiam_ssql --seeds=0,1,2
 
 Each seed pre-trains on the items of the scenes, digits at 64 pixels, trains the detector on
-scenes and scores it at every bit-width. What has ended is not done again. Writes
-`results/NAME.json` and `.md`: mean and sample standard deviation over seeds.
+scenes and scores it at every bit-width. What `results/NAME.json` has is not done again, and what
+a stop left in the runs' folder goes on. Writes that file and `results/NAME.md`: mean and sample
+standard deviation over seeds.
 """
 
 import argparse
@@ -60,17 +61,34 @@ def main() -> None:
             f"--starts={arguments.starts}; allowed: {NONE}, {', '.join(STARTS)}, one of "
             "the latter at least"
         )
-    found: dict[str, list[dict]] = {}
+    found = earlier(arguments)
     for seed in seeds:
         for start in starts:
+            if any(record["seed"] == seed for record in found.get(start, ())):
+                continue
             # Random weights need a network all the same: that of the first pre-training.
             named = start if start != NONE else pretrained[0]
             run = runs / f"{named}_{seed}"
             pretrain(run, named, seed, arguments.pretraining_epochs)
             record = detect(run, start, seed, arguments)
-            found.setdefault(start, []).append(record)
+            found.setdefault(start, []).append({"seed": seed, **record})
             print(start, seed, json.dumps(record["results"])[:300], flush=True)
             report(arguments, found)
+
+
+def earlier(arguments: argparse.Namespace) -> dict[str, list[dict]]:
+    """Returns what was measured with the same settings, by start."""
+    file = ROOT / "results" / f"{arguments.name}.json"
+    kept = json.loads(file.read_text()) if file.exists() else {}
+    if kept and kept["settings"] != settings(arguments):
+        sys.exit(f"error: {file} has other settings, {kept['settings']}; give another --name.")
+    return kept.get("starts", {})
+
+
+def settings(arguments: argparse.Namespace) -> dict[str, str | int]:
+    """Returns what decides a figure, by name."""
+    names = ("detector", "pretraining_epochs", "epochs", "bits")
+    return {name: getattr(arguments, name) for name in names}
 
 
 def pretrain(run: pathlib.Path, start: str, seed: str, epochs: int) -> None:
@@ -126,6 +144,7 @@ def report(arguments: argparse.Namespace, found: dict[str, list[dict]]) -> None:
             ]
             tables.append(table((f"{FORMS[form]} {figure}", *bits), rows))
     about = {
+        "settings": settings(arguments),
         "command": f"tools/detection_study.py --name={arguments.name} --detector="
         f"{arguments.detector} --starts={arguments.starts} --seeds={arguments.seeds} "
         f"--pretraining_epochs={arguments.pretraining_epochs} --epochs={arguments.epochs} "
@@ -150,7 +169,7 @@ def report(arguments: argparse.Namespace, found: dict[str, list[dict]]) -> None:
     write_text(ROOT / "results" / f"{arguments.name}.md", page + "\n")
     kept = {
         start: [
-            {k: record[k] for k in ("results", "commit", "weights", "versions")}
+            {k: record[k] for k in ("seed", "results", "commit", "weights", "versions")}
             for record in records
         ]
         for start, records in found.items()
