@@ -25,7 +25,9 @@ class MoCoV2(Framework):
         self.temperature = temperature
         width = self.projector.output_shape[-1]
         # Random directions, until keys have replaced them (MoCo, Algorithm 1).
-        random = keras.random.normal((queue_size, width), seed=0, dtype=self.variable_dtype)
+        random = tf.random.stateless_normal(
+            (queue_size, width), [0, 0], dtype=self.variable_dtype, alg="philox"
+        )
         self.queue = self._state("queue", random)
         self.oldest = self._state("oldest", tf.zeros((), tf.int64))
 

@@ -56,4 +56,7 @@ def unshuffled(rows: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
 
 
 def _order(rows: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    return tf.random.experimental.stateless_shuffle(tf.range(tf.shape(rows)[0]), seed)
+    # Not `stateless_shuffle`, which XLA does not compile.
+    count = tf.shape(rows)[:1]
+    draws = tf.random.stateless_uniform(count, seed, None, None, tf.int32, alg="philox")
+    return tf.argsort(draws, stable=True)

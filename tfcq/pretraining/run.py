@@ -89,8 +89,9 @@ def train(config: Config, folder: RunFolder, left_open: frozenset[str] = frozens
         if checkpoints.position.epochs >= epochs and folder.backbone.exists():
             print(f"{folder.path}: all {epochs} epochs are trained. Backbone: {folder.backbone}")
             return
-        if needs := evaluation_needs(source, split):
-            print(needs)
+        for line in (folder.told_version(), evaluation_needs(source, split)):
+            if line:
+                print(line)
         if used.network.zero_init_residual and used.network.start is None:
             print(
                 "Residual branches start at zero; --zero_init_residual=false starts them at work."
