@@ -7,9 +7,9 @@ import pytest
 import tensorflow as tf
 
 from tfcq.detection.matching import sampled
+from tfcq.nn.replicas import shuffled
 from tfcq.pretraining.bit_schedules import BitSchedule
 from tfcq.pretraining.passes import make_passes
-from tfcq.pretraining.replicas import shuffled
 from tfcq.quantization.ops import to_integer
 from tfcq.settings.recipes import Pass
 

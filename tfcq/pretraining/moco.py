@@ -5,9 +5,9 @@ import tensorflow as tf
 
 from tfcq.errors import UserError
 from tfcq.nn.heads import multi_layer_perceptron
+from tfcq.nn.replicas import first_row, gathered
 from tfcq.pretraining import losses
 from tfcq.pretraining.framework import Framework
-from tfcq.pretraining.replicas import first_row, gathered
 
 
 class MoCoV2(Framework):

@@ -36,7 +36,7 @@ from tfcq.training.determinism import make_deterministic
 from tfcq.training.distribution import (
     check_batch_size,
     strategy_named,
-    synchronize_batch_norm,
+    synchronize,
 )
 from tfcq.training.history import HistoryFile, Progress
 from tfcq.training.optimizers import optimizer_from
@@ -283,7 +283,7 @@ def pretrainer_from(
     for network in model.networks:
         multiply_in(network, product_dtype(config.execution.product_dtype))
         if config.execution.batch_norm == "synchronized":
-            synchronize_batch_norm(network)
+            synchronize(network)
     model.compile(optimizer_from(config.optimization, steps), jit_compile=config.execution.xla)
     return model
 
