@@ -100,6 +100,30 @@ def test_no_file_looks_upwards_or_into_private_modules():
     assert [v for name, path in modules().items() for v in violations(name, path.read_text())] == []
 
 
+def unpinned_draws(source: str) -> list[str]:
+    """Returns the draws of a file that leave their generator to the device."""
+    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    return [
+        ast.unparse(call)
+        for call in calls
+        if re.fullmatch(r"tf\.random(\.experimental)?\.\w+", ast.unparse(call.func))
+        and not any(
+            keyword.arg == "alg" and ast.unparse(keyword.value) in ("'philox'", "_GENERATOR")
+            for keyword in call.keywords
+        )
+    ]
+
+
+def test_every_draw_names_its_generator():
+    # Under XLA, and so on TPUs, the device's own would be another one.
+    assert [
+        found for path in modules().values() for found in unpinned_draws(path.read_text())
+    ] == []
+    unpinned = "tf.random.stateless_uniform([2], seed)"
+    assert unpinned_draws(f"def f():\n    return {unpinned} + 1") == [unpinned]
+    assert unpinned_draws("tf.random.experimental.stateless_fold_in(seed, 1, alg='auto')")
+
+
 def test_every_file_stands_on_a_floor():
     assert [name for name in modules() if floor_of(name) is None] == ["tfcq"]
 

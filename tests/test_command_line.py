@@ -354,3 +354,25 @@ def test_warnings_of_libraries_do_not_stand_above_an_error():
 
     assert start_up._is_own(record(str(ROOT / "tfcq" / "data" / "folder.py")))
     assert not start_up._is_own(record("/lib/tensorflow_datasets/core/read_only_builder.py"))
+
+
+@pytest.mark.parametrize(
+    ("found", "told"),
+    [
+        ('{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker"}}', "2 processes"),
+        ('{"cluster": {"chief": ["a:1"], "ps": ["b:1"], "worker": ["c:1"]}}', "3 processes"),
+        ("{", "TF_CONFIG is not JSON"),
+        ("[1]", "TF_CONFIG is '\\[1\\]'"),
+        ('{"cluster": {"worker": 2}}', "allowed: TensorFlow's form"),
+    ],
+)
+def test_processes_that_would_each_do_the_whole_work_are_refused(monkeypatch, found, told):
+    monkeypatch.setenv("TF_CONFIG", found)
+    with pytest.raises(UserError, match=told):
+        start_up.quiet_start_up(1)
+
+
+@pytest.mark.parametrize("found", ["", "{}", '{"cluster": {"chief": ["a:1"]}}'])
+def test_a_cluster_of_one_process_is_no_cluster(monkeypatch, found):
+    monkeypatch.setenv("TF_CONFIG", found)
+    start_up.quiet_start_up(1)

@@ -10,9 +10,21 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
+from tfcq.nn.activation_ranges import activation_layers
 from tfcq.pretraining.pretrainer import Pretrainer
+from tfcq.training.distribution import synchronize
 
-STEPS = 3
+IMAGES = 8
+HEADS = {"projection_width": 8, "projection_hidden": 8, "predictor_width": 4}
+# Framework, recipe, steps, whether ranges are of the global batch, and whether in a graph, which
+# takes seconds to build.
+CASES = {
+    "float": ("byol", "float", 3, True, True),
+    "mocov3_ssql": ("mocov3", "ssql", 1, True, True),
+    "simclr_cq_c": ("simclr", "cq_c", 1, True, False),
+    "byol_cq_c": ("byol", "cq_c", 1, True, False),
+    "local_ranges": ("mocov3", "ssql", 1, False, False),
+}
 
 
 class Counting(Pretrainer):
@@ -26,7 +38,7 @@ class Counting(Pretrainer):
         return super().train_step(data)
 
 
-def build(recipe: str, eager: bool = False) -> Pretrainer:
+def build(framework: str, recipe: str, ranges: bool, graph: bool) -> Pretrainer:
     """Returns the compiled model, always with the same weights."""
     keras.utils.set_random_seed(3)
     backbone = keras.Sequential(
@@ -40,50 +52,60 @@ def build(recipe: str, eager: bool = False) -> Pretrainer:
         ],
         name="tiny",
     )
-    heads = {"projection_width": 8, "predictor_width": 4}
-    bits = {"weight_bits": "3,8"} if recipe == "ssql" else {}
-    model = Counting(backbone, recipe=recipe, seed=1, **bits, **heads)
-    model.compile(keras.optimizers.SGD(0.1, momentum=0.9), run_eagerly=eager)
+    heads = {n: v for n, v in HEADS.items() if framework != "simclr" or n != "predictor_width"}
+    model = Counting(backbone, framework, recipe, seed=1, **heads)
+    for network in model.networks:
+        synchronize(network)
+        for _, quantizer in activation_layers(network):
+            quantizer.synchronized = ranges
+    model.compile(keras.optimizers.SGD(0.1, momentum=0.9), run_eagerly=not graph)
     return model
 
 
-def views(copies: int) -> tf.data.Dataset:
-    """Returns one batch of 8 image pairs, repeated within the batch for each replica."""
-    pair = np.random.default_rng(0).random((2, 8, 6, 6, 1)).astype(np.float32)
-    batch = tuple(np.concatenate([view] * copies) for view in pair)
-    return tf.data.Dataset.from_tensor_slices(batch).batch(8 * copies, drop_remainder=True).repeat()
+def train(model: Pretrainer, steps: int) -> dict[str, list[float]]:
+    """Returns the figures of each epoch, which is one step long; no two images are alike."""
+    views = np.random.default_rng(0).normal(size=(2, IMAGES, 6, 6, 1)).astype(np.float32)
+    # Other sizes on the second replica, so that its ranges are others too.
+    views[:, IMAGES // 2 :] *= 2
+    batches = tf.data.Dataset.from_tensor_slices(tuple(views)).batch(IMAGES, drop_remainder=True)
+    return model.fit(batches.repeat(), steps_per_epoch=1, epochs=steps, verbose=0).history
 
 
-def train(model: Pretrainer, copies: int) -> list[float]:
-    """Returns the loss of each epoch, which is one step long."""
-    return model.fit(views(copies), steps_per_epoch=1, epochs=STEPS, verbose=0).history["loss"]
+def values(variables) -> np.ndarray:
+    """Returns the values of variables, one after the other."""
+    return np.concatenate([keras.ops.convert_to_numpy(v).ravel() for v in variables])
 
 
-def compared(strategy: tf.distribute.Strategy, recipe: str) -> dict:
-    """Trains on one device and, with the batch doubled, on two; returns how they compare."""
-    single = build(recipe, eager=True)
-    single_losses = train(single, 1)
+def compared(
+    strategy: tf.distribute.Strategy,
+    framework: str,
+    recipe: str,
+    steps: int,
+    ranges: bool,
+    graph: bool,
+) -> dict:
+    """Trains on one device and, with the same global batch, on two; returns how they compare."""
+    single = build(framework, recipe, ranges, graph=False)
+    start = values(single.trainable_variables)
+    figures = train(single, steps)
+    moved = values(single.trainable_variables) - start
     Counting.traces = 0
     with strategy.scope():
-        mirrored = build(recipe)
-    mirrored_losses = train(mirrored, 2)
+        mirrored = build(framework, recipe, ranges, graph)
+    mirrored_figures = train(mirrored, steps)
     between_replicas = [
         np.abs(
             np.subtract(*(v.numpy() for v in strategy.experimental_local_results(w.value)))
         ).max()
         for w in mirrored.trainable_variables
     ]
-    from_single = [
-        np.abs(a.numpy() - keras.ops.convert_to_numpy(b)).max()
-        for a, b in zip(single.trainable_variables, mirrored.trainable_variables, strict=True)
-    ]
+    apart = values(mirrored.trainable_variables) - values(single.trainable_variables)
     return {
         "replicas": strategy.num_replicas_in_sync,
         "traces": Counting.traces,
-        "single_losses": single_losses,
-        "mirrored_losses": mirrored_losses,
+        "figures": {n: [figures[n], mirrored_figures[n]] for n in ("loss", "feature_std_ratio")},
         "between_replicas": float(max(between_replicas)),
-        "from_single": float(max(from_single)),
+        "apart": float(np.linalg.norm(apart) / np.linalg.norm(moved)),
         "step": int(keras.ops.convert_to_numpy(mirrored.step)),
         "bits": keras.ops.convert_to_numpy(mirrored.bits).tolist(),
         "single_bits": single.bits.numpy().tolist(),
@@ -91,11 +113,11 @@ def compared(strategy: tf.distribute.Strategy, recipe: str) -> dict:
 
 
 def main() -> None:
-    """Prints the figures of a recipe without and of one with quantized passes."""
+    """Prints the figures of each case."""
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-    print(json.dumps({recipe: compared(strategy, recipe) for recipe in ("float", "ssql")}))
+    print(json.dumps({name: compared(strategy, *case) for name, case in CASES.items()}))
 
 
 if __name__ == "__main__":

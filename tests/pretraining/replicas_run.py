@@ -10,10 +10,10 @@ import numpy as np
 import tensorflow as tf
 
 from tests.pretraining.nt_xent import nt_xent
+from tfcq.nn.replicas import shuffled, unshuffled
 from tfcq.pretraining import losses
 from tfcq.pretraining.moco import mocov2, mocov3
 from tfcq.pretraining.pretrainer import Pretrainer
-from tfcq.pretraining.replicas import shuffled, unshuffled
 from tfcq.pretraining.simclr import simclr
 from tfcq.settings.policies import Policy
 

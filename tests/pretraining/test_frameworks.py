@@ -11,6 +11,7 @@ from keras import layers
 from tests.pretraining.nt_xent import nt_xent
 from tfcq.errors import UserError
 from tfcq.nn.heads import multi_layer_perceptron
+from tfcq.nn.replicas import shuffled
 from tfcq.pretraining import losses
 from tfcq.pretraining.byol import byol
 from tfcq.pretraining.framework import Framework
@@ -18,7 +19,6 @@ from tfcq.pretraining.kinds import FRAMEWORKS
 from tfcq.pretraining.moco import mocov2, mocov3
 from tfcq.pretraining.momentum import MomentumNetwork
 from tfcq.pretraining.pretrainer import Pretrainer
-from tfcq.pretraining.replicas import shuffled
 from tfcq.pretraining.simclr import simclr
 from tfcq.settings.frameworks import FRAMEWORK_SETTINGS
 from tfcq.settings.recipes import RECIPES, Pass

@@ -46,6 +46,17 @@ def test_half_precision_embeddings_neither_overflow_nor_vanish(dtype):
         np.testing.assert_allclose(tf.cast(losses.negative_cosine(x, x), tf.float32), -1, atol=1e-2)
 
 
+@pytest.mark.parametrize("length", [0.0, 1e-12, 1e-7, 1e-6, 1e-5, 1e-3, 1.0])
+def test_gradient_of_a_short_prediction_is_bounded(length):
+    p, z = length * tf.constant([[0.6, 0.8, 0.0]]), tf.constant([[0.0, 0.0, 1.0]])
+    with tf.GradientTape() as tape:
+        tape.watch(p)
+        loss = losses.negative_cosine(p, z)
+    # Across the prediction, a gradient is 1 / |p|; along it, there is none.
+    expected = min(1 / length, 1000.0) if length >= 1e-6 else 1e9 * length
+    np.testing.assert_allclose(tape.gradient(loss, p), [[0, 0, -expected]], rtol=1e-5)
+
+
 def rows(seed, count=4, width=3):
     return np.random.default_rng(seed).normal(size=(count, width))
 

@@ -1,6 +1,7 @@
 """The folder of a run."""
 
 import json
+from importlib.metadata import version
 
 import pytest
 
@@ -34,6 +35,33 @@ def test_other_settings_are_refused_with_the_difference(folder):
     with pytest.raises(UserError, match=r"epochs: 100 -> 3; seed: 0 -> 1\).*another --run_dir"):
         folder.begin(other)
     assert folder.config.read_text() == used(Config()).to_json(asked=[])
+
+
+@pytest.mark.parametrize(
+    "drawn", [{"xla": True}, {"strategy": "tpu"}, {"framework": "byol", "batch_norm": "shuffled"}]
+)
+def test_a_run_whose_draws_the_device_chose_is_told_to_go_on_with_others(folder, drawn):
+    folder.begin(config_from_flat(drawn))
+    assert folder.told_version() is None
+    told = rewritten(folder, generator=None).told_version()
+    assert "was begun by an earlier tfcq, this is" in told and "draw otherwise" in told
+
+
+def test_a_run_of_another_version_is_told(folder):
+    folder.begin(Config())
+    # In a graph, the generator of before drew the same.
+    assert rewritten(folder, generator=None).told_version() is None
+    told = rewritten(folder, version="0.0.7").told_version()
+    assert told == f"{folder.path} was begun by tfcq 0.0.7, this is {version('tfcq')}."
+    told = rewritten(folder, version=None).told_version()
+    assert told == f"{folder.path} was begun by an earlier tfcq, this is {version('tfcq')}."
+
+
+def rewritten(folder, **about):
+    """Returns the folder with other words in front of its settings; None leaves one out."""
+    tree = {**json.loads(folder.config.read_text()), **about}
+    folder.config.write_text(json.dumps({k: v for k, v in tree.items() if v is not None}))
+    return folder
 
 
 def test_how_often_a_run_is_saved_may_change(folder):

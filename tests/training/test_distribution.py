@@ -6,7 +6,8 @@ import tensorflow as tf
 from keras import layers
 
 from tfcq.errors import UserError
-from tfcq.training.distribution import check_batch_size, strategy_named, synchronize_batch_norm
+from tfcq.nn.activation_quantizer import ActivationQuantizer
+from tfcq.training.distribution import check_batch_size, strategy_named, synchronize
 
 
 def test_single_is_the_default_strategy_and_mirrored_another():
@@ -33,8 +34,12 @@ def test_batch_that_does_not_split_names_the_nearest(size, replicas, nearest):
         check_batch_size(size, replicas)
 
 
-def test_every_batch_norm_is_synchronized_in_nested_models_too():
-    inner = keras.Sequential([keras.Input((3,)), layers.BatchNormalization(name="inner_norm")])
+def test_batch_norms_and_ranges_are_synchronized_in_nested_models_too():
+    inner = keras.Sequential(
+        [keras.Input((3,)), layers.BatchNormalization(), ActivationQuantizer()]
+    )
     model = keras.Sequential([keras.Input((3,)), layers.BatchNormalization(), inner])
-    synchronize_batch_norm(model)
-    assert model.layers[0].synchronized and inner.layers[0].synchronized
+    assert not any(layer.synchronized for layer in [model.layers[0], *inner.layers])
+    synchronize(model)
+    assert all(layer.synchronized for layer in [model.layers[0], *inner.layers])
+    assert ActivationQuantizer.from_config(inner.layers[1].get_config()).synchronized

@@ -5,6 +5,7 @@ import os
 import pathlib
 
 from tfcq import native_messages
+from tfcq.command_line.cluster import check_one_process
 
 _OWN = pathlib.Path(__file__).parent.parent
 
@@ -30,7 +31,11 @@ def quiet_start_up(verbosity: int, deterministic: bool = False, doing: str = "")
         verbosity: the flag of that name.
         deterministic: whether the process must repeat its results to the last bit.
         doing: what is told before, as the import takes seconds; empty for nothing.
+
+    Raises:
+        UserError: when the environment names a cluster of several processes.
     """
+    check_one_process()
     if doing:
         stage(doing)
     if deterministic:

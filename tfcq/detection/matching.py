@@ -5,10 +5,9 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from tfcq.detection.boxes import pairwise_iou
+from tfcq.quantization.noise import uniform
 
 POSITIVE, NEGATIVE, IGNORED = 1, 0, -1
-# The same generator on every device, so that a run can be repeated on another one.
-_GENERATOR = "philox"
 
 
 class Matches(NamedTuple):
@@ -122,7 +121,7 @@ def sampled(labels: tf.Tensor, size: int, positive_share: float, seed: tf.Tensor
         positive_share: greatest share of positive ones, 0 to 1.
         seed: int [2]; the same seed draws the same.
     """
-    draws = tf.random.stateless_uniform(tf.shape(labels), seed, alg=_GENERATOR)
+    draws = uniform(tf.shape(labels), seed)
     # What is filled up with takes no place of an anchor that is there.
     fill = tf.maximum(0, size - tf.shape(labels)[1])
     draws = tf.pad(draws, [[0, 0], [0, fill]])

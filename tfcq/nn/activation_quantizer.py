@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfcq.nn.precision import TakesPrecision
+from tfcq.nn.replicas import range_over_replicas
 from tfcq.quantization.minmax import MinMaxActivationQuantizer
 from tfcq.quantization.ops import NOT_FINITE, range_of
 from tfcq.quantization.precision import Observe, Precision, RecordRanges, check_pass
@@ -31,15 +32,24 @@ class ActivationQuantizer(TakesPrecision, keras.layers.Layer):
     Args:
         quantizer: quantizer of the activations; asymmetric per tensor by default.
         follows: name of the activation quantizer in the same model whose range it shares.
+        synchronized: whether its range is that of the tensors of all replicas, or each replica's
+            own; as for `keras.layers.BatchNormalization`.
         **kwargs: as for `keras.layers.Layer`.
     """
 
     # Gives the layer whose grid this one shares; `link_grids` sets it.
     leader: Any = None
 
-    def __init__(self, quantizer: Any = None, follows: str | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        quantizer: Any = None,
+        follows: str | None = None,
+        synchronized: bool = False,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.follows = follows
+        self.synchronized = synchronized
         if isinstance(quantizer, dict):
             quantizer = keras.saving.deserialize_keras_object(quantizer)
         self.quantizer = quantizer or MinMaxActivationQuantizer()
@@ -59,7 +69,7 @@ class ActivationQuantizer(TakesPrecision, keras.layers.Layer):
         self.trained_quantized = self._whole_number("trained_quantized", ())
 
     def _end_of_range(self, name: str, empty: float) -> keras.Variable:
-        # Each replica keeps the range of its own passes, as it keeps its batch statistics.
+        # Each replica keeps its range, of its own passes unless synchronized.
         return keras.Variable(
             initializer=keras.initializers.Constant(empty),
             shape=(),
@@ -100,13 +110,17 @@ class ActivationQuantizer(TakesPrecision, keras.layers.Layer):
             self._watch(inputs, precision)
             return inputs
         self._watch(inputs, precision.watch, (precision.weight_bits, precision.activation_bits))
-        recorded = self.quantizer.takes_range and precision.ranges == "recorded"
+        ends = None
+        if self.quantizer.takes_range and precision.ranges == "recorded":
+            ends = precision.once(self, self._recorded_range)
+        elif self.quantizer.takes_range:
+            ends = self._range_of(inputs)
         return self.quantizer(
             inputs,
             precision.activation_bits,
             seed=precision.seed_for(self, self.quantizer),
             learned=self.learned_scale,
-            ends=precision.once(self, self._recorded_range) if recorded else None,
+            ends=ends,
         )
 
     def parameters(self, precision: Precision) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -145,11 +159,15 @@ class ActivationQuantizer(TakesPrecision, keras.layers.Layer):
             watch.see(self, inputs)
         if not isinstance(watch, RecordRanges):
             return
-        minimum, maximum = range_of(tf.stop_gradient(inputs))
+        minimum, maximum = self._range_of(tf.stop_gradient(inputs))
         if not watch.starts(self):
             minimum = tf.minimum(minimum, self.minimum.value)
             maximum = tf.maximum(maximum, self.maximum.value)
         self.set_range(minimum, maximum, bits)
+
+    def _range_of(self, inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        ends = range_of(inputs)
+        return range_over_replicas(*ends) if self.synchronized else ends
 
     def set_range(self, minimum: Any, maximum: Any, bits: tuple[Any, Any] = FLOAT_PASS) -> None:
         """Sets the range and whose it is.
@@ -178,4 +196,6 @@ class ActivationQuantizer(TakesPrecision, keras.layers.Layer):
         """Returns the layer's configuration and the quantizer's."""
         quantizer = keras.saving.serialize_keras_object(self.quantizer)
         config = {**super().get_config(), "quantizer": quantizer}
-        return {**config, "follows": self.follows} if self.follows else config
+        # What is as usual stays out, so that earlier versions read the file.
+        own = {"follows": self.follows, "synchronized": self.synchronized}
+        return config | {name: value for name, value in own.items() if value}

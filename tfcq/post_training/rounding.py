@@ -251,10 +251,7 @@ def _learn(
 
     def learn(xs: tf.Tensor, ys: tf.Tensor) -> None:
         for step in tf.range(settings.iterations):
-            seed = tf.random.experimental.stateless_fold_in([settings.seed, number], step)
-            drawn = tf.random.stateless_uniform(
-                [settings.batch_size], seed, maxval=len(inputs), dtype=tf.int32
-            )
+            drawn = _drawn_images(len(inputs), settings, number, step)
             strength, exponent = regularizer_at(step, settings)
             with tf.GradientTape() as tape:
                 shares = [rounding.shares() for rounding in roundings]
@@ -286,3 +283,12 @@ def _learn(
     for layer, kernel in zip(layers, kept, strict=True):
         layer.kernel.assign(kernel)
     return Reconstruction("+".join(layer.name for layer in layers), errors[0], min(errors))
+
+
+def _drawn_images(
+    count: int, settings: RoundingSettings, number: int, step: tf.Tensor
+) -> tf.Tensor:
+    seed = tf.random.experimental.stateless_fold_in([settings.seed, number], step, alg="philox")
+    return tf.random.stateless_uniform(
+        [settings.batch_size], seed, maxval=count, dtype=tf.int32, alg="philox"
+    )

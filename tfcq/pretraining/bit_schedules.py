@@ -88,7 +88,8 @@ class BitSchedule:
         return self._seed(step, _SHUFFLING)
 
     def _seed(self, step: tf.Tensor, salt: int) -> tf.Tensor:
-        return tf.random.experimental.stateless_fold_in(tf.constant([self.seed, salt]), step)
+        seed = tf.constant([self.seed, salt])
+        return tf.random.experimental.stateless_fold_in(seed, step, alg="philox")
 
     def _draw(
         self,
@@ -111,5 +112,7 @@ class BitSchedule:
         else:
             block = step // period if self.kind == "epoch" else step
             seed = self._seed(block, salt)
-            index = tf.random.stateless_uniform([count], seed, 0, len(choices), tf.int32)
+            index = tf.random.stateless_uniform(
+                [count], seed, 0, len(choices), tf.int32, alg="philox"
+            )
         return tf.gather(tf.constant(choices, tf.int32), index)

@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 from tfcq.errors import UserError
+from tfcq.nn.replicas import gathered
 from tfcq.pretraining import losses
 from tfcq.settings.recipes import FLOAT_PASS, Pass, Recipe
 
@@ -93,7 +94,7 @@ class StepFigures:
             self.metrics += self.bits
 
     def update(self, loss: tf.Tensor, embeddings: dict[Pass, tf.Tensor], bits: tf.Tensor) -> None:
-        """Takes in a step.
+        """Takes in a step; what is no mean over images is measured over those of all replicas.
 
         Args:
             loss: float tensor of shape ().
@@ -101,7 +102,7 @@ class StepFigures:
             bits: int32 tensor [draws, 2], weight and activation bits of each draw.
         """
         self.loss.update_state(loss)
-        self.std.update_state(feature_std_ratio(embeddings[self.first]))
+        self.std.update_state(feature_std_ratio(gathered(embeddings[self.first])))
         if self.at_both_precisions:
             cosines = [
                 losses.cosine_similarity(embeddings[one], embeddings[other])
@@ -109,6 +110,7 @@ class StepFigures:
             ]
             self.cosine.update_state(tf.concat(cosines, axis=0))
         for passes in self.correlated:
-            self.correlation.update_state(error_correlation(*(embeddings[p] for p in passes)))
+            every = [gathered(embeddings[one]) for one in passes]
+            self.correlation.update_state(error_correlation(*every))
         for metric, drawn in zip(self.bits, tf.unstack(bits, axis=1), strict=False):
             metric.update_state(tf.cast(drawn, tf.float32))

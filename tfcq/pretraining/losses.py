@@ -4,14 +4,24 @@ import tensorflow as tf
 
 from tfcq.quantization.ops import arithmetic_dtype
 
+# The length below which a row's gradient falls towards zero, instead of rising without bound.
+_SHORT = 1e-3
+
 
 def normalized(x: tf.Tensor) -> tf.Tensor:
     """Returns rows of length 1, in float32 for half precision: its squares would overflow.
 
+        y = x / |x|      dL/dx = (g - y (y . g)) / |x| * min(1, |x| / 1e-3)      g = dL/dy
+
+    so that dL/dx is at most 1000 times as long as g. A row of zeros, which has no direction, stays
+    zero and gets no gradient.
+
     Args:
         x: float tensor [batch, dimensions].
     """
-    return tf.math.l2_normalize(tf.cast(x, arithmetic_dtype(x.dtype)), -1)
+    x = tf.cast(x, arithmetic_dtype(x.dtype))
+    share = tf.stop_gradient(tf.minimum(tf.norm(x, axis=-1, keepdims=True) / _SHORT, 1))
+    return tf.math.l2_normalize(share * x + tf.stop_gradient((1 - share) * x), -1)
 
 
 def cosine_similarity(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:

@@ -5,9 +5,9 @@ import tensorflow as tf
 
 from tfcq.errors import UserError
 from tfcq.nn.heads import multi_layer_perceptron
+from tfcq.nn.replicas import first_row, gathered
 from tfcq.pretraining import losses
 from tfcq.pretraining.framework import Framework
-from tfcq.pretraining.replicas import first_row, gathered
 
 
 class MoCoV2(Framework):
@@ -25,7 +25,9 @@ class MoCoV2(Framework):
         self.temperature = temperature
         width = self.projector.output_shape[-1]
         # Random directions, until keys have replaced them (MoCo, Algorithm 1).
-        random = keras.random.normal((queue_size, width), seed=0, dtype=self.variable_dtype)
+        random = tf.random.stateless_normal(
+            (queue_size, width), [0, 0], dtype=self.variable_dtype, alg="philox"
+        )
         self.queue = self._state("queue", random)
         self.oldest = self._state("oldest", tf.zeros((), tf.int64))
 

@@ -36,7 +36,7 @@ def make_passes(
     embeddings = {}
     for index, one in enumerate(passes):
         recording = RecordRanges(reset=index == 0) if quantized else None
-        seed = tf.random.experimental.stateless_fold_in(rounding_seed, index)
+        seed = tf.random.experimental.stateless_fold_in(rounding_seed, index, alg="philox")
         precision: Precision | RecordRanges | None = recording
         if not one.is_float:
             precision = dataclasses.replace(drawn[one.precision], seed=seed)

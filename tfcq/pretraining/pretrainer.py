@@ -11,6 +11,7 @@ from tfcq.data.reading_errors import user_errors_of_pipelines
 from tfcq.errors import TrainingStopped, UserError, unknown_choice
 from tfcq.nn.activation_ranges import mark_trained
 from tfcq.nn.quantizable import QuantizableModel, quantizable
+from tfcq.nn.replicas import shuffled, unshuffled
 from tfcq.pretraining.batches import batches_of, check_batch, takes_pixels
 from tfcq.pretraining.bit_schedules import BitSchedule
 from tfcq.pretraining.figures import StepFigures
@@ -20,7 +21,6 @@ from tfcq.pretraining.momentum import MomentumNetwork
 from tfcq.pretraining.monitoring import RunLength, StopOnFailure, Throughput
 from tfcq.pretraining.passes import make_passes, views_of_batch
 from tfcq.pretraining.quantizer_checks import check_drawn, check_quantizers
-from tfcq.pretraining.replicas import shuffled, unshuffled
 from tfcq.pretraining.saving import SAVED, check_callbacks, saved_arguments
 from tfcq.quantization.ops import NOT_FINITE
 from tfcq.settings.bitwidths import PERIODIC

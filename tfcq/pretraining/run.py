@@ -36,7 +36,7 @@ from tfcq.training.determinism import make_deterministic
 from tfcq.training.distribution import (
     check_batch_size,
     strategy_named,
-    synchronize_batch_norm,
+    synchronize,
 )
 from tfcq.training.history import HistoryFile, Progress
 from tfcq.training.optimizers import optimizer_from
@@ -89,8 +89,9 @@ def train(config: Config, folder: RunFolder, left_open: frozenset[str] = frozens
         if checkpoints.position.epochs >= epochs and folder.backbone.exists():
             print(f"{folder.path}: all {epochs} epochs are trained. Backbone: {folder.backbone}")
             return
-        if needs := evaluation_needs(source, split):
-            print(needs)
+        for line in (folder.told_version(), evaluation_needs(source, split)):
+            if line:
+                print(line)
         if used.network.zero_init_residual and used.network.start is None:
             print(
                 "Residual branches start at zero; --zero_init_residual=false starts them at work."
@@ -282,7 +283,7 @@ def pretrainer_from(
     for network in model.networks:
         multiply_in(network, product_dtype(config.execution.product_dtype))
         if config.execution.batch_norm == "synchronized":
-            synchronize_batch_norm(network)
+            synchronize(network)
     model.compile(optimizer_from(config.optimization, steps), jit_compile=config.execution.xla)
     return model
 

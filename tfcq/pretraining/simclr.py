@@ -2,9 +2,9 @@
 
 import tensorflow as tf
 
+from tfcq.nn.replicas import first_row, gathered
 from tfcq.pretraining import losses
 from tfcq.pretraining.framework import Framework, projector
-from tfcq.pretraining.replicas import first_row, gathered
 
 
 class SimCLR(Framework):

@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfcq.errors import UserError, unknown_choice
+from tfcq.quantization.noise import uniform
 from tfcq.settings.policies import ROUNDINGS
 
 # Stands in the message of every error about values that cannot be quantized.
@@ -156,8 +157,7 @@ def to_integer(ratio: tf.Tensor, rounding: str, seed: tf.Tensor | None) -> tf.Te
         return tf.floor(ratio)
     if seed is None:
         raise UserError("Stochastic rounding needs a seed; received None.")
-    noise = tf.random.stateless_uniform(tf.shape(ratio), seed, dtype=ratio.dtype)
-    return tf.floor(ratio + noise)
+    return tf.floor(ratio + tf.cast(uniform(tf.shape(ratio), seed), ratio.dtype))
 
 
 def clip(x: tf.Tensor, lowest: tf.Tensor, highest: tf.Tensor) -> tf.Tensor:

@@ -147,9 +147,8 @@ class Precision:
         """
         if self.seed is None or not quantizer.is_stochastic:
             return None
-        return tf.random.experimental.stateless_fold_in(
-            self.seed, zlib.crc32(owner.path.encode()) & 0x7FFFFFFF
-        )
+        place = zlib.crc32(owner.path.encode()) & 0x7FFFFFFF
+        return tf.random.experimental.stateless_fold_in(self.seed, place, alg="philox")
 
     def once(self, owner: Any, compute: Callable[[], Any]) -> Any:
         """Returns a value that passes with the same `shared` compute once for each owner.

@@ -12,8 +12,9 @@ from tfcq.settings.backbones import (
 from tfcq.settings.recipes import recipe_named
 from tfcq.settings.training import Config, config_from_flat
 
-# What stands in front of the groups in config.json: who wrote it, which settings were asked for.
-ABOUT = {"version": str, "asked": [str]}
+# What stands in front of the groups in config.json: who wrote it, by which generator the run draws,
+# which settings were asked for.
+ABOUT = {"version": str, "generator": str, "asked": [str]}
 
 
 def config_from_json(text: str) -> Config:

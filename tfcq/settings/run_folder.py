@@ -1,5 +1,6 @@
 """The folder of a run: what lies where, and whether it belongs to the settings at hand."""
 
+import importlib.metadata
 import os
 import pathlib
 from collections.abc import Callable
@@ -110,6 +111,23 @@ class RunFolder:
         # Earlier versions recorded nothing but that, and had one stem where none was asked for.
         unasked = {"stem"} if tree.get("network", {}).get("stem") is None else set()
         return set(_changed(config)) - unasked
+
+    def told_version(self) -> str | None:
+        """Returns, in a line, that another version began the run; None where that changes nothing.
+
+        Versions that noted no generator left it to the device: under XLA, and so on TPUs, they drew
+        other bits than those since, and everywhere another order of keys.
+        """
+        tree = parse_json(read_text(self.config), str(self.config))
+        wrote, runs = tree.get("version"), importlib.metadata.version("tfcq")
+        execution = self._read().execution
+        compiled = execution.xla or execution.strategy == "tpu"
+        draws = "generator" not in tree and (compiled or execution.batch_norm == "shuffled")
+        if wrote == runs and not draws:
+            return None
+        by = f"tfcq {wrote}" if wrote not in (None, runs) else "an earlier tfcq"
+        others = "; from here on, steps draw otherwise than they would have" if draws else ""
+        return f"{self.path} was begun by {by}, this is {runs}{others}."
 
     def load(self) -> Config:
         """Returns the configuration of a run.

@@ -132,12 +132,13 @@ class Config:
         check_milestones(optimization)
 
     def to_json(self, **about: Any) -> str:
-        """Returns the tree as JSON text, behind the version that wrote it.
+        """Returns the tree as JSON text, behind the version that wrote it and its generator.
 
         Args:
             **about: what else stands in front of the groups.
         """
-        opened = {"version": importlib.metadata.version("tfcq"), **about}
+        version = importlib.metadata.version("tfcq")
+        opened = {"version": version, "generator": "philox", **about}
         return json.dumps({**opened, **dataclasses.asdict(self)}, indent=2) + "\n"
 
 

@@ -265,7 +265,9 @@ class ExecutionSettings:
     xla: bool = setting(False, "compile the step with XLA (slower on CPUs)")
     strategy: str = setting("single", "devices: one, all GPUs, or a TPU", STRATEGIES)
     batch_norm: str = setting(
-        "local", "statistics of each replica or all; or keys shuffled over them", BATCH_NORMS
+        "local",
+        "statistics and ranges of each replica or all; or keys shuffled over them",
+        BATCH_NORMS,
     )
     save_every: str = setting(
         "1epochs", "when the run is saved, such as 1epochs, 500steps or 10min"

@@ -4,6 +4,7 @@ import keras
 import tensorflow as tf
 
 from tfcq.errors import UserError, unknown_choice
+from tfcq.nn.activation_quantizer import ActivationQuantizer
 from tfcq.settings.training_groups import STRATEGIES
 
 
@@ -55,14 +56,14 @@ def check_batch_size(batch_size: int, replicas: int) -> None:
         )
 
 
-def synchronize_batch_norm(model: keras.Model) -> None:
-    """Makes every batch norm use the statistics of the global batch instead of its replica's.
+def synchronize(model: keras.Model) -> None:
+    """Makes statistics of batch norms and ranges of activations those of the global batch.
 
     Args:
         model: a model; its layers are changed.
     """
     for layer in model.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
+        if isinstance(layer, keras.layers.BatchNormalization | ActivationQuantizer):
             layer.synchronized = True
         elif isinstance(layer, keras.Model):
-            synchronize_batch_norm(layer)
+            synchronize(layer)

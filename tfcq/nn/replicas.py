@@ -1,4 +1,4 @@
-"""What frameworks need of other replicas: their rows, and where the own ones stand."""
+"""What a replica needs of others: their rows, where its own stand among them, their ranges."""
 
 import tensorflow as tf
 
@@ -12,7 +12,8 @@ def gathered(rows: tf.Tensor) -> tf.Tensor:
     context = tf.distribute.get_replica_context()
     if context is None or context.num_replicas_in_sync == 1:
         return rows
-    return context.all_gather(rows, axis=0)
+    # Its result has no static shape.
+    return tf.ensure_shape(context.all_gather(rows, axis=0), [None, *rows.shape[1:]])
 
 
 def first_row(rows: tf.Tensor) -> tf.Tensor:
@@ -25,6 +26,17 @@ def first_row(rows: tf.Tensor) -> tf.Tensor:
     if context is None or context.num_replicas_in_sync == 1:
         return tf.constant(0)
     return tf.cast(context.replica_id_in_sync_group, tf.int32) * tf.shape(rows)[0]
+
+
+def range_over_replicas(minimum: tf.Tensor, maximum: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns the least minimum and the greatest maximum of all replicas; gradients flow back.
+
+    Args:
+        minimum: float tensor of shape (), this replica's.
+        maximum: float tensor of shape (), likewise.
+    """
+    ends = gathered(tf.stack([[minimum, maximum]]))
+    return tf.reduce_min(ends[:, 0]), tf.reduce_max(ends[:, 1])
 
 
 def shuffled(rows: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
@@ -56,4 +68,7 @@ def unshuffled(rows: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
 
 
 def _order(rows: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    return tf.random.experimental.stateless_shuffle(tf.range(tf.shape(rows)[0]), seed)
+    # Not `stateless_shuffle`, which XLA does not compile.
+    count = tf.shape(rows)[:1]
+    draws = tf.random.stateless_uniform(count, seed, None, None, tf.int32, alg="philox")
+    return tf.argsort(draws, stable=True)
