@@ -1,0 +1,261 @@
+"""A training step of each recipe and form beside the first, and beside its own convolutions."""
+
+import argparse
+import functools
+import itertools
+import json
+import os
+import subprocess
+from collections.abc import Callable
+from typing import Any
+
+from benchmarks.alone import alone, last_line
+
+from tfcq.errors import UserError, unknown_choice
+from tfcq.settings.recipes import recipe_named
+from tfcq.settings.training_groups import BFLOAT16, FLOAT32
+
+FORMS = {"product_dtype": (FLOAT32, BFLOAT16), "batch_norm": ("fused", "keras")}
+# It says what it is, then takes a step for each line that it is sent, and at the end tells its
+# megabytes beyond those of its imports.
+PEER = """
+import json, resource, sys
+import lightly, torch
+from lightly.loss import NegativeCosineSimilarity
+from lightly.models import ResNetGenerator
+from lightly.models.modules import SimSiamPredictionHead, SimSiamProjectionHead
+
+def megabytes():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+before, (batch, size, width) = megabytes(), json.loads(sys.argv[1])
+resnet = ResNetGenerator("resnet-18", width=width / 64)
+first, norm, *stages, _ = resnet.children()
+pool = torch.nn.AdaptiveAvgPool2d(1)
+backbone = torch.nn.Sequential(first, norm, torch.nn.ReLU(), *stages, pool, torch.nn.Flatten())
+projector = SimSiamProjectionHead(8 * width, 2048, 2048)
+predictor = SimSiamPredictionHead(2048, 512, 2048)
+loss_of, views = NegativeCosineSimilarity(), torch.rand(2, batch, 3, size, size)
+weights = [w for model in (backbone, projector, predictor) for w in model.parameters()]
+optimizer = torch.optim.SGD(weights, lr=0.05, momentum=0.9)
+print(f"lightly {lightly.__version__}, PyTorch {torch.__version__}", flush=True)
+for _ in sys.stdin:
+    z = [projector(backbone(view)) for view in views]
+    p = [predictor(one) for one in z]
+    loss = (loss_of(p[0], z[1].detach()) + loss_of(p[1], z[0].detach())) / 2
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    print(loss.item(), flush=True)
+print(megabytes() - before)
+"""
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Adds what a comparison of steps takes."""
+    parser.add_argument("--recipes", default="float,ssql", help="the one to compare with first")
+    for name, allowed in FORMS.items():
+        parser.add_argument(f"--{name}", default=allowed[0], help=",".join(allowed))
+    parser.add_argument("--peer", help="Python interpreter of an environment with lightly")
+    add_sizes(parser)
+
+
+def add_sizes(parser: argparse.ArgumentParser) -> None:
+    """Adds what any step takes."""
+    parser.add_argument("--framework", default="simsiam")
+    parser.add_argument("--steps", type=int, default=10, help="timed steps of each")
+    parser.add_argument("--batch_size", type=int, default=64)
+    parser.add_argument("--image_size", type=int, default=32)
+    parser.add_argument("--width", type=int, default=64, help="of a ResNet-18")
+    parser.add_argument("--xla", action="store_true", help="compile the step with XLA")
+
+
+def figures(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """Returns a row for each recipe in each form, and for lightly."""
+    forms = {name: getattr(arguments, name).split(",") for name in FORMS}
+    for name, allowed in FORMS.items():
+        for word in forms[name]:
+            if word not in allowed:
+                raise unknown_choice(f"--{name}", word, allowed)
+    recipes = arguments.recipes.split(",")
+    for recipe in recipes:
+        recipe_named(recipe)
+    cases = [
+        {"recipe": recipe, **dict(zip(forms, words, strict=True))}
+        for words in itertools.product(*forms.values())
+        for recipe in recipes
+    ]
+    if arguments.peer:
+        if arguments.framework != "simsiam":
+            raise UserError(f"--framework={arguments.framework} has no peer; allowed: simsiam.")
+        check_peer(arguments.peer)
+        cases.append({"peer": arguments.peer})
+    return compared(cases, arguments)
+
+
+def check_peer(python: str) -> None:
+    """Refuses an interpreter without lightly."""
+    try:
+        last_line([python, "-c", "import lightly; print()"])
+    except (OSError, subprocess.CalledProcessError):
+        raise UserError(f"--peer={python} cannot import lightly; name one that can.") from None
+
+
+def compared(cases: list[dict], arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """Returns a row for each case. Each meets the first in a process of its own, since what others
+    left of the memory was seen to matter.
+
+    Args:
+        cases: what to measure; the first is a recipe of ours.
+        arguments: sizes of a step.
+    """
+    names = ("framework", "steps", "batch_size", "image_size", "width", "xla")
+    sizes = {name: getattr(arguments, name) for name in names}
+    pairs = [alone("step:measured", sizes, [cases[0], other]) for other in cases[1:]]
+    pairs = pairs or [alone("step:measured", sizes, cases)]
+    rows = []
+    for case, found in zip(cases, [pairs[0][0], *(pair[-1] for pair in pairs)], strict=False):
+        first = pairs[max(len(rows) - 1, 0)][0]
+        row = {"step": found["name"], "s": found["seconds"]}
+        row["over the first"] = found["seconds"] / first["seconds"]
+        if "floor" in found:
+            row["least possible"] = found["cost"] / first["cost"]
+            row["its convolutions, s"] = found["floor"]
+            row["over its convolutions"] = found["seconds"] / found["floor"]
+            row["their GFLOP/s"] = found["flop"] / 1e9 / found["floor"]
+            found["MB"] = alone("step:megabytes", sizes, case)
+        rows.append({**row, "MB": found["MB"]})
+    return rows
+
+
+def measured(sizes: dict[str, Any], cases: list[dict]) -> list[dict[str, Any]]:
+    """Returns the figures of cases whose steps, and the convolutions of these, take turns.
+
+    Args:
+        sizes: sizes of a step.
+        cases: one or two.
+    """
+    from benchmarks.convolutions import floor, passes
+
+    from tfcq.deployment.check import median_seconds
+
+    calls: dict[str, Callable] = {}
+    found: list[dict[str, Any]] = []
+    peers: list[subprocess.Popen] = []
+    for number, case in enumerate(cases):
+        if "peer" in case:
+            peers.append(started(case["peer"], sizes))
+            found.append({"name": answer(peers[-1])})
+            calls[f"step {number}"] = functools.partial(asked, peers[-1])
+            continue
+        model, calls[f"step {number}"] = built(sizes, case)
+        calls[f"floor {number}"], flop = floor(model, sizes["batch_size"])
+        trained, further = passes(model)
+        # A backward pass costs two forward ones.
+        cost = 3 * trained + further
+        found.append({"name": ", ".join(case.values()), "cost": cost, "flop": flop})
+    seconds = median_seconds(calls, sizes["steps"], warm_up=2)
+    for name, median in seconds.items():
+        kind, _, number = name.partition(" ")
+        found[int(number)]["seconds" if kind == "step" else "floor"] = median
+    for peer in peers:
+        peer.stdin.close()
+        found[-1]["MB"] = float(answer(peer))
+        peer.wait()
+    return found
+
+
+def built(sizes: dict[str, Any], case: dict[str, str]) -> tuple[Any, Callable[[], Any]]:
+    """Returns a model and what takes a step of it.
+
+    Args:
+        sizes: sizes of a step.
+        case: recipe, dtype of products and kind of batch norm.
+    """
+    import tensorflow as tf
+
+    from tfcq.backbones.resnet import resnet
+    from tfcq.nn.products import multiply_in
+    from tfcq.pretraining.pretrainer import Pretrainer
+
+    shape = (sizes["image_size"], sizes["image_size"], 3)
+    model = Pretrainer(
+        resnet(18, width=sizes["width"], input_shape=shape),
+        framework=sizes["framework"],
+        recipe=case["recipe"],
+    )
+    model.set_run_length(1, 1000)
+    for network in model.networks:
+        multiply_in(network, case["product_dtype"])
+        if case["batch_norm"] == "keras":
+            normalize_as_keras(network)
+    model.compile()
+    count = len(model.recipe.views)
+    drawn = tf.random.stateless_uniform((count, sizes["batch_size"], *shape), (0, 0), alg="philox")
+    views = tuple(tf.unstack(drawn))
+    # As Keras compiles it.
+    step = tf.function(model.train_step, jit_compile=sizes["xla"], autograph=False)
+    return model, lambda: step(views)["loss"].numpy()
+
+
+def normalize_as_keras(network: Any) -> None:
+    """Makes batch norms compute as Keras's own do.
+
+    Args:
+        network: a model; its layers are changed, those of nested models too.
+    """
+    import keras
+
+    for layer in network.layers:
+        if isinstance(layer, keras.Model):
+            normalize_as_keras(layer)
+        elif isinstance(layer, keras.layers.BatchNormalization):
+            layer.call = functools.partial(keras.layers.BatchNormalization.call, layer)
+
+
+def megabytes(sizes: dict[str, Any], case: dict[str, str]) -> float:
+    """Returns the most memory that three steps take beyond what the imports took.
+
+    Args:
+        sizes: sizes of a step.
+        case: recipe, dtype of products and kind of batch norm.
+    """
+    from memory import peak_bytes
+
+    import tfcq.pretraining.pretrainer  # noqa: F401
+
+    before = peak_bytes()
+    _, step = built(sizes, case)
+    for _ in range(3):
+        step()
+    return (peak_bytes() - before) / 2**20
+
+
+def started(python: str, sizes: dict[str, Any]) -> subprocess.Popen:
+    """Starts lightly's SimSiam on the same network and batch.
+
+    Args:
+        python: the interpreter.
+        sizes: sizes of a step.
+    """
+    given = json.dumps([sizes[name] for name in ("batch_size", "image_size", "width")])
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    return subprocess.Popen(
+        [python, "-c", PEER, given], env=environment, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def asked(peer: subprocess.Popen) -> str:
+    """Has a peer take a step and returns its answer."""
+    peer.stdin.write("step\n")
+    peer.stdin.flush()
+    return answer(peer)
+
+
+def answer(peer: subprocess.Popen) -> str:
+    """Returns the next line of a peer."""
+    line = peer.stdout.readline()
+    if not line:
+        raise RuntimeError(f"{peer.args[0]} ended with {peer.wait()}")
+    return line.strip()
