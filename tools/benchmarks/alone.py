@@ -26,18 +26,21 @@ def alone(call: str, *arguments: Any, checkout: pathlib.Path = ROOT) -> Any:
     return json.loads(last_line(command, PYTHONPATH=path))
 
 
-def last_line(command: list[str], **environment: str) -> str:
+def last_line(command: list[str], sent: str = "", **environment: str) -> str:
     """Returns what a command prints last.
 
     Args:
         command: the command.
+        sent: its standard input.
         **environment: further variables of its environment.
 
     Raises:
         subprocess.CalledProcessError: when it fails.
     """
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", **environment}
-    done = subprocess.run(command, check=True, env=environment, stdout=subprocess.PIPE, text=True)
+    done = subprocess.run(
+        command, check=True, env=environment, input=sent, stdout=subprocess.PIPE, text=True
+    )
     return done.stdout.splitlines()[-1]
 
 

@@ -128,6 +128,22 @@ def _in_turn(makes: list[Callable[[], list]]) -> Any:
     return total
 
 
+def products_of(model: Any, batch_size: int) -> tuple[list[Product], list[Product]]:
+    """Returns the products of a pass that is trained, and of one that only makes targets.
+
+    Args:
+        model: a `Pretrainer`.
+        batch_size: images of a pass.
+    """
+    projector, predictor = model.framework.projector, model.framework.predictor
+    heads = [
+        [] if head is None else products(head, batch_size, reads_images=False)
+        for head in (projector, predictor)
+    ]
+    encoder = products(model.backbone, batch_size, reads_images=True) + heads[0]
+    return encoder + heads[1], encoder
+
+
 def floor(model: Any, batch_size: int) -> tuple[Callable[[], None], int]:
     """Returns what makes the products of a step alone, and how many operations they are.
 
@@ -137,14 +153,7 @@ def floor(model: Any, batch_size: int) -> tuple[Callable[[], None], int]:
     """
     import tensorflow as tf
 
-    backbone = products(model.backbone, batch_size, reads_images=True)
-    framework = model.framework
-    heads = {
-        name: [] if head is None else products(head, batch_size, reads_images=False)
-        for name, head in (("project", framework.projector), ("predict", framework.predictor))
-    }
-    encoder = backbone + heads["project"]
-    whole = encoder + heads["predict"]
+    whole, encoder = products_of(model, batch_size)
     trained = tf.function(lambda: trained_pass(whole), autograph=False)
     forward = tf.function(lambda: forward_pass(encoder), autograph=False)
     count, further = passes(model)
@@ -156,8 +165,7 @@ def floor(model: Any, batch_size: int) -> tuple[Callable[[], None], int]:
             last = forward()
         last.numpy()
 
-    gradients = sum(one.flop * (1 if one.reads_images else 2) for one in whole)
-    once = sum(one.flop for one in whole) + gradients
+    once = sum(one.flop * (2 if one.reads_images else 3) for one in whole)
     return run, count * once + further * sum(one.flop for one in encoder)
 
 

@@ -15,7 +15,7 @@ import time
 from typing import Any
 
 from benchmarks.alone import alone, last_line
-from benchmarks.step import check_peer
+from benchmarks.peer import check_peer
 from provenance import ROOT
 
 PHOTOGRAPHS, BATCH = 256, 32

@@ -3,52 +3,18 @@
 import argparse
 import functools
 import itertools
-import json
-import os
-import subprocess
 from collections.abc import Callable
 from typing import Any
 
 from benchmarks.alone import alone, last_line
+from benchmarks.peer import Peer, check_peer, command_of
 
 from tfcq.errors import UserError, unknown_choice
+from tfcq.settings.frameworks import FRAMEWORK_SETTINGS
 from tfcq.settings.recipes import recipe_named
 from tfcq.settings.training_groups import BFLOAT16, FLOAT32
 
 FORMS = {"product_dtype": (FLOAT32, BFLOAT16), "batch_norm": ("fused", "keras")}
-# It says what it is, then takes a step for each line that it is sent, and at the end tells its
-# megabytes beyond those of its imports.
-PEER = """
-import json, resource, sys
-import lightly, torch
-from lightly.loss import NegativeCosineSimilarity
-from lightly.models import ResNetGenerator
-from lightly.models.modules import SimSiamPredictionHead, SimSiamProjectionHead
-
-def megabytes():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-before, (batch, size, width) = megabytes(), json.loads(sys.argv[1])
-resnet = ResNetGenerator("resnet-18", width=width / 64)
-first, norm, *stages, _ = resnet.children()
-pool = torch.nn.AdaptiveAvgPool2d(1)
-backbone = torch.nn.Sequential(first, norm, torch.nn.ReLU(), *stages, pool, torch.nn.Flatten())
-projector = SimSiamProjectionHead(8 * width, 2048, 2048)
-predictor = SimSiamPredictionHead(2048, 512, 2048)
-loss_of, views = NegativeCosineSimilarity(), torch.rand(2, batch, 3, size, size)
-weights = [w for model in (backbone, projector, predictor) for w in model.parameters()]
-optimizer = torch.optim.SGD(weights, lr=0.05, momentum=0.9)
-print(f"lightly {lightly.__version__}, PyTorch {torch.__version__}", flush=True)
-for _ in sys.stdin:
-    z = [projector(backbone(view)) for view in views]
-    p = [predictor(one) for one in z]
-    loss = (loss_of(p[0], z[1].detach()) + loss_of(p[1], z[0].detach())) / 2
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
-    print(loss.item(), flush=True)
-print(megabytes() - before)
-"""
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -62,7 +28,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def add_sizes(parser: argparse.ArgumentParser) -> None:
     """Adds what any step takes."""
-    parser.add_argument("--framework", default="simsiam")
+    parser.add_argument("--framework", default="simsiam", choices=FRAMEWORK_SETTINGS)
     parser.add_argument("--steps", type=int, default=10, help="timed steps of each")
     parser.add_argument("--batch_size", type=int, default=64)
     parser.add_argument("--image_size", type=int, default=32)
@@ -93,14 +59,6 @@ def figures(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     return compared(cases, arguments)
 
 
-def check_peer(python: str) -> None:
-    """Refuses an interpreter without lightly."""
-    try:
-        last_line([python, "-c", "import lightly; print()"])
-    except (OSError, subprocess.CalledProcessError):
-        raise UserError(f"--peer={python} cannot import lightly; name one that can.") from None
-
-
 def compared(cases: list[dict], arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """Returns a row for each case. Each meets the first in a process of its own, since what others
     left of the memory was seen to matter.
@@ -112,20 +70,28 @@ def compared(cases: list[dict], arguments: argparse.Namespace) -> list[dict[str,
     names = ("framework", "steps", "batch_size", "image_size", "width", "xla")
     sizes = {name: getattr(arguments, name) for name in names}
     pairs = [alone("step:measured", sizes, [cases[0], other]) for other in cases[1:]]
-    pairs = pairs or [alone("step:measured", sizes, cases)]
-    rows = []
-    for case, found in zip(cases, [pairs[0][0], *(pair[-1] for pair in pairs)], strict=False):
-        first = pairs[max(len(rows) - 1, 0)][0]
-        row = {"step": found["name"], "s": found["seconds"]}
-        row["over the first"] = found["seconds"] / first["seconds"]
-        if "floor" in found:
-            row["least possible"] = found["cost"] / first["cost"]
-            row["its convolutions, s"] = found["floor"]
-            row["over its convolutions"] = found["seconds"] / found["floor"]
-            row["their GFLOP/s"] = found["flop"] / 1e9 / found["floor"]
-            found["MB"] = alone("step:megabytes", sizes, case)
-        rows.append({**row, "MB": found["MB"]})
-    return rows
+    first = pairs[0][0] if pairs else alone("step:measured", sizes, cases)[0]
+    return [
+        {**row(*pair), "MB": peak(sizes, case)}
+        for case, pair in zip(cases, [(first, first), *pairs], strict=True)
+    ]
+
+
+def row(first: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
+    """Returns what is told of a case.
+
+    Args:
+        first: the figures of the first case, from the same process.
+        found: those of the case.
+    """
+    told = {"step": found["name"], "s": found["seconds"]}
+    told["over the first"] = found["seconds"] / first["seconds"]
+    if "floor" in found:
+        told["least possible"] = found["cost"] / first["cost"]
+        told["its convolutions, s"] = found["floor"]
+        told["over its convolutions"] = found["seconds"] / found["floor"]
+        told["their GFLOP/s"] = found["flop"] / 1e9 / found["floor"]
+    return told
 
 
 def measured(sizes: dict[str, Any], cases: list[dict]) -> list[dict[str, Any]]:
@@ -141,12 +107,11 @@ def measured(sizes: dict[str, Any], cases: list[dict]) -> list[dict[str, Any]]:
 
     calls: dict[str, Callable] = {}
     found: list[dict[str, Any]] = []
-    peers: list[subprocess.Popen] = []
     for number, case in enumerate(cases):
         if "peer" in case:
-            peers.append(started(case["peer"], sizes))
-            found.append({"name": answer(peers[-1])})
-            calls[f"step {number}"] = functools.partial(asked, peers[-1])
+            peer = Peer(case["peer"], sizes)
+            calls[f"step {number}"] = peer.step
+            found.append({"name": peer.name})
             continue
         model, calls[f"step {number}"] = built(sizes, case)
         calls[f"floor {number}"], flop = floor(model, sizes["batch_size"])
@@ -158,10 +123,6 @@ def measured(sizes: dict[str, Any], cases: list[dict]) -> list[dict[str, Any]]:
     for name, median in seconds.items():
         kind, _, number = name.partition(" ")
         found[int(number)]["seconds" if kind == "step" else "floor"] = median
-    for peer in peers:
-        peer.stdin.close()
-        found[-1]["MB"] = float(answer(peer))
-        peer.wait()
     return found
 
 
@@ -213,8 +174,21 @@ def normalize_as_keras(network: Any) -> None:
             layer.call = functools.partial(keras.layers.BatchNormalization.call, layer)
 
 
-def megabytes(sizes: dict[str, Any], case: dict[str, str]) -> float:
+def peak(sizes: dict[str, Any], case: dict[str, str]) -> float:
     """Returns the most memory that three steps take beyond what the imports took.
+
+    Args:
+        sizes: sizes of a step.
+        case: what is measured.
+    """
+    # From here, where nothing large is held: the peak of a process begins with its parent's.
+    if "peer" in case:
+        return float(last_line(command_of(case["peer"], sizes), sent="step\n" * 3))
+    return alone("step:megabytes", sizes, case)
+
+
+def megabytes(sizes: dict[str, Any], case: dict[str, str]) -> float:
+    """Returns `peak` of a recipe, in the process that is measured.
 
     Args:
         sizes: sizes of a step.
@@ -229,33 +203,3 @@ def megabytes(sizes: dict[str, Any], case: dict[str, str]) -> float:
     for _ in range(3):
         step()
     return (peak_bytes() - before) / 2**20
-
-
-def started(python: str, sizes: dict[str, Any]) -> subprocess.Popen:
-    """Starts lightly's SimSiam on the same network and batch.
-
-    Args:
-        python: the interpreter.
-        sizes: sizes of a step.
-    """
-    given = json.dumps([sizes[name] for name in ("batch_size", "image_size", "width")])
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    return subprocess.Popen(
-        [python, "-c", PEER, given], env=environment, text=True,
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-    )  # fmt: skip
-
-
-def asked(peer: subprocess.Popen) -> str:
-    """Has a peer take a step and returns its answer."""
-    peer.stdin.write("step\n")
-    peer.stdin.flush()
-    return answer(peer)
-
-
-def answer(peer: subprocess.Popen) -> str:
-    """Returns the next line of a peer."""
-    line = peer.stdout.readline()
-    if not line:
-        raise RuntimeError(f"{peer.args[0]} ended with {peer.wait()}")
-    return line.strip()
