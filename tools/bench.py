@@ -11,6 +11,7 @@ import argparse
 import pathlib
 import subprocess
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from benchmarks import export, page, pipeline, recipes, step, sweep
@@ -29,18 +30,10 @@ PLACES = {"peer": "PYTHON", "baseline": "CHECKOUT"}
 
 def main() -> None:
     """Measures what is asked for, prints a table and keeps it."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    commands = parser.add_subparsers(dest="benchmark", required=True)
-    for name, module in BENCHMARKS.items():
-        about = module.__doc__.splitlines()[0]
-        command = commands.add_parser(name, help=about, description=about)
-        module.add_flags(command)
-        command.add_argument("--output", type=pathlib.Path, help="OUTPUT.json and OUTPUT.md")
-    arguments = parser.parse_args()
-    command = commands.choices[arguments.benchmark]
+    arguments, command = parsed(sys.argv[1:])
+    output = arguments.output
     try:
         # What stands there is read before hours are spent.
-        output = arguments.output
         earlier = page.read_records(output.with_suffix(".json")) if output else []
         record = measured(arguments, command)
     except UserError as error:
@@ -50,6 +43,23 @@ def main() -> None:
     print(page.section(record))
     if output:
         page.write(output, page.added(earlier, record))
+
+
+def parsed(words: Sequence[str]) -> tuple[argparse.Namespace, argparse.ArgumentParser]:
+    """Returns a command line and the parser of its command.
+
+    Args:
+        words: the command line.
+    """
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="benchmark", required=True)
+    for name, module in BENCHMARKS.items():
+        about = module.__doc__.splitlines()[0]
+        command = commands.add_parser(name, help=about, description=about)
+        module.add_flags(command)
+        command.add_argument("--output", type=pathlib.Path, help="OUTPUT.json and OUTPUT.md")
+    arguments = parser.parse_args(words)
+    return arguments, commands.choices[arguments.benchmark]
 
 
 def measured(arguments: argparse.Namespace, command: argparse.ArgumentParser) -> dict[str, Any]:

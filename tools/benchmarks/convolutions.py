@@ -64,7 +64,7 @@ def products(network: Any, batch_size: int, reads_images: bool) -> list[Product]
 
         def values(shape: Any, seed: int, dtype: str = dtype) -> Any:
             drawn = tf.random.stateless_normal(shape, (len(found), seed), alg="philox")
-            return tf.Variable(tf.cast(drawn, dtype), trainable=False)
+            return tf.cast(drawn, dtype)
 
         inputs = values((batch_size, *layer.input.shape[1:]), 0)
         kernel = values(layer.kernel.shape, 1)
@@ -107,7 +107,7 @@ def trained_pass(made: list[Product]) -> Any:
 
     def backward(one: Product) -> list:
         tape, outputs, sources = kept.pop()
-        return tape.gradient(outputs, sources, output_gradients=tf.convert_to_tensor(one.upstream))
+        return tape.gradient(outputs, sources, output_gradients=one.upstream)
 
     return _in_turn(
         [lambda one=one: forward(one) for one in made]
