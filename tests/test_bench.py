@@ -152,7 +152,7 @@ def test_rows_are_relative_to_the_first_in_the_same_process(monkeypatch):
     arguments, _ = bench.parsed([*words, "--product_dtype=float32,bfloat16"])
     first, second, lightly = step.figures(arguments)
     assert first == {
-        "step": "ssql float32 fused", "s": 2.0, "over the first": 1.0, "least possible": 1.0,
+        "step": "ssql float32 fused", "s": 2.0, "over the first": 1.0, "passes over its": 1.0,
         "its convolutions, s": 1.0, "over its convolutions": 2.0, "their GFLOP/s": 1.0, "MB": 4.0,
     }  # fmt: skip
     assert (second["step"], second["s"]) == ("ssql bfloat16 fused", 5.0)
@@ -160,7 +160,7 @@ def test_rows_are_relative_to_the_first_in_the_same_process(monkeypatch):
     assert lightly == {"step": "P", "s": 3.0, "over the first": 0.75, "MB": 3.0}
     seconds = iter([(1.0, 3.0)])
     _, second = step.figures(bench.parsed(["step", "--width=2"])[0])
-    assert (second["over the first"], second["least possible"]) == (3.0, 2.0)
+    assert (second["over the first"], second["passes over its"]) == (3.0, 2.0)
 
 
 @pytest.mark.parametrize(
@@ -175,6 +175,13 @@ def test_rows_are_relative_to_the_first_in_the_same_process(monkeypatch):
 def test_steps_that_do_not_exist_are_refused(words, told):
     with pytest.raises(UserError, match=told):
         step.figures(bench.parsed(["step", *words])[0])
+
+
+def test_no_step_at_all_is_refused(capsys):
+    with pytest.raises(SystemExit) as ended:
+        bench.parsed(["step", "--steps=0"])
+    assert ended.value.code == 2
+    assert "--steps=0 cannot be used; allowed: 1 and above" in capsys.readouterr().err
 
 
 def test_figures_of_views_are_medians_over_rounds(monkeypatch, tmp_path):

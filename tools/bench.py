@@ -59,7 +59,11 @@ def parsed(words: Sequence[str]) -> tuple[argparse.Namespace, argparse.ArgumentP
         module.add_flags(command)
         command.add_argument("--output", type=pathlib.Path, help="OUTPUT.json and OUTPUT.md")
     arguments = parser.parse_args(words)
-    return arguments, commands.choices[arguments.benchmark]
+    command = commands.choices[arguments.benchmark]
+    for name, value in vars(arguments).items():
+        if type(value) is int and value < 1:
+            command.error(f"--{name}={value} cannot be used; allowed: 1 and above.")
+    return arguments, command
 
 
 def measured(arguments: argparse.Namespace, command: argparse.ArgumentParser) -> dict[str, Any]:

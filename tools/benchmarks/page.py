@@ -10,12 +10,13 @@ from tfcq.reporting.tables import table
 HEAD = """# Speed
 
 Seconds are medians of calls that take turns in one process, so that ratios hold on other
-machines. "Its convolutions" are those of the step alone: forward, gradients of inputs and of
-kernels, of every convolution and dense layer, as often as the step makes them and in its dtype.
-"Least possible": its passes over those of the first, a trained one being three. MB: the peak of a
-process that takes three steps, beyond what it held after its imports. The rate of the machine is
-that of a 3 x 3 convolution of 64 channels, 64 images of 32 x 32, in float32; load is that of the
-minute before.
+machines; every row of a step meets the first in a process of its own. "Its convolutions" are those
+of the step alone: forward, gradients of inputs and of kernels, of every convolution and dense
+layer, as often as the step makes them and in its dtype. "Passes over its" is the least possible
+ratio to the first in one dtype: a pass that is trained counts as three. MB: the peak of a process
+that takes three steps, beyond what it held after its imports. The rate of the machine is that of a
+3 x 3 convolution of 64 channels, 64 images of 32 x 32, in float32; load is that of the minute
+before.
 """
 
 

@@ -59,7 +59,7 @@ def figures(arguments: argparse.Namespace) -> list[dict[str, Any]]:
                     made = alone(*given, checkout=checkout)
                     found.setdefault((name, who), []).append(made)
                 if arguments.peer and name in folders:
-                    line = last_line([arguments.peer, "-c", PEER, f"{folders[name]}/train"])
+                    line = last_line([arguments.peer, "-I", "-c", PEER, f"{folders[name]}/train"])
                     found.setdefault((name, "lightly"), []).append({"rate": float(line)})
     rows = []
     for (name, who), rounds in found.items():

@@ -87,7 +87,7 @@ def row(first: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
     told = {"step": found["name"], "s": found["seconds"]}
     told["over the first"] = found["seconds"] / first["seconds"]
     if "floor" in found:
-        told["least possible"] = found["cost"] / first["cost"]
+        told["passes over its"] = found["cost"] / first["cost"]
         told["its convolutions, s"] = found["floor"]
         told["over its convolutions"] = found["seconds"] / found["floor"]
         told["their GFLOP/s"] = found["flop"] / 1e9 / found["floor"]
