@@ -51,12 +51,8 @@ def test_products_beside_a_step_are_those_of_the_step(framework, recipe, setting
     model.set_run_length(1, 10)
     model.compile()
     of_step = made(model.train_step, (tf.zeros((4, 8, 8, 3)),) * 2)
-    whole, encoder = convolutions.products_of(model, batch_size=4)
-    trained = made(lambda: convolutions.trained_pass(whole))
-    further = made(lambda: convolutions.forward_pass(encoder))
-    counts = convolutions.passes(model)
-    alone = {name: counts[0] * trained[name] + counts[1] * further[name] for name in trained}
-    assert alone == of_step
+    products, starts, _ = convolutions.floor(model, batch_size=4)
+    assert made(products, *starts) == of_step
 
 
 def test_operations_of_a_pass_are_two_for_each_value_of_the_kernel_at_each_place():
@@ -82,9 +78,9 @@ def test_products_are_made_in_turn_and_none_is_left_out():
     gradients = [x.T @ g for x, g in zip(inputs, upstream, strict=True)]
     gradients.append(upstream[1] @ kernel[1].T)
     firsts = [one[0, 0] for one in outputs]
-    assert float(convolutions.forward_pass(found)) == pytest.approx(sum(firsts), rel=1e-5)
+    assert float(convolutions.forward_pass(found, 0.0)) == pytest.approx(sum(firsts), rel=1e-5)
     firsts += [one[0, 0] for one in gradients]
-    assert float(convolutions.trained_pass(found)) == pytest.approx(sum(firsts), rel=1e-5)
+    assert float(convolutions.trained_pass(found, 0.0)) == pytest.approx(sum(firsts), rel=1e-5)
 
 
 def test_batch_norms_of_keras_are_those_that_are_not_fused():

@@ -86,13 +86,24 @@ def kernel_layers(network: Any) -> Iterator[Any]:
             yield layer
 
 
-def forward_pass(made: list[Product]) -> Any:
-    """Makes products one after the other; returns a scalar that depends on all of them."""
-    return _in_turn([lambda one=one: [one.outputs()] for one in made])
+def forward_pass(made: list[Product], start: Any) -> Any:
+    """Makes products one after the other; returns a scalar that depends on all of them.
+
+    Args:
+        made: the products, at least one.
+        start: a scalar, zero; TensorFlow would make passes that begin alike only once.
+    """
+    made = _begun(made, start)
+    return _in_turn([lambda one=one: [one.outputs()] for one in made], start)
 
 
-def trained_pass(made: list[Product]) -> Any:
-    """Makes products one after the other, then their gradients in reverse order."""
+def trained_pass(made: list[Product], start: Any) -> Any:
+    """Makes products one after the other, then their gradients in reverse order.
+
+    Args:
+        made: as for `forward_pass`.
+        start: as for `forward_pass`.
+    """
     import tensorflow as tf
 
     kept = []
@@ -105,20 +116,25 @@ def trained_pass(made: list[Product]) -> Any:
         kept.append((tape, outputs, sources))
         return [outputs]
 
-    def backward(one: Product) -> list:
-        tape, outputs, sources = kept.pop()
+    def backward() -> list:
+        (tape, outputs, sources), one = kept.pop(), made[len(kept)]
         return tape.gradient(outputs, sources, output_gradients=one.upstream)
 
-    return _in_turn(
-        [lambda one=one: forward(one) for one in made]
-        + [lambda one=one: backward(one) for one in reversed(made)]
-    )
+    made = _begun(made, start)
+    forwards = [lambda one=one: forward(one) for one in made]
+    return _in_turn(forwards + [backward] * len(made), start)
 
 
-def _in_turn(makes: list[Callable[[], list]]) -> Any:
+def _begun(made: list[Product], start: Any) -> list[Product]:
     import tensorflow as tf
 
-    total = tf.zeros(())
+    kernel = made[0].kernel
+    return [dataclasses.replace(made[0], kernel=kernel + tf.cast(start, kernel.dtype)), *made[1:]]
+
+
+def _in_turn(makes: list[Callable[[], list]], total: Any) -> Any:
+    import tensorflow as tf
+
     for make in makes:
         # As in a step, where each waits for the one before.
         with tf.control_dependencies([total]):
@@ -144,29 +160,29 @@ def products_of(model: Any, batch_size: int) -> tuple[list[Product], list[Produc
     return encoder + heads[1], encoder
 
 
-def floor(model: Any, batch_size: int) -> tuple[Callable[[], None], int]:
+def floor(model: Any, batch_size: int) -> tuple[Callable[..., Any], list[Any], int]:
     """Returns what makes the products of a step alone, and how many operations they are.
 
     Args:
         model: a `Pretrainer`.
         batch_size: images of a step.
+
+    Returns:
+        A function for `tf.function`, in which passes may overlap as in a step; what it takes; and
+        the floating-point operations.
     """
     import tensorflow as tf
 
     whole, encoder = products_of(model, batch_size)
-    trained = tf.function(lambda: trained_pass(whole), autograph=False)
-    forward = tf.function(lambda: forward_pass(encoder), autograph=False)
-    count, further = passes(model)
+    trained, further = passes(model)
 
-    def run() -> None:
-        for _ in range(count):
-            last = trained()
-        for _ in range(further):
-            last = forward()
-        last.numpy()
+    def made(*starts: Any) -> Any:
+        totals = [trained_pass(whole, start) for start in starts[:trained]]
+        return tf.add_n(totals + [forward_pass(encoder, start) for start in starts[trained:]])
 
     once = sum(one.flop * (2 if one.reads_images else 3) for one in whole)
-    return run, count * once + further * sum(one.flop for one in encoder)
+    operations = trained * once + further * sum(one.flop for one in encoder)
+    return made, [tf.zeros(())] * (trained + further), operations
 
 
 def passes(model: Any) -> tuple[int, int]:

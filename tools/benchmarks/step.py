@@ -101,6 +101,7 @@ def measured(sizes: dict[str, Any], cases: list[dict]) -> list[dict[str, Any]]:
         sizes: sizes of a step.
         cases: one or two.
     """
+    import tensorflow as tf
     from benchmarks.convolutions import floor, passes
 
     from tfcq.deployment.check import median_seconds
@@ -114,7 +115,9 @@ def measured(sizes: dict[str, Any], cases: list[dict]) -> list[dict[str, Any]]:
             found.append({"name": peer.name})
             continue
         model, calls[f"step {number}"] = built(sizes, case)
-        calls[f"floor {number}"], flop = floor(model, sizes["batch_size"])
+        products, starts, flop = floor(model, sizes["batch_size"])
+        made = tf.function(products, autograph=False)
+        calls[f"floor {number}"] = lambda made=made, starts=starts: made(*starts).numpy()
         trained, further = passes(model)
         # A backward pass costs two forward ones.
         cost = 3 * trained + further
