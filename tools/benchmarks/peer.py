@@ -1,6 +1,6 @@
 """SimSiam of lightly, in the Python of an environment of its own, one step at a time.
 
-PyTorch's threads wait for each other awake: beside other work its steps were seen ten times as long.
+PyTorch's threads wait for each other awake: beside other work its steps took ten times as long.
 """
 
 import atexit
