@@ -20,6 +20,7 @@ CASES = [
     (QuantizedConv2D, dict(filters=3, kernel_size=3, strides=2, activation="relu"), CONV),
     (QuantizedConv2D, dict(filters=4, kernel_size=3, groups=2, padding="same"), CONV),
     (QuantizedConv2D, dict(filters=2, kernel_size=3, dilation_rate=2, use_bias=False), CONV),
+    (QuantizedConv2D, dict(filters=2, kernel_size=1, strides=2, padding="same"), CONV),
     (
         QuantizedDepthwiseConv2D,
         dict(kernel_size=3, depth_multiplier=2, activation="tanh"),

@@ -63,6 +63,7 @@ class ObjectDetector:
         Raises:
             UserError: on other images, or a bit-width that nothing was calibrated or trained for.
         """
+        images = list(images)
         groups = self._groups(images)
         chosen = self._chosen(bits)
         batches = itertools.chain.from_iterable(self._batches(images, group) for group in groups)
@@ -85,6 +86,7 @@ class ObjectDetector:
             # As `tfcq.detect` does of what was trained at a bit-width.
             how = None if self.trained_at is None else "quantized"
             plan = Plan(keep_ranges=False, calibration_pass=how)
+        images = list(images)
         batches = [b for group in self._groups(images) for b in self._batches(images, group)]
         sides = self.shorter_side, self.longest_side
         at = post_training(self.detector, _of_one_size(batches), plan)
@@ -116,7 +118,7 @@ class ObjectDetector:
             if kind != np.uint8 or len(shape) != 3 or shape[-1] != channels or not all(shape):
                 raise UserError(
                     f"Image {place} has shape {shape} and type {kind}; allowed: uint8 of "
-                    f"[height, width, {channels}]."
+                    f"[height, width, {channels}], in a list."
                 )
             groups.setdefault(shape, []).append(place)
         if not groups:

@@ -144,7 +144,8 @@ def _float_detector(config: DetectionConfig, data: BoxedData, backbone: keras.Mo
     if taken != given:
         raise UserError(
             f"Images of {config.data.dataset!r} have {given} channels; the backbone of "
-            f"{config.backbone_file} takes {taken}."
+            f"{config.backbone_file} takes {taken}; allowed: a backbone trained on as many, as "
+            "tfcq.train --channels makes them of any images."
         )
     keras.utils.set_random_seed(config.measurement.seed)
     if config.subject.from_scratch:

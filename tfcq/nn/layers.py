@@ -149,6 +149,28 @@ class QuantizedConv2D(QuantizedKernel, keras.layers.Conv2D):
 
     kernel_axes = [0, 1, 2]
 
+    def convolution_op(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+        """Returns the convolution of inputs and kernel, as Keras asks for.
+
+        Args:
+            inputs: float tensor as the float layer takes it.
+            kernel: float tensor [height, width, inputs, outputs].
+        """
+        if self._reads_few_pixels(inputs):
+            rows, columns = self.strides
+            return keras.ops.conv(inputs[:, ::rows, ::columns], kernel)
+        return super().convolution_op(inputs, kernel)
+
+    def _reads_few_pixels(self, inputs: tf.Tensor) -> bool:
+        """Whether a strided 1 x 1 kernel is given the pixels that it reads alone.
+
+        oneDNN's filter gradient of fewer than 16 channels writes beyond its memory where it strides
+        (TensorFlow 2.21, AVX-512).
+        """
+        strided = self.kernel_size == (1, 1) and self.strides != (1, 1)
+        plain = self.groups == 1 and self.data_format == "channels_last"
+        return strided and plain and inputs.shape[-1] < 16
+
     def apply_kernel(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         """Returns the convolution of inputs and kernel, without bias and activation."""
         return self.convolution_op(inputs, kernel)

@@ -86,7 +86,9 @@ def learning_rate_schedule(
     if kind not in LEARNING_RATE_SCHEDULES:
         raise unknown_choice("learning rate schedule", kind, LEARNING_RATE_SCHEDULES)
     if not 0 <= warmup_steps <= steps:
-        raise UserError(f"Warm-up of {warmup_steps} steps in {steps}; allowed: 0 to {steps}.")
+        raise UserError(
+            f"Warm-up of {warmup_steps} steps in {steps}; allowed: 0 to {steps} (--warmup)."
+        )
     if kind == "step":
         _check_milestones(milestones, warmup_steps, steps)
         if not 0 < factor < 1:
