@@ -39,5 +39,5 @@ def test_ranges_are_of_the_first_training_images_in_batches_of_one_shape():
     batches, count = BoxedData(config, split, split, (64,)).calibration(32)
     found = list(batches)
     assert count == 18 and [len(batch["index"]) for batch in found] == [16, 2]
-    assert {tuple(batch["images"].shape[1:3]) for batch in found} == {(96, 96)}
+    assert {tuple(batch["images"].shape[1:3]) for batch in found} == {(64, 64)}
     np.testing.assert_array_equal(np.concatenate([batch["index"] for batch in found]), range(18))

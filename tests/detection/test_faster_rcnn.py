@@ -265,10 +265,14 @@ def test_quantization_aware_training_goes_on_from_the_float_detector(few, tmp_pa
     assert trained.get_layer("stage1_block1_conv1").weight_quantizer.__class__.__name__[:3] == "LSQ"
 
 
-def test_a_training_that_diverges_is_told_at_its_step(few, tmp_path):
+def test_a_refused_start_leaves_its_folder_to_another_and_one_that_diverges_does_not(few, tmp_path):
+    with pytest.raises(UserError, match="Warm-up of 9 steps in 2"):
+        run(**{**few, "warmup": "9steps", "epochs": 1})
     with pytest.raises(TrainingStopped, match="The loss became nan at step .*--learning_rate"):
         run(**{**few, "clip_gradient": 0, "learning_rate": 1e30})
     assert not (tmp_path / "out" / "trunk.keras").exists()
+    with pytest.raises(UserError, match="holds another detector"):
+        run(**few)
 
 
 def test_images_of_other_channels_are_refused(few, tmp_path):

@@ -5,10 +5,16 @@ import math
 
 import tensorflow as tf
 
-from tfcq.data.boxed.box_batches import canvas_size, plain_batches, training_batches
+from tfcq.data.boxed.box_batches import (
+    canvas_size,
+    padded_together,
+    plain_batches,
+    training_batches,
+)
 from tfcq.data.boxed.box_sources import open_boxes
 from tfcq.data.boxed.boxed_split import BoxedSplit
 from tfcq.data.pipeline import steps_per_epoch
+from tfcq.data.split import Record
 from tfcq.errors import UserError
 from tfcq.settings.detection import DetectionConfig
 from tfcq.settings.training import total_steps
@@ -80,22 +86,19 @@ class BoxedData:
             split: the images.
             stride: height and width are multiples of this.
         """
-        return self._plain(split, stride, one_shape=False)
+        side, longest = self.scored_side, self.config.data.longest_side
+        height, width = canvas_size(split, [side], longest, stride)
+        together = max(1, min(_TOGETHER, _PIXELS // (height * width)))
+        return plain_batches(split, together, side, longest, stride)
 
-    def calibration(self, stride: int) -> tuple[tf.data.Dataset, int]:
+    def calibration(self, stride: int) -> tuple[list[Record], int]:
         """Returns the training images that set ranges, in batches of one shape, and their count.
 
         Args:
             stride: height and width are multiples of this.
         """
         count = min(self.config.measurement.calibration_images, self.train.size)
-        return self._plain(self.train.first(count), stride, one_shape=True), count
-
-    def _plain(self, split: BoxedSplit, stride: int, one_shape: bool) -> tf.data.Dataset:
-        side, longest = self.scored_side, self.config.data.longest_side
-        height, width = canvas_size(split, [side], longest, stride)
-        together = max(1, min(_TOGETHER, _PIXELS // (height * width)))
-        return plain_batches(split, together, side, longest, stride, one_shape)
+        return padded_together([*self.plain(self.train.first(count), stride)]), count
 
 
 def boxed_data(config: DetectionConfig) -> BoxedData:

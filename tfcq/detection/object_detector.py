@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfcq.data.boxed.box_batches import plain_batches
+from tfcq.data.boxed.box_batches import padded_together, plain_batches
 from tfcq.data.boxed.boxed_split import BoxedSplit
 from tfcq.detection.average_precision import Detections
 from tfcq.detection.detector import Batch, Detector
@@ -89,7 +89,7 @@ class ObjectDetector:
         images = list(images)
         batches = [b for group in self._groups(images) for b in self._batches(images, group)]
         sides = self.shorter_side, self.longest_side
-        at = post_training(self.detector, _of_one_size(batches), plan)
+        at = post_training(self.detector, padded_together(batches), plan)
         return ObjectDetector(self.detector, self.class_names, *sides, self.trained_at, at)
 
     def _chosen(self, bits: BitWidth) -> Detector:
@@ -142,17 +142,6 @@ class ObjectDetector:
         )  # fmt: skip
         sides = self.shorter_side, self.longest_side
         yield from plain_batches(split, _TOGETHER, *sides, self.detector.stride)
-
-
-def _of_one_size(batches: list[Batch]) -> list[Batch]:
-    """Returns images padded to one size, which networks are calibrated on as they are."""
-    shapes = [batch["images"].shape[1:3] for batch in batches]
-    height, width = (max(shape[axis] for shape in shapes) for axis in (0, 1))
-
-    def padded(images: tf.Tensor) -> tf.Tensor:
-        return tf.image.pad_to_bounding_box(images, 0, 0, height, width)
-
-    return [{**batch, "images": padded(batch["images"])} for batch in batches]
 
 
 def _check_ranges(detector: Detector, bits: BitWidth) -> None:

@@ -83,7 +83,7 @@ def detect(config: DetectionConfig) -> tuple[dict[str, Any], list[pathlib.Path]]
     if further:
         load_trained(detector, folder)
     with locked(trained_in, "output_dir"):
-        if not (trained_in / CONFIG).exists():
+        if not _is_begun(trained_in):
             text = json.dumps(config.trained_with() | known, indent=2)
             write_text(trained_in / CONFIG, text + "\n")
         return _detect(config, data, detector, trained_in)
@@ -153,6 +153,11 @@ def _float_detector(config: DetectionConfig, data: BoxedData, backbone: keras.Mo
     return detector_from(config, backbone, len(data.names), data.scored_side)
 
 
+def _is_begun(folder: pathlib.Path) -> bool:
+    """Whether a training has left more than its settings, as one that was refused does not."""
+    return (folder / "checkpoints").exists() or any(folder.glob("*.keras"))
+
+
 def _check_earlier(folder: pathlib.Path, settings: dict[str, Any]) -> None:
     """Refuses a folder that holds another detector.
 
@@ -164,7 +169,7 @@ def _check_earlier(folder: pathlib.Path, settings: dict[str, Any]) -> None:
         UserError: showing the differences.
     """
     file = folder / CONFIG
-    if not file.exists():
+    if not file.exists() or not _is_begun(folder):
         return
     kept = parse_json(read_text(file), str(file))
     # What an earlier version did not know had its default.

@@ -5,7 +5,8 @@ As in `tfcq.data.pipeline`, randomness is addressed: what is drawn of an image i
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import tensorflow as tf
 
@@ -117,7 +118,6 @@ def plain_batches(
     shorter: int,
     longest: int,
     stride: int = 32,
-    one_shape: bool = False,
 ) -> tf.data.Dataset:
     """Yields the images of a split in order, without their boxes; the last batch may be smaller.
 
@@ -127,7 +127,6 @@ def plain_batches(
         shorter: length of an image's shorter side.
         longest: as for `training_batches`.
         stride: as for `training_batches`.
-        one_shape: whether all batches are as large as `canvas_size` says, whatever the images.
 
     Returns:
         Data set of dictionaries as `training_batches` yields them, up to `index`. Boxes in
@@ -139,8 +138,22 @@ def plain_batches(
         return _resized(split.decode(record), tf.constant(shorter), longest)
 
     made = split.records.map(prepared, tf.data.AUTOTUNE)
-    fixed = one_shape or _one_size(split)
-    return _batched(made, batch_size, canvas, stride, fixed).prefetch(1)
+    return _batched(made, batch_size, canvas, stride, _one_size(split)).prefetch(1)
+
+
+def padded_together(batches: Sequence[Mapping[str, Any]]) -> list[Record]:
+    """Returns batches of images padded to the largest height and width among them.
+
+    Args:
+        batches: from `plain_batches`.
+    """
+    shapes = [batch["images"].shape[1:3] for batch in batches]
+    height, width = (max(shape[axis] for shape in shapes) for axis in (0, 1))
+
+    def padded(images: tf.Tensor) -> tf.Tensor:
+        return tf.image.pad_to_bounding_box(images, 0, 0, height, width)
+
+    return [{**batch, "images": padded(batch["images"])} for batch in batches]
 
 
 def canvas_size(
