@@ -5,6 +5,7 @@ import pathlib
 import keras
 import tensorflow as tf
 
+from tfcq.nn.layer_bits import leaves_of
 from tfcq.nn.layers import QuantizedKernel
 from tfcq.settings.training_groups import AUTO, BFLOAT16, FLOAT32
 
@@ -24,10 +25,8 @@ def multiply_in(model: keras.Model, dtype: str) -> None:
         model: a quantizable model; its layers are changed, those of nested models too.
         dtype: `"float32"` or `"bfloat16"`.
     """
-    for layer in model.layers:
-        if isinstance(layer, keras.Model):
-            multiply_in(layer, dtype)
-        elif isinstance(layer, QuantizedKernel):
+    for layer in leaves_of(model):
+        if isinstance(layer, QuantizedKernel):
             layer.product_dtype = None if dtype == FLOAT32 else dtype
 
 
