@@ -98,6 +98,7 @@ class Commands:
         run.mkdir(parents=True, exist_ok=True)
         if name == "train":
             write_backbone(run)
+            (run / "checkpoints").mkdir()
             return
         row, seed = run.name.removeprefix("mine_").rsplit("_", 1)
         assert given["seed"] == seed
@@ -170,9 +171,13 @@ def test_rows_follow_each_other_seed_by_seed_and_the_page_pairs_them(study, tmp_
     assert "- Commit: abcdefg\n" in text and "/elsewhere" not in text
     for picture in ("mine.png", "mine_training.png", "mine_tuned.png"):
         assert f"({picture})" in text and (study.results / picture).exists()
-    # Of the first seed the backbone is left, of runs nothing; and nothing is done again.
-    kept = {path.relative_to(tmp_path / "runs").as_posix() for path in tmp_path.glob("runs/**/*.*")}
-    assert kept == {"kept/mine_base.keras", "kept/mine_better_b.keras"}
+    # Of the first seed what a report needs is left, of others nothing; and nothing is done again.
+    kept = {path.relative_to(tmp_path / "runs").as_posix() for path in tmp_path.glob("runs/*/*")}
+    assert kept == {
+        f"mine_{row}_3/{file}"
+        for row in ("base", "better_b") for file in ("backbone.keras", "evaluation", "history.csv")
+    }  # fmt: skip
+    assert not list(tmp_path.glob("runs/*.json"))
     study.asked.clear()
     evidence.main()
     assert study.asked == []

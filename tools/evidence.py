@@ -213,7 +213,7 @@ def noted(record: Record, part: str, file: pathlib.Path) -> Iterator[None]:
 
 
 def clear(study: Study, row: Row, seed: int, runs: pathlib.Path) -> None:
-    """Removes what is recorded of a run; the first seed's backbone is kept for pictures.
+    """Removes what is recorded of a run; of the first seed what tfcq.report draws is left.
 
     Args:
         study: the study.
@@ -222,11 +222,9 @@ def clear(study: Study, row: Row, seed: int, runs: pathlib.Path) -> None:
         runs: folder of the runs.
     """
     run = place(study, row, seed, runs)
-    if seed == study.seeds[0] and (run / "backbone.keras").exists():
-        kept = run.parent / "kept"
-        kept.mkdir(exist_ok=True)
-        os.replace(run / "backbone.keras", kept / f"{study.name}_{row.slug}.keras")
-    shutil.rmtree(run, ignore_errors=True)
+    first = seed == study.seeds[0]
+    for folder in [run / "checkpoints", run / "tensorboard"] if first else [run]:
+        shutil.rmtree(folder, ignore_errors=True)
     run.with_suffix(".json").unlink(missing_ok=True)
 
 
