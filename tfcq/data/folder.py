@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import os
+from collections.abc import Sequence
 from concurrent import futures
 
 import numpy as np
@@ -18,12 +19,17 @@ from tfcq.data.image_files import (
     depth_of,
     inspected,
     read_image,
-    shown,
     shown_name,
 )
 from tfcq.data.split import Record, Split, missing_split
 from tfcq.errors import UserError
 from tfcq.settings import datasets
+
+
+# Decoding all of more files would take minutes, so that some of them stand for all.
+DECODED_ALL, DECODED_OF_MORE = 100_000, 10_000
+# Threads are given files by the hundred: a task for each costs as much as a small image.
+_TOGETHER = 100
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +46,8 @@ class FolderSource:
     `tfcq.data.folder_layout`; otherwise PATH itself is the training split. Each split holds one
     sub-folder per class (labels in the sorted order of their names), or images directly. Every
     image is decoded once when its split is first asked for, so that a broken file shows then and
-    not hours later.
+    not hours later; of more than 100,000 files 10,000 are, and each of the others is held against
+    what these hold when it is used.
 
     Grey-scale images among colour images are read as colour, transparent pixels on a background,
     16-bit values at the depth that the training images have; how many is logged as a warning, as
@@ -80,7 +87,7 @@ class FolderSource:
             )
 
     def split(self, name: str) -> Split:
-        """Returns the split `"train"` or `"test"`, after decoding each of its images once.
+        """Returns the split `"train"` or `"test"`, after decoding its images once.
 
         Raises:
             UserError: there is no such split, no image can be read, or (strict) a file is broken.
@@ -93,21 +100,23 @@ class FolderSource:
 
     def _open(self, name: str) -> Split:
         listing = self._listings[name]
-        files = self._inspected([os.fsencode(path) for path in listing.paths])
+        files, broken = self._inspected(name, listing.paths)
         # Files are listed class by class; "the first n images" must be a sample of all classes.
-        order = list(files)
-        order = [order[i] for i in np.random.default_rng(0).permutation(len(order))]
-        found = [files[i] for i in order]
+        order = np.delete(np.arange(len(listing.paths)), broken)
+        order = np.random.default_rng(0).permutation(order).tolist()
+        found = list(files.values())
         _tell_kinds(found, self._background)
         paths = [os.fsencode(listing.paths[i]) for i in order]
         shape, depth = _common_shape(found), self._depth_of(name, found)
         read = functools.partial(
             read_image, channels=shape[2], background=self._background, depth=depth
         )
-        sizes = [one.shape[:2] for one in found]
-        reader = ImageReader(self.name, paths, sizes, shape[2], read, self._strict)
-        labels = np.array([listing.labels[i] for i in order], np.int64)
-        columns = {"index": np.arange(len(paths)), "image": paths, "label": labels}
+        sizes = [files[i].shape[:2] if i in files else None for i in order]
+        reader = ImageReader(self.name, paths, sizes, shape, read, self._strict)
+        labels = np.array(listing.labels, np.int64)[order]
+        # The reader has the paths, which a million records would hold several times over.
+        columns = {"index": np.arange(len(paths)), "label": labels}
+        folder = os.path.join(self._path, "")
 
         def decode(record: Record) -> Record:
             image = tf.numpy_function(reader, [record["index"]], tf.uint8)
@@ -120,28 +129,43 @@ class FolderSource:
             class_names=listing.class_names and tuple(map(shown_name, listing.class_names)),
             records=tf.data.Dataset.from_tensor_slices(columns),
             decode=decode,
-            record_bytes=max(map(len, paths)),
-            names=tuple(os.path.relpath(os.fsdecode(path), self._path) for path in paths),
+            record_bytes=sum(column.itemsize for column in columns.values()),
+            names=tuple(listing.paths[i].removeprefix(folder) for i in order),
         )
 
-    def _inspected(self, paths: list[bytes]) -> dict[int, ImageFile]:
-        """Returns what each file that can be read holds, by its place."""
+    def _inspected(
+        self, name: str, paths: Sequence[str]
+    ) -> tuple[dict[int, ImageFile], list[int]]:
+        """Returns what files that can be read hold, by their place, and the places of others."""
+        places = np.arange(len(paths))
+        if len(paths) > DECODED_ALL:
+            places = np.sort(np.random.default_rng(0).permutation(places)[:DECODED_OF_MORE])
+            logging.warning(
+                "%s: %d of %d image files of the %s split are decoded at the start; each of the "
+                "others is checked when it is used.", self.name, len(places), len(paths), name,
+            )  # fmt: skip
+        parts = [
+            [os.fsencode(paths[i]) for i in places[start : start + _TOGETHER]]
+            for start in range(0, len(places), _TOGETHER)
+        ]
         with futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-            checked = list(pool.map(_file_or_fault, paths))
-        broken = [(p, c) for p, c in zip(paths, checked, strict=True) if isinstance(c, str)]
-        for path, fault in broken:
+            checked = [one for part in pool.map(_files_or_faults, parts) for one in part]
+        found = dict(zip(places.tolist(), checked, strict=True))
+        broken = {i: fault for i, fault in found.items() if isinstance(fault, str)}
+        for i, fault in broken.items():
+            path = shown_name(paths[i])
             if self._strict:
                 raise UserError(
-                    f"{len(broken)} broken image file(s), the first {shown(path)!r} ({fault});"
+                    f"{len(broken)} broken image file(s), the first {path!r} ({fault});"
                     f" allowed: readable {READ} files; without --strict_data they are skipped."
                 )
-            logging.warning("Broken image file %r is skipped (%s).", shown(path), fault)
+            logging.warning("Broken image file %r is skipped (%s).", path, fault)
         if broken:
             logging.warning("%d of %d image files skipped.", len(broken), len(checked))
-        files = {i: found for i, found in enumerate(checked) if not isinstance(found, str)}
+        files = {i: one for i, one in found.items() if not isinstance(one, str)}
         if not files:
             raise UserError(f"No image of {self.name!r} can be read; allowed: {READ} files.")
-        return files
+        return files, list(broken)
 
     def _depth_of(self, name: str, files: list[ImageFile]) -> int:
         """Returns how many bits 16-bit values have: as the training images tell, for all splits."""
@@ -196,6 +220,10 @@ def _list(root: str) -> _Listing:
         logging.warning("%s: entries that are not images are not used: %s.", root, kinds)
     class_names = tuple(map(os.path.basename, folders)) or None
     return _Listing(tuple(paths), tuple(labels), class_names)
+
+
+def _files_or_faults(paths: list[bytes]) -> list[ImageFile | str]:
+    return [_file_or_fault(path) for path in paths]
 
 
 def _file_or_fault(path: bytes) -> ImageFile | str:

@@ -122,17 +122,25 @@ def image_files(path: str) -> tuple[list[str], collections.Counter]:
     images: list[str] = []
     others: collections.Counter = collections.Counter()
     with os.scandir(path) as entries:
-        for entry in sorted(entries, key=lambda entry: entry.name):
-            kind = os.path.splitext(entry.name)[1].lower()
-            if is_hidden(entry.name):
-                others["hidden"] += 1
-            elif entry.is_dir():
-                others["folders"] += 1
-            elif kind in EXTENSIONS or _begins_as_image(entry.path):
+        for entry in entries:
+            kind = _other_kind(entry)
+            if kind is None:
                 images.append(entry.path)
             else:
-                others[kind or "without extension"] += 1
-    return images, others
+                others[kind] += 1
+    return sorted(images), others
+
+
+def _other_kind(entry: os.DirEntry) -> str | None:
+    """Returns what an entry is that is no image file; None for an image file."""
+    if is_hidden(entry.name):
+        return "hidden"
+    if entry.is_dir():
+        return "folders"
+    kind = os.path.splitext(entry.name)[1].lower()
+    if kind in EXTENSIONS or _begins_as_image(entry.path):
+        return None
+    return kind or "without extension"
 
 
 def is_hidden(name: str) -> bool:
@@ -159,4 +167,7 @@ def _has_classes(path: str, depth: int = 3) -> bool:
 
 def _holds_images(path: str, depth: int = 3) -> bool:
     """Whether images lie in a folder or below it, not so deep that links lead round in circles."""
-    return bool(image_files(path)[0]) or (depth > 0 and _has_classes(path, depth))
+    with os.scandir(path) as entries:
+        # The first image says it; a folder may hold a million.
+        direct = any(_other_kind(entry) is None for entry in entries)
+    return direct or (depth > 0 and _has_classes(path, depth))

@@ -8,7 +8,7 @@ import dataclasses
 import io
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -26,7 +26,7 @@ _JPEG = ("JPEG", "MPO")
 _ORIENTATION, _BITS_PER_SAMPLE, _WHITE_IS_ZERO = 274, 258, (262, 0)
 # 16-bit files hold what a camera gave: depths as cameras and scanners have them.
 _DEPTHS = (8, 10, 12, 14, 16)
-_NAMED, _BLANK = 20, 128
+_NAMED, _BLANK, _BLANK_SIDE = 20, 128, 32
 # How arrays are turned by the orientation that a file notes (EXIF 2.32, tag 274).
 _UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     2: np.fliplr,
@@ -188,7 +188,8 @@ class ImageReader:
     Args:
         source: name of the data set.
         paths: the files.
-        shapes: height and width of each, when it was last read.
+        shapes: height and width of each, when it was last read; None of one that never was.
+        image_shape: height, width and channels of all; None for a height and width that vary.
         read: reads a file.
         strict: whether a file that has gone is an error.
     """
@@ -197,13 +198,13 @@ class ImageReader:
         self,
         source: str,
         paths: list[bytes],
-        shapes: list[tuple[int, int]],
-        channels: int,
+        shapes: Sequence[tuple[int, int] | None],
+        image_shape: tuple[int | None, int | None, int],
         read: Callable[[bytes], np.ndarray],
         strict: bool,
     ) -> None:
-        self._source, self._paths, self._shapes = source, paths, shapes
-        self._channels, self._read, self._strict = channels, read, strict
+        self._source, self._paths, self._shapes = source, paths, list(shapes)
+        self._image_shape, self._read, self._strict = image_shape, read, strict
         self._lost: set[int] = set()
 
     def __call__(self, place: int) -> np.ndarray:
@@ -215,16 +216,21 @@ class ImageReader:
         Raises:
             UserError: it cannot be read, and it is the first (strict) or one of many.
         """
-        height, width = self._shapes[place]
+        *common, channels = self._image_shape
+        height, width = self._shapes[place] or (side or _BLANK_SIDE for side in common)
         try:
             image = self._read(self._paths[place])
-            if image.shape[:2] == (height, width):
+            found = image.shape[:2]
+            if self._shapes[place] is None and common in ([None, None], list(found)):
+                self._shapes[place] = height, width = found
+            if found == (height, width):
                 return image
-            fault = f"it is {image.shape[0]}x{image.shape[1]} now, and was {height}x{width}"
+            before = "and others are" if self._shapes[place] is None else "now, and was"
+            fault = f"it is {found[0]}x{found[1]} {before} {height}x{width}"
         except UnreadableImageError as error:
             fault = str(error)
         self._tell(place, fault)
-        return np.full((height, width, self._channels), _BLANK, np.uint8)
+        return np.full((height, width, channels), _BLANK, np.uint8)
 
     def _tell(self, place: int, fault: str) -> None:
         known = place in self._lost

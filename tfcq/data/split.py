@@ -22,7 +22,8 @@ class Split:
         class_names: names in the order of the labels, or None where there are no labels.
         records: yields `{"index": int64 [], "image": ..., "label": int64 []}` in a fixed order,
             where index counts from 0, label is -1 without labels, and image is whatever is cheap
-            to hold before decoding: uint8 [H, W, C], or a string [] (encoded bytes or a path).
+            to hold before decoding: uint8 [H, W, C] or a string [] of encoded bytes; it may be
+            missing, where `decode` finds it by index.
         decode: turns a record into the same dict with image uint8 [H, W, C], or of a user's own
             floats float32 in [0, 1].
         record_bytes: about how much memory an undecoded record takes, in bytes.

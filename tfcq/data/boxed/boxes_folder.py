@@ -108,7 +108,8 @@ class BoxesFolderSource:
         read = functools.partial(
             read_image, channels=_CHANNELS, background=datasets.BACKGROUND, depth=_DEPTH
         )
-        reader = ImageReader(self.name, paths, found.shapes, _CHANNELS, read, strict=True)
+        varying = (None, None, _CHANNELS)
+        reader = ImageReader(self.name, paths, found.shapes, varying, read, strict=True)
         outlines = found.segmentations if self._masks else None
         kinds = [tf.float32, tf.int64, tf.bool, tf.float32, tf.uint8]
 
