@@ -8,6 +8,9 @@ import pytest
 import tensorflow as tf
 from PIL import Image, ImageOps
 
+from tfcq.data import folder as folder_source
+from tfcq.data import pipeline
+from tfcq.data.augmentation import augmentation_for
 from tfcq.data.folder import FolderSource
 from tfcq.data.image_files import UnreadableImageError, depth_of, inspected, read_image
 from tfcq.data.image_stream import ImageStream
@@ -211,6 +214,91 @@ def test_files_that_vanish_end_a_strict_run_and_many_end_any(folder, strict, gon
         with pytest.raises(UserError, match=f"{gone} of 40 image files of .* no more") as caught:
             start()
         assert "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """Lets 10 files stand for more than 20; their names, as they are decoded at a start."""
+    names = []
+
+    def noted(path):
+        names.append(os.path.basename(path).decode())
+        return inspected(path)
+
+    monkeypatch.setattr(folder_source, "DECODED_ALL", 20)
+    monkeypatch.setattr(folder_source, "DECODED_OF_MORE", 10)
+    monkeypatch.setattr(folder_source, "inspected", noted)
+    return names
+
+
+def test_files_beyond_a_number_are_held_against_some_of_them_when_they_are_used(
+    folder, decoded, caplog
+):
+    FolderSource(str(folder)).split("train")
+    sample = sorted(decoded)
+    assert len(sample) == 10
+    unread = [n for n in range(40) if f"{n}.png" not in sample]
+    broken, large, coloured = (folder / "ab"[n % 2] / f"{n}.png" for n in unread[:3])
+    broken.write_bytes(b"broken")
+    Image.fromarray(np.zeros((5, 4), np.uint8)).save(large)
+    Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(coloured)
+    caplog.clear()
+    decoded.clear()
+    with caplog.at_level("WARNING", "absl"):
+        split = FolderSource(str(folder)).split("train")
+        values = values_of(split)
+    assert (sorted(decoded), split.size, split.image_shape) == (sample, 40, (4, 4, 1))
+    assert "10 of 40 image files of the train split are decoded at the start" in caplog.text
+    assert f"{broken.name}' can be read no more (no whole" in caplog.text
+    assert f"{large.name}' can be read no more (it is 5x4 and others are 4x4)" in caplog.text
+    assert f"{coloured.name}' can be read no more (it has colour" in caplog.text
+    expected = np.array([int(name.split("/")[1].split(".")[0]) for name in split.names])
+    expected[np.isin(expected, unread[:3])] = 128
+    np.testing.assert_array_equal(values, expected)
+
+
+def test_broken_files_among_those_decoded_at_the_start_are_left_out(folder, decoded, caplog):
+    FolderSource(str(folder)).split("train")
+    name = decoded[3]
+    broken = next(folder.glob(f"*/{name}"))
+    broken.write_bytes(b"broken")
+    with caplog.at_level("WARNING", "absl"):
+        split = FolderSource(str(folder)).split("train")
+    assert split.size == 39 and str(broken.relative_to(folder)) not in split.names
+    assert f"{name}' is skipped" in caplog.text and "1 of 10 image files skipped" in caplog.text
+    with pytest.raises(UserError, match="1 broken image file"):
+        FolderSource(str(folder), strict=True).split("train")
+
+
+def test_size_of_a_file_not_decoded_at_the_start_is_that_of_its_first_use(folder, decoded, caplog):
+    for number in range(0, 40, 2):
+        Image.fromarray(np.full((6, 6), number, np.uint8)).save(folder / "a" / f"{number}.png")
+    split = FolderSource(str(folder)).split("train")
+    assert split.image_shape == (None, None, 1)
+    late = next(n for n in range(0, 40, 2) if f"{n}.png" not in decoded)
+    assert sorted(values_of(split)) == list(range(40))
+    Image.fromarray(np.full((4, 4), late, np.uint8)).save(folder / "a" / f"{late}.png")
+    with caplog.at_level("WARNING", "absl"):
+        assert 128 in values_of(split)
+    assert f"{late}.png' can be read no more (it is 4x4 now, and was 6x6)" in caplog.text
+
+
+@pytest.mark.parametrize("channels", [None, "3"])
+def test_images_decoded_in_batches_and_one_by_one_are_the_same(folder, channels, monkeypatch):
+    settings = DataSettings(dataset=f"folder:{folder}", channels=channels)
+    split = source_from(settings).split("train")
+    plain = augmentation_for(4, split.image_shape[2])
+    monkeypatch.setattr(pipeline, "_DECODED_TOGETHER", 7)
+    streams = []
+    for kept in (10**9, 0):
+        monkeypatch.setattr(pipeline, "CACHE_BYTES", kept)
+        batches = pipeline.view_batches(split, plain, 4, 8, 0, epochs=2, views=(0,), labels=True)
+        streams.append([(v.numpy(), y.numpy().tolist()) for v, y in batches])
+    assert len(streams[0]) == len(streams[1]) == 10
+    for (one, labels), (other, others) in zip(*streams, strict=True):
+        np.testing.assert_array_equal(one, other)
+        # Even values are of class a, odd ones of class b.
+        assert labels == others == (np.rint(one[:, 0, 0, 0] * 255).astype(int) % 2).tolist()
 
 
 def test_names_need_not_be_utf_8(folder):

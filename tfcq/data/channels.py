@@ -41,4 +41,9 @@ class ChannelsSource:
             image = tf.ensure_shape(record["image"], split.image_shape)
             return {**record, "image": turn(image)}
 
-        return dataclasses.replace(split, image_shape=(height, width, channels), decode=decode)
+        return dataclasses.replace(
+            split,
+            image_shape=(height, width, channels),
+            decode=decode,
+            decodes_batches=False,
+        )

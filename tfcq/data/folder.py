@@ -25,7 +25,6 @@ from tfcq.data.split import Record, Split, missing_split
 from tfcq.errors import UserError
 from tfcq.settings import datasets
 
-
 # Decoding all of more files would take minutes, so that some of them stand for all.
 DECODED_ALL, DECODED_OF_MORE = 100_000, 10_000
 # Threads are given files by the hundred: a task for each costs as much as a small image.
@@ -118,9 +117,13 @@ class FolderSource:
         columns = {"index": np.arange(len(paths)), "label": labels}
         folder = os.path.join(self._path, "")
 
+        def pixels(index: np.ndarray) -> np.ndarray:
+            return np.stack([reader(i) for i in index]) if index.ndim else reader(int(index))
+
         def decode(record: Record) -> Record:
-            image = tf.numpy_function(reader, [record["index"]], tf.uint8)
-            return {**record, "image": tf.ensure_shape(image, [None, None, shape[2]])}
+            index = record["index"]
+            image = tf.numpy_function(pixels, [index], tf.uint8)
+            return {**record, "image": tf.ensure_shape(image, [*index.shape, None, None, shape[2]])}
 
         return Split(
             name=name,
@@ -130,12 +133,11 @@ class FolderSource:
             records=tf.data.Dataset.from_tensor_slices(columns),
             decode=decode,
             record_bytes=sum(column.itemsize for column in columns.values()),
+            decodes_batches=True,
             names=tuple(listing.paths[i].removeprefix(folder) for i in order),
         )
 
-    def _inspected(
-        self, name: str, paths: Sequence[str]
-    ) -> tuple[dict[int, ImageFile], list[int]]:
+    def _inspected(self, name: str, paths: Sequence[str]) -> tuple[dict[int, ImageFile], list[int]]:
         """Returns what files that can be read hold, by their place, and the places of others."""
         places = np.arange(len(paths))
         if len(paths) > DECODED_ALL:

@@ -25,6 +25,8 @@ CENTRAL_CROP = 0.875
 SHUFFLE_BYTES = 5 * 10**8
 # Up to this size images are drawn and augmented a batch at a time.
 TOGETHER_PIXELS = 64 * 64
+# A call of Python from TensorFlow takes as long as decoding a small image.
+_DECODED_TOGETHER = 256
 # Memory that tf.data's autotuning may fill with what is made in parallel and ahead of its use.
 READ_AHEAD_BYTES = 10**9
 # The same generator on every device, so that a run can be repeated on another one.
@@ -248,6 +250,9 @@ def labelled_arrays(
 
 def _blocks(split: Split, cached: bool) -> tf.data.Dataset:
     """Yields records in blocks that are each shuffled as a whole."""
+    if cached and split.decodes_batches:
+        parts = split.records.batch(_DECODED_TOGETHER).map(split.decode, tf.data.AUTOTUNE)
+        return parts.rebatch(split.size).cache()
     if cached:
         return split.records.map(split.decode, tf.data.AUTOTUNE).batch(split.size).cache()
     length = min(split.size, max(1, SHUFFLE_BYTES // split.record_bytes))
