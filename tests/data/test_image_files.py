@@ -257,6 +257,12 @@ def test_files_beyond_a_number_are_held_against_some_of_them_when_they_are_used(
     np.testing.assert_array_equal(values, expected)
 
 
+def test_files_that_stand_for_all_are_a_sample_of_all_classes(folder, decoded):
+    FolderSource(str(folder)).split("train")
+    # Even numbers are of class a, odd ones of class b.
+    assert {int(name.split(".")[0]) % 2 for name in decoded} == {0, 1}
+
+
 def test_broken_files_among_those_decoded_at_the_start_are_left_out(folder, decoded, caplog):
     FolderSource(str(folder)).split("train")
     name = decoded[3]
