@@ -133,7 +133,7 @@ def _train(
         HistoryFile(folder.history, position.epochs),
         keras.callbacks.TensorBoard(folder.tensorboard, write_graph=False),
         *_trackers(used, folder),
-        Progress(total, steps, done),
+        Progress(total, steps, done, length=config.optimization.length()),
         # Last, so that a checkpoint never knows of an epoch that the history does not.
         checkpoints,
     ]
