@@ -85,7 +85,7 @@ def check_parts(images: int, parts: int) -> None:
     Raises:
         UserError: naming the nearest batch that does.
     """
-    if images % parts or images < 2 * parts:
+    if parts > 1 and (images % parts or images < 2 * parts):
         nearest = max(2, round(images / parts)) * parts
         raise UserError(
             f"A batch of {images} images in {parts} parts (accumulate); allowed: multiples of "

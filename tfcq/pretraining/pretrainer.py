@@ -109,17 +109,14 @@ class Pretrainer(keras.Model):
         )
         self.backbone = self._quantizable(backbone, policy)
         check_drawn(self.backbone, weight_bits, activation_bits)
-        self.framework = build_framework(
-            framework, settings, self.backbone, self.recipe.projector_policy
-        )
+        policies = self.recipe.projector_policy
+        self.framework = build_framework(framework, settings, self.backbone, policies)
         self.momentum_network = None
         if self.framework.target_momentum is not None:
             self.momentum_network = MomentumNetwork(
-                self.backbone,
-                self.framework.projector,
-                self.framework.target_momentum,
+                self.backbone, self.framework.projector, self.framework.target_momentum,
                 self.framework.target_momentum_schedule,
-            )
+            )  # fmt: skip
         elif shuffle_keys:
             raise UserError(
                 f"shuffle_keys has no effect: {self.framework.name!r} has no momentum network."
@@ -134,8 +131,7 @@ class Pretrainer(keras.Model):
         self.bits = self._counter("bits", (len(self.recipe.draws), 2), "int32")
         self.knows_run_length = False
         self.first_epoch = 0
-        self.shuffle_keys = shuffle_keys
-        self.accumulate = accumulate
+        self.shuffle_keys, self.accumulate = shuffle_keys, accumulate
         check_accumulation(accumulate, self.distribute_strategy.num_replicas_in_sync)
         self._replica_images = self._counter("replica_images", (), "int64")
         self.first_feature_ratio = self._counter("first_feature_ratio", (), "float32")
