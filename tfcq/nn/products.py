@@ -23,7 +23,7 @@ def multiply_in(model: keras.Model, dtype: str) -> None:
 
     Args:
         model: a quantizable model; its layers are changed, those of nested models too.
-        dtype: `"float32"` or `"bfloat16"`.
+        dtype: `"float32"`, `"bfloat16"` or `"float16"`, whose gradients need loss scaling.
     """
     for layer in leaves_of(model):
         if isinstance(layer, QuantizedKernel):
@@ -34,7 +34,7 @@ def product_dtype(asked: str) -> str:
     """Returns the dtype to multiply in: what is asked for, or for `"auto"` the fastest there is.
 
     Args:
-        asked: `"float32"`, `"bfloat16"` or `"auto"`.
+        asked: `"float32"`, `"bfloat16"`, `"float16"` or `"auto"`.
     """
     if asked != AUTO:
         return asked
