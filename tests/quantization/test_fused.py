@@ -1,10 +1,11 @@
-"""What is compiled into one pass has the bits of one operation after another."""
+"""What is compiled into few passes computes what one operation after another does."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from tfcq.quantization import fused
+from tfcq.quantization.minmax import MinMaxWeightQuantizer
 from tfcq.quantization.ops import asymmetric_scale, fake_quantize
 
 SHAPE = (3, 16, 16, 16)
@@ -32,11 +33,39 @@ def test_values_and_gradients_are_those_of_separate_operations(bits, monkeypatch
         np.testing.assert_array_equal(one, other)
 
 
+def weights_and_gradient(weights, upstream, bits):
+    with tf.GradientTape() as tape:
+        tape.watch(weights)
+        y = MinMaxWeightQuantizer()(weights, bits, [0, 1, 2])
+    return y, tape.gradient(y, weights, upstream)
+
+
+def test_weights_and_their_gradient_are_those_of_separate_operations(monkeypatch):
+    shape = (1, 2, 500, 100)
+    weights, upstream = (tf.random.stateless_normal(shape, (i, 0), alg="philox") for i in (1, 2))
+    # Two largest magnitudes of a channel share its gradient, and one of nothing but zeros has none.
+    weights = tf.tensor_scatter_nd_update(weights, [[0, 0, 7, 3], [0, 1, 9, 3]], [9.0, -9.0])
+    weights *= tf.cast(tf.range(100) != 4, tf.float32)
+    arguments = weights, upstream, tf.constant(3)
+    assert fused.pays(weights, tf.ones((1, 1, 1, 100)))
+    found = tf.function(weights_and_gradient)(*arguments)
+    monkeypatch.setattr(fused, "LEAST_WEIGHTS", 100_001)
+    expected = tf.function(lambda *given: weights_and_gradient(*given))(*arguments)
+    np.testing.assert_array_equal(found[0], expected[0])
+    # Sums are added up in another order.
+    np.testing.assert_allclose(found[1], expected[1], rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("shape", "dtype", "scales"),
-    [(SHAPE, "float64", ()), ((3, 16, 16, 15), "float32", ()), (SHAPE, "float32", (1, 1, 1, 16))],
+    [
+        (SHAPE, "float64", ()),
+        ((3, 16, 16, 15), "float32", ()),
+        ((1, 2, 500, 100), "float64", (1, 1, 1, 100)),
+        ((1, 3, 333, 100), "float32", (1, 1, 1, 100)),
+    ],
 )
-def test_small_tensors_many_scales_and_other_dtypes_are_not_compiled(shape, dtype, scales):
+def test_small_tensors_and_other_dtypes_are_not_compiled(shape, dtype, scales):
     assert not fused.pays(tf.zeros(shape, dtype), tf.ones(scales, dtype))
 
 

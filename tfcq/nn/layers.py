@@ -5,6 +5,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tfcq.nn import filter_gradient
 from tfcq.nn.precision import TakesPrecision
 from tfcq.quantization.minmax import MinMaxWeightQuantizer
 from tfcq.quantization.ops import straight_through_round
@@ -162,6 +163,8 @@ class QuantizedConv2D(QuantizedKernel, keras.layers.Conv2D):
         if self._reads_few_pixels(inputs):
             rows, columns = self.strides
             return keras.ops.conv(inputs[:, ::rows, ::columns], kernel)
+        if filter_gradient.pays(self, inputs):
+            return filter_gradient.convolve(self, inputs, kernel)
         return super().convolution_op(inputs, kernel)
 
     def _reads_few_pixels(self, inputs: tf.Tensor) -> bool:

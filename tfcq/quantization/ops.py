@@ -58,8 +58,12 @@ def sum_to_shape_of(gradient: tf.Tensor, parameter: tf.Tensor) -> tf.Tensor:
     """
     if parameter.shape.rank == 0:
         return tf.reduce_sum(gradient)
-    axes = [axis for axis, size in enumerate(parameter.shape) if size == 1]
-    return tf.reduce_sum(gradient, axis=axes, keepdims=True)
+    return _total(gradient, tuple(axis for axis, size in enumerate(parameter.shape) if size == 1))
+
+
+@fused.where_large
+def _total(values: tf.Tensor, axes: tuple[int, ...] | None) -> tf.Tensor:
+    return tf.reduce_sum(values, axis=axes, keepdims=axes is not None)
 
 
 @tf.custom_gradient
@@ -113,8 +117,8 @@ def fake_quantize(
             outputs, derivatives = _passes(values, scale, lower, upper, rounding, seed)
 
         def gradient(upstream):
-            to_values, per_scale = derivatives(upstream)
-            to_scale = sum_to_shape_of(upstream * per_scale, scale)
+            to_values, by_scale = derivatives(upstream)
+            to_scale = sum_to_shape_of(by_scale, scale)
             to_zero_point = sum_to_shape_of((to_values - upstream) * scale, zero_point)
             return to_values, to_scale, to_zero_point
 
@@ -144,7 +148,7 @@ def _passes(
         to_values = tf.where(inside_bounds, upstream, zero)
         # A ratio that overflowed was clipped; a product with it would be NaN.
         per_scale = level - tf.where(inside_bounds, ratio, zero)
-        return to_values, per_scale
+        return to_values, upstream * per_scale
 
     return level * scale, derivatives
 
@@ -235,22 +239,37 @@ def largest_magnitude(x: tf.Tensor, axes: list[int] | None) -> tf.Tensor:
         axes: axes to reduce, which stay with size 1; None for all, and none stays.
     """
 
+    shared = None if axes is None else tuple(axes)
+
     @tf.custom_gradient
     def reduce(values):
-        magnitudes = tf.abs(values)
-        largest = tf.reduce_max(magnitudes, axis=axes, keepdims=axes is not None)
+        largest = _largest(values, shared)
 
         def gradient(upstream):
-            reached = tf.equal(magnitudes, largest)
-            ones = tf.cast(reached, values.dtype)
-            count = tf.reduce_sum(ones, axis=axes, keepdims=axes is not None)
+            reached = _reached(values, largest)
             # values / largest is their sign; where all are zero they have none.
-            share = tf.math.divide_no_nan(upstream, count * largest)
-            return ones * values * share
+            share = tf.math.divide_no_nan(upstream, _total(reached, shared) * largest)
+            return _product(reached, values, share)
 
         return largest, gradient
 
     return reduce(x)
+
+
+@fused.where_large
+def _largest(values: tf.Tensor, axes: tuple[int, ...] | None) -> tf.Tensor:
+    return tf.reduce_max(tf.abs(values), axis=axes, keepdims=axes is not None)
+
+
+@fused.where_large
+def _reached(values: tf.Tensor, largest: tf.Tensor) -> tf.Tensor:
+    """Returns 1 for the largest magnitudes, else 0."""
+    return tf.cast(tf.equal(tf.abs(values), largest), values.dtype)
+
+
+@fused.where_large
+def _product(reached: tf.Tensor, values: tf.Tensor, share: tf.Tensor) -> tf.Tensor:
+    return reached * values * share
 
 
 def symmetric_scale(
