@@ -110,14 +110,15 @@ SIZES = {"framework": "simsiam", "steps": 2, "batch_size": 4, "image_size": 8, "
 
 def test_peer_takes_a_step_when_it_is_asked(monkeypatch):
     monkeypatch.setattr(peer, "STEPS", STUB)
-    other = peer.Peer(sys.executable, SIZES)
+    command = peer.lightly(sys.executable, SIZES)
+    other = peer.Peer(command)
     assert other.name == "stub 1 [4, 8, 2]"
     for _ in range(3):
         other.step()
-    assert step.peak(SIZES, {"peer": sys.executable}) == 103
+    assert step.peak(SIZES, {"command": command}) == 103
     monkeypatch.setattr(peer, "STEPS", "print('a name')")
     with pytest.raises((RuntimeError, BrokenPipeError)):
-        peer.Peer(sys.executable, SIZES).step()
+        peer.Peer(peer.lightly(sys.executable, SIZES)).step()
 
 
 @pytest.mark.parametrize("python", [sys.executable, "/no/python"])
@@ -135,8 +136,9 @@ def test_rows_are_relative_to_the_first_in_the_same_process(monkeypatch):
         assert sizes["width"] == 2
         pair = []
         for case, taken in zip(given, next(seconds), strict=True):
-            pair.append({"name": " ".join(case.values()), "seconds": taken})
-            if "peer" not in case:
+            name = case["command"][0] if "command" in case else " ".join(case.values())
+            pair.append({"name": name, "seconds": taken})
+            if "command" not in case:
                 cost = {"float": 6, "ssql": 12}[case["recipe"]]
                 pair[-1] |= {"cost": cost, "floor": taken / 2, "flop": 1e9}
         return pair

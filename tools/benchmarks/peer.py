@@ -1,4 +1,4 @@
-"""SimSiam of lightly, in the Python of an environment of its own, one step at a time.
+"""Steps of others, each in a process of its own, one at a time: lightly's, and an earlier checkout's.
 
 PyTorch's threads wait for each other awake: beside other work its steps took ten times as long.
 """
@@ -6,14 +6,39 @@ PyTorch's threads wait for each other awake: beside other work its steps took te
 import atexit
 import json
 import subprocess
+import sys
 from typing import Any
 
 from benchmarks.alone import last_line
 
 from tfcq.errors import UserError
 
-# It says what it is, then takes a step for each line that it is sent, and at the end tells its
+# Each says what it is, then takes a step for each line that it is sent, and at the end tells its
 # megabytes beyond those of its imports.
+EARLIER = """
+import json, resource, subprocess, sys
+import tensorflow as tf
+from tfcq.backbones.resnet import resnet
+from tfcq.pretraining.pretrainer import Pretrainer
+
+def megabytes():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+before, (framework, recipe, batch, size, width) = megabytes(), json.loads(sys.argv[2])
+shape = (size, size, 3)
+backbone = resnet(18, width=width, input_shape=shape)
+model = Pretrainer(backbone, framework=framework, recipe=recipe)
+model.set_run_length(1, 1000)
+model.compile()
+count = len(model.recipe.views)
+drawn = tf.random.stateless_uniform((count, batch, *shape), (0, 0), alg="philox")
+views, step = tuple(tf.unstack(drawn)), tf.function(model.train_step, autograph=False)
+commit = ["git", "-C", sys.argv[1], "rev-parse", "--short", "HEAD"]
+print(recipe + ", baseline", subprocess.check_output(commit, text=True).strip(), flush=True)
+for _ in sys.stdin:
+    print(step(views)["loss"].numpy(), flush=True)
+print(megabytes() - before)
+"""
 STEPS = """
 import json, resource, sys
 import lightly, torch
@@ -55,7 +80,7 @@ def check_peer(python: str) -> None:
         raise UserError(f"--peer={python} cannot import lightly; name one that can.") from None
 
 
-def command_of(python: str, sizes: dict[str, Any]) -> list[str]:
+def lightly(python: str, sizes: dict[str, Any]) -> list[str]:
     """Returns what runs lightly's SimSiam on the same network and batch as ours.
 
     Args:
@@ -67,20 +92,33 @@ def command_of(python: str, sizes: dict[str, Any]) -> list[str]:
     return [python, "-I", "-c", STEPS, given]
 
 
-class Peer:
-    """Steps of lightly that can take turns with ours.
+def earlier(checkout: str, recipe: str, sizes: dict[str, Any]) -> list[str]:
+    """Returns what runs a recipe as another commit does, on the same network and batch.
 
     Args:
-        python: the interpreter.
+        checkout: its folder.
+        recipe: name of the recipe.
         sizes: sizes of a step.
+    """
+    given = [sizes[name] for name in ("framework", "batch_size", "image_size", "width")]
+    command = [sys.executable, "-P", "-c", EARLIER, checkout]
+    told = json.dumps([given[0], recipe, *given[1:]])
+    return ["env", f"PYTHONPATH={checkout}", "TF_CPP_MIN_LOG_LEVEL=3", *command, told]
+
+
+class Peer:
+    """Steps of others that can take turns with ours.
+
+    Args:
+        command: what `lightly` or `earlier` returns.
 
     Attributes:
-        name: its versions.
+        name: what it says that it is.
     """
 
-    def __init__(self, python: str, sizes: dict[str, Any]) -> None:
+    def __init__(self, command: list[str]) -> None:
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-        self._process = subprocess.Popen(command_of(python, sizes), text=True, **pipes)
+        self._process = subprocess.Popen(command, text=True, **pipes)
         atexit.register(self._process.communicate)
         self.name = self._answer()
 

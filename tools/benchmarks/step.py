@@ -7,13 +7,14 @@ from collections.abc import Callable
 from typing import Any
 
 from benchmarks.alone import alone, last_line
-from benchmarks.peer import Peer, check_peer, command_of
+from benchmarks.peer import Peer, check_peer, earlier, lightly
 
 from tfcq.errors import UserError, unknown_choice
 from tfcq.settings.frameworks import FRAMEWORK_SETTINGS
 from tfcq.settings.recipes import recipe_named
 from tfcq.settings.training_groups import BFLOAT16, FLOAT32
 
+SIZES = ("framework", "steps", "batch_size", "image_size", "width", "xla")
 FORMS = {"product_dtype": (FLOAT32, BFLOAT16), "batch_norm": ("fused", "keras")}
 
 
@@ -23,6 +24,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     for name, allowed in FORMS.items():
         parser.add_argument(f"--{name}", default=allowed[0], help=",".join(allowed))
     parser.add_argument("--peer", help="Python interpreter of an environment with lightly")
+    parser.add_argument("--baseline", help="checkout of an earlier commit to measure beside")
     add_sizes(parser)
 
 
@@ -37,7 +39,7 @@ def add_sizes(parser: argparse.ArgumentParser) -> None:
 
 
 def figures(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """Returns a row for each recipe in each form, and for lightly."""
+    """Returns a row for each recipe in each form, for an earlier commit, and for lightly."""
     forms = {name: getattr(arguments, name).split(",") for name in FORMS}
     for name, allowed in FORMS.items():
         for word in forms[name]:
@@ -55,7 +57,11 @@ def figures(arguments: argparse.Namespace) -> list[dict[str, Any]]:
         if arguments.framework != "simsiam":
             raise UserError(f"--framework={arguments.framework} has no peer; allowed: simsiam.")
         check_peer(arguments.peer)
-        cases.append({"peer": arguments.peer})
+    sizes = {name: getattr(arguments, name) for name in SIZES}
+    if arguments.baseline:
+        cases += [{"command": earlier(arguments.baseline, recipe, sizes)} for recipe in recipes]
+    if arguments.peer:
+        cases.append({"command": lightly(arguments.peer, sizes)})
     return compared(cases, arguments)
 
 
@@ -67,8 +73,7 @@ def compared(cases: list[dict], arguments: argparse.Namespace) -> list[dict[str,
         cases: what to measure; the first is a recipe of ours.
         arguments: sizes of a step.
     """
-    names = ("framework", "steps", "batch_size", "image_size", "width", "xla")
-    sizes = {name: getattr(arguments, name) for name in names}
+    sizes = {name: getattr(arguments, name) for name in SIZES}
     pairs = [alone("step:measured", sizes, [cases[0], other]) for other in cases[1:]]
     first = pairs[0][0] if pairs else alone("step:measured", sizes, cases)[0]
     return [
@@ -109,8 +114,8 @@ def measured(sizes: dict[str, Any], cases: list[dict]) -> list[dict[str, Any]]:
     calls: dict[str, Callable] = {}
     found: list[dict[str, Any]] = []
     for number, case in enumerate(cases):
-        if "peer" in case:
-            peer = Peer(case["peer"], sizes)
+        if "command" in case:
+            peer = Peer(case["command"])
             calls[f"step {number}"] = peer.step
             found.append({"name": peer.name})
             continue
@@ -185,8 +190,8 @@ def peak(sizes: dict[str, Any], case: dict[str, str]) -> float:
         case: what is measured.
     """
     # From here, where nothing large is held: the peak of a process begins with its parent's.
-    if "peer" in case:
-        return float(last_line(command_of(case["peer"], sizes), sent="step\n" * 3))
+    if "command" in case:
+        return float(last_line(case["command"], sent="step\n" * 3))
     return alone("step:megabytes", sizes, case)
 
 
