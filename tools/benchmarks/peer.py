@@ -1,4 +1,4 @@
-"""Steps of others, each in a process of its own, one at a time: lightly's, and an earlier checkout's.
+"""Steps of others, each in a process of its own, one at a time: of lightly, of another commit.
 
 PyTorch's threads wait for each other awake: beside other work its steps took ten times as long.
 """
