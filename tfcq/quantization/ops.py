@@ -292,7 +292,7 @@ def symmetric_scale(
     """
     dtype = arithmetic_dtype(x.dtype)
     lowest, highest = symmetric_levels(bits, narrow_range, dtype)
-    scale = largest_magnitude(tf.cast(x, dtype), axes) / ((highest - lowest) / 2)
+    scale = _divided(largest_magnitude(tf.cast(x, dtype), axes), (highest - lowest) / 2)
     scale = tf.debugging.check_numerics(scale, f"{NOT_FINITE} in weights to be quantized")
     return tf.where(scale >= smallest_normal(dtype), scale, 1)
 
@@ -345,18 +345,22 @@ def scale_of_range(
         tf.errors.InvalidArgumentError: when the range holds NaN or infinity.
     """
     smallest = smallest_normal(minimum.dtype)
-    scale = (maximum - minimum) / steps
+    scale = _divided(maximum - minimum, steps)
     scale = tf.debugging.check_numerics(scale, f"{NOT_FINITE} in {what}")
     single = tf.where(tf.abs(maximum) >= smallest, tf.abs(maximum), 1)
     return tf.where(scale >= smallest, scale, tf.stop_gradient(single))
 
 
-def _unfolded(bits: tf.Tensor) -> tf.Tensor:
-    """Returns bits that graph optimization does not take for a constant.
+def _divided(width: tf.Tensor, steps: tf.Tensor) -> tf.Tensor:
+    """Returns a quotient that XLA does not turn into a product with the inverse of constant steps.
 
-    It would turn the division by a constant number of steps into a product with its inverse. A
-    channel's largest weight sits exactly on a rounding tie, where that last digit decides.
+    A channel's largest weight sits exactly on a rounding tie, where that last digit decides.
     """
+    return width / (steps + 0.0 * tf.stop_gradient(width))
+
+
+def _unfolded(bits: tf.Tensor) -> tf.Tensor:
+    """Returns bits that graph optimization does not take for a constant, as `_divided` for XLA."""
     return tf.raw_ops.PlaceholderWithDefault(input=tf.cast(bits, tf.int32), shape=[])
 
 
