@@ -126,6 +126,36 @@ def test_one_and_one_epoch_equal_two_to_the_last_bit(tmp_path, digits, method):
     assert int(parts.step.value) == int(parts.optimizer.iterations.value) == EPOCHS * STEPS
 
 
+def test_a_signal_to_another_worker_ends_this_one_at_the_same_step(tmp_path, digits, monkeypatch):
+    def told(strategy, *own):
+        return np.array([own, [0, signal.SIGTERM if count.done == 2 else 0]])
+
+    class Count(keras.callbacks.Callback):
+        done = 0
+
+        def on_train_batch_end(self, batch, logs=None):
+            self.done += 1
+
+    count = Count()
+    monkeypatch.setattr("tfcq.training.checkpoints.of_every_worker", told)
+    with pytest.raises(interruption.Terminated) as ended:
+        start(tmp_path, digits, 4, initial_seed=0, steps=4, further=[count])
+    assert ended.value.number == signal.SIGTERM and "ckpt-0+2;" in ended.value.told
+    assert kept_positions(tmp_path / "checkpoints")[-1] == RunPosition(0, 2)
+
+
+def test_workers_but_the_chief_write_nothing_and_begin_where_it_does(tmp_path, digits, monkeypatch):
+    start(tmp_path, digits, 2, initial_seed=0)
+    (tmp_path / "checkpoints" / ".left").mkdir()
+    files = sorted((tmp_path / "checkpoints").iterdir())
+    monkeypatch.setattr("tfcq.training.checkpoints.is_chief", lambda strategy: False)
+    # Not the newest: the chief could not read that.
+    monkeypatch.setattr("tfcq.training.checkpoints.from_chief", lambda strategy, *own: [1, 0])
+    _, done = start(tmp_path, digits, 2, initial_seed=0)
+    assert done == 1
+    assert sorted((tmp_path / "checkpoints").iterdir()) == files
+
+
 def test_signal_within_an_epoch_saves_and_the_end_is_that_of_an_uninterrupted_run(
     tmp_path,
 ):

@@ -1,6 +1,11 @@
 """Runs a pre-training: from the newest checkpoint of a run to its end, and saves the backbone."""
 
+import contextlib
+import functools
+import importlib.metadata
 import math
+import pathlib
+import tempfile
 from typing import Any
 
 import keras
@@ -42,6 +47,14 @@ from tfcq.training.history import HistoryFile, Progress
 from tfcq.training.optimizers import optimizer_from
 from tfcq.training.stretches import stretches
 from tfcq.training.trackers import tracker
+from tfcq.training.workers import (
+    check_alike,
+    ending_with_lost_workers,
+    from_chief,
+    is_chief,
+    of_every_worker,
+    shared_out,
+)
 
 
 def train(config: Config, folder: RunFolder, left_open: frozenset[str] = frozenset()) -> None:
@@ -55,15 +68,30 @@ def train(config: Config, folder: RunFolder, left_open: frozenset[str] = frozens
 
     Raises:
         UserError: when the data cannot be had, or the folder holds another run.
-        TrainingStopped: when the loss is NaN or features have collapsed.
+        TrainingStopped: when the loss is NaN, features have collapsed or a worker is lost.
     """
     if config.execution.deterministic:
         make_deterministic()
+    # Before the images: several workers come together before TensorFlow computes anything.
+    strategy = strategy_named(config.execution.strategy, config.execution.tpu)
+    with ending_with_lost_workers(strategy):
+        _train_with(strategy, config, folder, left_open)
+
+
+def _train_with(
+    strategy: tf.distribute.Strategy,
+    config: Config,
+    folder: RunFolder,
+    left_open: frozenset[str],
+) -> None:
+    """Trains on the devices of a strategy, as `train` does."""
     source = source_from(config.data)
     split = training_split(config.data, source)
-    strategy = strategy_named(config.execution.strategy)
+    version = importlib.metadata.version("tfcq")
+    check_alike(strategy, config, sorted(left_open), split.size, split.image_shape, version)
+    chief = is_chief(strategy)
     with strategy.scope():
-        begins = not kept_positions(folder.checkpoints)
+        begins = not from_chief(strategy, len(kept_positions(folder.checkpoints)))[0]
         chosen, pretrainer = _built(config, left_open, split, strategy, begins)
     asked, config = config, replaced(config, chosen)
     size, channels = view_size(split, config.data.image_size), split.image_shape[2]
@@ -76,8 +104,9 @@ def train(config: Config, folder: RunFolder, left_open: frozenset[str] = frozens
     settle = lambda one: settled(replaced(one, chosen), split, steps, pretrainer)  # noqa: E731
     # Before the lock makes a folder.
     folder.check(asked, settle)
-    with locked(folder.path):
-        folder.begin(asked, settle)
+    with locked(folder.path) if chief else contextlib.nullcontext():
+        if chief:
+            folder.begin(asked, settle)
         total = total_steps(config.optimization, steps)
         with strategy.scope():
             checkpoints = RunCheckpoints(
@@ -86,10 +115,11 @@ def train(config: Config, folder: RunFolder, left_open: frozenset[str] = frozens
             )  # fmt: skip
             checkpoints.restore_newest((folder.history, folder.backbone))
         epochs = math.ceil(total / steps)
-        if checkpoints.position.epochs >= epochs and folder.backbone.exists():
+        ended = checkpoints.position.epochs >= epochs and folder.backbone.exists()
+        if from_chief(strategy, ended)[0]:
             print(f"{folder.path}: all {epochs} epochs are trained. Backbone: {folder.backbone}")
             return
-        for line in (folder.told_version(), evaluation_needs(source, split)):
+        for line in (folder.told_version(), evaluation_needs(source, split)) if chief else ():
             if line:
                 print(line)
         if used.network.zero_init_residual and used.network.start is None:
@@ -98,8 +128,11 @@ def train(config: Config, folder: RunFolder, left_open: frozenset[str] = frozens
             )
         _train(pretrainer, config, used, folder, split, checkpoints)
         _record_ranges(pretrainer.backbone, split, size)
-        with whole_file(folder.backbone) as temporary:
-            pretrainer.backbone.save(temporary)
+        # Every worker takes part, as in checkpoints.
+        place = whole_file(folder.backbone) if chief else tempfile.TemporaryDirectory()
+        with place as made:
+            path = pathlib.Path(made)
+            pretrainer.backbone.save(path if chief else path / folder.backbone.name)
     print(f"Backbone: {folder.backbone}")
 
 
@@ -128,25 +161,28 @@ def _train(
         f"{position.in_words} to {math.ceil(total / steps)}"
     )
     print("Building the graph of a step, which takes up to a minute ...", flush=True)
-    callbacks = [
-        HistoryFile(folder.history, position.epochs),
-        keras.callbacks.TensorBoard(folder.tensorboard, write_graph=False),
-        *_trackers(used, folder),
-        Progress(total, steps, done),
-        # Last, so that a checkpoint never knows of an epoch that the history does not.
-        checkpoints,
-    ]
+    # Last, so that a checkpoint never knows of an epoch that the history does not.
+    callbacks: list[keras.callbacks.Callback] = [checkpoints]
+    if checkpoints.chief:
+        callbacks = [
+            HistoryFile(folder.history, position.epochs),
+            keras.callbacks.TensorBoard(folder.tensorboard, write_graph=False),
+            *_trackers(used, folder),
+            Progress(total, steps, done),
+            checkpoints,
+        ]
     size, channels = view_size(split, config.data.image_size), split.image_shape[2]
     augmentation = augmentation_from(config.views, size, channels)
     batch_size, seed = config.optimization.batch_size, config.execution.seed
     with checkpoints.saving_at_signals():
         for part in stretches(done, steps, total):
-            views = view_batches(
-                split, augmentation, size, batch_size, seed, part.first,
+            views = functools.partial(
+                view_batches, split, augmentation, size, batch_size, seed, part.first,
                 views=pretrainer.recipe.views, first_step=part.first_step,
             )  # fmt: skip
             pretrainer.fit(
-                views, epochs=part.last, initial_epoch=part.first, steps_per_epoch=part.steps,
+                shared_out(checkpoints.strategy, batch_size, views),
+                epochs=part.last, initial_epoch=part.first, steps_per_epoch=part.steps,
                 verbose=0, callbacks=callbacks,
             )  # fmt: skip
 
@@ -182,6 +218,7 @@ def _built(
         fitting = batch_size
         if "batch_size" in left_open:
             fitting = batch_that_fits(pretrainer, batch_size, replicas)
+            fitting = int(of_every_worker(strategy, fitting).min())
         if fitting < batch_size:
             chosen.values["batch_size"] = fitting
             chosen.reasons.append(f"A step of {batch_size} images exceeds the memory")
