@@ -55,7 +55,9 @@ def test_workers_with_unlike_settings_are_refused(monkeypatch):
 @pytest.mark.parametrize("several", [True, False])
 def test_a_lost_worker_ends_training_in_one_line(monkeypatch, several):
     monkeypatch.setattr(workers, "are_several", lambda strategy: several)
-    lost = tf.errors.UnavailableError(None, None, "at node x\n/job:worker/task:1 is\ngone")
-    kind, told = (TrainingStopped, "task:1 is\\).*goes on") if several else (type(lost), "node x")
+    lost = tf.errors.UnavailableError(
+        None, None, "node /job:worker/replica:0/task:0/device:CPU:0\n/job:worker/task:1 is\ngone"
+    )
+    kind, told = (TrainingStopped, "^Lost worker 1, .*goes on") if several else (type(lost), "node")
     with pytest.raises(kind, match=told), workers.ending_with_lost_workers(ONE):
         raise lost

@@ -97,8 +97,7 @@ def view_batches(
     cached = pixels is not None and held <= CACHE_BYTES
     central = central_crop(split, image_size)
     blocks = _blocks(split, cached)
-    rows = batch_size // part[1]
-    first = part[0] * rows
+    rows = _rows(batch_size, *part)
     # Large images, and those of many sizes, are each a piece of work of its own.
     together = pixels is not None and max(pixels, image_size**2) <= TOGETHER_PIXELS
     augment = augmentation.augment if together else augmentation.augment_one
@@ -109,9 +108,8 @@ def view_batches(
         return augment(_as_float(images) if together else images, draws, image_size)
 
     def views_of(seeds: tf.Tensor, records: Record) -> tuple[tf.Tensor, ...]:
-        images, indices = records["image"], records["index"]
-        images = tf.ensure_shape(images, [*[None] * together, *split.image_shape])
-        draws = _draws(seeds, indices, (2, augmentation.draws_per_view))
+        images = tf.ensure_shape(records["image"], [*[None] * together, *split.image_shape])
+        draws = _draws(seeds, records["index"], (2, augmentation.draws_per_view))
         made = tuple(view_of(number, images, draws[..., number - 1, :]) for number in views)
         return (*made, records["label"]) if labels else made
 
@@ -120,26 +118,22 @@ def view_batches(
         view_seed, order = _fold(epoch_seed, _VIEWS), _fold(epoch_seed, _ORDER)
         begun = epoch == first_epoch
         if cached and together:
-            batches = _shuffled(blocks, order, batch_size, slice(first, first + rows))
-            records = without_done(batches, begun, first_step)
+            records = without_done(_shuffled(blocks, order, batch_size, rows), begun, first_step)
         else:
             used = _shuffled(blocks, order).take(steps * batch_size)
-            records = without_done(used, begun, first_step * batch_size)
-            if rows < batch_size:
-                records = _part_of_batches(records, batch_size, first, rows)
+            left = without_done(used, begun, first_step * batch_size)
+            records = _rows_of_batches(left, batch_size, rows)
         return records.map(lambda record: (view_seed, record))
 
     records = _epoch_numbers(first_epoch, epochs).flat_map(seeds_and_records)
     if not cached:
         records = records.map(lambda seeds, record: (seeds, split.decode(record)), tf.data.AUTOTUNE)
         if together:
-            records = records.batch(rows, drop_remainder=True)
+            records = records.batch(len(rows), drop_remainder=True)
     batches = records.map(views_of, tf.data.AUTOTUNE)
     if not together:
-        batches = batches.batch(rows, drop_remainder=True)
-    options = tf.data.Options()
-    options.autotune.ram_budget = READ_AHEAD_BYTES
-    return batches.prefetch(tf.data.AUTOTUNE).with_options(options)
+        batches = batches.batch(len(rows), drop_remainder=True)
+    return _ahead(batches)
 
 
 def shuffled_epochs(split: Split, seed: int, first_epoch: int = 0) -> tf.data.Dataset:
@@ -268,7 +262,7 @@ def _shuffled(
     blocks: tf.data.Dataset,
     seed: tf.Tensor,
     batch_size: int | None = None,
-    rows: slice = slice(None),
+    rows: range = range(0),
 ) -> tf.data.Dataset:
     """Yields the records of each block in random order, perhaps rows of a block's whole batches.
 
@@ -281,22 +275,36 @@ def _shuffled(
         )
         picked = tf.data.Dataset.from_tensor_slices(order)
         if batch_size is not None:
-            picked = picked.batch(batch_size, drop_remainder=True).map(lambda i: i[rows])
+            picked = picked.batch(batch_size, drop_remainder=True)
+            picked = picked.map(lambda i: i[rows.start : rows.stop])
         return picked.map(lambda i: {key: tf.gather(value, i) for key, value in block.items()})
 
     return blocks.enumerate().flat_map(records_of)
 
 
-def _part_of_batches(
-    records: tf.data.Dataset, batch_size: int, first: int, rows: int
-) -> tf.data.Dataset:
-    """Yields the records of so many rows of each batch, from a first one."""
+def _ahead(batches: tf.data.Dataset) -> tf.data.Dataset:
+    """Yields batches that are made ahead of their use, within bounds of memory."""
+    options = tf.data.Options()
+    options.autotune.ram_budget = READ_AHEAD_BYTES
+    return batches.prefetch(tf.data.AUTOTUNE).with_options(options)
 
-    def is_in_part(number: tf.Tensor, record: Record) -> tf.Tensor:
+
+def _rows(batch_size: int, number: int, parts: int) -> range:
+    """Returns which rows of a batch are those of one of equal parts."""
+    count = batch_size // parts
+    return range(number * count, (number + 1) * count)
+
+
+def _rows_of_batches(records: tf.data.Dataset, batch_size: int, rows: range) -> tf.data.Dataset:
+    """Yields the records of some rows of each batch."""
+    if len(rows) == batch_size:
+        return records
+
+    def is_row(number: tf.Tensor, record: Record) -> tf.Tensor:
         row = number % batch_size
-        return (first <= row) & (row < first + rows)
+        return (rows.start <= row) & (row < rows.stop)
 
-    return records.enumerate().filter(is_in_part).map(lambda number, record: record)
+    return records.enumerate().filter(is_row).map(lambda number, record: record)
 
 
 def _epoch_numbers(first_epoch: int, epochs: int | None) -> tf.data.Dataset:

@@ -102,8 +102,9 @@ def _train_with(
         print(f"The int8 file of this network will be refused: {told}")
     check_memory(pretrainer, used, size)
     settle = lambda one: settled(replaced(one, chosen), split, steps, pretrainer)  # noqa: E731
-    # Before the lock makes a folder.
-    folder.check(asked, settle)
+    if chief:
+        # Before the lock makes a folder.
+        folder.check(asked, settle)
     with locked(folder.path) if chief else contextlib.nullcontext():
         if chief:
             folder.begin(asked, settle)

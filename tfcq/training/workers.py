@@ -7,6 +7,7 @@ which not all take part would wait for the others for ever.
 
 import contextlib
 import functools
+import re
 import zlib
 from collections.abc import Callable, Iterator
 
@@ -24,6 +25,8 @@ _LOST = (
     tf.errors.InternalError,
     tf.errors.UnavailableError,
 )
+# The worker that is gone, but no device, of which a node's name tells.
+_NAMED = re.compile(r"/job:(\w+)/(?:replica:\d+/)?task:(\d+)\b(?!/device)")
 
 
 def are_several(strategy: tf.distribute.Strategy) -> bool:
@@ -159,8 +162,8 @@ def ending_with_lost_workers(strategy: tf.distribute.Strategy) -> Iterator[None]
     except _LOST as error:
         if not are_several(strategy):
             raise
-        told = next((line for line in str(error).splitlines() if "/task:" in line), str(error))
+        named = sorted({f"{job} {number}" for job, number in _NAMED.findall(str(error))})
         raise TrainingStopped(
-            f"A worker was lost ({' '.join(told.split())[:200]}); its own output says why. The "
-            "same command on all workers goes on from the newest checkpoint."
+            f"Lost {' and '.join(named) or 'a worker'}, whose own output says why. The same "
+            "command on all workers goes on from the newest checkpoint."
         ) from None
