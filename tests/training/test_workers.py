@@ -15,7 +15,7 @@ def test_two_processes_take_the_step_of_one_and_hold_the_same(tmp_path):
     flags = (*tool.FLAGS, *tool.NETWORKS["simsiam, ssql"], "--duration=1steps")
     one = tool.start(tmp_path / "one", flags)
     ends = tool.two(tmp_path / "two", flags)
-    output, _ = one.communicate(timeout=60)
+    output, _ = one.communicate(timeout=300)
     assert one.returncode == 0, output
     assert [end["code"] for end in ends] == [0, 0], ends
     alone, first, second = (

@@ -4,8 +4,6 @@ import contextlib
 import functools
 import importlib.metadata
 import math
-import pathlib
-import tempfile
 from typing import Any
 
 import keras
@@ -17,12 +15,12 @@ from tfcq.data.pipeline import labelled_arrays, steps_per_epoch, view_batches
 from tfcq.data.sources import evaluation_needs, source_from
 from tfcq.data.split import Source, Split, view_size
 from tfcq.errors import UserError
-from tfcq.files import whole_file
 from tfcq.integer.form import told_refusal
 from tfcq.nn.activation_ranges import is_trained_quantized
 from tfcq.nn.calibration import calibrate
 from tfcq.nn.products import multiply_in, product_dtype
 from tfcq.nn.quantizable import QuantizableModel
+from tfcq.pretraining.accumulation import check_parts
 from tfcq.pretraining.memory import batch_that_fits, check_memory, has_accelerator
 from tfcq.pretraining.pretrainer import Pretrainer
 from tfcq.pretraining.settled import in_words, settled
@@ -35,7 +33,7 @@ from tfcq.settings.run_lock import locked
 from tfcq.settings.run_position import RunPosition, kept_positions
 from tfcq.settings.saving import parse_save_every
 from tfcq.settings.training import CALIBRATION_IMAGES, Config, for_images, policy, total_steps
-from tfcq.settings.training_groups import DataSettings
+from tfcq.settings.training_groups import FLOAT16, DataSettings
 from tfcq.training.checkpoints import RunCheckpoints
 from tfcq.training.determinism import make_deterministic
 from tfcq.training.distribution import (
@@ -54,6 +52,7 @@ from tfcq.training.workers import (
     is_chief,
     of_every_worker,
     shared_out,
+    written_by_chief,
 )
 
 
@@ -129,11 +128,8 @@ def _train_with(
             )
         _train(pretrainer, config, used, folder, split, checkpoints)
         _record_ranges(pretrainer.backbone, split, size)
-        # Every worker takes part, as in checkpoints.
-        place = whole_file(folder.backbone) if chief else tempfile.TemporaryDirectory()
-        with place as made:
-            path = pathlib.Path(made)
-            pretrainer.backbone.save(path if chief else path / folder.backbone.name)
+        with written_by_chief(strategy, folder.path) as made:
+            pretrainer.backbone.save(made / folder.backbone.name)
     print(f"Backbone: {folder.backbone}")
 
 
@@ -162,16 +158,16 @@ def _train(
         f"{position.in_words} to {math.ceil(total / steps)}"
     )
     print("Building the graph of a step, which takes up to a minute ...", flush=True)
-    # Last, so that a checkpoint never knows of an epoch that the history does not.
-    callbacks: list[keras.callbacks.Callback] = [checkpoints]
+    callbacks: list[keras.callbacks.Callback] = []
     if checkpoints.chief:
         callbacks = [
             HistoryFile(folder.history, position.epochs),
             keras.callbacks.TensorBoard(folder.tensorboard, write_graph=False),
             *_trackers(used, folder),
-            Progress(total, steps, done),
-            checkpoints,
+            Progress(total, steps, done, length=config.optimization.length()),
         ]
+    # Last, so that a checkpoint never knows of an epoch that the history does not.
+    callbacks.append(checkpoints)
     size, channels = view_size(split, config.data.image_size), split.image_shape[2]
     augmentation = augmentation_from(config.views, size, channels)
     batch_size, seed = config.optimization.batch_size, config.execution.seed
@@ -210,6 +206,7 @@ def _built(
         batch_size = settings.optimization.batch_size
         steps = steps_per_epoch(split, batch_size)
         check_batch_size(batch_size, replicas)
+        check_parts(batch_size, settings.execution.accumulate)
         size = view_size(split, settings.data.image_size)
         shape = (size, size, split.image_shape[2])
         return batch_size, pretrainer_from(settings, shape, steps, begins)
@@ -315,14 +312,20 @@ def pretrainer_from(
         loss_reduction=method.loss_reduction,
         error_correlation=config.execution.error_correlation,
         shuffle_keys=config.execution.batch_norm == "shuffled",
+        accumulate=config.execution.accumulate,
         **method.framework_settings(),
     )
     model.set_run_length(steps, total_steps(config.optimization, steps))
+    products = product_dtype(config.execution.product_dtype)
     for network in model.networks:
-        multiply_in(network, product_dtype(config.execution.product_dtype))
+        multiply_in(network, products)
         if config.execution.batch_norm == "synchronized":
             synchronize(network)
-    model.compile(optimizer_from(config.optimization, steps), jit_compile=config.execution.xla)
+    optimizer = optimizer_from(config.optimization, steps)
+    if products == FLOAT16:
+        # Gradients below its smallest value would be zero.
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    model.compile(optimizer, jit_compile=config.execution.xla)
     return model
 
 

@@ -15,10 +15,9 @@ import tensorflow as tf
 from tfcq import interruption
 from tfcq.data.reading_errors import disk_fault
 from tfcq.errors import UserError
-from tfcq.files import whole_files
 from tfcq.settings.run_position import RunPosition, files_of, kept_positions
 from tfcq.settings.saving import SaveEvery
-from tfcq.training.workers import from_chief, is_chief, of_every_worker
+from tfcq.training.workers import from_chief, is_chief, of_every_worker, written_by_chief
 
 # What checkpoints of before, which followed whole epochs, do not hold.
 _ADDED = "epoch_steps/.ATTRIBUTES/VARIABLE_VALUE"
@@ -251,10 +250,8 @@ class RunCheckpoints(keras.callbacks.Callback):
         self.figures.assign(self._figures())
         path = self.folder / position.file_name
         try:
-            # Values of which each replica has its own are read from all of them: all take part.
-            place = whole_files(self.folder) if self.chief else tempfile.TemporaryDirectory()
-            with place as made:
-                self.checkpoint.write(str(pathlib.Path(made) / position.file_name))
+            with written_by_chief(self.strategy, self.folder) as made:
+                self.checkpoint.write(str(made / position.file_name))
         except (OSError, tf.errors.OpError) as error:
             reason = disk_fault(error) or " ".join(str(error).split())[:200]
             raise UserError(

@@ -7,7 +7,10 @@ which not all take part would wait for the others for ever.
 
 import contextlib
 import functools
+import os
+import pathlib
 import re
+import tempfile
 import zlib
 from collections.abc import Callable, Iterator
 
@@ -15,6 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfcq.errors import TrainingStopped, UserError
+from tfcq.files import whole_files
 
 # How TensorFlow tells the others of a worker that ended or is silent.
 _LOST = (
@@ -63,8 +67,8 @@ def of_every_worker(strategy: tf.distribute.Strategy, *numbers: int) -> np.ndarr
     Returns:
         int64 [replicas, numbers], the chief's first.
     """
-    own = tf.constant([numbers], tf.int64)
-    return (_gathering(strategy)(own) if are_several(strategy) else own).numpy()
+    own = np.array([numbers], np.int64)
+    return _gathering(strategy)(tf.constant(own)).numpy() if are_several(strategy) else own
 
 
 def from_chief(strategy: tf.distribute.Strategy, *numbers: int) -> list[int]:
@@ -90,6 +94,26 @@ def _gathering(strategy: tf.distribute.Strategy) -> Callable[[tf.Tensor], tf.Ten
         return strategy.experimental_local_results(strategy.run(every, (own,)))[0]
 
     return gather
+
+
+@contextlib.contextmanager
+def written_by_chief(
+    strategy: tf.distribute.Strategy, folder: str | os.PathLike
+) -> Iterator[pathlib.Path]:
+    """Gives a folder to write into, whose content moves to its place if this is the chief's.
+
+    Values of which each replica has its own are read from all of them: every worker must write.
+
+    Args:
+        strategy: the strategy.
+        folder: where the content goes, see `tfcq.files.whole_files`.
+
+    Raises:
+        UserError: as `whole_files` does.
+    """
+    place = whole_files(folder) if is_chief(strategy) else tempfile.TemporaryDirectory()
+    with place as made:
+        yield pathlib.Path(made)
 
 
 def check_alike(strategy: tf.distribute.Strategy, *asked: object) -> None:
