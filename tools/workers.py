@@ -13,6 +13,7 @@ import json
 import os
 import pathlib
 import platform
+import signal
 import socket
 import subprocess
 import sys
@@ -40,7 +41,8 @@ SHARED = ("--strategy=multi_worker", "--batch_norm=synchronized")
 # Three epochs of four steps; ended in the second.
 LENGTH = ("--duration=12steps", "--save_every=2steps")
 ENDED_AT = 7
-# Notes what this process holds when training begins and ends, and perhaps ends it before.
+ENDINGS = ((1, signal.SIGKILL), (0, signal.SIGKILL), (1, signal.SIGTERM))
+# Notes what this process holds before and after a step and at the end, and perhaps ends it before.
 PROGRAM = """
 import os, sys
 import numpy as np
@@ -80,6 +82,8 @@ def started(*arguments, start=command_line.flags.quiet_start_up):
         if self.done + 1 == at:
             os.kill(os.getpid(), ending)
         step(self, batch, logs)
+        if self.done == 1:
+            note(self, "first_step")
 
     Checkpoints.on_train_begin, Checkpoints.on_train_end = noting_begin, noting_end
     Checkpoints.on_train_batch_end = step_or_end
@@ -113,7 +117,7 @@ def start(
     if number is not None:
         task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": number}}
         environment["TF_CONFIG"] = json.dumps(task)
-    options = [str(folder / f"memory{number or 0}"), str(ending), str(at)]
+    options = [str(folder / f"memory{number or 0}"), str(int(ending)), str(at)]
     return subprocess.Popen(
         [sys.executable, "-c", PROGRAM, *options, f"--run_dir={folder / 'run'}", *flags],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment,
@@ -180,27 +184,25 @@ def two(
 def measure(name: str, place: pathlib.Path) -> dict[str, Any]:
     """Returns how two workers compare with one process, and how they go on when one has ended."""
     flags = (*FLAGS, *NETWORKS[name])
-    first, one, whole = place / "first", place / "one", place / "whole"
-    for folder, length in ((first, ("--duration=1steps",)), (one, LENGTH)):
-        output, _ = (process := start(folder, (*flags, *length))).communicate(timeout=600)
-        if process.returncode:
-            raise RuntimeError(output[-2000:])
-    two(place / "first_of_two", (*flags, "--duration=1steps"))
-    two(whole, (*flags, *LENGTH))
-    moved = apart(memory(first), memory(first, moment="begin"))
+    one, whole = place / "one", place / "whole"
+    output, _ = (process := start(one, (*flags, *LENGTH))).communicate(timeout=600)
+    ends = two(whole, (*flags, *LENGTH))
+    if process.returncode or any(end["code"] for end in ends):
+        raise RuntimeError(f"{output[-2000:]}\n{ends}")
+    begin = memory(one, moment="begin")
     row: dict[str, Any] = {
-        "first_step": apart(memory(first), memory(place / "first_of_two")) / moved,
-        "end": apart(memory(one), memory(whole))
-        / apart(memory(one), memory(one, moment="begin")),
-        "workers_hold_the_same": same(memory(whole, 0), memory(whole, 1)),
-        "ended": [],
-    }  # fmt: skip
-    for number, ending in ((1, 9), (0, 9), (1, 15), (0, 1)):
-        folder = place / f"ended_{number}_{ending}"
+        moment: apart(memory(one, 0, moment), memory(whole, 0, moment))
+        / apart(memory(one, 0, moment), begin)
+        for moment in ("first_step", "end")
+    }
+    row["workers_hold_the_same"] = same(memory(whole, 0), memory(whole, 1))
+    row["ended"] = []
+    for number, ending in ENDINGS:
+        folder = place / f"ended_{number}_{ending.name}"
         ends = two(folder, (*flags, *LENGTH), number, ending)
         restarted = two(folder, (*flags, *LENGTH))
         row["ended"].append({
-            "worker": number, "signal": ending, "workers": ends,
+            "worker": number, "signal": ending.name, "workers": ends,
             "codes_of_the_restart": [end["code"] for end in restarted],
             "equal_to_the_bit": [same(memory(folder, n), memory(whole, n)) for n in range(2)],
         })  # fmt: skip
@@ -216,7 +218,7 @@ def page(about: dict[str, Any], networks: dict[str, Any]) -> str:
         for name, row in networks.items()
     ]  # fmt: skip
     ended = [
-        [name, f"{one['worker']}, signal {one['signal']}",
+        [name, f"worker {one['worker']}, {one['signal']}",
          ", ".join(str(end["code"]) for end in one["workers"]),
          f"{max(end['seconds_after_the_first'] for end in one['workers']):.0f}",
          "yes" if all(one["equal_to_the_bit"]) else "no"]
@@ -228,7 +230,8 @@ def page(about: dict[str, Any], networks: dict[str, Any]) -> str:
         "norms and ranges. How far their weights lie from those of one process, over the distance",
         "that these moved; and whether both hold the same to the bit.", "",
         table(["network", "first step", "12 steps", "workers alike"], compared), "",
-        "One of the two ends by a signal in step 7; the other follows, both are started again.",
+        f"One of the two ends by a signal in step {ENDED_AT}; the other follows, and both are",
+        "started again.",
         "Equal: all variables and the optimizer's, in both, as in the run that was left alone.", "",
         table(["network", "ended", "exit codes", "seconds until both had", "equal"], ended), "",
         f"- Command: `{about['command']}`", f"- Commit: {about['commit']}",
@@ -245,8 +248,11 @@ def main() -> None:
         "command": "tools/workers.py", "commit": commit_here(), "seed": SEED,
         "machine": f"{os.cpu_count()} CPU cores, {platform.machine()}, no GPU",
     }  # fmt: skip
-    networks: dict[str, Any] = {}
-    for name in NETWORKS:
+    kept = pathlib.Path(f"{arguments.output}.json")
+    found = json.loads(kept.read_text()) if kept.exists() else {}
+    # Goes on with those of the same commit.
+    networks = found["networks"] if found.get("commit") == about["commit"] else {}
+    for name in [name for name in NETWORKS if name not in networks]:
         with tempfile.TemporaryDirectory() as place:
             networks[name] = measure(name, pathlib.Path(place))
         text = json.dumps({**about, "networks": networks}, indent=2)
