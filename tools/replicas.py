@@ -159,7 +159,7 @@ def page(about: dict[str, Any], rows: list[dict[str, Any]]) -> str:
     return "\n".join([
         "# Two and four replicas against one device", "",
         "The same global batches of unlike images, over logical CPUs, with synchronized batch",
-        "norms and ranges. Loss: its relative difference, the greater of both. 2 and 4: the distance",
+        "norms and ranges. Loss: its relative difference, the greater of both. 2, 4: the distance",
         "between the weights of as many replicas and those of one device, over the distance that",
         "these moved. Local ranges: two replicas, each with ranges of its own. Nudged: one device",
         "against itself, each value of its images moved by a last bit, the greatest of "
