@@ -146,14 +146,46 @@ def test_a_signal_to_another_worker_ends_this_one_at_the_same_step(tmp_path, dig
 
 def test_workers_but_the_chief_write_nothing_and_begin_where_it_does(tmp_path, digits, monkeypatch):
     start(tmp_path, digits, 2, initial_seed=0)
-    (tmp_path / "checkpoints" / ".left").mkdir()
-    files = sorted((tmp_path / "checkpoints").iterdir())
+    folder = tmp_path / "checkpoints"
+    (folder / ".left").mkdir()
+    (folder / "ckpt-2.index").write_bytes(b"")
+    files = sorted(folder.iterdir())
     monkeypatch.setattr("tfcq.training.checkpoints.is_chief", lambda strategy: False)
-    # Not the newest: the chief could not read that.
-    monkeypatch.setattr("tfcq.training.checkpoints.from_chief", lambda strategy, *own: [1, 0])
+    monkeypatch.setattr("tfcq.training.workers.is_chief", lambda strategy: False)
     _, done = start(tmp_path, digits, 2, initial_seed=0)
     assert done == 1
-    assert sorted((tmp_path / "checkpoints").iterdir()) == files
+    assert sorted(folder.iterdir()) == files
+
+
+def test_workers_that_see_other_checkpoints_are_refused(tmp_path, digits, monkeypatch):
+    told = []
+
+    def with_a_worker_before_the_first_step(strategy, number):
+        told.append(number)
+        return np.array([[told[0]], [number]])
+
+    with monkeypatch.context() as patch:
+        patch.setattr("tfcq.training.workers.of_every_worker", with_a_worker_before_the_first_step)
+        start(tmp_path, digits, 0, initial_seed=0)
+    start(tmp_path, digits, 1, initial_seed=0)
+    monkeypatch.setattr(
+        "tfcq.training.workers.of_every_worker", with_a_worker_before_the_first_step
+    )
+    with pytest.raises(UserError, match="unlike checkpoints"):
+        start(tmp_path, digits, 1, initial_seed=0)
+
+
+@pytest.mark.parametrize("several", [True, False])
+def test_lost_worker_is_no_damaged_checkpoint(tmp_path, digits, monkeypatch, several):
+    start(tmp_path, digits, 1, initial_seed=0)
+    monkeypatch.setattr("tfcq.training.checkpoints.is_loss", lambda strategy, error: several)
+
+    def lost(path):
+        raise tf.errors.InternalError(None, None, "/job:worker/task:1 is gone")
+
+    monkeypatch.setattr(tf.train, "load_checkpoint", lost)
+    with pytest.raises(tf.errors.InternalError if several else UserError, match="task:1 is gone"):
+        start(tmp_path, digits, 1, initial_seed=0)
 
 
 def test_signal_within_an_epoch_saves_and_the_end_is_that_of_an_uninterrupted_run(

@@ -32,7 +32,7 @@ def test_one_process_is_its_own_chief():
     assert workers.is_chief(ONE) and not workers.are_several(ONE)
     np.testing.assert_array_equal(workers.of_every_worker(ONE, 3, True), [[3, 1]])
     assert workers.from_chief(ONE, 3, 4) == [3, 4]
-    workers.check_alike(ONE, "settings")
+    workers.check_alike(ONE, "unlike", "settings")
     figures = {"loss": tf.constant(1.0)}
     assert workers.reducible(figures) is figures
     assert workers.shared_out(ONE, 4, lambda: "batches") == "batches"
@@ -46,10 +46,10 @@ def test_workers_with_unlike_settings_are_refused(monkeypatch):
         return np.array([[told[0]], [number]])
 
     monkeypatch.setattr(workers, "of_every_worker", of_every_worker)
-    workers.check_alike(ONE, "seed 0", 128)
-    workers.check_alike(ONE, "seed 0", 128)
+    workers.check_alike(ONE, "unlike settings", "seed 0", 128)
+    workers.check_alike(ONE, "unlike settings", "seed 0", 128)
     with pytest.raises(UserError, match="unlike settings"):
-        workers.check_alike(ONE, "seed 0", 129)
+        workers.check_alike(ONE, "unlike settings", "seed 0", 129)
 
 
 @pytest.mark.parametrize("several", [True, False])

@@ -87,7 +87,12 @@ def _train_with(
     source = source_from(config.data)
     split = training_split(config.data, source)
     version = importlib.metadata.version("tfcq")
-    check_alike(strategy, config, sorted(left_open), split.size, split.image_shape, version)
+    check_alike(
+        strategy,
+        "Workers were given unlike settings, images or versions of tfcq; allowed: the same "
+        "command, the same images and the same version on each.",
+        config, sorted(left_open), split.size, split.image_shape, version,
+    )  # fmt: skip
     chief = is_chief(strategy)
     with strategy.scope():
         begins = not from_chief(strategy, len(kept_positions(folder.checkpoints)))[0]

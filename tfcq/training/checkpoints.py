@@ -17,7 +17,14 @@ from tfcq.data.reading_errors import disk_fault
 from tfcq.errors import UserError
 from tfcq.settings.run_position import RunPosition, files_of, kept_positions
 from tfcq.settings.saving import SaveEvery
-from tfcq.training.workers import from_chief, is_chief, of_every_worker, written_by_chief
+from tfcq.training.workers import (
+    check_alike,
+    from_chief,
+    is_chief,
+    is_loss,
+    of_every_worker,
+    written_by_chief,
+)
 
 # What checkpoints of before, which followed whole epochs, do not hold.
 _ADDED = "epoch_steps/.ATTRIBUTES/VARIABLE_VALUE"
@@ -91,16 +98,24 @@ class RunCheckpoints(keras.callbacks.Callback):
         Raises:
             UserError: when none can be restored, or all are gone.
         """
-        found = self._newest_restored(witnesses) if self.chief else None
-        epochs, steps = from_chief(
-            self.strategy, *((found.epochs, found.steps) if found else (-1, -1))
+        position, failed = self._newest_restored(witnesses)
+        # Before the chief renames what others may still read.
+        check_alike(
+            self.strategy,
+            f"Workers found unlike checkpoints in {self.folder}; allowed: a folder that all see.",
+            position,
         )
-        if not self.chief and epochs >= 0:
-            self.restore(RunPosition(epochs, steps))
+        if self.chief:
+            self._set_aside(failed)
         return self.done
 
-    def _newest_restored(self, witnesses: Sequence[pathlib.Path]) -> RunPosition | None:
-        """Returns the position of the newest checkpoint that can be restored, which it does."""
+    def _newest_restored(
+        self, witnesses: Sequence[pathlib.Path]
+    ) -> tuple[RunPosition | None, dict[RunPosition, str]]:
+        """Restores the newest checkpoint that can be; also returns why those after it cannot.
+
+        Every worker does so, since all take part in the assignment of some variables.
+        """
         failed: dict[RunPosition, str] = {}
         for position in reversed(kept_positions(self.folder)):
             try:
@@ -108,8 +123,7 @@ class RunCheckpoints(keras.callbacks.Callback):
             except UserError as error:
                 failed[position] = str(error)
                 continue
-            self._set_aside(failed)
-            return position
+            return position, failed
         if failed:
             raise UserError(
                 f"{' '.join(failed.values())} No other is left in {self.folder}; give another "
@@ -121,7 +135,7 @@ class RunCheckpoints(keras.callbacks.Callback):
                     f"{witness} is there, but no checkpoint in {self.folder}; training would begin "
                     "anew. Put the checkpoints back, or give another --run_dir."
                 )
-        return None
+        return None, failed
 
     def restore(self, position: RunPosition) -> None:
         """Restores one checkpoint.
@@ -140,6 +154,8 @@ class RunCheckpoints(keras.callbacks.Callback):
                 checkpoint = self.checkpoint if complete else self.earlier_checkpoint
                 checkpoint.read(prefix).assert_existing_objects_matched()
         except Exception as error:
+            if is_loss(self.strategy, error):
+                raise
             # What is read of a damaged file may be anything, and fail anywhere.
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise UserError(f"Checkpoint {path} cannot be restored: {reason}.") from None
@@ -253,7 +269,10 @@ class RunCheckpoints(keras.callbacks.Callback):
             with written_by_chief(self.strategy, self.folder) as made:
                 self.checkpoint.write(str(made / position.file_name))
         except (OSError, tf.errors.OpError) as error:
-            reason = disk_fault(error) or " ".join(str(error).split())[:200]
+            reason = disk_fault(error)
+            if not reason and is_loss(self.strategy, error):
+                raise
+            reason = reason or " ".join(str(error).split())[:200]
             raise UserError(
                 f"Checkpoint {path} cannot be written: {reason}. Those of before are whole; the "
                 "same command goes on from them."

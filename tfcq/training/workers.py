@@ -116,21 +116,19 @@ def written_by_chief(
         yield pathlib.Path(made)
 
 
-def check_alike(strategy: tf.distribute.Strategy, *asked: object) -> None:
-    """Refuses workers that would not train the same network on the same images.
+def check_alike(strategy: tf.distribute.Strategy, message: str, *found: object) -> None:
+    """Refuses workers that hold unlike things; every worker must ask.
 
     Args:
         strategy: the strategy.
-        *asked: settings and data of this worker, of which the text tells them apart.
+        message: of the error.
+        *found: what this worker holds, of which the text tells it apart.
 
     Raises:
         UserError: on every worker, when one differs.
     """
-    if len(set(of_every_worker(strategy, zlib.crc32(repr(asked).encode()))[:, 0])) > 1:
-        raise UserError(
-            "Workers were given unlike settings, images or versions of tfcq; allowed: the same "
-            "command, the same images and the same version on each."
-        )
+    if len(set(of_every_worker(strategy, zlib.crc32(repr(found).encode()))[:, 0])) > 1:
+        raise UserError(message)
 
 
 def shared_out(
@@ -171,6 +169,16 @@ def reducible(figures: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
     return {name: tf.reshape(figure, (1,)) for name, figure in figures.items()}
 
 
+def is_loss(strategy: tf.distribute.Strategy, error: Exception) -> bool:
+    """Returns whether an error tells that another worker ended or is silent.
+
+    Args:
+        strategy: the strategy.
+        error: the error.
+    """
+    return are_several(strategy) and isinstance(error, _LOST)
+
+
 @contextlib.contextmanager
 def ending_with_lost_workers(strategy: tf.distribute.Strategy) -> Iterator[None]:
     """Within, the loss of a worker ends the training of the others.
@@ -183,8 +191,8 @@ def ending_with_lost_workers(strategy: tf.distribute.Strategy) -> Iterator[None]
     """
     try:
         yield
-    except _LOST as error:
-        if not are_several(strategy):
+    except tf.errors.OpError as error:
+        if not is_loss(strategy, error):
             raise
         named = sorted({f"{job} {number}" for job, number in _NAMED.findall(str(error))})
         raise TrainingStopped(
