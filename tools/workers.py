@@ -35,7 +35,7 @@ FLAGS = (
 )  # fmt: skip
 NETWORKS = {
     "simsiam, ssql": ("--predictor_width=8",),
-    "mocov2, cq_c": ("--framework=mocov2", "--recipe=cq_c", "--queue_size=64"),
+    "mocov2, cq_c": ("--framework=mocov2", "--recipe=cq_c", "--queue_size=128"),
 }
 # Of each, which worker ends, and how.
 ENDINGS = {
