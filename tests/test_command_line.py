@@ -1,6 +1,8 @@
 """Flags, their help and their errors."""
 
 import dataclasses
+import io
+import json
 import logging
 import os
 import pathlib
@@ -13,7 +15,7 @@ import pytest
 
 import tfcq
 from tfcq import command_line, detect, evaluate, export, features, report, train
-from tfcq.command_line import start_up
+from tfcq.command_line import cluster, start_up
 from tfcq.errors import TrainingStopped, UserError
 from tfcq.settings.fields import flat
 from tfcq.settings.run_folder import RunFolder
@@ -359,7 +361,7 @@ def test_warnings_of_libraries_do_not_stand_above_an_error():
 @pytest.mark.parametrize(
     ("found", "told"),
     [
-        ('{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker"}}', "2 processes"),
+        ('{"cluster": {"worker": ["a:1", "b:1"]}}', "2 processes.*--strategy=multi_worker"),
         ('{"cluster": {"chief": ["a:1"], "ps": ["b:1"], "worker": ["c:1"]}}', "3 processes"),
         ("{", "TF_CONFIG is not JSON"),
         ("[1]", "TF_CONFIG is '\\[1\\]'"),
@@ -376,3 +378,43 @@ def test_processes_that_would_each_do_the_whole_work_are_refused(monkeypatch, fo
 def test_a_cluster_of_one_process_is_no_cluster(monkeypatch, found):
     monkeypatch.setenv("TF_CONFIG", found)
     start_up.quiet_start_up(1)
+
+
+FIRST = {"type": "worker", "index": 0}
+WORKERS = {"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 1}}
+
+
+@pytest.mark.parametrize(
+    ("found", "told"),
+    [
+        (None, "needs the addresses of two processes"),
+        ({"cluster": {"worker": ["a:1"]}}, "--strategy=mirrored"),
+        ({**WORKERS, "cluster": {"worker": ["a:1"], "ps": ["b:1"]}}, "jobs ps; allowed: chief and"),
+        ({**WORKERS, "task": {"type": "worker", "index": 2}}, "of 2 processes"),
+        ({**WORKERS, "task": {"type": "chief", "index": 0}}, "of 2 processes"),
+        ({"cluster": WORKERS["cluster"]}, "the task None"),
+    ],
+)
+def test_a_cluster_that_cannot_share_the_work_is_refused(monkeypatch, found, told):
+    monkeypatch.setenv("TF_CONFIG", json.dumps(found) if found else "")
+    with pytest.raises(UserError, match=told):
+        cluster.join_cluster("multi_worker")
+
+
+@pytest.mark.parametrize(
+    ("change", "number"),
+    [
+        ({}, 1),
+        ({"task": FIRST}, 0),
+        ({"cluster": {"worker": ["a:1", "b:1"], "chief": ["c:1"]}}, 2),
+        ({"cluster": {"worker": ["a:1"], "chief": ["c:1"]}, "task": FIRST}, 1),
+    ],
+)
+def test_of_several_workers_the_chief_alone_tells(monkeypatch, change, number):
+    monkeypatch.setenv("TF_CONFIG", json.dumps(WORKERS | change))
+    told = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", told)
+    cluster.join_cluster("multi_worker")
+    print("progress")
+    assert ("progress" in told.getvalue()) == (number == 0)
+    assert (f"Worker {number} of" in told.getvalue()) == (number > 0)

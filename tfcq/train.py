@@ -72,8 +72,9 @@ def main(command: command_line.Command) -> None:
         return
     config, folder, names = settings_of(command)
     folder.check(config)
-    command.start_up(config.execution.deterministic)
-    if command.values["preview"]:
+    preview, execution = command.values["preview"], config.execution
+    command.start_up(execution.deterministic, strategy="single" if preview else execution.strategy)
+    if preview:
         from tfcq.pretraining.preview import draw_preview
 
         here = command.values["run_dir"] is None

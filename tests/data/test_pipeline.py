@@ -159,6 +159,38 @@ def test_images_one_by_one_have_the_draws_of_a_batch(cache, monkeypatch):
     assert_equal_streams(pipeline.view_batches(numbered(12), Draws(), **setting), together)
 
 
+@pytest.mark.parametrize("cache", [0, 10**9])
+@pytest.mark.parametrize("make", [numbered, varying])
+def test_parts_are_the_rows_of_whole_batches_and_decode_no_others(make, cache, monkeypatch):
+    monkeypatch.setattr(pipeline, "CACHE_BYTES", cache)
+    split, decoded = make(22), []
+
+    def note(index):
+        decoded.append(int(index))
+        return index
+
+    def noting(record):
+        index = tf.ensure_shape(tf.numpy_function(note, [record["index"]], tf.int64), [])
+        return decode({**record, "index": index})
+
+    decode, split = split.decode, dataclasses.replace(split, decode=noting)
+    setting = {"image_size": 8, "batch_size": 6, "seed": 7, "labels": True}
+    setting |= {"first_epoch": 1, "epochs": 2, "first_step": 1}
+    whole = list(pipeline.view_batches(split, Draws(), **setting).as_numpy_iterator())
+    decoded.clear()
+    parts = [
+        list(pipeline.view_batches(split, Draws(), **setting, part=(part, 3)).as_numpy_iterator())
+        for part in range(3)
+    ]
+    assert {len(rows) for part in parts for batch in part for rows in batch} == {2}
+    together = [
+        map(np.concatenate, zip(*of_a_step, strict=True)) for of_a_step in zip(*parts, strict=True)
+    ]
+    assert_equal_streams(together, whole)
+    if make is varying or cache == 0:
+        assert len(decoded) == 5 * 6
+
+
 def test_views_of_a_users_images_are_those_of_the_pipeline():
     split = open_source("digits").split("train").first(20)
     images = split.records.map(lambda record: record["image"])

@@ -52,7 +52,8 @@ def trained(request, tmp_path, monkeypatch):
         # Last, so that a checkpoint never knows of an epoch that the history does not.
         assert isinstance(arguments["callbacks"][-1], RunCheckpoints)
 
-    def strategy_named(name):
+    def strategy_named(name, tpu):
+        assert tpu is None
         asked["execution"].append(name)
         return tf.distribute.get_strategy()
 

@@ -126,6 +126,68 @@ def test_one_and_one_epoch_equal_two_to_the_last_bit(tmp_path, digits, method):
     assert int(parts.step.value) == int(parts.optimizer.iterations.value) == EPOCHS * STEPS
 
 
+def test_a_signal_to_another_worker_ends_this_one_at_the_same_step(tmp_path, digits, monkeypatch):
+    def told(strategy, *own):
+        return np.array([own, [0, signal.SIGTERM if count.done == 2 else 0]])
+
+    class Count(keras.callbacks.Callback):
+        done = 0
+
+        def on_train_batch_end(self, batch, logs=None):
+            self.done += 1
+
+    count = Count()
+    monkeypatch.setattr("tfcq.training.checkpoints.of_every_worker", told)
+    with pytest.raises(interruption.Terminated) as ended:
+        start(tmp_path, digits, 4, initial_seed=0, steps=4, further=[count])
+    assert ended.value.number == signal.SIGTERM and "ckpt-0+2;" in ended.value.told
+    assert kept_positions(tmp_path / "checkpoints")[-1] == RunPosition(0, 2)
+
+
+def test_workers_but_the_chief_write_nothing_and_begin_where_it_does(tmp_path, digits, monkeypatch):
+    start(tmp_path, digits, 2, initial_seed=0)
+    folder = tmp_path / "checkpoints"
+    (folder / ".left").mkdir()
+    (folder / "ckpt-2.index").write_bytes(b"")
+    files = sorted(folder.iterdir())
+    monkeypatch.setattr("tfcq.training.checkpoints.is_chief", lambda strategy: False)
+    monkeypatch.setattr("tfcq.training.workers.is_chief", lambda strategy: False)
+    _, done = start(tmp_path, digits, 2, initial_seed=0)
+    assert done == 1
+    assert sorted(folder.iterdir()) == files
+
+
+def test_workers_that_see_other_checkpoints_are_refused(tmp_path, digits, monkeypatch):
+    told = []
+
+    def with_a_worker_before_the_first_step(strategy, number):
+        told.append(number)
+        return np.array([[told[0]], [number]])
+
+    with monkeypatch.context() as patch:
+        patch.setattr("tfcq.training.workers.of_every_worker", with_a_worker_before_the_first_step)
+        start(tmp_path, digits, 0, initial_seed=0)
+    start(tmp_path, digits, 1, initial_seed=0)
+    monkeypatch.setattr(
+        "tfcq.training.workers.of_every_worker", with_a_worker_before_the_first_step
+    )
+    with pytest.raises(UserError, match="unlike checkpoints"):
+        start(tmp_path, digits, 1, initial_seed=0)
+
+
+@pytest.mark.parametrize("several", [True, False])
+def test_lost_worker_is_no_damaged_checkpoint(tmp_path, digits, monkeypatch, several):
+    start(tmp_path, digits, 1, initial_seed=0)
+    monkeypatch.setattr("tfcq.training.checkpoints.is_loss", lambda strategy, error: several)
+
+    def lost(path):
+        raise tf.errors.InternalError(None, None, "/job:worker/task:1 is gone")
+
+    monkeypatch.setattr(tf.train, "load_checkpoint", lost)
+    with pytest.raises(tf.errors.InternalError if several else UserError, match="task:1 is gone"):
+        start(tmp_path, digits, 1, initial_seed=0)
+
+
 def test_signal_within_an_epoch_saves_and_the_end_is_that_of_an_uninterrupted_run(
     tmp_path,
 ):

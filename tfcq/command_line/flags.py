@@ -49,17 +49,20 @@ class Command:
         """The Python file with the user's own classes and functions, if there is one."""
         return self.values.get(custom_objects.FLAG)
 
-    def start_up(self, deterministic: bool = False, doing: str = "") -> None:
+    def start_up(
+        self, deterministic: bool = False, doing: str = "", strategy: str = "single"
+    ) -> None:
         """Imports TensorFlow without its chatter, and makes the user's own classes known.
 
         Args:
             deterministic: whether the process must repeat its results to the last bit.
             doing: what is told before, as the import takes seconds; empty for nothing.
+            strategy: how the work is shared with other processes.
 
         Raises:
-            UserError: when their file fails.
+            UserError: when their file fails, or the environment names other processes.
         """
-        quiet_start_up(self.values["verbosity"], deterministic, doing)
+        quiet_start_up(self.values["verbosity"], deterministic, doing, strategy)
         if self.custom_objects is not None:
             import keras
 

@@ -5,7 +5,7 @@ import os
 import pathlib
 
 from tfcq import native_messages
-from tfcq.command_line.cluster import check_one_process
+from tfcq.command_line.cluster import join_cluster
 
 _OWN = pathlib.Path(__file__).parent.parent
 
@@ -24,18 +24,21 @@ def _is_own(record: logging.LogRecord) -> bool:
     return _OWN in pathlib.Path(record.pathname).parents
 
 
-def quiet_start_up(verbosity: int, deterministic: bool = False, doing: str = "") -> None:
+def quiet_start_up(
+    verbosity: int, deterministic: bool = False, doing: str = "", strategy: str = "single"
+) -> None:
     """Imports TensorFlow without its chatter, unless that is asked for.
 
     Args:
         verbosity: the flag of that name.
         deterministic: whether the process must repeat its results to the last bit.
         doing: what is told before, as the import takes seconds; empty for nothing.
+        strategy: how the work is shared with other processes.
 
     Raises:
-        UserError: when the environment names a cluster of several processes.
+        UserError: when the environment names other processes than the strategy takes.
     """
-    check_one_process()
+    join_cluster(strategy)
     if doing:
         stage(doing)
     if deterministic:

@@ -59,6 +59,7 @@ def view_batches(
     views: tuple[int, ...] = (1, 2),
     labels: bool = False,
     first_step: int = 0,
+    part: tuple[int, int] = (0, 1),
 ) -> tf.data.Dataset:
     """Yields batches of views of the same images, two augmented ones unless told otherwise.
 
@@ -77,10 +78,12 @@ def view_batches(
         views: numbers of the views; 1 and 2 are augmented, 0 is the image as evaluation sees it.
         labels: whether the images' labels stand behind their views.
         first_step: number of the first epoch's first batch, from 0.
+        part: which rows of each batch are made, and of how many equal parts: `(1, 4)` for the
+            second quarter; others are read where a split is not held in memory, but not decoded.
 
     Returns:
-        Data set of a tuple with each view, float32 [batch_size, image_size, image_size, C], values
-        in [0, 1], and perhaps the labels, int64 [batch_size].
+        Data set of a tuple with each view, float32 [rows, image_size, image_size, C], values in
+        [0, 1], and perhaps the labels, int64 [rows]; batch_size rows, or those of the part.
 
     Raises:
         UserError: a batch size that does not fit, a size, epoch or count that is negative, or an
@@ -96,6 +99,7 @@ def view_batches(
     cached = pixels is not None and held <= CACHE_BYTES
     central = central_crop(split, image_size)
     blocks = _blocks(split, cached)
+    rows = _rows(batch_size, *part)
     # Large images, and those of many sizes, are each a piece of work of its own.
     together = pixels is not None and max(pixels, image_size**2) <= TOGETHER_PIXELS
     augment = augmentation.augment if together else augmentation.augment_one
@@ -106,9 +110,8 @@ def view_batches(
         return augment(_as_float(images) if together else images, draws, image_size)
 
     def views_of(seeds: tf.Tensor, records: Record) -> tuple[tf.Tensor, ...]:
-        images, indices = records["image"], records["index"]
-        images = tf.ensure_shape(images, [*[None] * together, *split.image_shape])
-        draws = _draws(seeds, indices, (2, augmentation.draws_per_view))
+        images = tf.ensure_shape(records["image"], [*[None] * together, *split.image_shape])
+        draws = _draws(seeds, records["index"], (2, augmentation.draws_per_view))
         made = tuple(view_of(number, images, draws[..., number - 1, :]) for number in views)
         return (*made, records["label"]) if labels else made
 
@@ -117,23 +120,22 @@ def view_batches(
         view_seed, order = _fold(epoch_seed, _VIEWS), _fold(epoch_seed, _ORDER)
         begun = epoch == first_epoch
         if cached and together:
-            records = without_done(_shuffled(blocks, order, batch_size), begun, first_step)
+            records = without_done(_shuffled(blocks, order, batch_size, rows), begun, first_step)
         else:
             used = _shuffled(blocks, order).take(steps * batch_size)
-            records = without_done(used, begun, first_step * batch_size)
+            left = without_done(used, begun, first_step * batch_size)
+            records = _rows_of_batches(left, batch_size, rows)
         return records.map(lambda record: (view_seed, record))
 
     records = _epoch_numbers(first_epoch, epochs).flat_map(seeds_and_records)
     if not cached:
         records = records.map(lambda seeds, record: (seeds, split.decode(record)), tf.data.AUTOTUNE)
         if together:
-            records = records.batch(batch_size, drop_remainder=True)
+            records = records.batch(len(rows), drop_remainder=True)
     batches = records.map(views_of, tf.data.AUTOTUNE)
     if not together:
-        batches = batches.batch(batch_size, drop_remainder=True)
-    options = tf.data.Options()
-    options.autotune.ram_budget = READ_AHEAD_BYTES
-    return batches.prefetch(tf.data.AUTOTUNE).with_options(options)
+        batches = batches.batch(len(rows), drop_remainder=True)
+    return _ahead(batches)
 
 
 def shuffled_epochs(split: Split, seed: int, first_epoch: int = 0) -> tf.data.Dataset:
@@ -262,9 +264,12 @@ def _blocks(split: Split, cached: bool) -> tf.data.Dataset:
 
 
 def _shuffled(
-    blocks: tf.data.Dataset, seed: tf.Tensor, batch_size: int | None = None
+    blocks: tf.data.Dataset,
+    seed: tf.Tensor,
+    batch_size: int | None = None,
+    rows: range = range(0),
 ) -> tf.data.Dataset:
-    """Yields the records of each block in random order, perhaps in whole batches of a block.
+    """Yields the records of each block in random order, perhaps rows of a block's whole batches.
 
     `Dataset.shuffle` would not do: its order also depends on TensorFlow's global seed.
     """
@@ -276,9 +281,35 @@ def _shuffled(
         picked = tf.data.Dataset.from_tensor_slices(order)
         if batch_size is not None:
             picked = picked.batch(batch_size, drop_remainder=True)
+            picked = picked.map(lambda i: i[rows.start : rows.stop])
         return picked.map(lambda i: {key: tf.gather(value, i) for key, value in block.items()})
 
     return blocks.enumerate().flat_map(records_of)
+
+
+def _ahead(batches: tf.data.Dataset) -> tf.data.Dataset:
+    """Yields batches that are made ahead of their use, within bounds of memory."""
+    options = tf.data.Options()
+    options.autotune.ram_budget = READ_AHEAD_BYTES
+    return batches.prefetch(tf.data.AUTOTUNE).with_options(options)
+
+
+def _rows(batch_size: int, number: int, parts: int) -> range:
+    """Returns which rows of a batch are those of one of equal parts."""
+    count = batch_size // parts
+    return range(number * count, (number + 1) * count)
+
+
+def _rows_of_batches(records: tf.data.Dataset, batch_size: int, rows: range) -> tf.data.Dataset:
+    """Yields the records of some rows of each batch."""
+    if len(rows) == batch_size:
+        return records
+
+    def is_row(number: tf.Tensor, record: Record) -> tf.Tensor:
+        row = number % batch_size
+        return (rows.start <= row) & (row < rows.stop)
+
+    return records.enumerate().filter(is_row).map(lambda number, record: record)
 
 
 def _epoch_numbers(first_epoch: int, epochs: int | None) -> tf.data.Dataset:

@@ -54,6 +54,9 @@ def views_of_batch(recipe: Recipe, data: Any) -> dict[int, tf.Tensor]:
     Raises:
         UserError: when the data are not the recipe's views, of the same shape.
     """
+    if isinstance(data, tf.Tensor) and len(data.shape) == 5:
+        # As several workers share them out, see `tfcq.training.workers.shared_out`.
+        data = tf.unstack(data, axis=1)
     # Labels beside views are not used.
     tensors = [tensor for tensor in tf.nest.flatten(data) if len(tensor.shape) == 4]
     names = ", ".join(f"view {view}" if view else "image" for view in recipe.views)

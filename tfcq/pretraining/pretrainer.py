@@ -28,6 +28,7 @@ from tfcq.settings.bitwidths import PERIODIC
 from tfcq.settings.policies import Policy
 from tfcq.settings.recipes import Pass, Recipe, in_order, recipe_named
 from tfcq.settings.training_groups import LOSS_REDUCTIONS
+from tfcq.training.workers import reducible
 
 
 @keras.saving.register_keras_serializable("tfcq")
@@ -308,17 +309,17 @@ class Pretrainer(keras.Model):
             x, y, self.recipe, batch_size, seed, self.first_epoch,
             self.backbone.input_shape, self._check_batch,
         )  # fmt: skip
-        if isinstance(batches, tf.data.Dataset):
+        if isinstance(batches, tf.data.Dataset | tf.distribute.DistributedDataset):
             # Data sets bring their own order and batches; Keras would only warn.
             y = batch_size = None
             kwargs.setdefault("shuffle", False)
-            if kwargs.get("steps_per_epoch") is None:
-                kwargs["steps_per_epoch"] = steps
-                if steps is None and batches.cardinality() == tf.data.INFINITE_CARDINALITY:
-                    raise UserError(
-                        "fit() received an endless data set; pass steps_per_epoch, the number of "
-                        "images divided by the batch size."
-                    )
+        if isinstance(batches, tf.data.Dataset) and kwargs.get("steps_per_epoch") is None:
+            kwargs["steps_per_epoch"] = steps
+            if steps is None and batches.cardinality() == tf.data.INFINITE_CARDINALITY:
+                raise UserError(
+                    "fit() received an endless data set; pass steps_per_epoch, the number of "
+                    "images divided by the batch size."
+                )
         watching = [RunLength(), Throughput(), StopOnFailure(), *(callbacks or [])]
         try:
             with user_errors_of_pipelines():
@@ -469,7 +470,7 @@ class Pretrainer(keras.Model):
         self.framework.end_step(targets)
         self.step.assign_add(1)
         figures = {metric.name: metric.result() for metric in self.metrics}
-        return {**figures, "learning_rate": learning_rate}
+        return reducible({**figures, "learning_rate": learning_rate})
 
     def _differentiated(
         self, views: dict[int, tf.Tensor]

@@ -1,5 +1,8 @@
 """Runs a pre-training: from the newest checkpoint of a run to its end, and saves the backbone."""
 
+import contextlib
+import functools
+import importlib.metadata
 import math
 from typing import Any
 
@@ -12,7 +15,6 @@ from tfcq.data.pipeline import labelled_arrays, steps_per_epoch, view_batches
 from tfcq.data.sources import evaluation_needs, source_from
 from tfcq.data.split import Source, Split, view_size
 from tfcq.errors import UserError
-from tfcq.files import whole_file
 from tfcq.integer.form import told_refusal
 from tfcq.nn.activation_ranges import is_trained_quantized
 from tfcq.nn.calibration import calibrate
@@ -43,6 +45,15 @@ from tfcq.training.history import HistoryFile, Progress
 from tfcq.training.optimizers import optimizer_from
 from tfcq.training.stretches import stretches
 from tfcq.training.trackers import tracker
+from tfcq.training.workers import (
+    check_alike,
+    ending_with_lost_workers,
+    from_chief,
+    is_chief,
+    of_every_worker,
+    shared_out,
+    written_by_chief,
+)
 
 
 def train(config: Config, folder: RunFolder, left_open: frozenset[str] = frozenset()) -> None:
@@ -56,15 +67,35 @@ def train(config: Config, folder: RunFolder, left_open: frozenset[str] = frozens
 
     Raises:
         UserError: when the data cannot be had, or the folder holds another run.
-        TrainingStopped: when the loss is NaN or features have collapsed.
+        TrainingStopped: when the loss is NaN, features have collapsed or a worker is lost.
     """
     if config.execution.deterministic:
         make_deterministic()
+    # Before the images: several workers come together before TensorFlow computes anything.
+    strategy = strategy_named(config.execution.strategy, config.execution.tpu)
+    with ending_with_lost_workers(strategy):
+        _train_with(strategy, config, folder, left_open)
+
+
+def _train_with(
+    strategy: tf.distribute.Strategy,
+    config: Config,
+    folder: RunFolder,
+    left_open: frozenset[str],
+) -> None:
+    """Trains on the devices of a strategy, as `train` does."""
     source = source_from(config.data)
     split = training_split(config.data, source)
-    strategy = strategy_named(config.execution.strategy)
+    version = importlib.metadata.version("tfcq")
+    check_alike(
+        strategy,
+        "Workers were given unlike settings, images or versions of tfcq; allowed: the same "
+        "command, the same images and the same version on each.",
+        config, sorted(left_open), split.size, split.image_shape, version,
+    )  # fmt: skip
+    chief = is_chief(strategy)
     with strategy.scope():
-        begins = not kept_positions(folder.checkpoints)
+        begins = not from_chief(strategy, len(kept_positions(folder.checkpoints)))[0]
         chosen, pretrainer = _built(config, left_open, split, strategy, begins)
     asked, config = config, replaced(config, chosen)
     size, channels = view_size(split, config.data.image_size), split.image_shape[2]
@@ -75,10 +106,12 @@ def train(config: Config, folder: RunFolder, left_open: frozenset[str] = frozens
         print(f"The int8 file of this network will be refused: {told}")
     check_memory(pretrainer, used, size)
     settle = lambda one: settled(replaced(one, chosen), split, steps, pretrainer)  # noqa: E731
-    # Before the lock makes a folder.
-    folder.check(asked, settle)
-    with locked(folder.path):
-        folder.begin(asked, settle)
+    if chief:
+        # Before the lock makes a folder.
+        folder.check(asked, settle)
+    with locked(folder.path) if chief else contextlib.nullcontext():
+        if chief:
+            folder.begin(asked, settle)
         total = total_steps(config.optimization, steps)
         with strategy.scope():
             checkpoints = RunCheckpoints(
@@ -87,10 +120,11 @@ def train(config: Config, folder: RunFolder, left_open: frozenset[str] = frozens
             )  # fmt: skip
             checkpoints.restore_newest((folder.history, folder.backbone))
         epochs = math.ceil(total / steps)
-        if checkpoints.position.epochs >= epochs and folder.backbone.exists():
+        ended = checkpoints.position.epochs >= epochs and folder.backbone.exists()
+        if from_chief(strategy, ended)[0]:
             print(f"{folder.path}: all {epochs} epochs are trained. Backbone: {folder.backbone}")
             return
-        for line in (folder.told_version(), evaluation_needs(source, split)):
+        for line in (folder.told_version(), evaluation_needs(source, split)) if chief else ():
             if line:
                 print(line)
         if used.network.zero_init_residual and used.network.start is None:
@@ -99,8 +133,8 @@ def train(config: Config, folder: RunFolder, left_open: frozenset[str] = frozens
             )
         _train(pretrainer, config, used, folder, split, checkpoints)
         _record_ranges(pretrainer.backbone, split, size)
-        with whole_file(folder.backbone) as temporary:
-            pretrainer.backbone.save(temporary)
+        with written_by_chief(strategy, folder.path) as made:
+            pretrainer.backbone.save(made / folder.backbone.name)
     print(f"Backbone: {folder.backbone}")
 
 
@@ -129,25 +163,28 @@ def _train(
         f"{position.in_words} to {math.ceil(total / steps)}"
     )
     print("Building the graph of a step, which takes up to a minute ...", flush=True)
-    callbacks = [
-        HistoryFile(folder.history, position.epochs),
-        keras.callbacks.TensorBoard(folder.tensorboard, write_graph=False),
-        *_trackers(used, folder),
-        Progress(total, steps, done, length=config.optimization.length()),
-        # Last, so that a checkpoint never knows of an epoch that the history does not.
-        checkpoints,
-    ]
+    callbacks: list[keras.callbacks.Callback] = []
+    if checkpoints.chief:
+        callbacks = [
+            HistoryFile(folder.history, position.epochs),
+            keras.callbacks.TensorBoard(folder.tensorboard, write_graph=False),
+            *_trackers(used, folder),
+            Progress(total, steps, done, length=config.optimization.length()),
+        ]
+    # Last, so that a checkpoint never knows of an epoch that the history does not.
+    callbacks.append(checkpoints)
     size, channels = view_size(split, config.data.image_size), split.image_shape[2]
     augmentation = augmentation_from(config.views, size, channels)
     batch_size, seed = config.optimization.batch_size, config.execution.seed
     with checkpoints.saving_at_signals():
         for part in stretches(done, steps, total):
-            views = view_batches(
-                split, augmentation, size, batch_size, seed, part.first,
+            views = functools.partial(
+                view_batches, split, augmentation, size, batch_size, seed, part.first,
                 views=pretrainer.recipe.views, first_step=part.first_step,
             )  # fmt: skip
             pretrainer.fit(
-                views, epochs=part.last, initial_epoch=part.first, steps_per_epoch=part.steps,
+                shared_out(checkpoints.strategy, batch_size, views),
+                epochs=part.last, initial_epoch=part.first, steps_per_epoch=part.steps,
                 verbose=0, callbacks=callbacks,
             )  # fmt: skip
 
@@ -184,6 +221,7 @@ def _built(
         fitting = batch_size
         if "batch_size" in left_open:
             fitting = batch_that_fits(pretrainer, batch_size, replicas)
+            fitting = int(of_every_worker(strategy, fitting).min())
         if fitting < batch_size:
             chosen.values["batch_size"] = fitting
             chosen.reasons.append(f"A step of {batch_size} images exceeds the memory")

@@ -8,7 +8,7 @@ from tfcq.errors import UserError
 
 UNITS = ("epochs", "steps", "min")
 # What may be given at every start of a run: it does not change what is trained.
-OF_A_START = ("save_every", "keep")
+OF_A_START = ("save_every", "keep", "tpu")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -31,7 +31,8 @@ from tfcq.settings.policies import (
 LEARNING_RATE_SCHEDULES = ("cosine", "constant", "step")
 OPTIMIZERS = ("sgd", "lars", "adamw")
 LOSS_REDUCTIONS = ("mean", "sum")
-STRATEGIES = ("single", "mirrored", "tpu")
+MULTI_WORKER, TPU = "multi_worker", "tpu"
+STRATEGIES = ("single", "mirrored", MULTI_WORKER, TPU)
 TRACKERS = ("wandb", "mlflow")
 FLOAT32, BFLOAT16, FLOAT16, AUTO = PRODUCT_DTYPES = ("float32", "bfloat16", "float16", "auto")
 BATCH_NORMS = ("local", "synchronized", "shuffled")
@@ -266,7 +267,14 @@ class ExecutionSettings:
         1, "parts in which a batch is made, one after another, for one update", at_least=1
     )
     xla: bool = setting(False, "compile the step with XLA (slower on CPUs)")
-    strategy: str = setting("single", "devices: one, all GPUs, or a TPU", STRATEGIES)
+    strategy: str = setting(
+        "single",
+        "devices: one, all of this machine, those of all processes of TF_CONFIG, or a TPU",
+        STRATEGIES,
+    )
+    tpu: str | None = setting(
+        None, "name or address of the TPU of --strategy=tpu; default the environment's"
+    )
     batch_norm: str = setting(
         "local",
         "statistics and ranges of each replica or all; or keys shuffled over them",

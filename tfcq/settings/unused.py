@@ -22,7 +22,7 @@ from tfcq.settings.protocol_groups import LEARNED_ROUNDINGS, QAT_QUANTIZERS
 from tfcq.settings.protocols import POST_TRAINING, PROTOCOLS, QAT
 from tfcq.settings.recipes import recipe_named
 from tfcq.settings.training import Config
-from tfcq.settings.training_groups import OptimizationSettings, ViewSettings
+from tfcq.settings.training_groups import TPU, OptimizationSettings, ViewSettings
 
 _CALIBRATION = tuple(field.name for field in dataclasses.fields(CalibrationSettings))
 # Settings of a network's quantizers; those of a file are what they are.
@@ -61,6 +61,8 @@ def check_used(config: Config, given: set[str]) -> None:
         unused += [("projection_hidden", "a projector of one layer has no hidden one")]
     if config.execution.strategy == "single":
         unused += [("batch_norm", "--strategy=single has one replica")]
+    if config.execution.strategy != TPU:
+        unused += [("tpu", f"--strategy={config.execution.strategy} uses none")]
     unused += _in_optimization(config.optimization)
     if config.views.jitter_probability == 0:
         unused += [

@@ -15,9 +15,16 @@ import tensorflow as tf
 from tfcq import interruption
 from tfcq.data.reading_errors import disk_fault
 from tfcq.errors import UserError
-from tfcq.files import whole_files
 from tfcq.settings.run_position import RunPosition, files_of, kept_positions
 from tfcq.settings.saving import SaveEvery
+from tfcq.training.workers import (
+    check_alike,
+    from_chief,
+    is_chief,
+    is_loss,
+    of_every_worker,
+    written_by_chief,
+)
 
 # What checkpoints of before, which followed whole epochs, do not hold.
 _ADDED = "epoch_steps/.ATTRIBUTES/VARIABLE_VALUE"
@@ -27,7 +34,8 @@ _EACH_EPOCH = SaveEvery()
 class RunCheckpoints(keras.callbacks.Callback):
     """Saves everything that affects the next step, also within an epoch; restores the newest.
 
-    A new run is saved before its first step, so that one without a checkpoint has lost it.
+    A new run is saved before its first step, so that one without a checkpoint has lost it. Several
+    workers save, restore and end at the same steps; the chief writes, the others read its folder.
 
     Args:
         folder: where checkpoints are kept.
@@ -50,6 +58,8 @@ class RunCheckpoints(keras.callbacks.Callback):
         super().__init__()
         pretrainer.optimizer.build(pretrainer.trainable_variables)
         self.pretrainer = pretrainer
+        self.strategy = pretrainer.distribute_strategy
+        self.chief = is_chief(self.strategy)
         self.folder, self.steps, self.total = pathlib.Path(folder), steps, total
         self.save_every, self.keep = save_every, keep
         # Steps that are done, and that were when the run was saved.
@@ -88,6 +98,24 @@ class RunCheckpoints(keras.callbacks.Callback):
         Raises:
             UserError: when none can be restored, or all are gone.
         """
+        position, failed = self._newest_restored(witnesses)
+        # Before the chief renames what others may still read.
+        check_alike(
+            self.strategy,
+            f"Workers found unlike checkpoints in {self.folder}; allowed: a folder that all see.",
+            position,
+        )
+        if self.chief:
+            self._set_aside(failed)
+        return self.done
+
+    def _newest_restored(
+        self, witnesses: Sequence[pathlib.Path]
+    ) -> tuple[RunPosition | None, dict[RunPosition, str]]:
+        """Restores the newest checkpoint that can be; also returns why those after it cannot.
+
+        Every worker does so, since all take part in the assignment of some variables.
+        """
         failed: dict[RunPosition, str] = {}
         for position in reversed(kept_positions(self.folder)):
             try:
@@ -95,8 +123,7 @@ class RunCheckpoints(keras.callbacks.Callback):
             except UserError as error:
                 failed[position] = str(error)
                 continue
-            self._set_aside(failed)
-            return self.done
+            return position, failed
         if failed:
             raise UserError(
                 f"{' '.join(failed.values())} No other is left in {self.folder}; give another "
@@ -108,7 +135,7 @@ class RunCheckpoints(keras.callbacks.Callback):
                     f"{witness} is there, but no checkpoint in {self.folder}; training would begin "
                     "anew. Put the checkpoints back, or give another --run_dir."
                 )
-        return 0
+        return None, failed
 
     def restore(self, position: RunPosition) -> None:
         """Restores one checkpoint.
@@ -127,6 +154,8 @@ class RunCheckpoints(keras.callbacks.Callback):
                 checkpoint = self.checkpoint if complete else self.earlier_checkpoint
                 checkpoint.read(prefix).assert_existing_objects_matched()
         except Exception as error:
+            if is_loss(self.strategy, error):
+                raise
             # What is read of a damaged file may be anything, and fail anywhere.
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise UserError(f"Checkpoint {path} cannot be restored: {reason}.") from None
@@ -156,12 +185,12 @@ class RunCheckpoints(keras.callbacks.Callback):
         Args:
             logs: unused.
         """
-        if self.folder.is_dir():
+        if self.chief and self.folder.is_dir():
             # What a process that was killed while it wrote has left.
             for left in self.folder.iterdir():
                 if left.is_dir() and left.name.startswith("."):
                     shutil.rmtree(left)
-        if not kept_positions(self.folder):
+        if not from_chief(self.strategy, len(kept_positions(self.folder)))[0]:
             self._save()
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
@@ -205,13 +234,15 @@ class RunCheckpoints(keras.callbacks.Callback):
 
     def _save_if_due(self, end: bool = False) -> None:
         seconds = time.monotonic() - self.saved_at
-        # Once, since further ones may come while it is saved.
-        asked = self.signals[:1]
-        if end or asked or self.save_every.is_due(self.done, self.steps, seconds):
+        due = end or self.save_every.is_due(self.done, self.steps, seconds)
+        # Once, since further ones may come while it is saved; of any worker, as the clock's.
+        told = of_every_worker(self.strategy, due, *(self.signals[:1] or [0]))
+        due, asked = told.max(axis=0).tolist()
+        if due or asked:
             self._save()
         if asked:
             raise interruption.Terminated(
-                asked[0],
+                asked,
                 f"saved after step {self.done:,} as {self.folder / self.position.file_name}; the "
                 "same command goes on from there",
             )
@@ -235,16 +266,19 @@ class RunCheckpoints(keras.callbacks.Callback):
         self.figures.assign(self._figures())
         path = self.folder / position.file_name
         try:
-            with whole_files(self.folder) as made:
+            with written_by_chief(self.strategy, self.folder) as made:
                 self.checkpoint.write(str(made / position.file_name))
         except (OSError, tf.errors.OpError) as error:
-            reason = disk_fault(error) or " ".join(str(error).split())[:200]
+            reason = disk_fault(error)
+            if not reason and is_loss(self.strategy, error):
+                raise
+            reason = reason or " ".join(str(error).split())[:200]
             raise UserError(
                 f"Checkpoint {path} cannot be written: {reason}. Those of before are whole; the "
                 "same command goes on from them."
             ) from None
         self.saved, self.saved_at = self.done, time.monotonic()
-        for earlier in kept_positions(self.folder)[: -self.keep]:
+        for earlier in kept_positions(self.folder)[: -self.keep] if self.chief else []:
             for file in files_of(self.folder, earlier):
                 file.unlink()
 

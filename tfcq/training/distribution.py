@@ -5,35 +5,51 @@ import tensorflow as tf
 
 from tfcq.errors import UserError, unknown_choice
 from tfcq.nn.activation_quantizer import ActivationQuantizer
-from tfcq.settings.training_groups import STRATEGIES
+from tfcq.settings.training_groups import MULTI_WORKER, STRATEGIES, TPU
 
 
-def strategy_named(name: str) -> tf.distribute.Strategy:
+def strategy_named(name: str, tpu: str | None = None) -> tf.distribute.Strategy:
     """Returns a distribution strategy.
 
     Args:
-        name: `"single"` (one device), `"mirrored"` (every GPU of this machine, or its CPU) or
-            `"tpu"` (the TPU that the environment names).
+        name: `"single"` (one device), `"mirrored"` (every GPU of this machine, or its CPU),
+            `"multi_worker"` (those of every process that `TF_CONFIG` names) or `"tpu"`.
+        tpu: name or address of the TPU; None for the one that the environment names.
 
     Raises:
-        UserError: on an unknown name, or when there is no TPU.
+        UserError: on an unknown name, when there is no TPU, or when the other processes cannot be
+            reached.
     """
     if name not in STRATEGIES:
         raise unknown_choice("strategy", name, STRATEGIES)
     if name == "mirrored":
         return tf.distribute.MirroredStrategy()
-    if name == "tpu":
-        return _tpu_strategy()
+    if name == MULTI_WORKER:
+        return _multi_worker_strategy()
+    if name == TPU:
+        return _tpu_strategy(tpu)
     return tf.distribute.get_strategy()
 
 
-def _tpu_strategy() -> tf.distribute.Strategy:
+def _multi_worker_strategy() -> tf.distribute.Strategy:
+    print("Waiting for the other workers of TF_CONFIG ...", flush=True)
     try:
-        resolver = tf.distribute.cluster_resolver.TPUClusterResolver.connect()
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    except (ValueError, RuntimeError, tf.errors.OpError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"The workers of TF_CONFIG did not come together ({reason}); allowed: addresses that "
+            "all of them reach, with ports that are free."
+        ) from None
+
+
+def _tpu_strategy(name: str | None) -> tf.distribute.Strategy:
+    try:
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver.connect(name)
     except (ValueError, tf.errors.OpError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"No TPU was found ({reason}); allowed here: 'single' or 'mirrored'."
+            f"No TPU was found ({reason}); allowed here: {', '.join(STRATEGIES[:-1])}."
         ) from None
     return tf.distribute.TPUStrategy(resolver)
 
