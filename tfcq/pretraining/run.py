@@ -31,7 +31,7 @@ from tfcq.settings.policies import INT8, Policy
 from tfcq.settings.run_folder import RunFolder
 from tfcq.settings.run_lock import locked
 from tfcq.settings.run_position import RunPosition, kept_positions
-from tfcq.settings.saving import parse_save_every
+from tfcq.settings.saving import check_steps_per_execution, parse_save_every
 from tfcq.settings.training import CALIBRATION_IMAGES, Config, for_images, policy, total_steps
 from tfcq.settings.training_groups import FLOAT16, DataSettings
 from tfcq.training.checkpoints import RunCheckpoints
@@ -104,6 +104,8 @@ def _train_with(
     print(in_words(used, channels, pretrainer))
     if used.network.policy == INT8.name and (told := told_refusal(pretrainer.backbone)):
         print(f"The int8 file of this network will be refused: {told}")
+    save_every = parse_save_every(config.execution.save_every)
+    check_steps_per_execution(config.execution.steps_per_execution, steps, save_every)
     check_memory(pretrainer, used, size)
     settle = lambda one: settled(replaced(one, chosen), split, steps, pretrainer)  # noqa: E731
     if chief:
@@ -116,7 +118,7 @@ def _train_with(
         with strategy.scope():
             checkpoints = RunCheckpoints(
                 folder.checkpoints, pretrainer, steps, total,
-                parse_save_every(config.execution.save_every), config.execution.keep,
+                save_every, config.execution.keep,
             )  # fmt: skip
             checkpoints.restore_newest((folder.history, folder.backbone))
         epochs = math.ceil(total / steps)
@@ -178,6 +180,11 @@ def _train(
     batch_size, seed = config.optimization.batch_size, config.execution.seed
     with checkpoints.saving_at_signals():
         for part in stretches(done, steps, total):
+            # What is left of an epoch, or a short last one, may need smaller calls.
+            together = math.gcd(part.steps, config.execution.steps_per_execution)
+            if pretrainer.steps_per_execution != together:
+                pretrainer.steps_per_execution = together
+                pretrainer.make_train_function(force=True)
             views = functools.partial(
                 view_batches, split, augmentation, size, batch_size, seed, part.first,
                 views=pretrainer.recipe.views, first_step=part.first_step,

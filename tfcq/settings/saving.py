@@ -8,7 +8,7 @@ from tfcq.errors import UserError
 
 UNITS = ("epochs", "steps", "min")
 # What may be given at every start of a run: it does not change what is trained.
-OF_A_START = ("save_every", "keep", "tpu")
+OF_A_START = ("save_every", "keep", "steps_per_execution", "tpu")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +34,33 @@ class SaveEvery:
         if self.unit == "min":
             return seconds >= 60 * self.amount
         return done % (self.amount * (steps if self.unit == "epochs" else 1)) == 0
+
+
+def check_steps_per_execution(together: int, steps: int, save_every: SaveEvery) -> None:
+    """Refuses calls of several steps that would go beyond an epoch, or a step that is saved.
+
+    Args:
+        together: steps in one call.
+        steps: steps of an epoch.
+        save_every: when the run is saved.
+
+    Raises:
+        UserError: when they do.
+    """
+    given = f"--steps_per_execution={together}"
+    if steps % together:
+        divisors = [number for number in range(1, steps + 1) if steps % number == 0]
+        nearest = min(divisors, key=lambda number: abs(number - together))
+        raise UserError(
+            f"{given} does not divide the {steps} steps of an epoch; allowed: one that does. "
+            f"Did you mean {nearest}?"
+        )
+    if save_every.unit == "steps" and save_every.amount % together:
+        nearest = max(1, round(save_every.amount / together)) * together
+        raise UserError(
+            f"--save_every={save_every.amount}steps is no multiple of {given}, between whose steps "
+            f"nothing is saved. Did you mean --save_every={nearest}steps?"
+        )
 
 
 def parse_save_every(text: str) -> SaveEvery:

@@ -266,6 +266,9 @@ class ExecutionSettings:
     accumulate: int = setting(
         1, "parts in which a batch is made, one after another, for one update", at_least=1
     )
+    steps_per_execution: int = setting(
+        1, "steps in one call of TensorFlow, between which nothing is read or saved", at_least=1
+    )
     xla: bool = setting(False, "compile the step with XLA (slower on CPUs)")
     strategy: str = setting(
         "single",

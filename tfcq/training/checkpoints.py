@@ -205,13 +205,13 @@ class RunCheckpoints(keras.callbacks.Callback):
             self._begun = False
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        """Counts a step, and saves where that is due or a signal asks to end.
+        """Counts the steps of a call, and saves where that is due or a signal asks to end.
 
         Args:
             batch: unused.
             logs: unused.
         """
-        self.done += 1
+        self.done += self.pretrainer.steps_per_execution
         # The end of an epoch follows at once.
         if self.done % self.steps and self.done != self.total:
             self._save_if_due()

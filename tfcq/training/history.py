@@ -113,13 +113,13 @@ class Progress(keras.callbacks.Callback):
         self.rate_start: tuple[int, float] | None = None
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Counts a step and redraws the line, at most twice a second, or prints one each minute.
+        """Counts steps and redraws the line, at most twice a second, or prints one each minute.
 
         Args:
             batch: unused.
             logs: the figures so far.
         """
-        self.done += 1
+        self.done += self.model.steps_per_execution if self.model else 1
         now = time.monotonic()
         if self.rate_start is None:
             self.rate_start = self.done, now
