@@ -41,8 +41,8 @@ NETWORKS = {
 }  # fmt: skip
 # Of each, which worker ends, and how.
 ENDINGS = {
-    "simsiam, ssql": ((1, signal.SIGKILL), (1, signal.SIGTERM)),
-    "mocov2, cq_c": ((0, signal.SIGKILL),),
+    "simsiam, ssql": ((1, signal.SIGKILL),),
+    "mocov2, cq_c": ((0, signal.SIGKILL), (1, signal.SIGTERM)),
 }
 SHARED = ("--strategy=multi_worker", "--batch_norm=synchronized")
 # Three epochs of four steps; ended in the second.
