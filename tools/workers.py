@@ -5,7 +5,8 @@
 
 Every network is trained by one process and by two that share each batch; then again by two of which
 one ends by itself: by SIGKILL (the chief, or the other), or by SIGTERM. Both are then started
-again. Compared is what each process holds in memory at its end. Writes `.json` and `.md`.
+again. Compared is what each process holds in memory at its end. Writes `.json` and `.md`, and
+leaves out the networks that stand there.
 """
 
 import argparse
@@ -35,12 +36,13 @@ FLAGS = (
 )  # fmt: skip
 NETWORKS = {
     "simsiam, ssql": ("--predictor_width=8",),
-    "mocov2, cq_c": ("--framework=mocov2", "--recipe=cq_c", "--queue_size=128"),
-}
+    "mocov2, cq_c": ("--framework=mocov2", "--recipe=cq_c", "--queue_size=256",
+                     "--learning_rate=0.005"),
+}  # fmt: skip
 # Of each, which worker ends, and how.
 ENDINGS = {
-    "simsiam, ssql": ((1, signal.SIGKILL), (1, signal.SIGTERM)),
-    "mocov2, cq_c": ((0, signal.SIGKILL),),
+    "simsiam, ssql": ((1, signal.SIGKILL),),
+    "mocov2, cq_c": ((0, signal.SIGKILL), (1, signal.SIGTERM)),
 }
 SHARED = ("--strategy=multi_worker", "--batch_norm=synchronized")
 # Three epochs of four steps; ended in the second.
@@ -242,7 +244,8 @@ def page(about: dict[str, Any], networks: dict[str, Any]) -> str:
         "started again.",
         "Equal: all variables and the optimizer's, in both, as in the run that was left alone.", "",
         table(["network", "ended", "exit codes", "seconds apart", "equal"], ended), "",
-        f"- Command: `{about['command']}`", f"- Commit: {about['commit']}",
+        f"- Command: `{about['command']}`",
+        *(f"- Commit of {name}: {row['commit']}" for name, row in networks.items()),
         f"- Seed {SEED}; `{' '.join(FLAGS)}`", f"- {about['machine']}", "",
     ])  # fmt: skip
 
@@ -253,16 +256,15 @@ def main() -> None:
     parser.add_argument("--output", default="results/workers")
     arguments = parser.parse_args()
     about = {
-        "command": "tools/workers.py", "commit": commit_here(), "seed": SEED,
+        "command": "tools/workers.py", "seed": SEED,
         "machine": f"{os.cpu_count()} CPU cores, {platform.machine()}, no GPU",
     }  # fmt: skip
     kept = pathlib.Path(f"{arguments.output}.json")
-    found = json.loads(kept.read_text()) if kept.exists() else {}
-    # Goes on with those of the same commit.
-    networks = found["networks"] if found.get("commit") == about["commit"] else {}
+    networks = json.loads(kept.read_text())["networks"] if kept.exists() else {}
     for name in [name for name in NETWORKS if name not in networks]:
+        commit = commit_here()
         with tempfile.TemporaryDirectory() as place:
-            networks[name] = measure(name, pathlib.Path(place))
+            networks[name] = {"commit": commit, **measure(name, pathlib.Path(place))}
         text = json.dumps({**about, "networks": networks}, indent=2)
         write_text(f"{arguments.output}.json", text + "\n")
         write_text(f"{arguments.output}.md", page(about, networks))

@@ -144,6 +144,18 @@ def test_a_signal_to_another_worker_ends_this_one_at_the_same_step(tmp_path, dig
     assert kept_positions(tmp_path / "checkpoints")[-1] == RunPosition(0, 2)
 
 
+def test_a_signal_to_one_of_several_workers_waits_for_the_step_of_all(
+    tmp_path, digits, monkeypatch
+):
+    class SignalBeforeTheFirstStep(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr("tfcq.training.checkpoints.are_several", lambda strategy: True)
+    with pytest.raises(interruption.Terminated, match="ckpt-0\\+1"):
+        start(tmp_path, digits, 4, 0, steps=4, further=[SignalBeforeTheFirstStep()])
+
+
 def test_workers_but_the_chief_write_nothing_and_begin_where_it_does(tmp_path, digits, monkeypatch):
     start(tmp_path, digits, 2, initial_seed=0)
     folder = tmp_path / "checkpoints"

@@ -18,6 +18,7 @@ from tfcq.errors import UserError
 from tfcq.settings.run_position import RunPosition, files_of, kept_positions
 from tfcq.settings.saving import SaveEvery
 from tfcq.training.workers import (
+    are_several,
     check_alike,
     from_chief,
     is_chief,
@@ -229,7 +230,9 @@ class RunCheckpoints(keras.callbacks.Callback):
     @contextlib.contextmanager
     def saving_at_signals(self) -> Iterator[None]:
         """Within, SIGTERM and SIGHUP end the run once its last step is saved."""
-        with interruption.noted(lambda: self.done > self.saved) as self.signals:
+        # One worker that ends at once would take the step from the others.
+        together = are_several(self.strategy)
+        with interruption.noted(lambda: together or self.done > self.saved) as self.signals:
             yield
 
     def _save_if_due(self, end: bool = False) -> None:
