@@ -6,6 +6,7 @@ from tfcq import command_line
 from tfcq.settings.checkpoints import is_checkpoint
 from tfcq.settings.defaults import left_open
 from tfcq.settings.fields import flat
+from tfcq.settings.planning import PlanSettings
 from tfcq.settings.recipes import RECIPES
 from tfcq.settings.run_folder import RunFolder, default_run_dir, network_of_start
 from tfcq.settings.training import Config, config_from_flat
@@ -24,10 +25,9 @@ def flag_set() -> command_line.FlagSet:
         ),
     )
     flags.add("General", "run_dir", str, None, "folder of the run; alone: go on with the run there")
-    text = "draw views as the first step sees them into --run_dir, or here, and leave"
-    flags.add("General", "preview", bool, False, text)
     flags.add_custom_objects()
     flags.add("General", "list_recipes", bool, False, "print the recipes and leave")
+    flags.add_settings("General", PlanSettings())
     for group in dataclasses.fields(Config):
         flags.add_settings((group.default.__doc__ or "").rstrip("."), group.default)
     return flags
@@ -43,7 +43,8 @@ def settings_of(command: command_line.Command) -> tuple[Config, RunFolder, froze
         UserError: on a value that cannot be used, or a flag that would change nothing.
     """
     run_dir = command.values["run_dir"]
-    if run_dir and command.given <= {*command_line.GENERAL, "run_dir", "preview"}:
+    ahead = dataclasses.asdict(PlanSettings())
+    if run_dir and command.given <= {*command_line.GENERAL, "run_dir", *ahead}:
         folder = RunFolder(run_dir)
         if folder.config.exists():
             return folder.load_unfinished(), folder, frozenset()
@@ -68,12 +69,18 @@ def main(command: command_line.Command) -> None:
         command: the parsed command line.
     """
     if command.values["list_recipes"]:
-        print_recipes()
+        print("\n".join(f"{name:<22}{recipe}" for name, recipe in RECIPES.items()))
         return
+    plan = command.settings(PlanSettings)
     config, folder, names = settings_of(command)
     folder.check(config)
     command.start_up(config.execution.deterministic)
-    if command.values["preview"]:
+    if plan.dry_run:
+        from tfcq.pretraining.dry_run import dry_run
+
+        print(dry_run(config, folder, names, plan.accelerators()))
+        return
+    if plan.preview:
         from tfcq.pretraining.preview import draw_preview
 
         here = command.values["run_dir"] is None
@@ -83,12 +90,6 @@ def main(command: command_line.Command) -> None:
 
     train(config, folder, names)
     command_line.tell_next("evaluate", run_dir=folder.path, custom_objects=command.custom_objects)
-
-
-def print_recipes() -> None:
-    """Prints every recipe as the text that --recipe takes."""
-    for name, recipe in RECIPES.items():
-        print(f"{name:<22}{recipe}")
 
 
 if __name__ == "__main__":

@@ -65,7 +65,7 @@ def train(config: Config, folder: RunFolder, left_open: frozenset[str] = frozens
     strategy = strategy_named(config.execution.strategy)
     with strategy.scope():
         begins = not kept_positions(folder.checkpoints)
-        chosen, pretrainer = _built(config, left_open, split, strategy, begins)
+        chosen, pretrainer = built(config, left_open, split, strategy, begins)
     asked, config = config, replaced(config, chosen)
     size, channels = view_size(split, config.data.image_size), split.image_shape[2]
     steps = steps_per_epoch(split, config.optimization.batch_size)
@@ -152,7 +152,7 @@ def _train(
             )  # fmt: skip
 
 
-def _built(
+def built(
     config: Config,
     left_open: frozenset[str],
     split: Split,
