@@ -6,9 +6,9 @@ from tfcq import command_line
 from tfcq.settings.checkpoints import is_checkpoint
 from tfcq.settings.defaults import left_open
 from tfcq.settings.fields import flat
-from tfcq.settings.planning import PlanSettings
 from tfcq.settings.recipes import RECIPES
 from tfcq.settings.run_folder import RunFolder, default_run_dir, network_of_start
+from tfcq.settings.starting import StartSettings
 from tfcq.settings.training import Config, config_from_flat
 from tfcq.settings.unused import check_used
 
@@ -27,7 +27,7 @@ def flag_set() -> command_line.FlagSet:
     flags.add("General", "run_dir", str, None, "folder of the run; alone: go on with the run there")
     flags.add_custom_objects()
     flags.add("General", "list_recipes", bool, False, "print the recipes and leave")
-    flags.add_settings("General", PlanSettings())
+    flags.add_settings("General", StartSettings())
     for group in dataclasses.fields(Config):
         flags.add_settings((group.default.__doc__ or "").rstrip("."), group.default)
     return flags
@@ -43,8 +43,8 @@ def settings_of(command: command_line.Command) -> tuple[Config, RunFolder, froze
         UserError: on a value that cannot be used, or a flag that would change nothing.
     """
     run_dir = command.values["run_dir"]
-    ahead = dataclasses.asdict(PlanSettings())
-    if run_dir and command.given <= {*command_line.GENERAL, "run_dir", *ahead}:
+    beside = dataclasses.asdict(StartSettings())
+    if run_dir and command.given <= {*command_line.GENERAL, "run_dir", *beside}:
         folder = RunFolder(run_dir)
         if folder.config.exists():
             return folder.load_unfinished(), folder, frozenset()
@@ -71,16 +71,16 @@ def main(command: command_line.Command) -> None:
     if command.values["list_recipes"]:
         print("\n".join(f"{name:<22}{recipe}" for name, recipe in RECIPES.items()))
         return
-    plan = command.settings(PlanSettings)
+    start = command.settings(StartSettings)
     config, folder, names = settings_of(command)
     folder.check(config)
     command.start_up(config.execution.deterministic)
-    if plan.dry_run:
+    if start.dry_run:
         from tfcq.pretraining.dry_run import dry_run
 
-        print(dry_run(config, folder, names, plan.accelerators()))
+        print(dry_run(config, folder, names, start.accelerators()))
         return
-    if plan.preview:
+    if start.preview:
         from tfcq.pretraining.preview import draw_preview
 
         here = command.values["run_dir"] is None
@@ -88,7 +88,7 @@ def main(command: command_line.Command) -> None:
         return
     from tfcq.pretraining.run import train
 
-    train(config, folder, names)
+    train(config, folder, names, start.profiled_steps())
     command_line.tell_next("evaluate", run_dir=folder.path, custom_objects=command.custom_objects)
 
 

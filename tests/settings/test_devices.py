@@ -4,7 +4,6 @@ import pytest
 
 from tfcq.errors import UserError
 from tfcq.settings.devices import DEVICES, parse_devices
-from tfcq.settings.planning import PlanSettings
 
 
 def test_a_name_stands_for_published_figures_and_figures_replace_them():
@@ -50,10 +49,3 @@ def test_products_that_a_device_does_not_make_are_refused():
     assert parse_devices("1xH100").dtype("auto") == "bfloat16"
     with pytest.raises(UserError, match="bfloat16 with --devices=1xV100.*: float32, float16"):
         parse_devices("1xV100").dtype("bfloat16")
-
-
-def test_flags_that_would_change_nothing_are_refused():
-    with pytest.raises(UserError, match="--devices=8xA100 has no effect here.*--dry_run"):
-        PlanSettings(devices="8xA100")
-    with pytest.raises(UserError, match="--preview with --dry_run"):
-        PlanSettings(preview=True, dry_run=True)

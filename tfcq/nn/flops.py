@@ -53,14 +53,15 @@ def forward_flops(network: keras.Model) -> int:
 def _flops(layer: Any) -> int:
     if isinstance(layer, keras.Model):
         return forward_flops(layer)
+    outputs: Any = layer.output
     if isinstance(layer, tuple(QUANTIZED_COUNTERPARTS)):
-        return flops_of_kernel(layer, layer.output.shape[1:])
+        return flops_of_kernel(layer, outputs.shape[1:])
     if isinstance(layer, AttentionProbabilities):
         queries, _ = layer.input
-        return 2 * math.prod(layer.output.shape[1:]) * queries.shape[-1] // layer.heads
+        return 2 * math.prod(outputs.shape[1:]) * queries.shape[-1] // layer.heads
     if isinstance(layer, AttendedValues):
         probabilities, _ = layer.input
-        return 2 * math.prod(layer.output.shape[1:]) * probabilities.shape[-1]
+        return 2 * math.prod(outputs.shape[1:]) * probabilities.shape[-1]
     return 0
 
 

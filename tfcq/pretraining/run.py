@@ -20,12 +20,13 @@ from tfcq.nn.products import multiply_in, product_dtype
 from tfcq.nn.quantizable import QuantizableModel
 from tfcq.pretraining.accumulation import check_parts
 from tfcq.pretraining.memory import batch_that_fits, check_memory, has_accelerator
+from tfcq.pretraining.observers import observers
 from tfcq.pretraining.pretrainer import Pretrainer
 from tfcq.pretraining.settled import in_words, settled
 from tfcq.pretraining.start import check_start, give_start
 from tfcq.settings.defaults import choice, replaced
-from tfcq.settings.fields import flat
 from tfcq.settings.policies import INT8, Policy
+from tfcq.settings.profiling import ProfiledSteps
 from tfcq.settings.run_folder import RunFolder
 from tfcq.settings.run_lock import locked
 from tfcq.settings.run_position import RunPosition, kept_positions
@@ -41,11 +42,16 @@ from tfcq.training.distribution import (
 )
 from tfcq.training.history import HistoryFile, Progress
 from tfcq.training.optimizers import optimizer_from
+from tfcq.training.starts import note_start, run_in_words
 from tfcq.training.stretches import stretches
-from tfcq.training.trackers import tracker
 
 
-def train(config: Config, folder: RunFolder, left_open: frozenset[str] = frozenset()) -> None:
+def train(
+    config: Config,
+    folder: RunFolder,
+    left_open: frozenset[str] = frozenset(),
+    profile: ProfiledSteps | None = None,
+) -> None:
     """Trains from the newest checkpoint of a run to its end and saves the backbone.
 
     Args:
@@ -53,6 +59,7 @@ def train(config: Config, folder: RunFolder, left_open: frozenset[str] = frozens
         folder: where everything is written.
         left_open: settings of a new run that machine and images choose, see
             `tfcq.settings.defaults`.
+        profile: steps to profile.
 
     Raises:
         UserError: when the data cannot be had, or the folder holds another run.
@@ -97,10 +104,12 @@ def train(config: Config, folder: RunFolder, left_open: frozenset[str] = frozens
             print(
                 "Residual branches start at zero; --zero_init_residual=false starts them at work."
             )
-        _train(pretrainer, config, used, folder, split, checkpoints)
+        _train(pretrainer, config, used, folder, split, checkpoints, profile)
         _record_ranges(pretrainer.backbone, split, size)
         with whole_file(folder.backbone) as temporary:
             pretrainer.backbone.save(temporary)
+        images = total * used.optimization.batch_size
+        print(run_in_words(images, folder.history, folder.checkpoints, folder.starts))
     print(f"Backbone: {folder.backbone}")
 
 
@@ -111,6 +120,7 @@ def _train(
     folder: RunFolder,
     split: Split,
     checkpoints: RunCheckpoints,
+    profile: ProfiledSteps | None,
 ) -> None:
     """Trains from where the checkpoints are to the end of the run.
 
@@ -121,6 +131,7 @@ def _train(
         folder: where everything is written.
         split: the images.
         checkpoints: restored.
+        profile: steps to profile.
     """
     position, done = checkpoints.position, checkpoints.done
     steps, total = checkpoints.steps, total_steps(config.optimization, checkpoints.steps)
@@ -131,12 +142,12 @@ def _train(
     print("Building the graph of a step, which takes up to a minute ...", flush=True)
     callbacks = [
         HistoryFile(folder.history, position.epochs),
-        keras.callbacks.TensorBoard(folder.tensorboard, write_graph=False),
-        *_trackers(used, folder),
+        *observers(used, folder, split, pretrainer.backbone, (done, total), profile),
         Progress(total, steps, done, length=config.optimization.length()),
         # Last, so that a checkpoint never knows of an epoch that the history does not.
         checkpoints,
     ]
+    note_start(folder.starts, done)
     size, channels = view_size(split, config.data.image_size), split.image_shape[2]
     augmentation = augmentation_from(config.views, size, channels)
     batch_size, seed = config.optimization.batch_size, config.execution.seed
@@ -193,12 +204,6 @@ def built(
         if chosen.values:
             print(chosen.in_words())
     return chosen.values, pretrainer
-
-
-def _trackers(used: Config, folder: RunFolder) -> list[keras.callbacks.Callback]:
-    """Returns the callback of the experiment tracker, if one was asked for."""
-    name = used.execution.tracker
-    return [tracker(name, folder.tracked_run, folder.path.name, flat(used))] if name else []
 
 
 def _record_ranges(backbone: QuantizableModel, split: Split, size: int) -> None:
