@@ -42,6 +42,7 @@ from tfcq.training.distribution import (
 )
 from tfcq.training.history import HistoryFile, Progress
 from tfcq.training.optimizers import optimizer_from
+from tfcq.training.profiling import check_made
 from tfcq.training.starts import note_start, run_in_words
 from tfcq.training.stretches import stretches
 
@@ -82,11 +83,12 @@ def train(
         print(f"The int8 file of this network will be refused: {told}")
     check_memory(pretrainer, used, size)
     settle = lambda one: settled(replaced(one, chosen), split, steps, pretrainer)  # noqa: E731
+    total = total_steps(config.optimization, steps)
     # Before the lock makes a folder.
+    check_made(profile, 0, total)
     folder.check(asked, settle)
     with locked(folder.path):
         folder.begin(asked, settle)
-        total = total_steps(config.optimization, steps)
         with strategy.scope():
             checkpoints = RunCheckpoints(
                 folder.checkpoints, pretrainer, steps, total,
@@ -95,6 +97,7 @@ def train(
             checkpoints.restore_newest((folder.history, folder.backbone))
         epochs = math.ceil(total / steps)
         if checkpoints.position.epochs >= epochs and folder.backbone.exists():
+            check_made(profile, total, total)
             print(f"{folder.path}: all {epochs} epochs are trained. Backbone: {folder.backbone}")
             return
         for line in (folder.told_version(), evaluation_needs(source, split)):

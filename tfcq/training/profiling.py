@@ -10,6 +10,25 @@ from tfcq.errors import UserError
 from tfcq.settings.profiling import ProfiledSteps
 
 
+def check_made(steps: ProfiledSteps | None, done: int, total: int) -> None:
+    """Refuses to profile steps that are not made.
+
+    Args:
+        steps: which steps of the run; None for none.
+        done: steps that are done.
+        total: steps of the run.
+
+    Raises:
+        UserError: saying which are.
+    """
+    if steps is not None and (steps.first <= done or steps.last > total):
+        left = f"from {done + 1} to {total}" if done < total else "none, leave it out"
+        raise UserError(
+            f"--profile={steps.first}-{steps.last} of a run of {total} steps, of which {done} are "
+            f"done; allowed: {left}."
+        )
+
+
 class Profile(keras.callbacks.Callback):
     """Profiles steps and says how to look at them.
 
@@ -30,11 +49,7 @@ class Profile(keras.callbacks.Callback):
         self, folder: str | pathlib.Path, steps: ProfiledSteps, done: int, total: int
     ) -> None:
         super().__init__()
-        if steps.first <= done or steps.last > total:
-            raise UserError(
-                f"--profile={steps.first}-{steps.last} of a run of {total} steps, of which {done} "
-                f"are done; allowed: from {done + 1} to {total}."
-            )
+        check_made(steps, done, total)
         self.folder, self.steps, self.done = str(folder), steps, done
         self._marked: Any = None
 
