@@ -59,8 +59,8 @@ def test_flags_of_every_kind_are_read_and_known_as_given():
 def test_help_names_every_flag_once_under_its_group():
     text = flag_set().help_text()
     lines = text.splitlines()
-    own = ["run_dir", "preview", "list_recipes", "help", "version", "flagfile", "verbosity",
-           "custom_objects"]  # fmt: skip
+    own = ["run_dir", "preview", "dry_run", "devices", "profile", "list_recipes", "help",
+           "version", "flagfile", "verbosity", "custom_objects"]  # fmt: skip
     names = [*flat(Config()), *own]
     for name in names:
         assert sum(line.startswith(f"  --{name} ") for line in lines) == 1, name

@@ -77,8 +77,10 @@ def test_killed_run_goes_on_in_the_middle_and_ends_with_bit_identical_weights(tm
     assert second.returncode == -signal.SIGKILL
     assert not (killed / "backbone.keras").exists()
     assert _epochs(killed) == ["1", "2"]
-    assert f"epochs 2 to {EPOCHS}" in _finish(_start(killed))
-    assert f"epochs 0 to {EPOCHS}" in _finish(first)
+    resumed, uninterrupted = _finish(_start(killed)), _finish(first)
+    assert f"epochs 2 to {EPOCHS}" in resumed and "interruptions: 1\n" in resumed
+    assert f"epochs 0 to {EPOCHS}" in uninterrupted and "interruptions: 0\n" in uninterrupted
+    assert "Trained: 448 images" in resumed
     for ours, theirs in zip(_weights(killed), _weights(whole), strict=True):
         np.testing.assert_array_equal(ours, theirs)
     assert _epochs(killed) == _epochs(whole) == [str(i + 1) for i in range(EPOCHS)]

@@ -8,6 +8,7 @@ from tfcq.settings.defaults import left_open
 from tfcq.settings.fields import flat
 from tfcq.settings.recipes import RECIPES
 from tfcq.settings.run_folder import RunFolder, default_run_dir, network_of_start
+from tfcq.settings.starting import StartSettings
 from tfcq.settings.training import Config, config_from_flat
 from tfcq.settings.unused import check_used
 
@@ -24,10 +25,9 @@ def flag_set() -> command_line.FlagSet:
         ),
     )
     flags.add("General", "run_dir", str, None, "folder of the run; alone: go on with the run there")
-    text = "draw views as the first step sees them into --run_dir, or here, and leave"
-    flags.add("General", "preview", bool, False, text)
     flags.add_custom_objects()
     flags.add("General", "list_recipes", bool, False, "print the recipes and leave")
+    flags.add_settings("General", StartSettings())
     for group in dataclasses.fields(Config):
         flags.add_settings((group.default.__doc__ or "").rstrip("."), group.default)
     return flags
@@ -43,7 +43,8 @@ def settings_of(command: command_line.Command) -> tuple[Config, RunFolder, froze
         UserError: on a value that cannot be used, or a flag that would change nothing.
     """
     run_dir = command.values["run_dir"]
-    if run_dir and command.given <= {*command_line.GENERAL, "run_dir", "preview"}:
+    beside = dataclasses.asdict(StartSettings())
+    if run_dir and command.given <= {*command_line.GENERAL, "run_dir", *beside}:
         folder = RunFolder(run_dir)
         if folder.config.exists():
             return folder.load_unfinished(), folder, frozenset()
@@ -68,13 +69,19 @@ def main(command: command_line.Command) -> None:
         command: the parsed command line.
     """
     if command.values["list_recipes"]:
-        print_recipes()
+        print("\n".join(f"{name:<22}{recipe}" for name, recipe in RECIPES.items()))
         return
+    start = command.settings(StartSettings)
     config, folder, names = settings_of(command)
     folder.check(config)
-    preview, execution = command.values["preview"], config.execution
-    command.start_up(execution.deterministic, strategy="single" if preview else execution.strategy)
-    if preview:
+    strategy = "single" if start.preview or start.dry_run else config.execution.strategy
+    command.start_up(config.execution.deterministic, strategy=strategy)
+    if start.dry_run:
+        from tfcq.pretraining.dry_run import dry_run
+
+        print(dry_run(config, folder, names, start.accelerators()))
+        return
+    if start.preview:
         from tfcq.pretraining.preview import draw_preview
 
         here = command.values["run_dir"] is None
@@ -82,14 +89,8 @@ def main(command: command_line.Command) -> None:
         return
     from tfcq.pretraining.run import train
 
-    train(config, folder, names)
+    train(config, folder, names, start.profiled_steps())
     command_line.tell_next("evaluate", run_dir=folder.path, custom_objects=command.custom_objects)
-
-
-def print_recipes() -> None:
-    """Prints every recipe as the text that --recipe takes."""
-    for name, recipe in RECIPES.items():
-        print(f"{name:<22}{recipe}")
 
 
 if __name__ == "__main__":

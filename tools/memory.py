@@ -44,8 +44,8 @@ def measure(values: dict, shape: list[int]) -> None:
     import numpy as np
     import tensorflow as tf
 
+    from tfcq.pretraining.building import pretrainer_from
     from tfcq.pretraining.memory import step_bytes
-    from tfcq.pretraining.run import pretrainer_from
     from tfcq.settings.training import config_from_flat
 
     before = peak_bytes()

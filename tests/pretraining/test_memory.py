@@ -12,6 +12,7 @@ from keras import layers
 
 from tfcq.errors import UserError
 from tfcq.pretraining import memory
+from tfcq.pretraining.building import pretrainer_from
 from tfcq.pretraining.memory import (
     accelerator_bytes,
     available_bytes,
@@ -20,7 +21,6 @@ from tfcq.pretraining.memory import (
     has_accelerator,
     step_bytes,
 )
-from tfcq.pretraining.run import pretrainer_from
 from tfcq.settings.fields import flat
 from tfcq.settings.training import config_from_flat, for_images
 

@@ -16,10 +16,10 @@ from tfcq.errors import UserError
 from tfcq.nn.activation_ranges import mark_trained
 from tfcq.nn.calibration import calibrate
 from tfcq.nn.quantizable import QuantizableModel, quantizable, quantizers_of
-from tfcq.pretraining import run
+from tfcq.pretraining import building, run
+from tfcq.pretraining.building import pretrainer_from
 from tfcq.pretraining.pretrainer import Pretrainer
 from tfcq.pretraining.preview import draw_preview
-from tfcq.pretraining.run import pretrainer_from
 from tfcq.quantization.kinds import WEIGHT_QUANTIZERS
 from tfcq.settings.defaults import OPEN
 from tfcq.settings.fields import flat
@@ -166,7 +166,7 @@ def test_settings_reach_pre_training(monkeypatch):
         given.update(settings)
         raise Built
 
-    monkeypatch.setattr(run, "Pretrainer", pretrainer)
+    monkeypatch.setattr(building, "Pretrainer", pretrainer)
     with pytest.raises(Built):
         pretrainer_from(config, SHAPE, steps=2)
     expected = {name: values[name] for name in set(values) - {"batch_norm", "layer_bits"}}

@@ -4,7 +4,7 @@ import pytest
 
 from tfcq.backbones.cifar_resnet import cifar_resnet
 from tfcq.data.sources import open_source
-from tfcq.pretraining.run import pretrainer_from
+from tfcq.pretraining.building import pretrainer_from
 from tfcq.pretraining.settled import in_words, settled
 from tfcq.settings.fields import flat
 from tfcq.settings.training import config_from_flat

@@ -8,7 +8,7 @@ from tfcq.backbones.build import backbone_from
 from tfcq.errors import UserError
 from tfcq.evaluation.run_subject import open_run
 from tfcq.nn.quantizable import quantizable
-from tfcq.pretraining.run import pretrainer_from
+from tfcq.pretraining.building import pretrainer_from
 from tfcq.pretraining.start import give_start
 from tfcq.settings.evaluation import evaluation_from_flat
 from tfcq.settings.run_folder import RunFolder

@@ -306,7 +306,7 @@ def shallow(monkeypatch):
 def test_every_combination_of_the_files_takes_a_step(case, shallow):
     import keras
 
-    from tfcq.pretraining.run import pretrainer_from
+    from tfcq.pretraining.building import pretrainer_from
 
     config = tiny(CONFIGS[FIRST_OF[case]])
     assert combination(config) == case

@@ -24,6 +24,10 @@ logging.get_absl_logger().addFilter(
 )
 
 
+class NotPrepared(UserError):
+    """A data set that TFDS knows is not here."""
+
+
 def prepared_builder(
     name: str, data_dir: str | None = None, download: bool = False
 ) -> tfds.core.DatasetBuilder:
@@ -35,7 +39,8 @@ def prepared_builder(
         download: as for `tfcq.data.tfds_source.TfdsSource`.
 
     Raises:
-        UserError: no such data set, or it is not prepared (and may not or cannot be downloaded).
+        NotPrepared: it is not prepared, and may not be downloaded.
+        UserError: no such data set, or it cannot be downloaded.
     """
     _check_known(name, data_dir)
     builder = _open_builder(name, data_dir)
@@ -44,7 +49,7 @@ def prepared_builder(
             made = ""
             if "mnist" in name:
                 made = ", or python -m tfcq.data.importers.idx to make it of IDX files"
-            raise UserError(
+            raise NotPrepared(
                 f"Data set {name!r} is not prepared in {str(builder.data_dir)!r}; allowed: "
                 f"--data_dir where it is, --download to fetch it{made}."
             )

@@ -42,7 +42,20 @@ def step_bytes(model: Pretrainer, batch_size: int) -> int | None:
     """
     if None in model.backbone.input_shape[1:]:
         return None
-    return _fixed_bytes(model) + batch_size * _bytes_per_image(model)
+    return _fixed_bytes(model) + activation_bytes(model, batch_size)
+
+
+def activation_bytes(model: Pretrainer, images: int) -> int:
+    """Returns about how many bytes of activations a step holds until the gradient is there.
+
+    Four for each value that a layer of the backbone returns, of each image and each pass of the
+    trained network; with batches in parts, those of a part.
+
+    Args:
+        model: the model that is trained, on images of one size.
+        images: of a step.
+    """
+    return images * _bytes_per_image(model)
 
 
 def _fixed_bytes(model: Pretrainer) -> int:

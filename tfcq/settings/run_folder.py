@@ -36,6 +36,7 @@ class RunFolder:
         self.path = pathlib.Path(path)
         self.config = self.path / "config.json"
         self.history = self.path / "history.csv"
+        self.starts = self.path / "starts.csv"
         self.checkpoints = self.path / "checkpoints"
         self.backbone = self.path / "backbone.keras"
         self.lock = self.path / LOCK

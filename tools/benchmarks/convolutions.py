@@ -1,12 +1,11 @@
 """What a step cannot do without: its convolutions and matrix products, and how fast they are."""
 
 import dataclasses
-import math
 import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 
@@ -36,9 +35,9 @@ class Product:
     @property
     def flop(self) -> int:
         """Floating-point operations of one forward pass, a multiplication and an addition each."""
-        shape = self.upstream.shape
-        # Every value of the kernel meets each image at each place.
-        return 2 * math.prod(shape[:-1]) * math.prod(self.kernel.shape)
+        from tfcq.nn.flops import flops_of_kernel
+
+        return flops_of_kernel(self.layer, self.upstream.shape)
 
 
 def applied(layer: Any, inputs: Any, kernel: Any) -> Any:
@@ -58,8 +57,10 @@ def products(network: Any, batch_size: int, reads_images: bool) -> list[Product]
     """
     import tensorflow as tf
 
+    from tfcq.nn.flops import product_layers
+
     found: list[Product] = []
-    for layer in kernel_layers(network):
+    for layer in product_layers(network):
         dtype = getattr(layer, "product_dtype", None) or layer.compute_dtype
 
         def values(shape: Any, seed: int, dtype: str = dtype) -> Any:
@@ -71,19 +72,6 @@ def products(network: Any, batch_size: int, reads_images: bool) -> list[Product]
         upstream = values(applied(layer, inputs, kernel).shape, 2)
         found.append(Product(layer, inputs, kernel, upstream, reads_images and not found))
     return found
-
-
-def kernel_layers(network: Any) -> Iterator[Any]:
-    """Yields the layers that multiply by a kernel, those of nested models too."""
-    import keras
-
-    from tfcq.nn.layers import QUANTIZED_COUNTERPARTS
-
-    for layer in network.layers:
-        if isinstance(layer, keras.Model):
-            yield from kernel_layers(layer)
-        elif isinstance(layer, tuple(QUANTIZED_COUNTERPARTS)):
-            yield layer
 
 
 def forward_pass(made: list[Product], start: Any) -> Any:
@@ -173,8 +161,10 @@ def floor(model: Any, batch_size: int) -> tuple[Callable[..., Any], list[Any], i
     """
     import tensorflow as tf
 
+    from tfcq.pretraining.costs import pass_counts
+
     whole, encoder = products_of(model, batch_size)
-    trained, further = passes(model)
+    trained, further = pass_counts(model)
 
     def made(*starts: Any) -> Any:
         totals = [trained_pass(whole, start) for start in starts[:trained]]
@@ -183,19 +173,6 @@ def floor(model: Any, batch_size: int) -> tuple[Callable[..., Any], list[Any], i
     once = sum(one.flop * (2 if one.reads_images else 3) for one in whole)
     operations = trained * once + further * sum(one.flop for one in encoder)
     return made, [tf.zeros(())] * (trained + further), operations
-
-
-def passes(model: Any) -> tuple[int, int]:
-    """Returns the passes of a step that are trained, and those that only make targets.
-
-    Args:
-        model: a `Pretrainer`.
-    """
-    trained = {pair.prediction for pair in model.recipe.pairs}
-    further = len(model.online_passes) - len(trained)
-    if model.momentum_network is not None:
-        further += len(model.target_passes)
-    return len(trained), further
 
 
 def rate() -> dict[str, float]:

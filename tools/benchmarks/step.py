@@ -107,9 +107,10 @@ def measured(sizes: dict[str, Any], cases: list[dict]) -> list[dict[str, Any]]:
         cases: one or two.
     """
     import tensorflow as tf
-    from benchmarks.convolutions import floor, passes
+    from benchmarks.convolutions import floor
 
     from tfcq.deployment.check import median_seconds
+    from tfcq.pretraining.costs import pass_counts
 
     calls: dict[str, Callable] = {}
     found: list[dict[str, Any]] = []
@@ -123,7 +124,7 @@ def measured(sizes: dict[str, Any], cases: list[dict]) -> list[dict[str, Any]]:
         products, starts, flop = floor(model, sizes["batch_size"])
         made = tf.function(products, autograph=False)
         calls[f"floor {number}"] = lambda made=made, starts=starts: made(*starts).numpy()
-        trained, further = passes(model)
+        trained, further = pass_counts(model)
         # A backward pass costs two forward ones.
         cost = 3 * trained + further
         found.append({"name": ", ".join(case.values()), "cost": cost, "flop": flop})
