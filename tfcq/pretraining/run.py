@@ -87,12 +87,12 @@ def _train_with(
     """Trains on the devices of a strategy, as `train` does."""
     source = source_from(config.data)
     split = training_split(config.data, source)
-    version = importlib.metadata.version("tfcq")
     check_alike(
         strategy,
         "Workers were given unlike settings, images or versions of tfcq; allowed: the same "
         "command, the same images and the same version on each.",
-        config, sorted(left_open), split.size, split.image_shape, version,
+        config, sorted(left_open), split.size, split.image_shape,
+        importlib.metadata.version("tfcq"),
     )  # fmt: skip
     chief = is_chief(strategy)
     with strategy.scope():
@@ -119,8 +119,7 @@ def _train_with(
             folder.begin(asked, settle)
         with strategy.scope():
             checkpoints = RunCheckpoints(
-                folder.checkpoints, pretrainer, steps, total,
-                save_every, config.execution.keep,
+                folder.checkpoints, pretrainer, steps, total, save_every, config.execution.keep,
             )  # fmt: skip
             checkpoints.restore_newest((folder.history, folder.backbone))
         epochs = math.ceil(total / steps)
