@@ -17,6 +17,8 @@ from tfcq.errors import UserError
 _DEEPEST = 100
 # Disks that are full, shared out, read-only or broken, and files that are too large for them.
 _TAKES_NO_MORE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG}
+# What begins the names of files that are being written.
+UNFINISHED = ".tfcq-"
 # Beyond any count or figure of ours.
 _GREATEST = 1e18
 # A scheme, also as `pathlib` has it; one letter is a drive.
@@ -38,7 +40,7 @@ def whole_file(path: str | os.PathLike) -> Iterator[pathlib.Path]:
         raise UserError(f"{path} cannot be written: a folder stands there; move it away.")
     path.parent.mkdir(parents=True, exist_ok=True)
     # The suffix is kept because some writers choose the format by it.
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=path.suffix)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=UNFINISHED, suffix=path.suffix)
     os.close(handle)
     umask = os.umask(0)
     os.umask(umask)
@@ -55,6 +57,17 @@ def whole_file(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
+
+
+def remove_unfinished(folder: str | os.PathLike) -> None:
+    """Removes the files that a process which was killed while it wrote has left in a folder.
+
+    Args:
+        folder: one that no other process writes into.
+    """
+    for left in pathlib.Path(folder).glob(f"{UNFINISHED}*"):
+        if left.is_file():
+            left.unlink(missing_ok=True)
 
 
 def _sync(path: str | os.PathLike) -> None:
