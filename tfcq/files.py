@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import errno
+import hashlib
 import json
 import os
 import pathlib
@@ -19,6 +20,7 @@ _DEEPEST = 100
 _TAKES_NO_MORE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG}
 # What begins the names of files that are being written.
 UNFINISHED = ".tfcq-"
+_CHECKSUM = "checksum"
 # Beyond any count or figure of ours.
 _GREATEST = 1e18
 # A scheme, also as `pathlib` has it; one letter is a drive.
@@ -173,7 +175,7 @@ def check_writable(path: str | os.PathLike, name: str = "") -> None:
         if not nearest.is_dir():
             raise UserError(f"{told} cannot be made: {nearest} is a file; allowed: a folder.")
         # Permissions do not tell of all: some file systems take no file from anybody.
-        tempfile.TemporaryDirectory(dir=nearest, prefix=".").cleanup()
+        tempfile.TemporaryDirectory(dir=nearest, prefix=UNFINISHED).cleanup()
     except OSError as error:
         raise UserError(
             f"{told} cannot be written to: {nearest} is not a writable folder ({error.strerror})."
@@ -253,6 +255,38 @@ def parse_json(text: str, what: str) -> Any:
     if level:
         raise UserError(deep)
     return found
+
+
+def sealed(tree: dict[str, Any]) -> dict[str, Any]:
+    """Returns a JSON object behind the checksum of what it holds, see `check_seal`.
+
+    Args:
+        tree: the object.
+    """
+    return {_CHECKSUM: _checksum(tree), **tree}
+
+
+def check_seal(tree: dict[str, Any], what: str) -> dict[str, Any]:
+    """Returns what a JSON object holds; one without a checksum, as of before, is taken as it is.
+
+    Args:
+        tree: the object.
+        what: what it is, for the message.
+
+    Raises:
+        UserError: when it holds something else than what `sealed` was given.
+    """
+    held = {name: value for name, value in tree.items() if name != _CHECKSUM}
+    if len(held) < len(tree) and tree[_CHECKSUM] != _checksum(held):
+        raise UserError(
+            f"{what} is damaged: it is not what was written, as its {_CHECKSUM!r} tells; put it "
+            "back, or take that line out if it was changed on purpose."
+        )
+    return held
+
+
+def _checksum(tree: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _children(node: Any) -> Any:

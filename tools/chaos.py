@@ -38,6 +38,7 @@ from tfcq.files import write_text
 from tfcq.reporting.tables import table
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 _RUN = (
     "--dataset=digits", "--train_images=128", "--backbone=cifar_resnet8", "--width=2",
     "--projection_width=8", "--batch_size=32", "--deterministic", "--seed=3",
@@ -71,7 +72,7 @@ TASKS: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
 }  # fmt: skip
 KILL, TERM = signal.SIGKILL, signal.SIGTERM
-_POLL, _SECONDS = 0.001, 1200
+_POLL, _SECONDS = 0.001, 7200
 # What differs between two runs that are the same: when, how fast, and where in memory.
 _MOMENTS = {"images_per_second", "seconds", "date_saved", "shared_object_id"}
 _COUNTED = (
@@ -152,7 +153,7 @@ def disturbed(name: str, place: pathlib.Path, kills: int, terms: int, seed: int)
         while due and _interrupted(command, folder, log, due[-1], draw, until_written, found):
             due.pop()
         # To its end; where it had ended already, nothing changes.
-        _ended(_start(command, log), log, found)
+        _ended(start(command, log), log, found)
         found["runs"] += 1
         found["left"] += len(_temporary(folder))
         found["differences"] += differences(whole, folder)
@@ -160,11 +161,17 @@ def disturbed(name: str, place: pathlib.Path, kills: int, terms: int, seed: int)
     return found
 
 
-def _start(command: list[str], log: pathlib.Path) -> subprocess.Popen:
+def start(command: list[str], log: pathlib.Path) -> subprocess.Popen:
+    """Starts a command whose output goes to a file.
+
+    Args:
+        command: the command.
+        log: the file.
+    """
     with open(log, "wb") as output:
         return subprocess.Popen(
             command, stdout=output, stderr=subprocess.STDOUT,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env=ENVIRONMENT,
         )  # fmt: skip
 
 
@@ -185,7 +192,7 @@ def _ended(
 
 def _undisturbed(command: list[str], folder: pathlib.Path, log: pathlib.Path) -> float:
     """Runs a command to its end; returns the seconds until it first wrote beside its settings."""
-    process, began, first = _start(command, log), time.monotonic(), None
+    process, began, first = start(command, log), time.monotonic(), None
     while process.poll() is None:
         if first is None and (folder / "checkpoints").exists():
             first = time.monotonic() - began
@@ -214,7 +221,7 @@ def _interrupted(
     else:
         then = draw.uniform(0, 3) + (draw.uniform(0.3, 1) * until_written if number == KILL else 0)
     left = _temporary(folder)
-    process = _start(command, log)
+    process = start(command, log)
     if _await_writes(process, folder, writes):
         until = time.monotonic() + then
         while process.poll() is None and time.monotonic() < until:
@@ -266,16 +273,27 @@ def differences(whole: pathlib.Path, cut: pathlib.Path) -> list[str]:
         whole: of the one that nobody killed.
         cut: of the one that was.
     """
-    ours, theirs = dict(_contents(whole)), dict(_contents(cut))
+    ours, theirs = dict(contents(whole)), dict(contents(cut))
     names = [*ours, *(name for name in theirs if name not in ours)]
     return [name for name in names if ours.get(name) != theirs.get(name)]
 
 
-def _contents(folder: pathlib.Path) -> Iterator[tuple[str, Any]]:
+def contents(
+    folder: pathlib.Path, names: tuple[str, ...] = ("",), but: str = ""
+) -> Iterator[tuple[str, Any]]:
+    """Yields what the files of a folder hold: each variable, the rows of a table, other bytes.
+
+    Args:
+        folder: the folder.
+        names: what the names of the files begin with.
+        but: what the names of files begin with that are left out; empty for none.
+    """
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))
+        if path.is_dir() or not name.startswith(names) or (but and name.startswith(but)):
+            continue
         # TensorBoard begins a new file of events at every start.
-        if path.is_dir() or "tensorboard" in name or path.name == "lock" or path.name[0] == ".":
+        if "tensorboard" in name or path.name.startswith((".", "lock", "damaged-")):
             continue
         if path.suffix == ".index":
             yield from ((f"{name} {key}", held) for key, held in _variables(path))
