@@ -47,6 +47,10 @@ RUN = (
 # Of its five steps, two an epoch.
 CUT_AFTER = 4
 _SCORED = ("--protocol=knn", "--bits=fp,4w4a", "--test_images=64")
+_TUNED = (
+    "--protocol=finetune", "--bits=4w4a", "--epochs=1", "--learning_rate_schedule=cosine",
+    "--batch_size=32", "--test_images=64", "--keep_classifiers",
+)  # fmt: skip
 _CHECKED = ("--images=32", "--min_agreement=0")
 COMMANDS: dict[str, dict[str, tuple[Any, tuple[str, ...]]]] = {
     "cut off": {
@@ -207,8 +211,7 @@ def make_run(folder: pathlib.Path, ended: bool) -> None:
     if ended:
         own = f"--run_dir={folder}"
         _run(evaluate, (own, *_SCORED))
-        _run(evaluate, (own, "--protocol=finetune", "--bits=4w4a", "--epochs=1",
-                        "--batch_size=32", "--test_images=64", "--keep_classifiers"))  # fmt: skip
+        _run(evaluate, (own, *_TUNED))
         _run(export, (own, *_CHECKED))
 
 
