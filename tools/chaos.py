@@ -4,8 +4,9 @@
     .venv/bin/python tools/chaos.py --output=results/chaos
 
 Every task runs once undisturbed. Then it is started, and killed, in a folder of its own until its
-share of SIGKILLs and SIGTERMs is spent, and goes on to its end. Every second SIGKILL waits for a
-file that is being written; the others, and SIGTERM, come at a random moment. What must be equal to
+share of SIGKILLs and SIGTERMs is spent, and goes on to its end. Every second SIGKILL comes within a
+write: at a random one of the calls that bring files to the disk, give them their names and remove
+them. The others come at a random moment, and SIGTERM at one after a save. What must be equal to
 the bit: checkpoints, saved networks, histories but for `images_per_second`, records.
 Writes `.json` and `.md`.
 """
@@ -36,6 +37,7 @@ from provenance import commit_here
 
 from tfcq.files import write_text
 from tfcq.reporting.tables import table
+from tfcq.settings.run_position import kept_positions
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -72,12 +74,35 @@ TASKS: dict[str, tuple[str, tuple[str, ...]]] = {
          "--save_every=5steps", "--bits=fp,4w4a", "--test_images=16", "--warmup=10steps"),
     ),
 }  # fmt: skip
+# Runs a module as `python -m` does, and kills it at the given call.
+AIMED = """
+import os, runpy, signal, sys
+
+left = int(sys.argv.pop(1))
+
+def killed(call):
+    def counted(*arguments, **named):
+        global left
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return call(*arguments, **named)
+
+    return counted
+
+for name in ("fsync", "replace", "chmod", "unlink", "rmdir"):
+    setattr(os, name, killed(getattr(os, name)))
+module = sys.argv.pop(1)
+runpy.run_module(module, run_name="__main__", alter_sys=True)
+"""
+# Of which a save has about a dozen.
+_CALLS = 60
 KILL, TERM = signal.SIGKILL, signal.SIGTERM
 _POLL, _SECONDS = 0.001, 7200
 # What differs between two runs that are the same: when, how fast, and where in memory.
 _MOMENTS = {"images_per_second", "seconds", "date_saved", "shared_object_id"}
 _COUNTED = (
-    "kills", "kills_aimed", "kills_within_a_write", "terms", "terms_saved", "fallbacks", "left",
+    "kills", "kills_aimed", "terms", "terms_saved", "fallbacks", "left",
 )  # fmt: skip
 
 
@@ -126,13 +151,19 @@ def _save_backbone(path: pathlib.Path) -> None:
     tfcq.quantizable(network).save(path)
 
 
-def command_of(name: str, place: pathlib.Path, folder: pathlib.Path) -> list[str]:
+def command_of(
+    name: str,
+    place: pathlib.Path,
+    folder: pathlib.Path,
+    program: tuple[str, ...] | None = None,
+) -> list[str]:
     """Returns the command line of a task.
 
     Args:
         name: the task.
         place: where the runs are that others take their network from.
         folder: what it writes into.
+        program: what runs the module instead of Python itself.
     """
     command, flags = TASKS[name]
     subject = [f"--run_dir={folder}"]
@@ -141,7 +172,7 @@ def command_of(name: str, place: pathlib.Path, folder: pathlib.Path) -> list[str
     if command == "evaluate":
         subject[0] = f"--model={place / _START / 'backbone.keras'}"
         subject += ["--dataset=digits", "--train_images=256", "--policy=paper"]
-    return [sys.executable, "-m", f"tfcq.{command}", *subject, *flags]
+    return [*(program or (sys.executable, "-m")), f"tfcq.{command}", *subject, *flags]
 
 
 def disturbed(name: str, place: pathlib.Path, kills: int, terms: int, seed: int) -> dict[str, Any]:
@@ -163,11 +194,10 @@ def disturbed(name: str, place: pathlib.Path, kills: int, terms: int, seed: int)
     found |= {"unknown_ends": [], "differences": []}
     while due:
         folder = place / f"{name} cut {found['runs']}"
-        command = command_of(name, place, folder)
-        while due and _interrupted(command, folder, log, due[-1], draw, until_written, found):
+        while due and _interrupted(name, place, folder, due[-1], draw, until_written, found):
             due.pop()
         # To its end; where it had ended already, nothing changes.
-        _ended(start(command, log), log, found)
+        _ended(start(command_of(name, place, folder), log), log, found)
         found["runs"] += 1
         found["left"] += len(_temporary(folder))
         found["differences"] += differences(whole, folder)
@@ -219,39 +249,32 @@ def _undisturbed(command: list[str], folder: pathlib.Path, log: pathlib.Path) ->
 
 
 def _interrupted(
-    command: list[str],
+    name: str,
+    place: pathlib.Path,
     folder: pathlib.Path,
-    log: pathlib.Path,
     due: tuple[signal.Signals, bool],
     draw: random.Random,
     until_written: float,
     found: dict[str, Any],
 ) -> bool:
     """Starts a command and ends it by a signal; False where it ended before that came."""
-    number, aimed = due
-    writes = draw.randint(1, 6) if aimed else 1 if number == TERM else 0
-    if aimed:
-        then = draw.choice((0.0, draw.uniform(0, 0.004)))
-    else:
-        then = draw.uniform(0, 3) + (draw.uniform(0.3, 1) * until_written if number == KILL else 0)
-    left = _temporary(folder)
-    process = start(command, log)
-    if _await_writes(process, folder, writes):
-        until = time.monotonic() + then
-        while process.poll() is None and time.monotonic() < until:
-            time.sleep(_POLL)
-    if process.poll() is not None:
-        _ended(process, log, found)
-        return False
-    sent = time.monotonic()
-    process.send_signal(number)
+    (number, aimed), log = due, place / "log"
+    own = (sys.executable, "-c", AIMED, str(draw.randint(1, _CALLS))) if aimed else None
+    then = draw.uniform(0.3, 1) * until_written * (number == KILL) + draw.uniform(0, 3)
+    process = start(command_of(name, place, folder, own), log)
+    if number == TERM and TASKS[name][0] != "evaluate":
+        _await_checkpoint(process, folder)
+    sent = time.monotonic() + then
+    while process.poll() is None and (aimed or time.monotonic() < sent):
+        time.sleep(_POLL)
+    if process.poll() is None:
+        process.send_signal(number)
     told = _ended(process, log, found, (-KILL if number == KILL else 128 + TERM, 0))
     if process.returncode == 0:
         return False
     if number == KILL:
         found["kills"] += 1
         found["kills_aimed"] += aimed
-        found["kills_within_a_write"] += bool(_temporary(folder) - left)
     else:
         found["terms"] += 1
         found["terms_saved"] += "saved after step" in told
@@ -259,16 +282,11 @@ def _interrupted(
     return True
 
 
-def _await_writes(process: subprocess.Popen, folder: pathlib.Path, writes: int) -> bool:
-    """Waits until files have begun to be written so often; False where the command ended."""
-    before = _temporary(folder)
-    while writes and process.poll() is None:
-        now = _temporary(folder)
-        if now - before:
-            writes -= 1
-        before = now
+def _await_checkpoint(process: subprocess.Popen, folder: pathlib.Path) -> None:
+    """Waits until a command has saved its work, or has ended."""
+    before = kept_positions(folder / "checkpoints")
+    while process.poll() is None and kept_positions(folder / "checkpoints") == before:
         time.sleep(_POLL)
-    return process.poll() is None
 
 
 def _temporary(folder: pathlib.Path) -> set[str]:
@@ -361,8 +379,7 @@ def page(found: dict[str, Any]) -> str:
         found: as it is written to JSON.
     """
     columns = {
-        "SIGKILL": "kills", "aimed at a write": "kills_aimed",
-        "came within one": "kills_within_a_write", "SIGTERM": "terms", "saved": "terms_saved",
+        "SIGKILL": "kills", "within a write": "kills_aimed", "SIGTERM": "terms", "saved": "terms_saved",
         "longest, s": "term_seconds", "fell back": "fallbacks", "ends": "runs",
         "files left over": "left",
     }  # fmt: skip

@@ -294,7 +294,9 @@ def part_of(within: pathlib.Path) -> str:
 
 def _trained(folder: pathlib.Path, but: str) -> dict[str, Any]:
     """Returns what training leaves: networks, checkpoints, history."""
-    return dict(contents(folder, ("backbone.keras", "checkpoints", "history.csv"), but))
+    found = dict(contents(folder, ("backbone.keras", "checkpoints", "history.csv"), but))
+    # It holds names that count the models of the process.
+    return {name: one for name, one in found.items() if not name.endswith("OBJECT_GRAPH")}
 
 
 def _evaluated(folder: pathlib.Path, but: str) -> dict[str, Any]:
