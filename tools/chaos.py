@@ -379,9 +379,9 @@ def page(found: dict[str, Any]) -> str:
         found: as it is written to JSON.
     """
     columns = {
-        "SIGKILL": "kills", "within a write": "kills_aimed", "SIGTERM": "terms", "saved": "terms_saved",
-        "longest, s": "term_seconds", "fell back": "fallbacks", "ends": "runs",
-        "files left over": "left",
+        "SIGKILL": "kills", "within a write": "kills_aimed", "SIGTERM": "terms",
+        "saved": "terms_saved", "longest, s": "term_seconds", "fell back": "fallbacks",
+        "ends": "runs", "files left over": "left",
     }  # fmt: skip
     rows = [
         [name, *(str(task[key]) for key in columns.values()),

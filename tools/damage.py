@@ -15,6 +15,7 @@ process, and in eager mode. Writes `.json` and `.md`.
 import argparse
 import collections
 import contextlib
+import gc
 import io
 import json
 import os
@@ -45,7 +46,7 @@ RUN = (
     "--save_every=1steps", "--deterministic", "--seed=3",
 )  # fmt: skip
 # Of its five steps, two an epoch.
-CUT_AFTER = 4
+CUT_AFTER, _LATEST = 4, "ckpt-2."
 _SCORED = ("--protocol=knn", "--bits=fp,4w4a", "--test_images=64")
 _TUNED = (
     "--protocol=finetune", "--bits=4w4a", "--epochs=1", "--learning_rate_schedule=cosine",
@@ -176,13 +177,14 @@ def tried(
                     "state": state, "file": str(within), "damage": damage, "command": name,
                     "outcome": outcome, "told": told.replace(str(folder), "RUN"),
                 }  # fmt: skip
-        print(state, within, flush=True)
+        print(f"{time.process_time():.0f} s, {state}: {within}", flush=True)
 
 
 def _reads(state: str, name: str, within: pathlib.Path, opened: set[str]) -> bool:
-    # TensorFlow reads checkpoints past Python.
-    past = name == "train" or (state, name) == ("cut off", "evaluate")
-    return str(within) in opened or (within.parts[0] == "checkpoints" and past)
+    # TensorFlow reads checkpoints past Python; `latest` is scored alone.
+    latest = (state, name) == ("cut off", "evaluate") and within.name.startswith(_LATEST)
+    past = within.parts[0] == "checkpoints" and (name == "train" or latest)
+    return past or str(within) in opened
 
 
 def make_run(folder: pathlib.Path, ended: bool) -> None:
@@ -266,7 +268,12 @@ def _done(
 
     What was damaged is nothing that was made, unless it was written anew.
     """
+    import keras
+
     module, flags = COMMANDS[state][name]
+    # Or else each command would be slower than the one before.
+    keras.backend.clear_session()
+    gc.collect()
     try:
         told = _run(module, tuple(flag.replace("RUN", str(folder)) for flag in flags))
     except (UserError, OSError, TrainingStopped) as error:
