@@ -162,7 +162,7 @@ def test_rows_are_relative_to_the_first_in_the_same_process(monkeypatch):
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["--product_dtype=float16"], "float16"),
+        (["--product_dtype=float8"], "float8"),
         (["--batch_norm=none"], "none"),
         (["--recipes=flota"], "flota"),
         (["--framework=byol", "--peer=P"], "allowed: simsiam"),

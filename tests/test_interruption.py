@@ -68,6 +68,16 @@ with interruption.noted(lambda: True) as came:
     time.sleep(0.5)
     raise interruption.Terminated(came[0], "saved")
 """
+# An exception in there is told by Python and forgotten.
+DELETES = f"""
+class Held:
+    def __del__(self):
+        {READY.strip()}
+        time.sleep(600)
+
+Held()
+time.sleep(600)
+"""
 IDLE = f"with interruption.noted(lambda: False):\n    {READY}\n    time.sleep(600)"
 
 
@@ -76,10 +86,11 @@ IDLE = f"with interruption.noted(lambda: False):\n    {READY}\n    time.sleep(60
     [
         (f"{READY}time.sleep(600)", signal.SIGTERM, "files written so far are whole"),
         (f"{READY}hashlib.pbkdf2_hmac(*hashed)", signal.SIGHUP, "files written so far are whole"),
+        (DELETES, signal.SIGTERM, "files written so far are whole"),
         (SAVES, signal.SIGTERM, "saved"),
         (IDLE, signal.SIGHUP, "files written so far are whole"),
     ],
-    ids=["waiting", "computing", "saving", "with nothing to save"],
+    ids=["waiting", "computing", "ending an object", "saving", "with nothing to save"],
 )
 def test_schedulers_end_a_command_with_the_code_they_expect(doing, number, told):
     process = started(doing)

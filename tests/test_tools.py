@@ -35,7 +35,7 @@ def test_tool_starts_in_a_process_of_its_own():
         check=False, env={**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"},
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr[-2000:]
-    assert "--seeds" in ended.stdout
+    assert "--data_dir" in ended.stdout
 
 
 def tool(name):
@@ -53,120 +53,11 @@ def test_readers_refuse_what_they_cannot_take_without_a_traceback():
     assert set(counts["config.json"]) == set(counts["recipe"]) == {"taken", "refused"}
 
 
-def record(top1, **changed):
-    """Returns an evaluation as `tfcq.evaluate` writes it."""
-    return {
-        "results": [{"bits": bits, "top1": value} for bits, value in top1.items()],
-        "policy": "as trained", "calibration": {"method": "minmax"}, "settings": {"epochs": 60},
-        "train_images": 1437, "test_images": 360, "versions": {"keras": "3"}, **changed,
-    }  # fmt: skip
-
-
 def cells(text):
     """Returns the first cell of each row of a Markdown table to the others."""
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()
             if line.startswith("| ")]  # fmt: skip
     return {first: others for first, *others in rows}
-
-
-def test_evidence_is_mean_and_sample_deviation_over_seeds_of_runs_as_trained(tmp_path, monkeypatch):
-    evidence, commands = tool("evidence"), []
-    top1 = {
-        "base": {"0": (0.90, 0.70), "1": (0.80, 0.72), "2": (0.97, 0.74)},
-        "better": {"0": (0.94, 0.80), "1": (0.92, 0.85), "2": (0.93, 0.93)},
-    }
-    (tmp_path / "flags").mkdir()
-    for name in top1:
-        (tmp_path / "flags" / f"{name}.cfg").write_text("# a header\n--epochs=9\n")
-
-    def run(command, **options):
-        commands.append(command)
-        module, *flags = command[2:]
-        if module == "tfcq.evaluate":
-            folder = pathlib.Path(flags[0].removeprefix("--run_dir="))
-            name, seed = folder.name.removeprefix("mine_").split("_")
-            own = record(dict(zip(("fp", "4w4a"), top1[name][seed], strict=True)))
-            others = [
-                record({"fp": 0.1, "4w4a": 0.1}, **changed)
-                for changed in (
-                    {"policy": "paper"}, {"settings": {"correct_biases": True}},
-                    {"calibration": {"method": "mse"}},
-                )
-            ]  # fmt: skip
-            (folder / "evaluation").mkdir(parents=True)
-            file = folder / "evaluation" / "linear.json"
-            file.write_text(json.dumps({**others[0], "earlier": [*others[1:], own]}))
-        return subprocess.CompletedProcess(command, 0, stdout="abc\n")
-
-    monkeypatch.setattr(evidence.subprocess, "run", run)
-    monkeypatch.setattr(evidence, "ROOT", tmp_path)
-    files = "flags/base.cfg,flags/better.cfg"
-    arguments = ["evidence", "--name=mine", f"--flagfiles={files}", f"--runs={tmp_path / 'runs'}"]
-    monkeypatch.setattr(sys, "argv", [*arguments, "--", "--data_dir=/mine", "--width=4"])
-    evidence.main()
-
-    trained = [command[3:] for command in commands if command[2] == "tfcq.train"]
-    assert trained == [
-        [f"--flagfile=flags/{name}.cfg", f"--seed={seed}",
-         f"--run_dir={tmp_path / 'runs' / f'mine_{name}_{seed}'}", "--data_dir=/mine", "--width=4"]
-        for name in top1 for seed in "012"
-    ]  # fmt: skip
-    found = json.loads((tmp_path / "results" / "mine.json").read_text())
-    for name, runs in top1.items():
-        columns = list(zip(*runs.values(), strict=True))
-        assert found["top1"][name] == [list(column) for column in columns]
-        assert found["mean"][name] == pytest.approx([np.mean(c) for c in columns])
-        assert found["spread"][name] == pytest.approx([np.std(c, ddof=1) for c in columns])
-    written = (tmp_path / "results" / "mine.md").read_text()
-    assert cells(written) == {
-        "recipe": ["fp", "4w4a"], "base": ["89.0 ± 8.5", "72.0 ± 2.0"],
-        "better": ["93.0 ± 1.0", "86.0 ± 6.6"], "better - base": ["+4.0", "+14.0"],
-    }  # fmt: skip
-    assert "/mine" not in written and "--data_dir=DIR --width=4" in written
-    assert "- Commit: abc\n" in written and (tmp_path / "results" / "mine.png").exists()
-    # What was measured before is neither trained nor evaluated otherwise.
-    commands.clear()
-    evidence.main()
-    assert "tfcq.evaluate" not in {command[2] for command in commands}
-
-
-def test_digits_grid_evaluates_every_combination_under_one_policy(tmp_path, monkeypatch):
-    grid, commands = tool("digits_grid"), []
-
-    def run(module, *flags):
-        commands.append((module, *flags))
-        given = dict(flag.removeprefix("--").split("=") for flag in flags)
-        folder = pathlib.Path(given["run_dir"])
-        if module == "tfcq.evaluate":
-            _, framework, recipe = folder.name.split("_", 2)
-            place = [list(grid.HEADS).index(framework), grid.RECIPES.index(recipe)]
-            top1 = {b: (10 * place[0] + place[1]) / 100 for b in given["bits"].split(",")}
-            (folder / "evaluation").mkdir(parents=True)
-            file = folder / "evaluation" / "linear.json"
-            file.write_text(json.dumps(record(top1, policy=given["policy"])))
-        else:
-            assert folder.name == f"grid_{given['framework']}_{given['recipe']}"
-            assert given["seed"] == "3" and given["epochs"] == "7"
-
-    monkeypatch.setattr(grid, "run", run)
-    monkeypatch.setattr(grid, "ROOT", tmp_path)
-    monkeypatch.setattr(
-        grid.subprocess, "run", lambda *a, **k: subprocess.CompletedProcess(a, 0, stdout="abc\n")
-    )
-    arguments = ["grid", "--name=grid", "--epochs=7", "--seed=3", f"--runs={tmp_path / 'runs'}"]
-    monkeypatch.setattr(sys, "argv", [*arguments, "--bits=fp,2w4a", "--policy=uniform"])
-    grid.main()
-    assert len(commands) == 2 * 5 * 6
-    rows = cells((tmp_path / "results" / "grid.md").read_text())
-    assert rows.pop("framework, recipe") == ["fp", "2w4a"]
-    assert rows == {
-        f"{framework}, {recipe}": [f"{10 * i + j:.1f}"] * 2
-        for i, framework in enumerate(grid.HEADS) for j, recipe in enumerate(grid.RECIPES)
-    }  # fmt: skip
-    for changed in ("--bits=fp,3w3a", "--policy=paper"):
-        monkeypatch.setattr(sys, "argv", [*sys.argv[:7], changed])
-        with pytest.raises(SystemExit, match="was evaluated otherwise"):
-            grid.main()
 
 
 def test_study_of_post_training_scores_test_images_and_calibrates_on_others(tmp_path, monkeypatch):

@@ -1,7 +1,6 @@
 """Trains and scores a detector at many bit-widths: `python -m tfcq.detect --run_dir=DIR`."""
 
 from tfcq import command_line
-from tfcq.files import check_writable
 from tfcq.settings.detection import GROUPS, DetectionConfig, detection_from_flat
 from tfcq.settings.unused import check_used_in_detection
 
@@ -48,13 +47,14 @@ def main(command: command_line.Command) -> int:
         The exit code: 1 when an int8 file computes something else than its rules say.
     """
     config = config_of(command)
-    config.check_files()
-    check_writable(config.folder)
+    from tfcq.detection.beforehand import checked_beforehand
+
+    folder = checked_beforehand(config)
     command.start_up(config.training.deterministic, doing="Reading network and images")
     from tfcq.detection.run import detect
     from tfcq.reporting.detection import detection_table
 
-    record, files = detect(config)
+    record, files = detect(config, folder)
     print(detection_table(record))
     for file in files:
         print(f"Results: {file}")

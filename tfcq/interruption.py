@@ -58,6 +58,15 @@ def watch() -> None:
     sender.setblocking(False)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     _handle(_raise)
+    told_before = sys.unraisablehook
+
+    def unraisable(raised: Any) -> None:
+        # In a `__del__` or a callback of native code an exception ends nothing.
+        if isinstance(raised.exc_value, (KeyboardInterrupt, Terminated)):
+            leave(raised.exc_value)
+        told_before(raised)
+
+    sys.unraisablehook = unraisable
     signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
     # Kept with the thread, or else the sender would be closed.
     arguments = (receiver, sender, terminal)

@@ -4,6 +4,7 @@ import pathlib
 
 from tfcq import command_line
 from tfcq.errors import UserError
+from tfcq.reporting.detection_record import is_detector
 from tfcq.reporting.report_folder import check_report_folder
 from tfcq.settings.bitwidths import parse_bit_widths
 from tfcq.settings.run_folder import RunFolder
@@ -17,7 +18,8 @@ def flag_set() -> command_line.FlagSet:
     """Returns the command's flags."""
     flags = command_line.FlagSet(
         "Reports runs as one HTML page and as Markdown: python -m tfcq.report RUN [RUN ...]",
-        arguments="folders of runs; the others are compared to the first",
+        arguments="folders of runs, the others compared to the first, or of detectors "
+        "(--output_dir of tfcq.detect)",
         examples=("python -m tfcq.report RUN RUN --output=DIR",),
     )
     flags.add("Report", "output", str, None, "folder of the report")
@@ -46,11 +48,16 @@ def main(command: command_line.Command) -> None:
         )
     if "tsne_images" in command.given and not bits:
         raise UserError("--tsne_images has no effect here: --tsne_bits is empty; leave it out.")
-    folders = [RunFolder(path) for path in command.arguments]
-    resolved = [folder.path.resolve() for folder in folders]
-    for folder, place in zip(folders, resolved, strict=True):
+    paths = [pathlib.Path(path) for path in command.arguments]
+    resolved = [path.resolve() for path in paths]
+    for path, place in zip(paths, resolved, strict=True):
         if resolved.count(place) > 1:
-            raise UserError(f"Run {str(folder.path)!r} is named twice; name it once.")
+            raise UserError(f"Run {str(path)!r} is named twice; name it once.")
+    detectors = [path for path in paths if is_detector(path)]
+    folders = [RunFolder(path) for path in paths if path not in detectors]
+    for name in ("tsne_bits", "tsne_images") if not folders else ():
+        if name in command.given:
+            raise UserError(f"--{name} has no effect here: no run is named; leave it out.")
     configs = [folder.load_unfinished() for folder in folders]
     output = pathlib.Path(values["output"])
     check_report_folder(output, values["overwrite"])
@@ -64,6 +71,7 @@ def main(command: command_line.Command) -> None:
         bits,
         values["tsne_images"],
         "tsne_bits" in command.given,
+        detectors,
     )
     print(f"Next: open {page} in a browser")
 

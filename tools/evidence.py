@@ -1,173 +1,231 @@
 #!/usr/bin/env python3
-"""Trains and evaluates flag files over seeds, and writes mean and spread at every bit-width.
+"""Trains and scores what a study file names, seed by seed, and writes a page of what is found.
 
-    .venv/bin/python tools/evidence.py --name=digits \\
-        --flagfiles=flags/simsiam.cfg,flags/ssql.cfg --seeds=0,1,2
+    .venv/bin/python tools/evidence.py tools/studies/ssql_simsiam.toml --data_dir=DIR
 
-Runs lie in `--runs`; one that has ended is not trained again, one that was cut off goes on. Writes
-`results/NAME.json`, `.md` and `.png`.
+Every row of the study is trained with a seed before the next seed begins, so that each stop leaves
+whole pairs. A row and seed that has ended is a record in `results/NAME.json` at once and is not
+done again; one that was cut off goes on from `--runs`. Beside the JSON stand `results/NAME.md` and
+its pictures.
 """
 
 import argparse
-import dataclasses
+import contextlib
 import json
 import os
 import pathlib
 import platform
-import re
-import statistics
-import subprocess
+import shutil
+import signal
 import sys
+import time
+from collections.abc import Iterator
 
 from provenance import commit_here
+from studies.commands import (
+    Failed,
+    Record,
+    Stopped,
+    about_run,
+    command,
+    curves,
+    data,
+    evaluated,
+    top1,
+)
+from studies.page import write_page
+from studies.study import ROOT, Row, Study, read_study
 
-from tfcq.evaluation.records import read_records
+from tfcq.errors import UserError
 from tfcq.files import write_text
-from tfcq.reporting.plots import plot_accuracy
-from tfcq.reporting.tables import percent, table
-from tfcq.settings.evaluation import PostTrainingSettings
-
-COMMIT = "commit.txt"
-ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
 def main() -> None:
-    """Runs what is missing and writes the summary."""
+    """Does what is missing of a study."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--name", required=True, help="name of the files under results/")
-    parser.add_argument("--flagfiles", required=True, help="comma-separated, the baseline first")
-    parser.add_argument("--seeds", default="0,1,2")
-    parser.add_argument("--runs", default="runs", help="folder of the runs")
-    parser.add_argument("--protocol", default="linear")
-    parser.add_argument("train_flags", nargs="*", help="after --: further flags of tfcq.train")
+    parser.add_argument("study", type=pathlib.Path, help="such as tools/studies/NAME.toml")
+    parser.add_argument("--runs", default="runs", help="folder of the runs [runs]")
+    parser.add_argument("--data_dir", help="folder of prepared TFDS data sets")
+    parser.add_argument("--keep_runs", action="store_true", help="leave runs that are recorded")
     arguments = parser.parse_args()
-    files, seeds = arguments.flagfiles.split(","), arguments.seeds.split(",")
-    if len({pathlib.Path(file).stem for file in files}) < len(files):
-        sys.exit("error: two flag files have the same name")
-    results = {}
-    for file in files:
-        for seed in seeds:
-            folder = (
-                pathlib.Path(arguments.runs).resolve()
-                / f"{arguments.name}_{pathlib.Path(file).stem}_{seed}"
+    # Or else a command that is at work would go on by itself.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        carry_out(read_study(arguments.study), arguments)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def carry_out(study: Study, arguments: argparse.Namespace) -> None:
+    """Does what is missing, and writes records and page after each row and seed.
+
+    Args:
+        study: the study.
+        arguments: those of the command line.
+
+    Raises:
+        UserError: when there are records of other settings.
+    """
+    out = ROOT / "results" / study.name
+    records, failed = earlier(out.with_suffix(".json"), study), {}
+    done = {(record["row"], record["seed"]) for record in records}
+    for seed in study.seeds:
+        for row in study.rows:
+            if (row.name, seed) in done or row.name in failed:
+                continue
+            print(f"{study.name}: {row.name}, seed {seed}", flush=True)
+            try:
+                records.append(measured(study, row, seed, arguments))
+            except Failed as error:
+                failed[row.name] = f"seed {seed}: {error}"
+            lines = ",\n".join(map(json.dumps, records))
+            write_text(out.with_suffix(".json"), f'{{"records": [\n{lines}\n]}}\n')
+            write_page(out, study, records, failed)
+            if row.name not in failed and not arguments.keep_runs:
+                clear(study, row, seed, pathlib.Path(arguments.runs))
+    write_page(out, study, records, failed)
+    if failed:
+        raise UserError("; ".join(f"{name}, {line}" for name, line in failed.items()))
+
+
+def earlier(file: pathlib.Path, study: Study) -> list[Record]:
+    """Returns the records of a study.
+
+    Args:
+        file: of the records.
+        study: the study.
+
+    Raises:
+        UserError: when one has other settings than the study.
+    """
+    records = json.loads(file.read_text())["records"] if file.exists() else []
+    rows = {row.name: row for row in study.rows}
+    for record in records:
+        name, seed = record["row"], record["seed"]
+        if name not in rows or seed not in study.seeds:
+            raise UserError(f"{file} has row {name!r}, seed {seed}, which the study lacks.")
+        check_settings(record, study, rows[name], file)
+    return records
+
+
+def check_settings(record: Record, study: Study, row: Row, file: pathlib.Path) -> None:
+    """Refuses a record of other settings.
+
+    Args:
+        record: the record, or its beginning.
+        study: the study.
+        row: the row.
+        file: where the record stands.
+
+    Raises:
+        UserError: naming the row and what differs.
+    """
+    now, then = study.settings(row), record["settings"]
+    for part in {**now, **then}:
+        if now.get(part) != then.get(part):
+            raise UserError(
+                f"Row {row.name!r} has other flags than in {file}, {part}: {now.get(part)} and "
+                f"there {then.get(part)}; give the same flags, or the study another name."
             )
-            train(file, seed, folder, arguments.train_flags)
-            results.setdefault(pathlib.Path(file).stem, []).append(
-                evaluate(folder, arguments.protocol)
-            )
-    summarize(arguments, files, seeds, results)
 
 
-def train(file: str, seed: str, folder: pathlib.Path, flags: list[str]) -> None:
-    """Trains a run to its end; a run that has ended is only checked to have these settings."""
-    command = ["-m", "tfcq.train", f"--flagfile={file}", f"--seed={seed}", f"--run_dir={folder}"]
-    subprocess.run([sys.executable, *command, *flags], check=True, cwd=ROOT)
-    if not (folder / COMMIT).exists():
-        write_text(folder / COMMIT, commit_here() + "\n")
+def place(study: Study, row: Row, seed: int, runs: pathlib.Path) -> pathlib.Path:
+    """Returns the folder of a run; with `.json` it is where its record begins."""
+    return runs.resolve() / f"{study.name}_{row.slug}_{seed}"
 
 
-def evaluate(folder: pathlib.Path, protocol: str) -> dict:
-    """Returns the evaluation of a run as it was trained, without further steps, made if missing."""
-    file = folder / "evaluation" / f"{protocol}.json"
-    steps = {field.name for field in dataclasses.fields(PostTrainingSettings)}
+def measured(study: Study, row: Row, seed: int, arguments: argparse.Namespace) -> Record:
+    """Trains and scores a row, or goes on with it, and returns its record.
 
-    def plain() -> list[dict]:
-        return [
-            record
-            for record in read_records(file)
-            if record["policy"] == "as trained"
-            and record["calibration"]["method"] == "minmax"
-            and not steps & set(record["settings"])
-        ]
+    Args:
+        study: the study.
+        row: the row.
+        seed: the seed.
+        arguments: those of the command line.
 
-    if not plain():
-        command = ["-m", "tfcq.evaluate", f"--run_dir={folder}", f"--protocol={protocol}"]
-        subprocess.run([sys.executable, *command], check=True, cwd=ROOT)
-    return {**plain()[0], "commit": (folder / COMMIT).read_text().strip()}
+    Raises:
+        UserError: when its run was begun with other settings.
+        Failed: when a command refuses or fails.
+    """
+    run = place(study, row, seed, pathlib.Path(arguments.runs))
+    file = run.with_suffix(".json")
+    record: Record = {"row": row.name, "seed": seed, "settings": study.settings(row)}
+    record |= {"commits": [], "seconds": 0.0, "scores": {}, "curves": {}, "followed": {}}
+    record |= {"stopped": {}, "machine": f"{os.cpu_count()} CPU cores, {platform.machine()}"}
+    if file.exists():
+        record = json.loads(file.read_text())
+        now, then = study.settings(row), record["settings"]
+        # What has not been scored yet may be scored otherwise.
+        for name in now["scoring"].keys() - record["scores"].keys() - record["stopped"].keys():
+            then["scoring"][name] = now["scoring"][name]
+        check_settings(record, study, row, file)
+    record["commits"] = sorted({*record["commits"], commit_here()})
+    common, flags = [f"--run_dir={run}", f"--seed={seed}"], study.training(row)
+
+    def score(*own: str) -> Record:
+        return evaluated(run, *own, *common, *data(arguments.data_dir, [*flags, *own]))
+
+    if "weights" not in record and "training" not in record["stopped"]:
+        with noted(record, "training", file):
+            command("train", *flags, *common, *data(arguments.data_dir, flags))
+            record |= about_run(run)
+    if "training" in record["stopped"]:
+        return record
+    for epoch in study.followed.epochs if study.followed else ():
+        if str(epoch) not in record["followed"]:
+            with noted(record, f"epoch {epoch}", file):
+                found = score(*study.following(epoch))
+                record["followed"][str(epoch)] = top1(found)
+    for name, protocol in study.protocols.items():
+        if name in record["scores"] or name in record["stopped"]:
+            continue
+        with noted(record, name, file):
+            found = score(*study.scoring(row, name))
+            record["scores"][name], record["versions"] = top1(found), found["versions"]
+            if protocol.learning_curve:
+                record["curves"][name] = curves(found)
+    return record
 
 
-def spread(values: list[float]) -> float:
-    """Returns the standard deviation of a sample, 0 for a single value."""
-    return statistics.stdev(values) if len(values) > 1 else 0.0
+@contextlib.contextmanager
+def noted(record: Record, part: str, file: pathlib.Path) -> Iterator[None]:
+    """Within, a part of a record is made; then time, what stopped it and all so far are kept.
+
+    Args:
+        record: the record.
+        part: what is made.
+        file: where the record is kept until it is whole.
+    """
+    begin, refused = time.monotonic(), False
+    try:
+        yield
+    except Stopped as error:
+        record["stopped"][part] = str(error)
+    except Failed:
+        # So that its flags can be mended.
+        refused = True
+        raise
+    finally:
+        record["seconds"] = round(record["seconds"] + time.monotonic() - begin, 1)
+        if not refused:
+            write_text(file, json.dumps(record) + "\n")
 
 
-def settings_of(file: str) -> list[str]:
-    """Returns the flags of a flag file."""
-    lines = (ROOT / file).read_text().splitlines()
-    return [line for line in lines if line.startswith("--")]
+def clear(study: Study, row: Row, seed: int, runs: pathlib.Path) -> None:
+    """Removes what is recorded of a run; of the first seed what tfcq.report draws is left.
 
-
-def summarize(
-    arguments: argparse.Namespace, files: list[str], seeds: list[str], results: dict
-) -> None:
-    """Writes JSON, Markdown and picture."""
-    bits = [entry["bits"] for entry in next(iter(results.values()))[0]["results"]]
-    for run in (run for runs in results.values() for run in runs):
-        if [entry["bits"] for entry in run["results"]] != bits:
-            sys.exit("error: the runs were evaluated at different bit-widths")
-    top1 = {
-        name: [[run["results"][i]["top1"] for run in runs] for i in range(len(bits))]
-        for name, runs in results.items()
-    }
-    means = {name: [statistics.mean(v) for v in values] for name, values in top1.items()}
-    spreads = {name: [spread(v) for v in values] for name, values in top1.items()}
-    commit = ", ".join(dict.fromkeys(run["commit"] for runs in results.values() for run in runs))
-    # Where the data lie on this machine tells a reader nothing.
-    further = re.sub(r"(--data_dir)=\S+", r"\1=DIR", " ".join(arguments.train_flags))
-    command = (
-        f"tools/evidence.py --name={arguments.name} --flagfiles={arguments.flagfiles} "
-        f"--seeds={arguments.seeds}" + (f" -- {further}" if further else "")
-    )
-    first = next(iter(results.values()))[0]
-    about = {
-        "command": command,
-        "commit": commit,
-        "seeds": seeds,
-        "machine": f"{os.cpu_count()} CPU cores, {platform.machine()}",
-        "versions": first["versions"],
-        "budget": {file: [*settings_of(file), *further.split()] for file in files},
-    }
-    out = ROOT / "results" / arguments.name
-    write_text(
-        out.with_suffix(".json"),
-        json.dumps(
-            {**about, "bits": bits, "top1": top1, "mean": means, "spread": spreads}, indent=2
-        )
-        + "\n",
-    )
-    rows = [
-        (
-            name,
-            *(
-                percent(m) + (f" ± {percent(s)}" if len(seeds) > 1 else "")
-                for m, s in zip(means[name], spreads[name], strict=True)
-            ),
-        )
-        for name in results
-    ]
-    names = list(results)
-    gains = [b - a for a, b in zip(means[names[0]], means[names[-1]], strict=True)]
-    rows.append((f"{names[-1]} - {names[0]}", *(f"{100 * g:+.1f}" for g in gains)))
-    lines = [
-        f"# {arguments.name}: top-1 accuracy in percent, {arguments.protocol} probe",
-        "",
-        f"Mean and standard deviation over seeds {', '.join(seeds)}; "
-        f"{first['train_images']} training images, {first['test_images']} test images.",
-        "",
-        table(("recipe", *bits), rows),
-        "",
-        f"![accuracy over bit-width]({arguments.name}.png)",
-        "",
-        f"- Command: `{command}`",
-        f"- Commit: {commit}",
-        f"- Machine: {about['machine']}",
-        f"- Versions: {', '.join(f'{k} {v}' for k, v in first['versions'].items())}",
-        *(f"- `{file}`: {' '.join(flags)}" for file, flags in about["budget"].items()),
-        "",
-    ]
-    write_text(out.with_suffix(".md"), "\n".join(lines))
-    plot_accuracy(out.with_suffix(".png"), bits, means, spreads, arguments.name)
-    print("\n".join(lines))
+    Args:
+        study: the study.
+        row: the row.
+        seed: the seed.
+        runs: folder of the runs.
+    """
+    run = place(study, row, seed, runs)
+    first = seed == study.seeds[0]
+    for folder in [run / "checkpoints", run / "tensorboard"] if first else [run]:
+        shutil.rmtree(folder, ignore_errors=True)
+    run.with_suffix(".json").unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

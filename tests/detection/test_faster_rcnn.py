@@ -247,14 +247,17 @@ def test_a_detector_that_was_cut_off_ends_as_one_that_was_not(few, tmp_path, mon
     assert other["weights"] == record["weights"]
 
 
-def test_quantization_aware_training_goes_on_from_the_float_detector(few, tmp_path):
+def test_quantization_aware_training_goes_on_from_the_float_detector(few, tmp_path, capsys):
     later = {**few, "protocol": "qat", "bits": "2w4a", "epochs": 1, "quantize": "backbone"}
+    del later["warmup"]
     with pytest.raises(UserError, match="holds no trained detector.*--protocol=finetune"):
         run(**later)
     run(**{**few, "epochs": 1, "bits": "fp", "pictures": 0})
     with pytest.raises(UserError, match="holds another detector .anchor_sizes: None -> '8'"):
         run(**later, anchor_sizes="8")
     run(**later)
+    # Nobody asked for one that is longer than the training.
+    assert "Warm-up of 0 steps instead of 100: the training has 2 (" in capsys.readouterr().out
     folder = tmp_path / "out" / "qat_lsq_backbone"
     assert json.loads((folder / "qat.json").read_text())["results"][0]["bits"] == "2w4a"
     assert str(tfcq.load_detector(folder / "2w4a").trained_at) == "2w4a"

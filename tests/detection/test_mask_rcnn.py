@@ -250,12 +250,14 @@ def test_masks_are_scored_told_and_drawn_beside_the_boxes(source, tmp_path, monk
         assert first not in detection_table({**about, "classes": count, "results": entries})
     without = [dataclasses.replace(one, masks=None) for one in truths]
     assert set(scores(without, perfect, digits)) == {"coco", "voc07", "by_class"}
-    outlines = []
+    outlines, titles = [], []
+    monkeypatch.setattr("matplotlib.axes.Axes.set_title", lambda self, title: titles.append(title))
     monkeypatch.setattr(
         "matplotlib.axes.Axes.contour", lambda self, inside, **_: outlines.append(inside)
     )
     draw_found(tmp_path / "f.png", split, truths, {"fp": perfect}, [str(n) for n in range(10)])
     assert len(outlines) == 2 * sum(len(one.boxes) for one in truths)
+    assert titles == ["boxes", "fp, score > 0.5"]
 
 
 def test_one_anchor_size_a_level():

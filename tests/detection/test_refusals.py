@@ -16,10 +16,12 @@ from tfcq import command_line, detect
 from tfcq.backbones.mobilenet_v2 import mobilenet_v2
 from tfcq.backbones.vision_transformer import vision_transformer
 from tfcq.data.boxed.box_sources import open_boxes
+from tfcq.settings.run_lock import locked
 
 SHAPE = (32, 32, 3)
 NETWORKS = {
     "resnet": lambda: small.backbone(channels=3),
+    "grey": lambda: small.backbone(channels=1),
     "cifar": lambda: small.backbone(channels=3, stem="cifar"),
     "mobilenet": lambda: mobilenet_v2(input_shape=SHAPE),
     "transformer": lambda: vision_transformer(
@@ -43,19 +45,25 @@ def folder(tmp_path_factory):
         "unseen": {"train": of_cats, "test": [(1, BOX)]},
         "untested": {"train": of_cats},
         "damaged": {"train": of_cats, "test": of_cats},
+        "corners": {"train": [(0, [20, 20, 60, 60]), (0, [5, 30, 9, 50])], "test": of_cats},
+        "sizes": {"train": of_cats, "test": of_cats},
     }.items():
         for split, boxes in splits.items():
-            write(folder / name / split, boxes)
+            write(folder / name / split, boxes, 70 if name == "sizes" else 64)
     (folder / "damaged" / "train" / "1.png").write_bytes(b"no image")
     (folder / "file").write_text("text")
     return folder
 
 
-def write(folder, boxes):
+def write(folder, boxes, second=64):
     folder.mkdir(parents=True)
-    images = [{"id": n, "file_name": f"{n}.png", "width": 64, "height": 64} for n in range(2)]
+    images = [
+        {"id": n, "file_name": f"{n}.png", "width": 64, "height": height}
+        for n, height in enumerate((64, second))
+    ]
     for image in images:
-        Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(folder / image["file_name"])
+        pixels = np.zeros((image["height"], 64, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / image["file_name"])
     annotations = [
         {"id": n, "image_id": n, "category_id": number, "bbox": box}
         for n, (number, box) in enumerate(boxes)
@@ -70,6 +78,13 @@ def told(folder, tmp_path, monkeypatch, capsys):
     """Returns what the command tells of flags beside usual ones, in one line."""
     monkeypatch.chdir(folder)
 
+    started = []
+    start_up = command_line.Command.start_up
+    monkeypatch.setattr(
+        command_line.Command, "start_up",
+        lambda *args, **options: started.append(1) or start_up(*args, **options),
+    )  # fmt: skip
+
     def error(flags):
         usual = f"--model=resnet.keras --dataset=boxes:boxes --output_dir={tmp_path / 'out'}"
         usual += " --epochs=1 --batch_size=2 --warmup=0epochs --bits=fp"
@@ -80,6 +95,7 @@ def told(folder, tmp_path, monkeypatch, capsys):
         (line,) = capsys.readouterr().err.splitlines()
         return line
 
+    error.started = started
     return error
 
 
@@ -98,9 +114,7 @@ def told(folder, tmp_path, monkeypatch, capsys):
             r"'0.png'\) is a box of 0 x 40 pixels .*; allowed: boxes with an",
         ),
         ("--dataset=boxes:unseen", "Class 'dog' of the test split .* has no box in the training"),
-        ("--dataset=boxes:untested", "has no split 'test'; allowed: train"),
         ("--dataset=boxes:damaged", "Image '1.png' of damaged/.* cannot be used: it is no image"),
-        ("--dataset=coco --detector=mask_rcnn", "'coco' of .* has no masks; allowed: scenes, or"),
         ("--shorter_side=15", "--shorter_side=15 cannot be used; allowed: .* from 16 on"),
         ("--output_dir=file", "file cannot be made: file is a file; allowed: a folder"),
         ("--bits=fp,4w4a,fp", "Bit-width 'fp' stands twice in 'fp,4w4a,fp'; name it once"),
@@ -110,6 +124,49 @@ def test_mistakes_are_told_in_one_line(told, tmp_path, flags, expected):
     line = told(flags)
     assert re.search(expected, line), line
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ("--dataset=voc --data_dir=. --shorter_side=64", r"'voc/2007' is not prepared in '.*'; "
+         r"allowed: --data_dir where it is, --download to fetch it\.$"),
+        ("--dataset=coco --detector=mask_rcnn", "'coco' of .* has no masks; allowed: scenes, or"),
+        ("--detector=mask_rcnn", "boxes/train/annotations.json has boxes without a segmentation"),
+        ("--dataset=scenes:mnist --data_dir=.", "'mnist' is not prepared .*importers.idx to make"),
+        ("--dataset=voc", "Images of 'voc' have several sizes; give --shorter_side"),
+        ("--dataset=boxes:sizes", "Images of 'boxes:sizes' have several sizes; give --shorter"),
+        ("--dataset=scenes", "Images of 'scenes' have 1 channels; .*resnet.keras takes 3"),
+        ("--model=grey.keras", "Images of 'boxes:boxes' have 3 channels; .*grey.keras takes 1"),
+        (
+            "--dataset=boxes:untested",
+            "'boxes:untested' has no test split; give --holdout=0.2, .*, or .* train and test",
+        ),
+        ("--holdout=0.2", "--holdout=0.2 has no effect: .* 'boxes:boxes' has a test split of its"),
+        (
+            "--dataset=boxes:corners",
+            "2 of 2 boxes of corners/train/annotations.json reach beyond their image; allowed: at "
+            "most half of them, as COCO's boxes are x, y, width, height, not x1, y1, x2, y2",
+        ),
+    ],
+)  # fmt: skip
+def test_what_needs_no_network_is_told_before_one_is_read(told, tmp_path, flags, expected):
+    line = told(flags)
+    assert re.search(expected, line), line
+    assert told.started == []
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_in_use_or_of_another_detector_is_refused_before_a_network_is_read(told, tmp_path):
+    folder = tmp_path / "out"
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps({"detector": "yolov4"}))
+    assert "holds another detector (" in (line := told("")), line
+    assert "detector: 'yolov4' -> 'faster_rcnn'" in line
+    (folder / "config.json").unlink()
+    with locked(folder):
+        assert f"{folder} is being trained into by process" in told("")
+    assert told.started == []
 
 
 def test_without_pycocotools_its_installation_is_told(told, monkeypatch):
@@ -159,4 +216,6 @@ def test_qat_goes_on_from_whole_files_of_the_same_detector_alone(told, tmp_path)
     (folder / "config.json").write_text(json.dumps({**config, "run_dir": None}))
     # Weights of as many anchors fit, but would find other boxes.
     expected = "holds another detector (anchor_sizes: None -> '16,32'); give the same settings"
+    told.started.clear()
     assert expected in told(f"{qat} --anchor_sizes=16,32")
+    assert told.started == []

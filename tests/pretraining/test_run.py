@@ -131,14 +131,14 @@ def test_every_setting_of_the_method_reaches_the_pretrainer():
     simclr = {
         "framework": "simclr", "temperature": 0.3, "weight_bits": "3", "activation_bits": "5-6",
         "error_correlation": True, "batch_norm": "synchronized", "policy": "uniform",
-        "weight_quantizer": "lsq", "product_dtype": "bfloat16",
+        "weight_quantizer": "lsq", "product_dtype": "bfloat16", "accumulate": 2,
     }  # fmt: skip
     model = pretrainer_from(config_from_flat({**small, **simclr}), SHAPE, steps=4)
     assert model.framework.temperature == 0.3
     assert model.bit_schedule.weight_choices == (3,)
     assert model.bit_schedule.activation_choices == (5, 6)
     assert model.figures.correlated and not model.shuffle_keys
-    assert len(model.networks) == 2
+    assert len(model.networks) == 2 and model.accumulate == 2
     kernels = [layer for one in model.networks for layer in one.layers if hasattr(layer, "kernel")]
     assert {layer.product_dtype for layer in kernels} == {"bfloat16"}
     weights = quantizers_of(model.backbone, "weight_quantizer").values()
@@ -153,7 +153,7 @@ def test_settings_reach_pre_training(monkeypatch):
         "framework": "byol", "recipe": "cq_c", "seed": 5, "loss_reduction": "sum",
         "bit_schedule": "list", "precision_set": "4,8", "error_correlation": True,
         "projection_width": 8, "predictor_width": 4, "target_momentum": 0.8,
-        "batch_norm": "shuffled", "layer_bits": "stem:8w8a",
+        "batch_norm": "shuffled", "layer_bits": "stem:8w8a", "accumulate": 2,
     }  # fmt: skip
     network = {"backbone": "cifar_resnet8", "width": 2}
     config, given = config_from_flat({**values, **network}), {}
@@ -233,3 +233,14 @@ def test_one_image_is_no_training():
     config = config_from_flat({"train_images": 1})
     with pytest.raises(UserError, match="Training on one image of digits; allowed: at least 2"):
         run.training_split(config.data)
+
+
+def test_losses_are_scaled_where_products_are_float16():
+    values = {"backbone": "cifar_resnet8", "width": 2, "projection_width": 4, "predictor_width": 2}
+
+    def optimizer(dtype):
+        settings = config_from_flat({**values, "product_dtype": dtype})
+        return pretrainer_from(settings, SHAPE, steps=2).optimizer
+
+    assert isinstance(optimizer("float16"), keras.optimizers.LossScaleOptimizer)
+    assert not isinstance(optimizer("bfloat16"), keras.optimizers.LossScaleOptimizer)

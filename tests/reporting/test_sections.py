@@ -9,9 +9,10 @@ import pytest
 
 from tests.reporting.run_folders import evaluation
 from tfcq.reporting.detection import detection_table, plot_precisions
+from tfcq.reporting.detection_record import DetectionRecord, read_detections, read_detector
 from tfcq.reporting.kernels import SavedBackbone
 from tfcq.reporting.page import Heading, Items, Picture, Table, Text
-from tfcq.reporting.run_record import DetectionRecord, RunRecord, read_detections, read_history
+from tfcq.reporting.run_record import RunRecord, read_history
 from tfcq.reporting.sections import Embeddings, report_sections, report_title
 from tfcq.reporting.summary import group_runs
 from tfcq.settings.fields import flat
@@ -62,6 +63,12 @@ def detected(by_bits):
         {"bits": bits, "coco": forms(ap), "voc07": forms(ap + 10)} for bits, ap in by_bits.items()
     ]
     return {**about, "test_images": 9, "classes": 20, "results": results}
+
+
+NOTHING_FOUND = {
+    **detected({}),
+    "results": [{"bits": "fp", "coco": {"AP": 0.0, "AP50": 0.0, "AP75": 0.0}}],
+}
 
 
 def detections(path):
@@ -202,8 +209,33 @@ def test_detections_of_a_run_are_named_by_detector_and_protocol(tmp_path, figure
     table = detection_table(detected({"fp": 1.0, "4w4a": 2.0}))
     assert "| VOC07 AP50 | 12.0 | 13.0 |" in table
     plot_precisions(tmp_path / "p.png", detected({"fp": 1.0, "4w4a": 2.0}))
-    names = [text.get_text() for text in figures[-1].legends[0].get_texts()]
-    assert names[:2] == ["COCO AP", "COCO AP50"] and len(names) == 6
+    drawn = figures[-1]
+    assert [text.get_text() for text in drawn.legends[0].get_texts()] == ["AP", "AP50", "AP75"]
+    assert [axes.get_title() for axes in drawn.axes] == ["COCO", "VOC07"]
+    assert [line.get_ydata().tolist() for line in drawn.axes[1].lines][1] == [12, 13]
+    # A detector that finds nothing is at the foot of a scale, not in its middle.
+    plot_precisions(tmp_path / "p.png", NOTHING_FOUND)
+    assert figures[-1].axes[0].get_ylim() == (0, 1)
+
+
+def test_classes_and_int8_files_of_a_detector_are_told(tmp_path, figures):
+    record = detected({"fp": 30.0, "4w4a": 20.0})
+    for entry in record["results"][:1]:
+        entry["by_class"] = {"cat": {"coco": {"AP": 31.25}}, "dog": {"coco": {"AP": None}}}
+    (tmp_path / "int8").mkdir()
+    (tmp_path / "finetune.json").write_text(json.dumps(record))
+    gate = {"bytes": 12345, "simulation_equal_steps": 0.5, "passed": True}
+    (tmp_path / "int8" / "gate_8w8a.json").write_text(json.dumps({"trunk_64x64": gate}))
+    sections = report_sections((), {}, Embeddings(), {"OUT": read_detector(tmp_path)})
+    assert [section.title for section in sections] == ["Detection"]
+    figures_of_all, by_class, int8 = tables(sections[0].blocks)
+    assert figures_of_all[0] == ("OUT", "COCO AP", "30.0", "20.0")
+    assert by_class == [("cat", "31.2", "-"), ("dog", "-", "-")]
+    assert int8 == [("trunk_64x64_8w8a.tflite", "12,345", "50.0", "passed")]
+    assert report_title((), ["OUT"]) == "Report: OUT"
+    # Nothing is found: no scale reaches below 0.
+    report_sections((), {}, Embeddings(), {"OUT": {"a": DetectionRecord(NOTHING_FOUND, None)}})
+    assert figures[-1].axes[0].get_ylim() == (0, 1)
 
 
 def test_model_card_is_that_of_its_group(report):

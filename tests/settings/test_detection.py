@@ -4,7 +4,7 @@ import pytest
 
 from tests.settings.mistakes import error_of
 from tfcq import detect
-from tfcq.settings.detection import detection_from_flat
+from tfcq.settings.detection import default_training, detection_from_flat
 from tfcq.settings.detection_presets import with_preset
 
 
@@ -39,6 +39,16 @@ def config(**values):
         ({"export_bits": "4w4a"}, "--export_bits=4w4a cannot be exported; allowed: one of 2w8a"),
         ({"export_bits": "fp"}, "--export_bits=fp cannot be exported"),
         ({"export_bits": "8w8a", "protocol": "qat"}, "--export_bits has no effect here"),
+        (
+            {"export_bits": "8w8a", "quantize": "backbone"},
+            "--export_bits=8w8a with --quantize=backbone, which no int8 file has",
+        ),
+        (
+            {"export_bits": "8w8a", "calibration": "mse"},
+            "--export_bits=8w8a with --calibration=mse",
+        ),
+        ({"export_bits": "8w8a", "equalize": True}, "--export_bits=8w8a with --equalize=True"),
+        ({"warmup": "soon"}, "Unknown duration 'soon'"),
         ({"quantizer": "lqs"}, "Did you mean 'lsq'"),
         ({"epochs": 0}, "--epochs=0"),
         ({"preset": "ssql_vok"}, "Did you mean 'ssql_voc'"),
@@ -149,6 +159,8 @@ def test_what_is_given_wins_over_the_preset():
         ("--bits=fp", "--calibration_images=9", "--bits=fp quantizes nothing"),
         ("--bits=fp --protocol=qat", "--quantizer=pact", "--bits=fp quantizes nothing"),
         ("", "--rounding_iterations=9", "--rounding learns nothing"),
+        ("", "--holdout=0.2", "data set 'scenes' has a test split of its own"),
+        ("--dataset=boxes:.", "--holdout_seed=1", "--holdout is missing"),
         ("--rounding=floor", "--rounding_iterations=9", "--rounding learns nothing"),
         ("--duration=9steps", "--epochs=9", "--duration says how long"),
         ("", "--milestone_factor=0.5", "the learning rate has no milestones"),
@@ -170,12 +182,18 @@ def test_a_flag_that_would_change_nothing_is_refused(flags, unused, why):
         "--bits=fp --export_bits=8w8a --calibration_images=9",
         "--dataset=scenes:mnist --data_dir=D --download",
         "--dataset=voc --data_dir=D --longest_side=500",
+        "--dataset=scenes:folder:. --holdout=0.2 --holdout_seed=1",
         "--rounding=block --rounding_iterations=9",
         "--preset=cq_voc --detector=faster_rcnn --anchor_sizes=16,32",
     ],
 )
 def test_a_flag_that_changes_something_is_taken(flags):
     of_line(*flags.split())
+
+
+def test_a_warm_up_that_is_left_open_is_the_one_that_earlier_versions_recorded():
+    assert config().trained_with() == config(warmup="100steps").trained_with()
+    assert config().trained_with()["warmup"] == default_training()["warmup"] == "100steps"
 
 
 def test_rounding_of_quantizers_reaches_the_policy():

@@ -5,6 +5,7 @@ import io
 import pytest
 
 from tfcq.errors import UserError
+from tfcq.settings.durations import parse_duration
 from tfcq.training import history
 from tfcq.training.history import HistoryFile, Progress
 
@@ -105,6 +106,21 @@ def test_dumb_terminal_gets_the_lines_of_a_log_file(monkeypatch):
     stream = Terminal()
     train(Progress(40, 2, stream=stream), 20, 2)
     assert "\r" not in stream.getvalue() and stream.getvalue().count("\n") == 11
+
+
+@pytest.mark.parametrize(
+    ("length", "told"),
+    [
+        ("20steps", ["step 5/20", "step 20/20"]),
+        ("159examples", ["example 40/159", "example 159/159"]),
+        ("4epochs", ["epoch 1/4", "epoch 4/4"]),
+    ],
+)
+def test_a_run_is_counted_in_the_unit_of_its_length(length, told):
+    stream = io.StringIO()
+    train(Progress(20, 5, stream=stream, length=parse_duration(length)), 4, 5)
+    written = stream.getvalue().splitlines()
+    assert [written[0].split(" [")[0], written[-1].split(" [")[0]] == told
 
 
 def test_a_run_of_one_step_ends_with_no_time_left():

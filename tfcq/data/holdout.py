@@ -1,14 +1,14 @@
 """A test split for a source without one: a share of every class of its training images."""
 
 import dataclasses
-import hashlib
-from collections.abc import Sequence
 
 import numpy as np
 
 from tfcq.data.image_stream import labels_of
+from tfcq.data.ranking import ranks
 from tfcq.data.split import Source, Split, missing_split
 from tfcq.errors import UserError
+from tfcq.settings.datasets import check_holdout
 
 
 class HoldoutSource:
@@ -31,11 +31,7 @@ class HoldoutSource:
 
     def __init__(self, source: Source, share: float, seed: int = 0) -> None:
         self.name = source.name
-        if "test" in source.splits:
-            raise UserError(
-                f"--holdout={share:g} has no effect: data set {source.name!r} has a test "
-                "split of its own; leave it out."
-            )
+        check_holdout(source.name, source.splits, share)
         self._source, self._share, self._seed = source, share, seed
         self._whole: Split | None = None
 
@@ -68,19 +64,10 @@ class HoldoutSource:
                 f"--holdout={self._share:g} with {counts.min()} image of class {rarest!r}; "
                 "allowed: 2 and above of every class. Remove the class, or use more images."
             )
-        rank = _ranks(whole.names or tuple(map(str, range(whole.size))), self._seed)
+        rank = ranks(whole.names or tuple(map(str, range(whole.size))), self._seed)
         held_out = np.zeros(whole.size, bool)
         for label, count in enumerate(counts):
             members = np.flatnonzero(labels == label)
             chosen = min(max(1, round(self._share * count)), count - 1)
             held_out[members[np.argsort(rank[members])[:chosen]]] = True
         return held_out
-
-
-def _ranks(names: Sequence[str], seed: int) -> np.ndarray:
-    """Returns a number of each name that nothing but the name and the seed decides."""
-    digests = (
-        hashlib.sha256(f"{seed}/{name}".encode("utf-8", "surrogateescape")).digest()
-        for name in names
-    )
-    return np.array([int.from_bytes(digest[:8]) for digest in digests], np.uint64)

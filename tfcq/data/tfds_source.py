@@ -1,28 +1,11 @@
 """Any image data set known to TensorFlow Datasets, read from where it is prepared."""
 
-import difflib
-import os
-
 import numpy as np
 import tensorflow as tf
-from absl import logging
 
 from tfcq.data.split import Record, Split, missing_split
+from tfcq.data.tfds_builder import prepared_builder, tfds
 from tfcq.errors import UserError
-from tfcq.settings import datasets
-
-try:
-    import tensorflow_datasets as tfds
-except ImportError as error:
-    raise UserError(
-        "Data sets by name need TensorFlow Datasets; install it with"
-        " `pip install tensorflow-datasets`."
-    ) from error
-
-# TFDS tells of a deprecation in its own code, which nobody who reads a data set can mend.
-logging.get_absl_logger().addFilter(
-    lambda record: "`FeatureConnector.dtype` is deprecated" not in record.getMessage()
-)
 
 # Some data sets publish no labelled test part; their validation part then is the test.
 _PARTS = {"train": ("train",), "test": ("test", "validation")}
@@ -131,67 +114,3 @@ class TfdsSource:
             if key in info.features and isinstance(info.features[key], tfds.features.ClassLabel):
                 return key
         return None
-
-
-def prepared_builder(
-    name: str, data_dir: str | None = None, download: bool = False
-) -> tfds.core.DatasetBuilder:
-    """Returns TFDS's own handle of a data set that is prepared.
-
-    Args:
-        name: as for `TfdsSource`.
-        data_dir: as for `TfdsSource`.
-        download: as for `TfdsSource`.
-
-    Raises:
-        UserError: no such data set, or it is not prepared (and may not or cannot be downloaded).
-    """
-    _check_known(name, data_dir)
-    builder = _open_builder(name, data_dir)
-    if not builder.is_prepared():
-        if not download:
-            raise UserError(
-                f"Data set {name!r} is not prepared in {str(builder.data_dir)!r};"
-                " allowed: --data_dir where it is, --download to fetch it, or of IDX files"
-                " (MNIST and its kin) python -m tfcq.data.importers.idx to make it."
-            )
-        _download(builder)
-    return builder
-
-
-def _check_known(name: str, data_dir: str | None) -> None:
-    base = name.split("/")[0].split(":")[0]
-    # Community data sets are left out because listing them needs the network.
-    known = tfds.list_builders(with_community_datasets=False)
-    if base in known or (data_dir and os.path.isdir(os.path.join(data_dir, base))):
-        return
-    near = difflib.get_close_matches(base.lower(), [*known, datasets.DIGITS], n=1, cutoff=0.4)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise UserError(
-        f"Unknown data set {name!r}; allowed: digits, folder:PATH, one of the {len(known)} names"
-        f" of TensorFlow Datasets or a data set prepared in --data_dir.{hint}"
-    )
-
-
-def _open_builder(name: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
-    try:
-        return tfds.builder(name, data_dir=data_dir)
-    except (ValueError, AssertionError) as error:
-        # TFDS words an unknown config or version, or unreadable files, over several lines.
-        reason = " ".join(str(error).split())
-        raise UserError(f"Data set {name!r} cannot be opened: {reason}") from error
-
-
-def _download(builder: tfds.core.DatasetBuilder) -> None:
-    try:
-        builder.download_and_prepare()
-    except (
-        OSError,
-        AssertionError,
-        ImportError,
-        ValueError,
-        tf.errors.OpError,
-        tfds.download.DownloadError,
-    ) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"Data set {builder.name!r} could not be downloaded: {reason}") from error

@@ -5,6 +5,7 @@ import math
 
 import tensorflow as tf
 
+from tfcq.data.boxed.annotated_folder import AnnotatedFolder
 from tfcq.data.boxed.box_batches import (
     canvas_size,
     padded_together,
@@ -12,11 +13,13 @@ from tfcq.data.boxed.box_batches import (
     training_batches,
 )
 from tfcq.data.boxed.box_sources import open_boxes
-from tfcq.data.boxed.boxed_split import BoxedSplit
+from tfcq.data.boxed.boxed_split import BoxedSource, BoxedSplit
+from tfcq.data.boxed.boxes_folder import BoxesFolderSource
 from tfcq.data.pipeline import steps_per_epoch
 from tfcq.data.split import Record
-from tfcq.errors import UserError
+from tfcq.detection.beforehand import annotated_folder, check_tested
 from tfcq.settings.detection import DetectionConfig
+from tfcq.settings.detection_groups import several_sizes
 from tfcq.settings.training import total_steps
 
 # As many images at once are scored, and no more pixels than of two of COCO's at their largest.
@@ -101,28 +104,37 @@ class BoxedData:
         return padded_together([*self.plain(self.train.first(count), stride)]), count
 
 
-def boxed_data(config: DetectionConfig) -> BoxedData:
+def boxed_data(
+    config: DetectionConfig, channels: int, folder: AnnotatedFolder | None = None
+) -> BoxedData:
     """Opens the images of a detection.
 
     Args:
         config: the settings.
+        channels: those that the backbone takes.
+        folder: that of `--dataset=boxes:PATH`, where it was opened already.
 
     Raises:
-        UserError: when they cannot be had, or have several sizes and no length was given.
+        UserError: when they cannot be had, are not tested on, or have several sizes and no length
+            was given.
     """
     wanted = config.data
-    source = open_boxes(
-        wanted.dataset, wanted.data_dir, wanted.download, config.masks, wanted.strict_data
-    )
+    folder = folder or annotated_folder(config)
+    source: BoxedSource
+    if folder:
+        source = BoxesFolderSource(folder, channels)
+    else:
+        source = open_boxes(
+            wanted.dataset, wanted.data_dir, wanted.download, config.masks,
+            holdout=wanted.holdout, holdout_seed=wanted.holdout_seed,
+        )  # fmt: skip
+    check_tested(wanted.dataset, source.splits)
     train, test = source.split("train"), source.split("test")
     test = test.first(wanted.test_images) if wanted.test_images else test
     sides = wanted.shorter_sides
     if sides is None:
         height, width, _ = train.image_shape
         if height is None or width is None:
-            raise UserError(
-                f"Images of {wanted.dataset!r} have several sizes; give --shorter_side, such as "
-                "480,512,544,576,608,640,672,704,736,768,800."
-            )
+            raise several_sizes(wanted.dataset)
         sides = (min(height, width),)
     return BoxedData(config, train, test, sides)

@@ -37,22 +37,27 @@ def draw_found(
     count = min(len(next(iter(found.values()))), split.size)
     records = split.records.take(count).map(split.decode).as_numpy_iterator()
     images = [record["image"] for record in records]
-    figure = new_figure(2.4 * (len(found) + 1), 2.5 * count)
+    figure = new_figure(3 * (len(found) + 1), 3.1 * count)
     grid = figure.subplots(count, len(found) + 1, squeeze=False)
     for row, (image, truth) in enumerate(zip(images, truths, strict=False)):
         sure = Detections(truth.boxes, np.ones(len(truth.boxes)), truth.classes, truth.masks)
         columns = {"boxes": sure, **{bits: several[row] for bits, several in found.items()}}
         for axes, (title, one) in zip(grid[row], columns.items(), strict=True):
             axes.imshow(image if image.shape[2] == 3 else image[..., 0], cmap="gray")
+            # A box beyond its image makes it no smaller.
+            axes.autoscale(False)
             axes.set_axis_off()
             if row == 0:
-                axes.set_title(title)
+                axes.set_title(title if one is sure else f"{title}, score > {_SHOWN}")
             for box, number, score, mask in _sure(one):
                 colour = COLOURS[int(number) % len(COLOURS)]
                 y1, x1, y2, x2 = box
                 axes.plot([x1, x2, x2, x1, x1], [y1, y1, y2, y2, y1], color=colour, linewidth=1.2)
                 text = names[int(number)] + ("" if title == "boxes" else f" {score:.2f}")
-                axes.text(x1, y1 - 1, text, color=colour, fontsize=6, va="bottom")
+                axes.text(
+                    x1, y1, text, color="white", fontsize=8, va="bottom",
+                    bbox={"facecolor": colour, "edgecolor": "none", "pad": 1},
+                )  # fmt: skip
                 if mask is not None:
                     _draw_outline(axes, mask, colour)
     with whole_file(file) as temporary:

@@ -12,12 +12,15 @@ import keras
 import tensorflow as tf
 
 from tfcq.command_line import stage
+from tfcq.data.boxed.annotated_folder import AnnotatedFolder
 from tfcq.detection.average_precision import Detections
 from tfcq.detection.backbone import opened_backbone
+from tfcq.detection.beforehand import other_channels
 from tfcq.detection.boxed_data import BoxedData, boxed_data
 from tfcq.detection.coco_results import coco_results
 from tfcq.detection.deployed import deployed, write_deployed
 from tfcq.detection.detector import Detector
+from tfcq.detection.earlier import CONFIG, check_earlier, is_begun, measured
 from tfcq.detection.kinds import detector_from
 from tfcq.detection.pictures import draw_found
 from tfcq.detection.quantized import post_training
@@ -26,19 +29,17 @@ from tfcq.detection.training import load_trained, train, trained_at
 from tfcq.detection.truths import truths_of
 from tfcq.errors import UserError
 from tfcq.evaluation.records import versions, weights_fingerprint
-from tfcq.files import parse_json, read_text, write_text
+from tfcq.files import write_text
 from tfcq.nn.cloning import copy_of
 from tfcq.post_training.plan import Plan
 from tfcq.post_training.rounding import RoundingSettings
 from tfcq.reporting.detection import plot_precisions
 from tfcq.settings.bitwidths import BitWidth, parse_bit_width
-from tfcq.settings.detection import DetectionConfig, default_training
+from tfcq.settings.detection import DetectionConfig
 from tfcq.settings.protocol_groups import LEARNED_ROUNDINGS
 from tfcq.settings.protocols import QAT
 from tfcq.settings.run_lock import locked
 from tfcq.training.determinism import make_deterministic
-
-CONFIG = "config.json"
 
 
 @contextlib.contextmanager
@@ -54,11 +55,14 @@ def _faults_of_files() -> Iterator[None]:
 
 
 @_faults_of_files()
-def detect(config: DetectionConfig) -> tuple[dict[str, Any], list[pathlib.Path]]:
+def detect(
+    config: DetectionConfig, folder_of_boxes: AnnotatedFolder | None = None
+) -> tuple[dict[str, Any], list[pathlib.Path]]:
     """Trains, quantizes, scores and draws a detector; what is trained is not trained again.
 
     Args:
         config: the settings.
+        folder_of_boxes: that of `--dataset=boxes:PATH`, where it was opened already.
 
     Returns:
         The record, with the bit-widths that were measured before, and the files.
@@ -74,16 +78,16 @@ def detect(config: DetectionConfig) -> tuple[dict[str, Any], list[pathlib.Path]]
     trained_in = config.trained_in
     backbone = opened_backbone(config.subject)
     known = {"backbone": weights_fingerprint(backbone)}
-    _check_earlier(trained_in, config.trained_with() | known)
+    check_earlier(trained_in, config.trained_with() | known)
     if further:
         # The detector that it goes on from.
-        _check_earlier(folder, config.made_with() | known)
-    data = boxed_data(config)
+        check_earlier(folder, config.made_with() | known)
+    data = boxed_data(config, backbone.input_shape[-1], folder_of_boxes)
     detector = _float_detector(config, data, backbone)
     if further:
         load_trained(detector, folder)
     with locked(trained_in, "output_dir"):
-        if not _is_begun(trained_in):
+        if not is_begun(trained_in):
             text = json.dumps(config.trained_with() | known, indent=2)
             write_text(trained_in / CONFIG, text + "\n")
         return _detect(config, data, detector, trained_in)
@@ -97,7 +101,7 @@ def _detect(
         train(detector, data, folder)
     record = _about(config, data, detector)
     file = trained_in / f"{config.record}.json"
-    earlier = _earlier(file, record)
+    earlier = measured(file, record)
     # Not compared: records of before have none.
     record["class_names"] = list(data.names)
     truths, drawn, figures = truths_of(data.test, config.masks), {}, {}
@@ -142,48 +146,11 @@ def found_at(detector: Detector, plain: tf.data.Dataset, bits: BitWidth) -> list
 def _float_detector(config: DetectionConfig, data: BoxedData, backbone: keras.Model) -> Detector:
     taken, given = backbone.input_shape[-1], data.train.image_shape[2]
     if taken != given:
-        raise UserError(
-            f"Images of {config.data.dataset!r} have {given} channels; the backbone of "
-            f"{config.backbone_file} takes {taken}; allowed: a backbone trained on as many, as "
-            "tfcq.train --channels makes them of any images."
-        )
+        raise other_channels(config, given, taken)
     keras.utils.set_random_seed(config.measurement.seed)
     if config.subject.from_scratch:
         backbone = copy_of(backbone, weights=False)
     return detector_from(config, backbone, len(data.names), data.scored_side)
-
-
-def _is_begun(folder: pathlib.Path) -> bool:
-    """Whether a training has left more than its settings, as one that was refused does not."""
-    return (folder / "checkpoints").exists() or any(folder.glob("*.keras"))
-
-
-def _check_earlier(folder: pathlib.Path, settings: dict[str, Any]) -> None:
-    """Refuses a folder that holds another detector.
-
-    Args:
-        folder: the folder.
-        settings: what decides which detector it is, by setting.
-
-    Raises:
-        UserError: showing the differences.
-    """
-    file = folder / CONFIG
-    if not file.exists() or not _is_begun(folder):
-        return
-    kept = parse_json(read_text(file), str(file))
-    # What an earlier version did not know had its default.
-    kept = {"backbone": settings["backbone"], **default_training(), **kept}
-    changed = [
-        f"{name}: {kept.get(name)!r} -> {value!r}"
-        for name, value in settings.items()
-        if kept.get(name) != value
-    ]
-    if changed:
-        raise UserError(
-            f"{folder} holds another detector ({'; '.join(changed)}); give the same settings to go "
-            "on with it, or another --output_dir."
-        )
 
 
 def _about(config: DetectionConfig, data: BoxedData, detector: Detector) -> dict[str, Any]:
@@ -209,27 +176,6 @@ def _about(config: DetectionConfig, data: BoxedData, detector: Detector) -> dict
     }
     # As JSON gives it back, or else equal settings would differ.
     return json.loads(json.dumps(found))
-
-
-def _earlier(file: pathlib.Path, record: dict[str, Any]) -> dict[str, Any]:
-    """Returns what was measured before, by bit-width.
-
-    Raises:
-        UserError: when the file holds figures of other settings.
-    """
-    if not file.exists():
-        return {}
-    kept = parse_json(read_text(file), str(file))
-    # Settings were compared with those in the folder.
-    compared = {name: value for name, value in record.items() if name != "settings"}
-    changed = [name for name, value in compared.items() if kept.get(name) != value]
-    if changed:
-        raise UserError(
-            f"{file} holds figures of another {changed[0]}; move it away, or give another "
-            "--output_dir."
-        )
-    return {entry["bits"]: {k: v for k, v in entry.items() if k != "bits"}
-            for entry in kept["results"]}  # fmt: skip
 
 
 def _plan(config: DetectionConfig) -> Plan:

@@ -1,5 +1,6 @@
 """Training of a detector, in float or quantized, from its newest checkpoint to its end."""
 
+import dataclasses
 import math
 import pathlib
 from typing import Any
@@ -15,6 +16,8 @@ from tfcq.nn.copied_weights import copy_weights
 from tfcq.nn.float_model import requantizable
 from tfcq.nn.loading import load
 from tfcq.settings.bitwidths import BitWidth
+from tfcq.settings.detection_groups import AUTO_WARMUP, USUAL_WARMUP, DetectionTraining
+from tfcq.settings.durations import parse_duration
 from tfcq.settings.protocol_groups import QAT_QUANTIZERS
 from tfcq.settings.saving import parse_save_every
 from tfcq.training.checkpoints import RunCheckpoints
@@ -42,7 +45,7 @@ def train(detector: Detector, data: BoxedData, folder: pathlib.Path) -> None:
             # An earlier version trained it.
             _save(detector, data, folder)
         return
-    settings = data.config.training
+    settings = _warmed_up(data.config.training, data.total_steps)
     optimizer = optimizer_from(settings, data.steps)
     optimizer.clipnorm = settings.clip_gradient or None
     detector.compile(optimizer)
@@ -53,15 +56,14 @@ def train(detector: Detector, data: BoxedData, folder: pathlib.Path) -> None:
         parse_save_every(settings.save_every), settings.keep,
     )  # fmt: skip
     checkpoints.restore_newest((history,))
-    done, position = checkpoints.done, checkpoints.position
-    print(
-        f"{folder}: {data.train.size} images, {data.steps} steps an epoch, epochs "
-        f"{position.in_words} to {data.epochs}",
-        flush=True,
-    )
+    done, position, length = checkpoints.done, checkpoints.position, settings.length()
+    span = f"steps {done} to {total}"
+    if length.unit == "epochs":
+        span = f"epochs {position.in_words} to {data.epochs}"
+    print(f"{folder}: {data.train.size} images, {data.steps} steps an epoch, {span}", flush=True)
     callbacks = [
         HistoryFile(history, position.epochs),
-        Progress(total, data.steps, done),
+        Progress(total, data.steps, done, length=length),
         _Finite(),
         # Last, so that a checkpoint never knows of an epoch that the history does not.
         checkpoints,
@@ -74,6 +76,21 @@ def train(detector: Detector, data: BoxedData, folder: pathlib.Path) -> None:
                 shuffle=False, verbose=0, callbacks=callbacks,
             )  # fmt: skip
     _save(detector, data, folder)
+
+
+def _warmed_up(settings: DetectionTraining, total: int) -> DetectionTraining:
+    """Returns settings whose warm-up, where it was left open, fits into the training."""
+    if settings.warmup != AUTO_WARMUP:
+        return settings
+    usual = parse_duration(USUAL_WARMUP).steps(total, settings.batch_size)
+    if total < usual:
+        print(
+            f"Warm-up of {total // 10} steps instead of {usual}: the training has {total} "
+            "(--warmup).",
+            flush=True,
+        )
+        usual = total // 10
+    return dataclasses.replace(settings, warmup=f"{usual}steps")
 
 
 class _Finite(keras.callbacks.Callback):

@@ -1,5 +1,6 @@
 """Features of a quantizable model at any bit-width, from one traced function."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -12,15 +13,15 @@ from tfcq.data.image_stream import Images, ImageStream, image_batches
 from tfcq.errors import UserError
 from tfcq.nn.calibration import check_float_images, check_quantizable, float_images
 from tfcq.nn.input_range import check_pixels, known_input_range
+from tfcq.nn.layer_bits import leaves_of
+from tfcq.nn.layers import QuantizedKernel
 from tfcq.post_training.plan import Quantized
 from tfcq.quantization.precision import Precision, noise_seed
 from tfcq.settings.bitwidths import FLOAT, BitWidth
 
-_FLOAT_BITS = 0
-
 
 class FeatureExtractor:
-    """Computes features of images at a bit-width; every bit-width shares one trace.
+    """Computes features of images at a bit-width; all that are quantized share one trace.
 
     Args:
         model: a quantizable model with recorded ranges.
@@ -48,28 +49,35 @@ class FeatureExtractor:
         self.batch_size = batch_size
         self.input_range = known_input_range(model, input_range)
         self.traces = 0
-        self._bits = tf.Variable([_FLOAT_BITS, _FLOAT_BITS], dtype=tf.int32, trainable=False)
-        shape = [None, *model.input_shape[1:]]
-        self._compute = tf.function(
-            self._pass,
-            input_signature=[
-                tf.TensorSpec(shape, model.compute_dtype),
-                tf.TensorSpec((), tf.int32),
-            ],
-        )
+        self._layers = [one for one in leaves_of(model) if isinstance(one, QuantizedKernel)]
+        self._bits = tf.Variable([0, 0], dtype=tf.int32, trainable=False)
+        batch = [
+            tf.TensorSpec([None, *model.input_shape[1:]], model.compute_dtype),
+            tf.TensorSpec((), tf.int32),
+        ]
+        kernels = [tf.TensorSpec(one.kernel.shape, one.compute_dtype) for one in self._layers]
+        self._float = tf.function(self._float_pass, input_signature=batch)
+        self._quantized = tf.function(self._quantized_pass, input_signature=[*batch, kernels])
+        self._kernels = tf.function(self._quantized_kernels)
 
-    def _pass(self, images: tf.Tensor, batch: tf.Tensor) -> Any:
+    def _float_pass(self, images: tf.Tensor, place: tf.Tensor) -> Any:
         self.traces += 1
-        weight_bits, activation_bits = tf.unstack(self._bits.read_value())
-        return tf.cond(
-            weight_bits == _FLOAT_BITS,
-            lambda: self.model(images, training=False),
-            lambda: self.model(
-                images,
-                precision=Precision(weight_bits, activation_bits, seed=noise_seed(batch)),
-                training=False,
-            ),
-        )
+        return self.model(images, training=False)
+
+    def _quantized_pass(self, images: tf.Tensor, place: tf.Tensor, kernels: list) -> Any:
+        self.traces += 1
+        precision = self._precision(place)
+        for layer, kernel in zip(self._layers, kernels, strict=True):
+            precision.provide(layer, kernel)
+        return self.model(images, precision=precision, training=False)
+
+    def _quantized_kernels(self) -> list[tf.Tensor]:
+        precision = self._precision(0)
+        return [layer.quantized_kernel(precision) for layer in self._layers]
+
+    def _precision(self, place: Any) -> Precision:
+        weights, activations = tf.unstack(self._bits)
+        return Precision(weights, activations, seed=noise_seed(place), shared={})
 
     def __call__(self, images: Images, bits: BitWidth = FLOAT) -> Any:
         """Returns features, float [count, width].
@@ -97,13 +105,17 @@ class FeatureExtractor:
         # A head behind a backbone takes features, which may be of any size.
         if not streamed and len(images.shape) == 4:
             check_pixels(images, self.input_range, self.model)
-        floats = (_FLOAT_BITS, _FLOAT_BITS)
-        self._bits.assign(floats if bits.is_float else (bits.weights, bits.activations))
+        if bits.is_float:
+            compute = self._float
+        else:
+            self._bits.assign((bits.weights, bits.activations))
+            # Once for all batches.
+            compute = functools.partial(self._quantized, kernels=self._kernels())
         batches = []
         for place, batch in enumerate(image_batches(images, self.batch_size)):
             if not np.all(np.isfinite(batch)):
                 raise UserError("Images hold NaN or infinity; allowed: finite values.")
-            batches.append(keras.tree.map_structure(np.asarray, self._compute(batch, place)))
+            batches.append(keras.tree.map_structure(np.asarray, compute(batch, place)))
         features = keras.tree.map_structure(lambda *parts: np.concatenate(parts), *batches)
         if not all(np.all(np.isfinite(one)) for one in keras.tree.flatten(features)):
             raise UserError(

@@ -59,7 +59,7 @@ class QuantizedKernel(TakesPrecision, _BeforeFloatLayer):
         if not isinstance(precision, Precision):
             if self.product_dtype is None:
                 return super().call(inputs)
-            return self._activated(inputs, tf.convert_to_tensor(self.kernel), self.bias)
+            return self._activated(inputs, self._computed_kernel(), self.bias)
         kernel = precision.once(self, lambda: self.quantized_kernel(precision))
         bias = self.bias
         if bias is not None and self.input_scale is not None and precision.ranges == "recorded":
@@ -88,9 +88,8 @@ class QuantizedKernel(TakesPrecision, _BeforeFloatLayer):
         Args:
             precision: the pass.
         """
-        kernel = tf.convert_to_tensor(self.kernel)
         weights = self.weight_quantizer.scale(
-            kernel, precision.weight_bits, self.kernel_axes, self.learned_scale
+            self._computed_kernel(), precision.weight_bits, self.kernel_axes, self.learned_scale
         )
         scale = tf.reshape(weights, [-1]) * self.input_scale(precision)
         bias = tf.cast(tf.reshape(self.bias, [-1]), scale.dtype)
@@ -104,12 +103,16 @@ class QuantizedKernel(TakesPrecision, _BeforeFloatLayer):
             precision: the pass.
         """
         return self.weight_quantizer(
-            tf.convert_to_tensor(self.kernel),
+            self._computed_kernel(),
             precision.weight_bits,
             self.kernel_axes,
             precision.seed_for(self, self.weight_quantizer),
             self.learned_scale,
         )
+
+    def _computed_kernel(self) -> tf.Tensor:
+        # Keras rounds to the compute dtype by itself inside a layer's call alone.
+        return tf.cast(tf.convert_to_tensor(self.kernel), self.compute_dtype)
 
     # Keras's convolutions and dense layer save kernel and bias only. Its base class saves all
     # weights in order, which is the same where a quantizer learns nothing.

@@ -5,6 +5,7 @@ import pathlib
 import keras
 import tensorflow as tf
 
+from tfcq.nn.layer_bits import leaves_of
 from tfcq.nn.layers import QuantizedKernel
 from tfcq.settings.training_groups import AUTO, BFLOAT16, FLOAT32
 
@@ -22,12 +23,10 @@ def multiply_in(model: keras.Model, dtype: str) -> None:
 
     Args:
         model: a quantizable model; its layers are changed, those of nested models too.
-        dtype: `"float32"` or `"bfloat16"`.
+        dtype: `"float32"`, `"bfloat16"` or `"float16"`, whose gradients need loss scaling.
     """
-    for layer in model.layers:
-        if isinstance(layer, keras.Model):
-            multiply_in(layer, dtype)
-        elif isinstance(layer, QuantizedKernel):
+    for layer in leaves_of(model):
+        if isinstance(layer, QuantizedKernel):
             layer.product_dtype = None if dtype == FLOAT32 else dtype
 
 
@@ -35,7 +34,7 @@ def product_dtype(asked: str) -> str:
     """Returns the dtype to multiply in: what is asked for, or for `"auto"` the fastest there is.
 
     Args:
-        asked: `"float32"`, `"bfloat16"` or `"auto"`.
+        asked: `"float32"`, `"bfloat16"`, `"float16"` or `"auto"`.
     """
     if asked != AUTO:
         return asked

@@ -53,7 +53,7 @@ def _fixed_bytes(model: Pretrainer) -> int:
 
 def _bytes_per_image(model: Pretrainer) -> int:
     values = sum(_sizes(model.backbone))
-    return values * _FLOAT_BYTES * len(model.online_passes)
+    return values * _FLOAT_BYTES * len(model.online_passes) // model.accumulate
 
 
 def _sizes(network: keras.Model) -> Iterator[int]:

@@ -12,6 +12,7 @@ from tfcq.errors import TrainingStopped, UserError, unknown_choice
 from tfcq.nn.activation_ranges import mark_trained
 from tfcq.nn.quantizable import QuantizableModel, quantizable
 from tfcq.nn.replicas import shuffled, unshuffled
+from tfcq.pretraining.accumulation import accumulated, check_accumulation, check_parts
 from tfcq.pretraining.batches import batches_of, check_batch, takes_pixels
 from tfcq.pretraining.bit_schedules import BitSchedule
 from tfcq.pretraining.figures import StepFigures
@@ -55,6 +56,8 @@ class Pretrainer(keras.Model):
             that batch norm tells nothing about their positives (MoCo, Sec. 3.3).
         error_correlation: whether the correlation of quantization and contrastive errors is
             measured (SSQL, Appendix C.1).
+        accumulate: parts in which a batch is made, one after another, for one update; a step
+            needs the memory of a part. Batch norm and negatives see a part alone.
         name: name of the model.
         **settings: settings of a framework given by name, such as `projection_width`; the
             paper's by default, see `tfcq.settings.frameworks`.
@@ -89,6 +92,7 @@ class Pretrainer(keras.Model):
         loss_reduction: str = "mean",
         shuffle_keys: bool = False,
         error_correlation: bool = False,
+        accumulate: int = 1,
         name: str = "pretrainer",
         **settings: Any,
     ) -> None:
@@ -105,17 +109,14 @@ class Pretrainer(keras.Model):
         )
         self.backbone = self._quantizable(backbone, policy)
         check_drawn(self.backbone, weight_bits, activation_bits)
-        self.framework = build_framework(
-            framework, settings, self.backbone, self.recipe.projector_policy
-        )
+        policies = self.recipe.projector_policy
+        self.framework = build_framework(framework, settings, self.backbone, policies)
         self.momentum_network = None
         if self.framework.target_momentum is not None:
             self.momentum_network = MomentumNetwork(
-                self.backbone,
-                self.framework.projector,
-                self.framework.target_momentum,
+                self.backbone, self.framework.projector, self.framework.target_momentum,
                 self.framework.target_momentum_schedule,
-            )
+            )  # fmt: skip
         elif shuffle_keys:
             raise UserError(
                 f"shuffle_keys has no effect: {self.framework.name!r} has no momentum network."
@@ -130,7 +131,8 @@ class Pretrainer(keras.Model):
         self.bits = self._counter("bits", (len(self.recipe.draws), 2), "int32")
         self.knows_run_length = False
         self.first_epoch = 0
-        self.shuffle_keys = shuffle_keys
+        self.shuffle_keys, self.accumulate = shuffle_keys, accumulate
+        check_accumulation(accumulate, self.distribute_strategy.num_replicas_in_sync)
         self._replica_images = self._counter("replica_images", (), "int64")
         self.first_feature_ratio = self._counter("first_feature_ratio", (), "float32")
         self.figures = StepFigures(self.online_passes, self.recipe, error_correlation)
@@ -330,6 +332,7 @@ class Pretrainer(keras.Model):
             ) from None
 
     def _check_batch(self, count: int, low: float, high: float) -> None:
+        check_parts(count, self.accumulate)
         check_batch(count, low, high, takes_pixels(self.backbone))
         self.framework.check_targets(count * len(self.target_passes))
 
@@ -441,7 +444,6 @@ class Pretrainer(keras.Model):
             UserError: when the data are not the recipe's views, of the same shape.
         """
         views = views_of_batch(self.recipe, data)
-        replicas = tf.distribute.get_strategy().num_replicas_in_sync
         images = tf.shape(next(iter(views.values())), out_type=tf.int64)[0]
         self._replica_images.assign_add(images)
         step, total_steps = self.step.value, self.total_steps.value
@@ -450,22 +452,40 @@ class Pretrainer(keras.Model):
         network, order = self.momentum_network, self.framework.target_update
         if network is not None and order == "before_targets":
             network.follow(self.backbone, self.framework.projector, step, total_steps)
+        if self.accumulate == 1:
+            gradients, targets = self._differentiated(views)
+        else:
+            gradients, targets = accumulated(
+                self._differentiated,
+                views,
+                self.accumulate,
+                self.trainable_variables,
+                [self.framework.projector.compute_dtype] * len(self.target_passes),
+            )
+        learning_rate = tf.convert_to_tensor(self.optimizer.learning_rate)
+        self.optimizer.apply_gradients(zip(gradients, self.trainable_variables, strict=True))
+        if network is not None and order == "after_step":
+            network.follow(self.backbone, self.framework.projector, step, total_steps)
+        self.framework.end_step(targets)
+        self.step.assign_add(1)
+        figures = {metric.name: metric.result() for metric in self.metrics}
+        return {**figures, "learning_rate": learning_rate}
+
+    def _differentiated(
+        self, views: dict[int, tf.Tensor]
+    ) -> tuple[list[tf.Tensor | None], list[tf.Tensor]]:
+        """Returns the gradients of the loss, and what every target pass returned."""
         # Outside the tape, which would keep the activations of these passes.
-        targets = None if network is None else self.momentum_targets(views, self.bits.value)
+        moving = self.momentum_network is not None
+        targets = self.momentum_targets(views, self.bits.value) if moving else None
         with tf.GradientTape() as tape:
             embeddings, predictions = self.embed(views, self.bits.value)
             targets = embeddings if targets is None else targets
             # What the user's layers add, such as weight regularizers.
             loss = tf.add_n([self.recipe_loss(predictions, targets), *self.losses])
             # Keras sums gradients over replicas; the step follows their mean.
+            replicas = tf.distribute.get_strategy().num_replicas_in_sync
             scaled_loss = self.optimizer.scale_loss(loss / replicas)
         gradients = tape.gradient(scaled_loss, self.trainable_variables)
-        learning_rate = tf.convert_to_tensor(self.optimizer.learning_rate)
-        self.optimizer.apply_gradients(zip(gradients, self.trainable_variables, strict=True))
-        if network is not None and order == "after_step":
-            network.follow(self.backbone, self.framework.projector, step, total_steps)
-        self.framework.end_step([targets[one] for one in self.target_passes])
-        self.step.assign_add(1)
         self.figures.update(loss, embeddings, self.bits.value)
-        figures = {metric.name: metric.result() for metric in self.metrics}
-        return {**figures, "learning_rate": learning_rate}
+        return gradients, [targets[one] for one in self.target_passes]

@@ -18,6 +18,7 @@ from tfcq.nn.activation_ranges import is_trained_quantized
 from tfcq.nn.calibration import calibrate
 from tfcq.nn.products import multiply_in, product_dtype
 from tfcq.nn.quantizable import QuantizableModel
+from tfcq.pretraining.accumulation import check_parts
 from tfcq.pretraining.memory import batch_that_fits, check_memory, has_accelerator
 from tfcq.pretraining.pretrainer import Pretrainer
 from tfcq.pretraining.settled import in_words, settled
@@ -30,7 +31,7 @@ from tfcq.settings.run_lock import locked
 from tfcq.settings.run_position import RunPosition, kept_positions
 from tfcq.settings.saving import parse_save_every
 from tfcq.settings.training import CALIBRATION_IMAGES, Config, for_images, policy, total_steps
-from tfcq.settings.training_groups import DataSettings
+from tfcq.settings.training_groups import FLOAT16, DataSettings
 from tfcq.training.checkpoints import RunCheckpoints
 from tfcq.training.determinism import make_deterministic
 from tfcq.training.distribution import (
@@ -132,7 +133,7 @@ def _train(
         HistoryFile(folder.history, position.epochs),
         keras.callbacks.TensorBoard(folder.tensorboard, write_graph=False),
         *_trackers(used, folder),
-        Progress(total, steps, done),
+        Progress(total, steps, done, length=config.optimization.length()),
         # Last, so that a checkpoint never knows of an epoch that the history does not.
         checkpoints,
     ]
@@ -173,6 +174,7 @@ def _built(
         batch_size = settings.optimization.batch_size
         steps = steps_per_epoch(split, batch_size)
         check_batch_size(batch_size, replicas)
+        check_parts(batch_size, settings.execution.accumulate)
         size = view_size(split, settings.data.image_size)
         shape = (size, size, split.image_shape[2])
         return batch_size, pretrainer_from(settings, shape, steps, begins)
@@ -277,14 +279,20 @@ def pretrainer_from(
         loss_reduction=method.loss_reduction,
         error_correlation=config.execution.error_correlation,
         shuffle_keys=config.execution.batch_norm == "shuffled",
+        accumulate=config.execution.accumulate,
         **method.framework_settings(),
     )
     model.set_run_length(steps, total_steps(config.optimization, steps))
+    products = product_dtype(config.execution.product_dtype)
     for network in model.networks:
-        multiply_in(network, product_dtype(config.execution.product_dtype))
+        multiply_in(network, products)
         if config.execution.batch_norm == "synchronized":
             synchronize(network)
-    model.compile(optimizer_from(config.optimization, steps), jit_compile=config.execution.xla)
+    optimizer = optimizer_from(config.optimization, steps)
+    if products == FLOAT16:
+        # Gradients below its smallest value would be zero.
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    model.compile(optimizer, jit_compile=config.execution.xla)
     return model
 
 

@@ -13,7 +13,7 @@ _INSTEAD = "save pretrainer.backbone, or the weights alone (save_weights_only, s
 # What a Pretrainer is made of beside backbone and recipe; policies are in the backbone.
 SAVED = (
     "framework", "weight_bits", "activation_bits", "precision_set", "bit_schedule", "seed",
-    "loss_reduction", "shuffle_keys", "error_correlation", "name",
+    "loss_reduction", "shuffle_keys", "error_correlation", "accumulate", "name",
 )  # fmt: skip
 # Pre-training has no labels, and so no figures of a validation.
 _VALIDATION = "val_"

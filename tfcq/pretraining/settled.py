@@ -67,8 +67,10 @@ def in_words(config: Config, channels: int, model: Pretrainer) -> str:
     size = f"{data.image_size}x{data.image_size}x{channels}"
     dtype = config.execution.product_dtype
     products = f", products in {dtype}" if dtype != FLOAT32 else ""
+    in_parts = f" in {model.accumulate} parts" if model.accumulate > 1 else ""
     return (
         f"{data.dataset}, {data.train_images:,} images of {size}; {network.backbone}, "
         f"{', '.join(parts)}; {method.framework}, recipe {method.recipe}, policy "
-        f"{network.policy or 'of its file'}, batch {config.optimization.batch_size}{products}"
+        f"{network.policy or 'of its file'}, batch {config.optimization.batch_size}"
+        f"{in_parts}{products}"
     )

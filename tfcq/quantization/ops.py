@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfcq.errors import UserError, unknown_choice
+from tfcq.quantization import fused
 from tfcq.quantization.noise import uniform
 from tfcq.settings.policies import ROUNDINGS
 
@@ -104,26 +105,48 @@ def fake_quantize(
 
     @tf.custom_gradient
     def quantize(values, scale, zero_point):
-        ratio = values / scale
-        integer = to_integer(ratio, rounding, seed)
         # Clipping before the zero point is added gives the same integers in fewer passes over `x`.
-        level = clip(integer, lowest - zero_point, highest - zero_point)
-        # Kept for the backward pass, one byte an element, instead of two tensors of integers.
-        inside_bounds = tf.equal(integer, level)
+        lower, upper = lowest - zero_point, highest - zero_point
+        if rounding == "nearest" and fused.pays(values, scale):
+            outputs, derivatives = fused.quantized(values, scale, lower, upper)
+        else:
+            outputs, derivatives = _passes(values, scale, lower, upper, rounding, seed)
 
         def gradient(upstream):
-            zero = tf.zeros((), dtype)
-            to_values = tf.where(inside_bounds, upstream, zero)
-            # A ratio that overflowed was clipped; a product with it would be NaN.
-            per_scale = level - tf.where(inside_bounds, ratio, zero)
+            to_values, per_scale = derivatives(upstream)
             to_scale = sum_to_shape_of(upstream * per_scale, scale)
             to_zero_point = sum_to_shape_of((to_values - upstream) * scale, zero_point)
             return to_values, to_scale, to_zero_point
 
-        return level * scale, gradient
+        return outputs, gradient
 
     outputs = quantize(tf.cast(x, dtype), tf.cast(scale, dtype), tf.cast(zero_point, dtype))
     return tf.cast(outputs, x.dtype)
+
+
+def _passes(
+    values: tf.Tensor,
+    scale: tf.Tensor,
+    lower: tf.Tensor,
+    upper: tf.Tensor,
+    rounding: str,
+    seed: tf.Tensor | None,
+) -> tuple[tf.Tensor, fused.Derivatives]:
+    """Returns what `fused.quantized` does, by one operation after another."""
+    ratio = values / scale
+    integer = to_integer(ratio, rounding, seed)
+    level = clip(integer, lower, upper)
+    # Kept for the backward pass, one byte an element, instead of two tensors of integers.
+    inside_bounds = tf.equal(integer, level)
+
+    def derivatives(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        zero = tf.zeros((), values.dtype)
+        to_values = tf.where(inside_bounds, upstream, zero)
+        # A ratio that overflowed was clipped; a product with it would be NaN.
+        per_scale = level - tf.where(inside_bounds, ratio, zero)
+        return to_values, per_scale
+
+    return level * scale, derivatives
 
 
 def checked_rounding(rounding: str) -> str:

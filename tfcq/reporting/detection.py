@@ -6,13 +6,14 @@ from typing import Any
 
 from tfcq.files import whole_file
 from tfcq.reporting.accuracy import ABSENT
+from tfcq.reporting.detection_record import DetectionRecord
 from tfcq.reporting.page import Block, Heading, Picture, Table, Text
-from tfcq.reporting.plots import draw_accuracy
-from tfcq.reporting.run_record import RunRecord
+from tfcq.reporting.plots import draw_accuracy, draw_panels
 from tfcq.reporting.tables import percent, table
 
 _FORMS = {"coco": "COCO", "voc07": "VOC07", "coco_masks": "COCO masks"}
 _FIGURES = ("AP", "AP50", "AP75")
+_INT8 = ("int8 file", "bytes", "steps as simulated %", "gate")
 _LABEL = "average precision (%)"
 # Those of VOC; a longer table is left to the record.
 _MOST_CLASSES = 20
@@ -45,17 +46,11 @@ def detection_table(record: Mapping[str, Any]) -> str:
     ]
     bits = [entry["bits"] for entry in record["results"]]
     text = f"{_in_words(record)}\n{table(('bits', *bits), rows)}"
-    by_class = _by_class(record["results"])
-    if by_class and 1 < record["classes"] <= _MOST_CLASSES:
+    if by_class := _by_class(record):
         text = f"{text}\n{table(('COCO AP of', *bits), by_class)}"
     if "int8" not in record:
         return text
-    gates = [
-        (name, gate["bytes"], percent(gate["simulation_equal_steps"]),
-         "passed" if gate["passed"] else "FAILED")
-        for name, gate in record["int8"].items()
-    ]  # fmt: skip
-    return f"{text}\n{table(('int8 file', 'bytes', 'steps as simulated %', 'gate'), gates)}"
+    return f"{text}\n{table(_INT8, _int8(record))}"
 
 
 def plot_precisions(path: pathlib.Path, record: Mapping[str, Any]) -> pathlib.Path:
@@ -68,32 +63,38 @@ def plot_precisions(path: pathlib.Path, record: Mapping[str, Any]) -> pathlib.Pa
     Returns:
         The file.
     """
-    drawn = _drawn(precisions(record), [entry["bits"] for entry in record["results"]])
+    results = record["results"]
+    panels = {
+        title: {name: [one[form][name] for one in results] for name in _FIGURES}
+        for form, title in _FORMS.items()
+        if form in results[0]
+    }
+    drawn = draw_panels([one["bits"] for one in results], panels, _LABEL)
     with whole_file(path) as temporary:
         temporary.write_bytes(drawn)
     return path
 
 
-def detection_blocks(runs: Sequence[RunRecord]) -> list[Block]:
-    """Returns what a report shows of the detectors of runs: figures, their course, and boxes.
+def detection_blocks(detectors: Mapping[str, Mapping[str, DetectionRecord]]) -> list[Block]:
+    """Returns what a report shows of detectors: figures, their course, boxes, and int8 files.
 
     Args:
-        runs: the runs.
+        detectors: path of a run, or of a detector, to what was measured there, by name.
     """
-    named: dict[str, list[RunRecord]] = {}
-    for run in runs:
-        for name in run.detections:
-            named.setdefault(name, []).append(run)
+    named: dict[str, dict[str, DetectionRecord]] = {}
+    for path, found in detectors.items():
+        for name, one in found.items():
+            named.setdefault(name, {})[path] = one
     blocks: list[Block] = []
     for number, (name, several) in enumerate(sorted(named.items()), start=1):
-        blocks += [Heading(name), *_blocks_of(name, number, several)]
+        blocks += [Heading(name), *_blocks_of(number, several)]
     return blocks or [
         Text("No detector was trained: `python -m tfcq.detect --run_dir=RUN` trains one.")
     ]
 
 
-def _blocks_of(name: str, number: int, runs: Sequence[RunRecord]) -> list[Block]:
-    records = {run.path: run.detections[name].record for run in runs}
+def _blocks_of(number: int, detectors: Mapping[str, DetectionRecord]) -> list[Block]:
+    records = {path: one.record for path, one in detectors.items()}
     bits = list(dict.fromkeys(e["bits"] for one in records.values() for e in one["results"]))
     found = {path: precisions(one) for path, one in records.items()}
     rows = [
@@ -113,17 +114,23 @@ def _blocks_of(name: str, number: int, runs: Sequence[RunRecord]) -> list[Block]
             f"{coco} over bit-widths.",
         ),
     ]
-    for place, run in enumerate(runs, start=1):
-        if boxes := run.detections[name].boxes:
+    for place, (path, one) in enumerate(detectors.items(), start=1):
+        if one.boxes:
             blocks.append(
                 Picture(
                     f"detection_{number}_boxes_{place}",
-                    boxes,
-                    f"Test images with their boxes, and with what {run.path} found.",
-                    f"{run.path}: the boxes of test images, and what was found at each bit-width "
+                    one.boxes,
+                    f"Test images with their boxes, and with what {path} found.",
+                    f"{path}: the boxes of test images, and what was found at each bit-width "
                     "that was last measured.",
                 )
             )
+        own = [entry["bits"] for entry in one.record["results"]]
+        if by_class := _by_class(one.record):
+            blocks.append(Table(("class", *own), by_class, f"{path}: COCO AP of each class."))
+        if "int8" in one.record:
+            text = f"{path}: its networks as int8 files, of which the gate compares every tensor."
+            blocks.append(Table(_INT8, _int8(one.record), text))
     return blocks
 
 
@@ -144,9 +151,22 @@ def _in_words(record: Mapping[str, Any]) -> str:
     )
 
 
-def _by_class(results: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
-    """Returns a row for each class; without a figure where it has no box, or was not scored."""
-    scored = [entry.get("by_class", {}) for entry in results]
+def _int8(record: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    return [
+        (name, f"{gate['bytes']:,}", percent(gate["simulation_equal_steps"]),
+         "passed" if gate["passed"] else "FAILED")
+        for name, gate in record["int8"].items()
+    ]  # fmt: skip
+
+
+def _by_class(record: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Returns a row for each class; without a figure where it has no box, or was not scored.
+
+    None are returned of a single class, or of more than a page takes.
+    """
+    if not 1 < record["classes"] <= _MOST_CLASSES:
+        return []
+    scored = [entry.get("by_class", {}) for entry in record["results"]]
     figures = [
         (name, [one[name]["coco"]["AP"] if name in one else None for one in scored])
         for name in next(filter(None, scored), {})

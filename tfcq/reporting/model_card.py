@@ -120,7 +120,13 @@ def _limits(group: Group, first: RunRecord, backbone: SavedBackbone | None) -> l
     ]
     if backbone is None:
         limits.append("Training has not ended: there is no model to use yet.")
-    if all(run.export is None for run in group.runs):
+    measured = [one.record for run in group.runs for one in run.detections.values()]
+    if all(run.export is None for run in group.runs) and any("int8" in one for one in measured):
+        limits.append(
+            "Detectors alone were exported as int8 files, see Detection; nothing is known of their "
+            "speed on a device."
+        )
+    elif all(run.export is None for run in group.runs):
         limits.append(
             "No int8 model was exported, so nothing is known of size or speed on a device."
         )

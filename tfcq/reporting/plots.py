@@ -2,6 +2,7 @@
 
 import pathlib
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from tfcq.files import whole_file
 from tfcq.reporting.picture import legend_below, line_style, new_figure, png
@@ -50,9 +51,48 @@ def draw_accuracy(
     axes.set_ylabel(ylabel)
     axes.set_title(title)
     axes.grid(alpha=0.3)
+    if axes.get_ylim()[0] < 0:
+        _from_nought(axes)
     if len(series) > 1:
         legend_below(figure, named)
     return png(figure)
+
+
+def draw_panels(
+    bits: Sequence[str], panels: Mapping[str, Mapping[str, Sequence[float]]], ylabel: str
+) -> bytes:
+    """Returns a picture of figures over bit-widths, a panel for each kind of them, as PNG.
+
+    Args:
+        bits: bit-widths, in the order drawn.
+        panels: title to series, of the same names in each; a series has a figure in percent for
+            each bit-width, NaN where there is none.
+        ylabel: what the figures are.
+
+    Raises:
+        UserError: when matplotlib is missing.
+    """
+    figure = new_figure(max(5, 4 * len(panels)), 4)
+    grid = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
+    named: dict[str, Any] = {}
+    places = range(len(bits))
+    for axes, (title, series) in zip(grid, panels.items(), strict=True):
+        for index, (name, percents) in enumerate(series.items()):
+            (named[name],) = axes.plot(places, percents, clip_on=False, **line_style(index))
+        axes.set_xticks(places, bits)
+        axes.set_xlim(-0.5, len(bits) - 0.5)
+        axes.set_xlabel(_LABELS["bits"])
+        axes.set_title(title)
+        axes.grid(alpha=0.3)
+    _from_nought(grid[0])
+    grid[0].set_ylabel(ylabel)
+    legend_below(figure, named)
+    return png(figure)
+
+
+def _from_nought(axes: Any) -> None:
+    # Of nothing but noughts a whole point.
+    axes.set_ylim(0, max(1, axes.get_ylim()[1]))
 
 
 def plot_accuracy(

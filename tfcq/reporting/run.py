@@ -8,6 +8,7 @@ from tfcq.evaluation.data import calibration_images, labelled_images
 from tfcq.evaluation.features import QuantizedFeatures
 from tfcq.evaluation.run_subject import trained_backbone
 from tfcq.post_training.plan import Plan, PostTraining
+from tfcq.reporting.detection_record import read_detector
 from tfcq.reporting.embedding import Embedding, tsne
 from tfcq.reporting.kernels import read_backbone
 from tfcq.reporting.page import picture_files, to_html, to_markdown
@@ -31,6 +32,7 @@ def report(
     tsne_bits: Sequence[BitWidth] = (),
     tsne_images: int | None = None,
     tsne_needed: bool = False,
+    detectors: Sequence[pathlib.Path] = (),
 ) -> pathlib.Path:
     """Reads runs, draws, and writes HTML, Markdown and pictures.
 
@@ -41,6 +43,7 @@ def report(
         tsne_bits: bit-widths at which features are drawn; none loads neither images nor models.
         tsne_images: how many test images are drawn at most; None for all.
         tsne_needed: whether data that cannot be had are an error instead of a note in the report.
+        detectors: folders of detectors that are in none of the runs.
 
     Returns:
         The HTML file.
@@ -53,7 +56,9 @@ def report(
     groups = group_runs(records)
     backbones = {run.path: read_backbone(run.backbone) for run in records if run.backbone}
     embeddings = _embeddings(groups, tsne_bits, tsne_images, tsne_needed)
-    title, sections = report_title(groups), report_sections(groups, backbones, embeddings)
+    found = {str(folder): read_detector(folder) for folder in detectors}
+    title = report_title(groups, list(found))
+    sections = report_sections(groups, backbones, embeddings, found)
     files = {
         "report.html": to_html(title, sections).encode(errors="backslashreplace"),
         "report.md": to_markdown(title, sections).encode(errors="backslashreplace"),

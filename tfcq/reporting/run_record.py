@@ -8,6 +8,7 @@ from typing import Any
 from tfcq.errors import UserError
 from tfcq.evaluation.records import read_records
 from tfcq.files import check_form, parse_json, read_rows, read_text
+from tfcq.reporting.detection_record import DetectionRecord, read_detections
 
 # What is read of an export's figures.
 _EXPORT = {
@@ -15,30 +16,6 @@ _EXPORT = {
     **dict.fromkeys(("top1", "bytes", "milliseconds_per_image"), {"*": float}),
     "versions": {"*": str},
 }
-
-
-# And of the file of a detection.
-_AVERAGE_PRECISION = dict.fromkeys(("AP", "AP50", "AP75"), float)
-_DETECTION = {
-    **dict.fromkeys(("dataset", "detector", "protocol"), str),
-    **dict.fromkeys(("test_images", "classes"), float),
-    "results": [
-        {"bits": str, **dict.fromkeys(("coco", "voc07", "coco_masks"), _AVERAGE_PRECISION)}
-    ],
-}
-
-
-@dataclasses.dataclass(frozen=True)
-class DetectionRecord:
-    """A detector of a run, as a report sees it.
-
-    Args:
-        record: what its file holds.
-        boxes: picture of what it found, as PNG; None where none was drawn.
-    """
-
-    record: dict[str, Any]
-    boxes: bytes | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,29 +114,6 @@ def read_run(
         tuple(missing),
         read_detections(detection),
     )
-
-
-def read_detections(folder: pathlib.Path) -> dict[str, DetectionRecord]:
-    """Returns what was measured of the detectors in a folder, by detector and protocol.
-
-    Args:
-        folder: with a folder for each detector.
-
-    Raises:
-        UserError: when a file holds something else.
-    """
-    found = {}
-    for file in sorted([*folder.glob("*/finetune*.json"), *folder.glob("*/qat_*/qat*.json")]):
-        record = parse_json(read_text(file), str(file))
-        check_form(record, _DETECTION, str(file))
-        # That of most bit-widths.
-        drawn = file.parent.glob(f"{file.stem}_*.png")
-        named = [one for one in drawn if not one.stem.endswith("_precision")]
-        boxes = max(named, key=lambda one: len(one.name), default=None)
-        detector, *inner = file.relative_to(folder).parent.parts
-        name = ", ".join([detector, *inner, file.stem])
-        found[name] = DetectionRecord(record, boxes.read_bytes() if boxes else None)
-    return found
 
 
 def read_history(file: pathlib.Path) -> dict[str, list[float]]:

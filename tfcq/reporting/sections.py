@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -10,6 +10,7 @@ from tfcq.reporting.accuracy import ABSENT, accuracy_blocks, detail_blocks, lear
 from tfcq.reporting.correlation import draw_correlation
 from tfcq.reporting.curves import TITLES, Curve, draw_curves
 from tfcq.reporting.detection import detection_blocks
+from tfcq.reporting.detection_record import DetectionRecord
 from tfcq.reporting.embedding import Embedding, draw_embeddings
 from tfcq.reporting.kernels import SavedBackbone
 from tfcq.reporting.model_card import model_card
@@ -40,7 +41,10 @@ class Embeddings:
 
 
 def report_sections(
-    groups: Sequence[Group], backbones: dict[str, SavedBackbone], embeddings: Embeddings
+    groups: Sequence[Group],
+    backbones: dict[str, SavedBackbone],
+    embeddings: Embeddings,
+    detectors: Mapping[str, Mapping[str, DetectionRecord]] | None = None,
 ) -> list[Section]:
     """Returns a report.
 
@@ -48,7 +52,12 @@ def report_sections(
         groups: the runs, those that differ in their seed together.
         backbones: path of a run to its backbone, for runs that have ended.
         embeddings: t-SNE of the features.
+        detectors: folder of a detector that is in none of the runs to what was measured there.
     """
+    of_runs = {run.path: run.detections for group in groups for run in group.runs}
+    detection = Section("Detection", detection_blocks({**of_runs, **(detectors or {})}))
+    if not groups:
+        return [detection]
     comparisons, names = compare(groups), [group.name for group in groups]
     learning = learning_curve_blocks(comparisons, names)
     no_accuracy = "No run was evaluated: `python -m tfcq.evaluate --run_dir=RUN` does it."
@@ -66,7 +75,7 @@ def report_sections(
         Section("Weights", _weights(groups, backbones)),
         Section("Quantization against contrastive error", _correlation(groups)),
         Section("Learning curves of evaluations", learning or [Text(no_curves)]),
-        Section("Detection", detection_blocks([run for group in groups for run in group.runs])),
+        detection,
         Section("Training", _training(groups)),
         *(model_card(group, comparisons, backbones) for group in groups),
         Section("Details of the evaluations", detail_blocks(comparisons) or [Text(no_accuracy)]),
@@ -248,14 +257,13 @@ def _training(groups: Sequence[Group]) -> list[Block]:
     ]
 
 
-def report_title(groups: Sequence[Group]) -> str:
+def report_title(groups: Sequence[Group], detectors: Sequence[str] = ()) -> str:
     """Returns the heading of a report.
 
     Args:
         groups: the runs, those that differ in their seed together.
+        detectors: folders of detectors that are in none of the runs.
     """
-    return (
-        "Report: "
-        + " against ".join(group.name for group in groups[:3])
-        + (f" and {len(groups) - 3} more" if len(groups) > 3 else "")
-    )
+    names = [*(group.name for group in groups), *detectors]
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"Report: {' against '.join(names[:3])}{more}"

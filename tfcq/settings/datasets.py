@@ -15,6 +15,8 @@ FOLDER_PREFIX = "folder:"
 # Of images with boxes.
 BOXES_PREFIX, SCENES, SCENES_PREFIX = "boxes:", "scenes", "scenes:"
 VOC, COCO = "voc", "coco"
+# Those of TensorFlow Datasets that they are made of; their images have several sizes.
+BOXED_TFDS = {VOC: ("voc/2007", "voc/2012"), COCO: ("coco/2017",)}
 _BOXED = "scenes, scenes:DATASET, boxes:PATH, voc or coco"
 _ALLOWED = "digits, folder:PATH or the name of a TensorFlow data set such as fashion_mnist"
 # name, name/config, name:version or name/config:version
@@ -56,29 +58,56 @@ def check_dataset_name(dataset: str) -> None:
         raise UserError(f"Unknown data set {dataset!r}; allowed: {_ALLOWED}.{hint}")
 
 
-def check_boxed_name(dataset: str) -> None:
+def check_boxed_name(dataset: str, masks: bool = False) -> None:
     """Checks what can be known of the name of a data set with boxes without opening it.
 
     Args:
         dataset: `scenes`, `scenes:DATASET` with a labelled data set, `boxes:PATH`, `voc` or `coco`.
+        masks: whether masks are needed.
 
     Raises:
         UserError: the folder is missing or not a folder, the labelled data set cannot be one, or
-            it is the name of data without boxes.
+            it is the name of data without boxes or, where they are needed, without masks.
     """
     check_text("dataset", dataset)
+    if masks and dataset in BOXED_TFDS:
+        raise UserError(
+            f"Data set {dataset!r} of TensorFlow Datasets has no masks; allowed: scenes, or "
+            "boxes:PATH with a COCO JSON, such as COCO's own files."
+        )
     if dataset.startswith(BOXES_PREFIX):
         _check_folder(BOXES_PREFIX, dataset.removeprefix(BOXES_PREFIX))
     elif dataset.startswith(SCENES_PREFIX):
         check_dataset_name(dataset.removeprefix(SCENES_PREFIX))
     elif dataset not in (SCENES, VOC, COCO):
-        base = re.split(r"[/:]", dataset[:100].lower())[0]
-        near = difflib.get_close_matches(base, [SCENES, VOC, COCO], n=1)
+        base, _, _ = dataset[:100].lower().partition(":")
+        boxes = BOXES_PREFIX.removesuffix(":")
+        near = difflib.get_close_matches(base.split("/")[0], [SCENES, VOC, COCO, boxes], n=1)
         meant = near[0] if near else f"{SCENES_PREFIX}{dataset or DIGITS}"
+        if near == [boxes]:
+            meant = f"{BOXES_PREFIX}{dataset[len(base) + 1 :] or 'PATH'}"
         if os.path.isdir(path := dataset.removeprefix(FOLDER_PREFIX)):
             meant = f"{BOXES_PREFIX}{path}"
         raise UserError(
             f"Data set {dataset!r} has no boxes; allowed: {_BOXED}. Did you mean {meant!r}?"
+        )
+
+
+def check_holdout(name: str, splits: tuple[str, ...], share: float) -> None:
+    """Refuses to hold out a test split where there is one.
+
+    Args:
+        name: of the data set.
+        splits: what it has.
+        share: of the training images.
+
+    Raises:
+        UserError: naming both.
+    """
+    if "test" in splits:
+        raise UserError(
+            f"--holdout={share:g} has no effect: data set {name!r} has a test split of its own; "
+            "leave it out."
         )
 
 

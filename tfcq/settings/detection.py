@@ -10,10 +10,12 @@ from tfcq.errors import UserError
 from tfcq.settings.bitwidths import BitWidth, parse_bit_width, parse_bit_widths
 from tfcq.settings.datasets import check_boxed_name
 from tfcq.settings.detection_groups import (
+    AUTO_WARMUP,
     DETECTORS,
     MASK_DETECTORS,
     MOSAIC_IMAGES,
     QUANTIZED,
+    USUAL_WARMUP,
     DetectionData,
     DetectionMeasurement,
     DetectionTraining,
@@ -58,7 +60,9 @@ class DetectionConfig:
             )
         check_boxed_name(self.data.dataset)
         _ = self.data.shorter_sides, self.anchor_sizes, self.bit_widths
-        _ = self.training.length(), parse_duration(self.training.warmup)
+        self.training.length()
+        if self.training.warmup != AUTO_WARMUP:
+            parse_duration(self.training.warmup)
         check_milestones(self.training)
         parse_save_every(self.training.save_every)
         self._check_exported()
@@ -78,6 +82,16 @@ class DetectionConfig:
             raise UserError(
                 f"--export_bits={text} cannot be exported; allowed: one of 2w8a to 8w8a, as "
                 "activations of other than 8 bits do not exist in LiteRT."
+            )
+        steps = {"quantize": self.measurement.quantize, "calibration": self.measurement.calibration}
+        usual = {"quantize": QUANTIZED[0], "calibration": DetectionMeasurement().calibration}
+        steps |= vars(self.post_training)
+        usual |= vars(PostTrainingSettings())
+        for name in (name for name, value in steps.items() if value != usual[name]):
+            raise UserError(
+                f"--export_bits={text} with --{name}={steps[name]}, which no int8 file has: there "
+                "all networks are quantized, within the least and the greatest that they read, and "
+                "nothing follows; give them one after the other, which trains nothing anew."
             )
 
     def _check_mosaic(self) -> None:
@@ -175,6 +189,7 @@ class DetectionConfig:
         for name in ("data_dir", "download", "test_images", "preset", *OF_A_START):
             del found[name]
         found |= qat if measurement.protocol == QAT.name else {}
+        found["warmup"] = _usual(found["warmup"])
         return json.loads(json.dumps(found))
 
     def made_with(self) -> dict[str, Any]:
@@ -186,7 +201,13 @@ class DetectionConfig:
 def default_training() -> dict[str, Any]:
     """Returns the defaults of what `DetectionConfig.trained_with` tells, by setting."""
     groups = DetectionData(), DetectorSettings(), DetectionTraining()
-    return {name: value for group in groups for name, value in vars(group).items()}
+    found = {name: value for group in groups for name, value in vars(group).items()}
+    return found | {"warmup": _usual(found["warmup"])}
+
+
+def _usual(warmup: str) -> str:
+    """Returns a warm-up as earlier versions, which never left it open, recorded it."""
+    return USUAL_WARMUP if warmup == AUTO_WARMUP else warmup
 
 
 GROUPS: dict[str, Any] = {

@@ -19,6 +19,8 @@ MASK_DETECTORS = ("mask_rcnn",)
 WAYS = (FINETUNE.name, QAT.name)
 QUANTIZED = ("all", "backbone")
 MOSAIC_IMAGES = 4
+# A warm-up that nobody asked for, and how long it is where the training is no shorter.
+AUTO_WARMUP, USUAL_WARMUP = "auto", "100steps"
 # Images with a shorter side below this get a smaller detector.
 LARGE_IMAGE = 320
 # Smaller ones leave a trunk not a single cell.
@@ -53,6 +55,18 @@ def numbers(name: str, text: str, kind: type, example: str, least: int) -> tuple
     return found
 
 
+def several_sizes(dataset: str) -> UserError:
+    """Returns the error for images of several sizes without a length to bring them to.
+
+    Args:
+        dataset: their name.
+    """
+    return UserError(
+        f"Images of {dataset!r} have several sizes; give --shorter_side, such as "
+        "480,512,544,576,608,640,672,704,736,768,800."
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class DetectionData:
     """The images with boxes."""
@@ -73,6 +87,13 @@ class DetectionData:
     strict_data: bool = setting(False, "refuse a COCO JSON with a box without area")
     mosaic: bool = setting(False, "turn one training image in two into a mosaic of four")
     test_images: int | None = setting(None, "score the first so many images", at_least=1)
+    holdout: float | None = setting(
+        None,
+        "where there is no test split, share of the training images that becomes one, such as 0.2",
+        above=0,
+        below=1,
+    )
+    holdout_seed: int = setting(0, "which images --holdout takes", at_least=0, at_most=HIGHEST_SEED)
 
     @property
     def shorter_sides(self) -> tuple[int, ...] | None:
@@ -115,7 +136,11 @@ class DetectionTraining(OptimizationSettings):
     epochs: int = setting(4, "passes over the training images", at_least=1)
     batch_size: int = setting(8, "images per step", at_least=1)
     learning_rate: float = setting(0.05, "highest learning rate", above=0)
-    warmup: str = setting("100steps", "linear warm-up, such as 100steps")
+    warmup: str = setting(
+        AUTO_WARMUP,
+        f"linear warm-up, such as 100steps; {AUTO_WARMUP} is {USUAL_WARMUP}, or a tenth of a "
+        "training that has fewer",
+    )
     deterministic: bool = setting(False, "repeat to the last bit, at the cost of speed")
     save_every: str = setting(
         "1epochs", "when the run is saved, such as 1epochs, 500steps or 10min"

@@ -35,11 +35,7 @@ def locked(folder: str | os.PathLike, flag: str = "run_dir") -> Iterator[None]:
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            owner = read_text(file).strip() or "another process"
-            raise UserError(
-                f"{folder} is being trained into by {owner}; wait for its end, or give another "
-                f"--{flag}."
-            ) from None
+            raise _in_use(file, flag) from None
         except OSError as error:
             print(
                 f"{folder} lies on a file system without locks ({error.strerror}): see to it that "
@@ -56,3 +52,30 @@ def locked(folder: str | os.PathLike, flag: str = "run_dir") -> Iterator[None]:
                 os.write(held.fileno(), owner.encode())
             remove_unfinished(folder)
         yield
+
+
+def check_unlocked(folder: str | os.PathLike, flag: str = "run_dir") -> None:
+    """Refuses a folder that another process trains into, without keeping or making it.
+
+    Args:
+        folder: the folder.
+        flag: what it was given with.
+
+    Raises:
+        UserError: naming the process.
+    """
+    file = pathlib.Path(folder) / LOCK
+    # What cannot be opened or locked is told by `locked`.
+    with contextlib.suppress(OSError), open(file, encoding="utf-8") as held:
+        try:
+            fcntl.flock(held, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise _in_use(file, flag) from None
+
+
+def _in_use(file: pathlib.Path, flag: str) -> UserError:
+    owner = read_text(file).strip() or "another process"
+    return UserError(
+        f"{file.parent} is being trained into by {owner}; wait for its end, or give another "
+        f"--{flag}."
+    )

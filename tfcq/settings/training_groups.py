@@ -33,7 +33,7 @@ OPTIMIZERS = ("sgd", "lars", "adamw")
 LOSS_REDUCTIONS = ("mean", "sum")
 STRATEGIES = ("single", "mirrored", "tpu")
 TRACKERS = ("wandb", "mlflow")
-FLOAT32, BFLOAT16, AUTO = PRODUCT_DTYPES = ("float32", "bfloat16", "auto")
+FLOAT32, BFLOAT16, FLOAT16, AUTO = PRODUCT_DTYPES = ("float32", "bfloat16", "float16", "auto")
 BATCH_NORMS = ("local", "synchronized", "shuffled")
 HIGHEST_SEED = 2**32 - 1
 _FRAMEWORK_SETTINGS = tuple(
@@ -259,8 +259,11 @@ class ExecutionSettings:
     product_dtype: str = setting(
         FLOAT32,
         "in which convolutions and dense layers multiply, and nothing else: auto takes bfloat16 "
-        "where the processor has it",
+        "where the processor has it, float16 comes with loss scaling",
         PRODUCT_DTYPES,
+    )
+    accumulate: int = setting(
+        1, "parts in which a batch is made, one after another, for one update", at_least=1
     )
     xla: bool = setting(False, "compile the step with XLA (slower on CPUs)")
     strategy: str = setting("single", "devices: one, all GPUs, or a TPU", STRATEGIES)

@@ -6,6 +6,7 @@ from tfcq.errors import UserError
 from tfcq.settings.backbones import BACKBONE_SETTINGS, settings_of
 from tfcq.settings.bitwidths import parse_bit_choices
 from tfcq.settings.datasets import (
+    BOXED_TFDS,
     BOXES_PREFIX,
     DIGITS,
     FOLDER_PREFIX,
@@ -120,6 +121,10 @@ def check_used_in_detection(config: DetectionConfig, given: set[str]) -> None:
     if dataset.startswith(BOXES_PREFIX) or dataset in (SCENES, f"{SCENES_PREFIX}{DIGITS}"):
         reason = f"data set {dataset!r} is none of TensorFlow Datasets"
         unused += [(name, reason) for name in ("data_dir", "download")]
+    if dataset in (*BOXED_TFDS, SCENES, f"{SCENES_PREFIX}{DIGITS}"):
+        unused += [("holdout", f"data set {dataset!r} has a test split of its own")]
+    if config.data.holdout is None:
+        unused += [("holdout_seed", "--holdout is missing")]
     if not dataset.startswith(BOXES_PREFIX):
         unused += [("strict_data", f"data set {dataset!r} is no {BOXES_PREFIX}PATH")]
     if dataset.split(":")[0] == SCENES:

@@ -15,6 +15,7 @@ import keras
 
 from tfcq.errors import UserError
 from tfcq.files import read_rows, write_text
+from tfcq.settings.durations import Duration
 
 # What a line of progress shows, by the names that history.csv has.
 SHOWN = ("loss", "feature_std_ratio", "cosine_float_quantized", "images_per_second")
@@ -76,7 +77,7 @@ class HistoryFile(keras.callbacks.Callback):
 
 
 class Progress(keras.callbacks.Callback):
-    """One progress bar over all epochs, with the time left.
+    """One progress bar over the whole run, with the time left.
 
     On a terminal the line is rewritten, with as many figures as fit; elsewhere a line is printed
     after the first epoch, for each tenth of the run, and at least every minute.
@@ -86,14 +87,21 @@ class Progress(keras.callbacks.Callback):
         steps: steps per epoch; the last one may have fewer.
         first_step: steps that an earlier start of the run has done.
         stream: where to write; standard error by default.
+        length: what the run was given as, in whose unit it is counted; epochs by default.
     """
 
     WIDTH = 24
 
     def __init__(
-        self, total_steps: int, steps: int, first_step: int = 0, stream: TextIO | None = None
+        self,
+        total_steps: int,
+        steps: int,
+        first_step: int = 0,
+        stream: TextIO | None = None,
+        length: Duration | None = None,
     ) -> None:
         super().__init__()
+        self.length = length or Duration(math.ceil(total_steps / steps))
         self.total_steps = total_steps
         self.epochs = math.ceil(total_steps / steps)
         self.steps = steps
@@ -136,8 +144,7 @@ class Progress(keras.callbacks.Callback):
     def _show(self, logs: dict[str, Any], end: str) -> None:
         filled = self.WIDTH * self.done // self.total_steps
         bar = f"[{'=' * filled}{'.' * (self.WIDTH - filled)}]"
-        epoch = min((self.done - 1) // self.steps + 1, self.epochs)
-        parts = [f"epoch {epoch}/{self.epochs}", bar, self._time_left()]
+        parts = [self._position(), bar, self._time_left()]
         parts += [f"{name}={float(logs[name]):.4g}" for name in SHOWN if name in logs]
         text = " ".join(parts)
         if self.on_terminal:
@@ -151,6 +158,14 @@ class Progress(keras.callbacks.Callback):
         # A terminal that was closed ends no run.
         with contextlib.suppress(OSError):
             print(text, end=end, file=self.stream, flush=True)
+
+    def _position(self) -> str:
+        if self.length.unit == "epochs":
+            epoch = min((self.done - 1) // self.steps + 1, self.epochs)
+            return f"epoch {epoch}/{self.epochs}"
+        total = int(self.length.amount)
+        done = round(total * self.done / self.total_steps)
+        return f"{self.length.unit.removesuffix('s')} {done}/{total}"
 
     def _time_left(self) -> str:
         if self.done >= self.total_steps:

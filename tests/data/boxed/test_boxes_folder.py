@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tfcq.data.boxed.annotated_folder import AnnotatedFolder
 from tfcq.data.boxed.box_sources import open_boxes
 from tfcq.data.boxed.boxes_folder import BoxesFolderSource
 from tfcq.detection.truths import truths_of
@@ -20,7 +21,7 @@ RUNS = {"segmentation": {"counts": [4, 4, 4], "size": [4, 3]}, "iscrowd": 1}
 def refused(path, **options):
     """Returns what is said when a folder is opened and read, in one line."""
     with pytest.raises(UserError) as caught:
-        source = BoxesFolderSource(str(path), **options)
+        source = BoxesFolderSource(AnnotatedFolder(str(path), **options))
         for name in source.splits:
             source.split(name)
     assert "\n" not in str(caught.value)
@@ -58,7 +59,7 @@ def test_splits_by_folder_and_in_cocos_layout(tmp_path, write_split, records):
         image["file_name"] = f"val2017/{image['file_name']}"
     (coco / "annotations" / "instances_val2017.json").write_text(json.dumps(found))
     (coco / "instances_val2017.json").unlink()
-    by_name = BoxesFolderSource(str(coco))
+    by_name = open_boxes(f"boxes:{coco}")
     assert by_name.splits == ("train", "test")
     # Of the test split all images are there, of the training split those with boxes.
     assert [by_name.split(s).size for s in by_name.splits] == [1, 2]
@@ -87,6 +88,57 @@ def test_box_without_area_is_named_or_left_out(tmp_path, write_split, caplog, bo
     assert split.most_boxes == 1 and "Annotation 101" in caplog.text
 
 
+def test_a_folder_of_grey_images_is_grey_to_what_looks_at_grey_ones(
+    tmp_path, write_split, records, caplog
+):
+    for split in ("train", "test"):
+        write_split(tmp_path / split, [(5, 6)], [(0, 0, 1, 1, 2, 2, {})])
+    colour = (tmp_path / "test" / "0.png").read_bytes()
+    for split in ("train", "test"):
+        image = tf.io.encode_png(np.full((5, 6, 1), 9, np.uint8)).numpy()
+        (tmp_path / split / "0.png").write_bytes(image)
+
+    def shapes(channels):
+        source = BoxesFolderSource(AnnotatedFolder(str(tmp_path)), channels)
+        splits = [source.split(name) for name in source.splits]
+        assert [records(s)[0]["image"].shape for s in splits] == [s.image_shape for s in splits]
+        return [s.image_shape[2] for s in splits]
+
+    assert shapes(1) == [1, 1] and not caplog.text
+    with caplog.at_level("WARNING", "absl"):
+        assert shapes(3) == [3, 3]
+    assert "1 of 1 images of the test split are grey and read as colour" in caplog.text
+    (tmp_path / "test" / "0.png").write_bytes(colour)
+    assert shapes(1) == [3, 3]
+
+
+def test_a_held_out_share_is_tested_and_leaves_each_class_to_training(
+    tmp_path, write_split, records
+):
+    # One image alone has a dog; a crowd of dogs teaches none.
+    boxes = [(i, i == 3, 1, 1, 2, 2, {}) for i in range(10)]
+    write_split(tmp_path, [(5, 6)] * 10, [*boxes, (5, 1, 0, 0, 3, 3, {"iscrowd": 1})])
+
+    def places(share, seed):
+        source = open_boxes(f"boxes:{tmp_path}", holdout=share, holdout_seed=seed)
+        train, test = source.split("train"), source.split("test")
+        np.testing.assert_array_equal(
+            records(test)[0]["image"], tf.io.decode_png((tmp_path / test.names[0]).read_bytes())
+        )
+        return set(train.names), set(test.names)
+
+    everything = {f"{n}.png" for n in range(10)}
+    train, test = places(0.5, 0)
+    assert len(test) == 5 and train | test == everything and "3.png" in train
+    assert places(0.5, 0) == (train, test) != places(0.5, 1)
+    # Nine are asked for; a cat and the dog stay.
+    train, test = places(0.9, 0)
+    assert len(test) == 8 and train | test == everything and "3.png" in train
+    write_split(tmp_path, [(5, 6)], boxes[:1])
+    message = refused(tmp_path, holdout=0.2)
+    assert "--holdout=0.2 with 1 images, each the only one of some class" in message
+
+
 def test_images_of_16_bits_and_of_grey_are_read_in_colour(tmp_path, write_split, records):
     write_split(tmp_path, [(5, 6), (5, 6)], [(i, 0, 1, 1, 2, 2, {}) for i in (0, 1)])
     deep = np.full((5, 6, 1), 40000, np.uint16)
@@ -102,7 +154,10 @@ def test_boxes_are_cut_at_the_image_and_told(tmp_path, write_split, records, cap
     with caplog.at_level("WARNING", "absl"):
         (found,) = records(open_boxes(f"boxes:{tmp_path}").split("train"))
     np.testing.assert_array_equal(found["boxes"], [[2, 0, 4, 6], [0, 0, 5, 6]])
-    assert "1 boxes reach beyond their image" in caplog.text
+    assert (
+        "1 of 2 boxes of" in caplog.text and "reach beyond their image and are cut" in caplog.text
+    )
+    assert "COCO's boxes are x, y, width, height" in caplog.text
 
 
 def test_boxes_of_images_are_known_without_reading_one(tmp_path, write_split, records):
@@ -206,6 +261,8 @@ def test_folders_without_a_json_are_refused(tmp_path):
         ("folder:/", "Did you mean 'boxes:/'"),
         ("", "Did you mean 'scenes:digits'"),
         ("boxes:", "'boxes:' names no folder"),
+        ("box:some/Folder", "Did you mean 'boxes:some/Folder'"),
+        ("box", "Did you mean 'boxes:PATH'"),
         ("scenes:no such", "Unknown data set 'no such'"),
     ],
 )

@@ -55,14 +55,34 @@ class Annotations:
     area: list[np.ndarray]
     segmentations: list[list[Any]] | None
 
+    def subset(self, chosen: np.ndarray) -> "Annotations":
+        """Returns those of chosen images.
+
+        Args:
+            chosen: whether each is, bool [images].
+        """
+        names = ("image_ids", "files", "shapes", "boxes", "classes", "crowd", "area")
+        columns = {name: getattr(self, name) for name in names}
+        if self.segmentations is not None:
+            columns["segmentations"] = self.segmentations
+        kept = {
+            name: type(column)(one for one, keep in zip(column, chosen, strict=True) if keep)
+            for name, column in columns.items()
+        }
+        return dataclasses.replace(self, **kept)
+
+    def learned(self) -> list[np.ndarray]:
+        """Returns the classes of the boxes of each image that are no crowds."""
+        return [c[~crowd] for c, crowd in zip(self.classes, self.crowd, strict=True)]
+
     def counts(self) -> np.ndarray:
         """Returns the boxes of each image that are no crowds, int [images]."""
         return np.array([np.sum(~crowd) for crowd in self.crowd], int)
 
     def class_counts(self) -> np.ndarray:
         """Returns the boxes of each class that are no crowds, int [classes]."""
-        found = [c[~crowd] for c, crowd in zip(self.classes, self.crowd, strict=True)]
-        return np.bincount(np.concatenate([np.zeros(0, int), *found]), minlength=len(self.names))
+        learned = np.concatenate([np.zeros(0, int), *self.learned()])
+        return np.bincount(learned, minlength=len(self.names))
 
 
 def read_annotations(path: str, strict: bool) -> Annotations:
@@ -75,7 +95,8 @@ def read_annotations(path: str, strict: bool) -> Annotations:
 
     Raises:
         UserError: it cannot be read, is no COCO JSON, holds no boxes, names an image or a category
-            that it does not list, or (strict) a box is without area.
+            that it does not list, (strict) a box is without area, or most boxes reach beyond their
+            image.
     """
     found = files.parse_json(files.read_text(path), path)
     _check(found, path)
@@ -106,7 +127,7 @@ def read_annotations(path: str, strict: bool) -> Annotations:
         area = float(one.get("area", width * height))
         crowd, outline = bool(one.get("iscrowd", 0)), one.get("segmentation")
         rows[place].append((box, class_of[one["category_id"]], crowd, area, outline))
-    _tell(faults, cut, path, strict)
+    _tell(faults, cut, len(found["annotations"]), path, strict)
     columns = [tuple(zip(*of_image, strict=True)) or ((),) * 5 for of_image in rows]
     outlines = [list(column[4]) for column in columns]
     return Annotations(
@@ -192,7 +213,11 @@ def _places(listed: list[dict], path: str, kind: str, key: str = "id") -> dict[A
     return places
 
 
-def _tell(faults: list[str], cut: int, path: str, strict: bool) -> None:
+def _tell(faults: list[str], cut: int, count: int, path: str, strict: bool) -> None:
+    reach = f"{cut} of {count} boxes of {path} reach beyond their image"
+    form = "COCO's boxes are x, y, width, height"
+    if 2 * cut > count:
+        raise UserError(f"{reach}; allowed: at most half of them, as {form}, not x1, y1, x2, y2.")
     if faults and strict:
         raise UserError(
             f"{faults[0]} ({len(faults)} such); allowed: boxes with an area inside their image."
@@ -200,4 +225,4 @@ def _tell(faults: list[str], cut: int, path: str, strict: bool) -> None:
     for fault in faults:
         logging.warning("%s and is left out: it has no area inside its image.", fault)
     if cut:
-        logging.warning("%s: %d boxes reach beyond their image and are cut there.", path, cut)
+        logging.warning("%s and are cut there; %s.", reach, form)

@@ -1,14 +1,9 @@
-"""A part of a data set whose images have boxes, and what such a data set must have."""
+"""A part of a data set whose images have boxes, and the protocol of what gives such parts."""
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Protocol
 
-import numpy as np
-from absl import logging
-
 from tfcq.data.split import Split
-from tfcq.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,49 +48,3 @@ class BoxedSource(Protocol):
         Raises:
             UserError: this source has no such split, or its boxes cannot be used.
         """
-
-
-def with_boxes(source: str, counts: np.ndarray) -> list[int]:
-    """Returns the places of images that a detector can be trained on, and tells what is left out.
-
-    As in detectron2, an image without a box, or with crowds alone, is not trained on.
-
-    Args:
-        source: name of the data set.
-        counts: boxes of each image that are no crowds, int [images].
-
-    Raises:
-        UserError: no image has a box.
-    """
-    places = np.flatnonzero(counts).tolist()
-    if not places:
-        raise UserError(
-            f"None of the {len(counts)} training images of {source!r} has a box; allowed: data "
-            "with boxes."
-        )
-    if left_out := len(counts) - len(places):
-        logging.warning(
-            "%s: %d of %d training images have no box and are not trained on.",
-            source, left_out, len(counts),
-        )  # fmt: skip
-    return places
-
-
-def check_seen(source: str, names: Sequence[str], train: np.ndarray, test: np.ndarray) -> None:
-    """Refuses test images with boxes of a class that no training image has.
-
-    Args:
-        source: name of the data set.
-        names: names of the classes.
-        train: boxes of each class in the training split, int [classes].
-        test: boxes of each class in the test split, int [classes].
-
-    Raises:
-        UserError: naming the first such class.
-    """
-    unseen = [name for name, a, b in zip(names, train, test, strict=True) if b and not a]
-    if unseen:
-        raise UserError(
-            f"Class {unseen[0]!r} of the test split of {source!r} has no box in the training "
-            f"split ({len(unseen)} such); allowed: classes that are trained on."
-        )

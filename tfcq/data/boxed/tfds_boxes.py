@@ -4,12 +4,12 @@ import functools
 
 import numpy as np
 import tensorflow as tf
-import tensorflow_datasets as tfds
 from absl import logging
 
-from tfcq.data.boxed.boxed_split import BoxedSplit, check_seen, with_boxes
+from tfcq.data.boxed.boxed_split import BoxedSplit
+from tfcq.data.boxed.usable import check_seen, with_boxes
 from tfcq.data.split import Record, missing_split
-from tfcq.data.tfds_source import prepared_builder
+from tfcq.data.tfds_builder import prepared_builder, tfds
 from tfcq.errors import UserError
 from tfcq.settings import datasets
 
@@ -47,7 +47,7 @@ class TfdsBoxesSource:
 
     def __init__(self, name: str, data_dir: str | None = None, download: bool = False) -> None:
         self.name = name
-        needed = sorted({part for parts in _PARTS[name].values() for part, _ in parts})
+        needed = datasets.BOXED_TFDS[name]
         self._builders = {part: prepared_builder(part, data_dir, download) for part in needed}
         self._counted: dict[str, np.ndarray] = {}
         self._file_names: dict[str, tuple[str, ...]] = {}

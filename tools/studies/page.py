@@ -1,0 +1,200 @@
+"""The page of a study: tables of means, spreads, paired differences and the paper's figures."""
+
+import pathlib
+import statistics
+from collections.abc import Iterable, Sequence
+
+from studies.figures import (
+    NONE,
+    Record,
+    at_epoch,
+    columns_of,
+    interval,
+    records_of,
+    spread,
+    values,
+)
+from studies.pictures import draw_pictures
+from studies.study import Row, Scoring, Study
+
+from tfcq.files import write_text
+from tfcq.reporting.tables import percent, table
+
+WEIGHTS = {
+    "kurtosis": ("kurtosis", 1),
+    "largest": ("largest / deviation", 1),
+    "outliers": ("beyond 3 deviations, %", 100),
+}
+
+
+def write_page(
+    out: pathlib.Path, study: Study, records: Sequence[Record], failed: dict[str, str]
+) -> None:
+    """Writes Markdown and pictures of what there is so far; nothing, if there is nothing.
+
+    Args:
+        out: path of the files without their suffix.
+        study: the study.
+        records: of each row and seed.
+        failed: name of a row to what its command said.
+    """
+    if not records and not failed:
+        return
+    blocks = [f"# {study.title}", study.claim, _about_seeds(study, records)]
+    for name, scoring in study.protocols.items():
+        blocks += _scores(study, name, scoring, records)
+    blocks += draw_pictures(out, study, records)
+    blocks += _followed(study, records) + _weights(study, records) + _errors(study, records)
+    blocks += [*_ends(study, records, failed), _footer(study, records)]
+    write_text(out.with_suffix(".md"), "\n\n".join(blocks) + "\n")
+
+
+def _about_seeds(study: Study, records: Sequence[Record]) -> str:
+    counts = [len(records_of(row, records)) for row in study.rows]
+    ended = "" if min(counts) == len(study.seeds) else f" ({sum(counts)} runs so far)"
+    return (
+        "Top-1 accuracy in percent; mean and sample standard deviation over the seeds in brackets, "
+        f"of {len(study.seeds)}{ended}. A difference is paired by seed; in brackets its 95% "
+        "interval by Student's t. Bit-widths: weights, activations; `fp` is float."
+    )
+
+
+def _scores(study: Study, name: str, scoring: Scoring, records: Sequence[Record]) -> list[str]:
+    """Returns the tables of a protocol: ours, differences, the paper's."""
+    columns, ours, paper = columns_of(study, scoring), [], []
+    for row in study.rows:
+        by_bits = [list(values(row, records, name, bits).values()) for bits in columns]
+        count = max(map(len, by_bits))
+        ours.append((f"{row.name} ({count})", *map(spread, by_bits)))
+        figures = row.paper.get(name, {})
+        if figures:
+            paper.append((row.name, *(_number(figures.get(bits)) for bits in columns)))
+    blocks = [f"## {name}", table((name, *columns), ours)]
+    differences = [
+        line for row in study.rows for line in _differences(study, row, name, columns, records)
+    ]
+    if differences:
+        blocks.append(table(("difference", *columns), differences))
+    if paper:
+        blocks.append(table(("the paper's", *columns), paper))
+    return blocks
+
+
+def _number(figure: float | None) -> str:
+    return NONE if figure is None else f"{figure:g}"
+
+
+def _differences(
+    study: Study, row: Row, protocol: str, columns: Sequence[str], records: Sequence[Record]
+) -> list[tuple[str, ...]]:
+    """Returns what a row is ahead of its baseline: of each seed, and in the mean."""
+    if row.baseline is None:
+        return []
+    baseline = next(one for one in study.rows if one.name == row.baseline)
+    by_bits = []
+    for bits in columns:
+        one, other = (values(each, records, protocol, bits) for each in (row, baseline))
+        by_bits.append({seed: one[seed] - other[seed] for seed in one if seed in other})
+    seeds = sorted({seed for found in by_bits for seed in found})
+    if not seeds:
+        return []
+    title = f"{row.name} - {baseline.name}"
+    lines = [
+        (f"{title}, seed {seed}", *(_signed(found.get(seed)) for found in by_bits))
+        for seed in seeds
+    ]
+    if len(seeds) > 1:
+        lines.append((f"{title}, mean", *map(_mean_difference, by_bits)))
+    return lines
+
+
+def _signed(difference: float | None) -> str:
+    return NONE if difference is None else f"{100 * difference:+.1f}"
+
+
+def _mean_difference(found: dict[int, float]) -> str:
+    if len(found) < 2:
+        return NONE
+    mean, half = interval(list(found.values()))
+    return f"{_signed(mean)} ({_signed(mean - half)} to {_signed(mean + half)})"
+
+
+def _followed(study: Study, records: Sequence[Record]) -> list[str]:
+    if not study.followed:
+        return []
+    columns = study.followed.bits.split(",")
+    rows = [
+        (
+            f"{row.name}, epoch {epoch}",
+            *(spread(at_epoch(row, records, epoch, b)) for b in columns),
+        )
+        for row in study.rows
+        for epoch in study.followed.epochs
+        if any(at_epoch(row, records, epoch, bits) for bits in columns)
+    ]
+    return ["## Over pre-training", table((study.followed.protocol, *columns), rows)]
+
+
+def _weights(study: Study, records: Sequence[Record]) -> list[str]:
+    rows = []
+    for row in study.rows:
+        found = [one["weights"] for one in records_of(row, records).values() if "weights" in one]
+        cells = (spread([one[k] for one in found], s, 2) for k, (_, s) in WEIGHTS.items())
+        if found:
+            rows.append((row.name, *cells))
+    about = (
+        "Means over the layers: kurtosis (3 of a normal distribution), largest weight over "
+        "standard deviation, and the share beyond three standard deviations (0.27% of a normal "
+        "distribution)."
+    )
+    heading = ("weights", *(title for title, _ in WEIGHTS.values()))
+    return ["## Weights", about, table(heading, rows)]
+
+
+def _errors(study: Study, records: Sequence[Record]) -> list[str]:
+    lines = []
+    for row in study.rows:
+        for seed, one in records_of(row, records).items():
+            if found := one.get("error_correlation"):
+                beyond = statistics.mean(abs(value) > 0.1 for value in found)
+                lines.append(
+                    f"- {row.name}, seed {seed}: {min(found):+.3f} to {max(found):+.3f}, mean "
+                    f"{statistics.mean(found):+.3f}; {percent(beyond)}% of the epochs beyond 0.1"
+                )
+    if not lines:
+        return []
+    return ["## Correlation of quantization and contrastive errors, by epoch", "\n".join(lines)]
+
+
+def _ends(study: Study, records: Sequence[Record], failed: dict[str, str]) -> list[str]:
+    """Returns what stopped, and what was not done."""
+    lines = [
+        f"- {one['row']}, seed {one['seed']}, {part}: {line}"
+        for one in records
+        for part, line in one["stopped"].items()
+    ]
+    blocks = ["## Diverged", "\n".join(lines)] if lines else []
+    if failed:
+        blocks += ["## Not done", "\n".join(f"- {name}, {line}" for name, line in failed.items())]
+    return blocks
+
+
+def _footer(study: Study, records: Sequence[Record]) -> str:
+    def every(values: Iterable[str]) -> str:
+        return ", ".join(sorted(set(values))) or NONE
+
+    hours = sum(one["seconds"] for one in records) / 3600
+    versions = (f"{k} {v}" for one in records for k, v in one.get("versions", {}).items())
+    lines = [
+        f"Command: `.venv/bin/python tools/evidence.py tools/studies/{study.name}.toml "
+        "--data_dir=DIR`",
+        f"Commit: {every(c[:7] for one in records for c in one['commits'])}",
+        f"Seeds: {', '.join(map(str, study.seeds))}",
+        f"Wall time of what is recorded: {hours:.1f} hours",
+        f"Machine: {every(one['machine'] for one in records)}",
+        f"Versions: {every(versions)}",
+        f"All rows: `{' '.join(study.flags.split())}`",
+        *(f"{row.name}: `{' '.join(row.flags.split())}`" for row in study.rows),
+        *(f"{name}: `{' '.join(s.flags.split())}`" for name, s in study.protocols.items()),
+    ]
+    return "\n".join(f"- {line}" for line in lines)
