@@ -8,6 +8,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import tempfile
 from collections.abc import Iterator
 from typing import Any
@@ -18,7 +19,7 @@ from tfcq.errors import UserError
 _DEEPEST = 100
 # Disks that are full, shared out, read-only or broken, and files that are too large for them.
 _TAKES_NO_MORE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG}
-# What begins the names of files that are being written.
+# What begins the names of folders in which files are being written.
 UNFINISHED = ".tfcq-"
 _CHECKSUM = "checksum"
 # Beyond any count or figure of ours.
@@ -41,35 +42,28 @@ def whole_file(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     if path.is_dir():
         raise UserError(f"{path} cannot be written: a folder stands there; move it away.")
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The suffix is kept because some writers choose the format by it.
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=UNFINISHED, suffix=path.suffix)
-    os.close(handle)
-    umask = os.umask(0)
-    os.umask(umask)
     try:
-        yield pathlib.Path(temporary)
-        os.chmod(temporary, 0o666 & ~umask)
-        # Or else a crash of the system could leave the name without the content.
-        _sync(temporary)
-        os.replace(temporary, path)
-        _sync(path.parent)
+        # In a folder of its own: what looks for files of its kind must not find it half written.
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=UNFINISHED) as made:
+            temporary = pathlib.Path(made) / path.name
+            yield temporary
+            # Or else a crash of the system could leave the name without the content.
+            _sync(temporary)
+            os.replace(temporary, path)
+            _sync(path.parent)
     except OSError as error:
         _tell_full(path, error)
         raise
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
 
 
 def remove_unfinished(folder: str | os.PathLike) -> None:
-    """Removes the files that a process which was killed while it wrote has left in a folder.
+    """Removes what a process that was killed while it wrote has left in a folder.
 
     Args:
         folder: one that no other process writes into.
     """
     for left in pathlib.Path(folder).glob(f"{UNFINISHED}*"):
-        if left.is_file():
-            left.unlink(missing_ok=True)
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def _sync(path: str | os.PathLike) -> None:
@@ -116,7 +110,7 @@ def whole_files(folder: str | os.PathLike) -> Iterator[pathlib.Path]:
 @contextlib.contextmanager
 def _whole_files(folder: pathlib.Path) -> Iterator[pathlib.Path]:
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".") as temporary:
+    with tempfile.TemporaryDirectory(dir=folder, prefix=UNFINISHED) as temporary:
         made, replaced = pathlib.Path(temporary) / "made", pathlib.Path(temporary) / "replaced"
         made.mkdir()
         replaced.mkdir()

@@ -90,7 +90,7 @@ def killed(call):
 
     return counted
 
-for name in ("fsync", "replace", "chmod", "unlink", "rmdir"):
+for name in ("mkdir", "fsync", "replace", "unlink", "rmdir"):
     setattr(os, name, killed(getattr(os, name)))
 module = sys.argv.pop(1)
 runpy.run_module(module, run_name="__main__", alter_sys=True)
