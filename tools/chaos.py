@@ -50,27 +50,27 @@ _START, _DETECTED = "simsiam", "resnet.keras"
 # Command, flags, and where in the folder it writes. A run is the folder itself.
 TASKS: dict[str, tuple[str, tuple[str, ...]]] = {
     _START: (
-        "train", (*_RUN, *_NARROW, "--duration=1202steps", "--save_every=15steps"),
+        "train", (*_RUN, *_NARROW, "--duration=602steps", "--save_every=15steps"),
     ),
     "mocov2": (
         "train",
         (*_RUN, "--framework=mocov2", "--queue_size=128", "--width=4", "--projection_width=16",
-         "--projection_hidden=16", "--learning_rate=0.005", "--duration=802steps",
+         "--projection_hidden=16", "--learning_rate=0.005", "--duration=402steps",
          "--save_every=10steps", "--keep=3"),
     ),
     "byol": (
         "train",
         (*_RUN, "--framework=byol", "--recipe=cq_c", *_NARROW, "--learning_rate=0.01",
-         "--duration=802steps", "--save_every=10steps"),
+         "--duration=402steps", "--save_every=10steps"),
     ),
     "qat": (
         "evaluate",
-        ("--protocol=qat", "--bits=8w8a,4w4a,2w4a", "--epochs=6", "--learning_rate_schedule=cosine",
+        ("--protocol=qat", "--bits=8w8a,4w4a,2w4a", "--epochs=4", "--learning_rate_schedule=cosine",
          "--keep_classifiers"),
     ),
     "detect": (
         "detect",
-        ("--dataset=scenes", "--deterministic", "--duration=242steps", "--batch_size=4",
+        ("--dataset=scenes", "--deterministic", "--duration=122steps", "--batch_size=4",
          "--save_every=5steps", "--bits=fp,4w4a", "--test_images=16", "--warmup=10steps"),
     ),
 }  # fmt: skip
@@ -235,17 +235,18 @@ def _ended(
 
 
 def _undisturbed(command: list[str], folder: pathlib.Path, log: pathlib.Path) -> float:
-    """Runs a command to its end; returns the seconds until it first wrote beside its settings."""
-    process, began, first = start(command, log), time.monotonic(), None
+    """Runs a command to its end; returns the seconds until it saved first, or all of them."""
+    process, began, first = start(command, log), time.monotonic(), 0.0
     while process.poll() is None:
-        if first is None and (folder / "checkpoints").exists():
+        if not first and (folder / "checkpoints").exists():
             first = time.monotonic() - began
         time.sleep(0.05)
+    took = time.monotonic() - began
     found: dict[str, Any] = {"fallbacks": 0, "unknown_ends": []}
     _ended(process, log, found)
     if found["unknown_ends"]:
         raise SystemExit(f"{' '.join(command)}: {found['unknown_ends'][0]['told']}")
-    return first or 0.0
+    return first or took
 
 
 def _interrupted(
