@@ -3,10 +3,12 @@
 import contextlib
 import csv
 import errno
+import hashlib
 import json
 import os
 import pathlib
 import re
+import shutil
 import tempfile
 from collections.abc import Iterator
 from typing import Any
@@ -17,6 +19,9 @@ from tfcq.errors import UserError
 _DEEPEST = 100
 # Disks that are full, shared out, read-only or broken, and files that are too large for them.
 _TAKES_NO_MORE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG}
+# What begins the names of folders in which files are being written.
+UNFINISHED = ".tfcq-"
+_CHECKSUM = "checksum"
 # Beyond any count or figure of ours.
 _GREATEST = 1e18
 # A scheme, also as `pathlib` has it; one letter is a drive.
@@ -37,24 +42,28 @@ def whole_file(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     if path.is_dir():
         raise UserError(f"{path} cannot be written: a folder stands there; move it away.")
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The suffix is kept because some writers choose the format by it.
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=path.suffix)
-    os.close(handle)
-    umask = os.umask(0)
-    os.umask(umask)
     try:
-        yield pathlib.Path(temporary)
-        os.chmod(temporary, 0o666 & ~umask)
-        # Or else a crash of the system could leave the name without the content.
-        _sync(temporary)
-        os.replace(temporary, path)
-        _sync(path.parent)
+        # In a folder of its own: what looks for files of its kind must not find it half written.
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=UNFINISHED) as made:
+            temporary = pathlib.Path(made) / path.name
+            yield temporary
+            # Or else a crash of the system could leave the name without the content.
+            _sync(temporary)
+            os.replace(temporary, path)
+            _sync(path.parent)
     except OSError as error:
         _tell_full(path, error)
         raise
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
+
+
+def remove_unfinished(folder: str | os.PathLike) -> None:
+    """Removes what a process that was killed while it wrote has left in a folder.
+
+    Args:
+        folder: one that no other process writes into.
+    """
+    for left in pathlib.Path(folder).glob(f"{UNFINISHED}*"):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def _sync(path: str | os.PathLike) -> None:
@@ -101,7 +110,7 @@ def whole_files(folder: str | os.PathLike) -> Iterator[pathlib.Path]:
 @contextlib.contextmanager
 def _whole_files(folder: pathlib.Path) -> Iterator[pathlib.Path]:
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".") as temporary:
+    with tempfile.TemporaryDirectory(dir=folder, prefix=UNFINISHED) as temporary:
         made, replaced = pathlib.Path(temporary) / "made", pathlib.Path(temporary) / "replaced"
         made.mkdir()
         replaced.mkdir()
@@ -160,7 +169,7 @@ def check_writable(path: str | os.PathLike, name: str = "") -> None:
         if not nearest.is_dir():
             raise UserError(f"{told} cannot be made: {nearest} is a file; allowed: a folder.")
         # Permissions do not tell of all: some file systems take no file from anybody.
-        tempfile.TemporaryDirectory(dir=nearest, prefix=".").cleanup()
+        tempfile.TemporaryDirectory(dir=nearest, prefix=UNFINISHED).cleanup()
     except OSError as error:
         raise UserError(
             f"{told} cannot be written to: {nearest} is not a writable folder ({error.strerror})."
@@ -240,6 +249,38 @@ def parse_json(text: str, what: str) -> Any:
     if level:
         raise UserError(deep)
     return found
+
+
+def sealed(tree: dict[str, Any]) -> dict[str, Any]:
+    """Returns a JSON object behind the checksum of what it holds, see `check_seal`.
+
+    Args:
+        tree: the object.
+    """
+    return {_CHECKSUM: _checksum(tree), **tree}
+
+
+def check_seal(tree: dict[str, Any], what: str) -> dict[str, Any]:
+    """Returns what a JSON object holds; one without a checksum, as of before, is taken as it is.
+
+    Args:
+        tree: the object.
+        what: what it is, for the message.
+
+    Raises:
+        UserError: when it holds something else than what `sealed` was given.
+    """
+    held = {name: value for name, value in tree.items() if name != _CHECKSUM}
+    if len(held) < len(tree) and tree[_CHECKSUM] != _checksum(held):
+        raise UserError(
+            f"{what} is damaged: it is not what was written, as its {_CHECKSUM!r} tells; put it "
+            "back, or take that line out if it was changed on purpose."
+        )
+    return held
+
+
+def _checksum(tree: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _children(node: Any) -> Any:

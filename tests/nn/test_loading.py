@@ -1,5 +1,7 @@
 """Models from files: read, or told apart in one line each."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -78,3 +80,23 @@ def test_python_lambdas_are_named_as_such(where, tmp_path):
     model.save(tmp_path / "mine.keras")
     with pytest.raises(UserError, match="holds a Python lambda"):
         load(tmp_path / "mine.keras")
+
+
+def test_a_file_that_a_disk_changed_is_refused_or_gives_the_same_weights(tmp_path):
+    path = tmp_path / "model.keras"
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    model.save(path)
+    written, weights = path.read_bytes(), model.get_weights()[0]
+    # The kernel itself, and where a zip file describes what it holds.
+    kernel = written.index(weights.tobytes())
+    directory = range(written.index(b"PK\1\2"), len(written))
+    for place in (kernel, kernel + 9, *range(30), *directory):
+        changed = written[:place] + bytes([written[place] ^ 1]) + written[place + 1 :]
+        path.write_bytes(changed)
+        try:
+            read = load(path).get_weights()[0]
+        except UserError as error:
+            assert re.search(r"model\.keras (is damaged|cannot be read|has )", str(error)), place
+        else:
+            assert place not in (kernel, kernel + 9)
+            np.testing.assert_array_equal(read, weights)

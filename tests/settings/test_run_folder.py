@@ -59,7 +59,7 @@ def test_a_run_of_another_version_is_told(folder):
 
 def rewritten(folder, **about):
     """Returns the folder with other words in front of its settings; None leaves one out."""
-    tree = {**json.loads(folder.config.read_text()), **about}
+    tree = {**json.loads(folder.config.read_text()), "checksum": None, **about}
     folder.config.write_text(json.dumps({k: v for k, v in tree.items() if v is not None}))
     return folder
 
@@ -105,6 +105,24 @@ def test_broken_settings_of_a_run_are_told(folder):
         folder.check(Config())
 
 
+def test_settings_that_a_disk_changed_are_refused_wherever_it_did(folder):
+    folder.begin(Config())
+    written = folder.config.read_bytes()
+    for place in range(len(written)):
+        folder.config.write_bytes(
+            written[:place] + bytes([written[place] ^ 1]) + written[place + 1 :]
+        )
+        with pytest.raises(UserError, match=r"config\.json "):
+            folder.load_unfinished()
+    by_hand = json.loads(written) | {"checksum": "0" * 16}
+    folder.config.write_text(json.dumps(by_hand))
+    with pytest.raises(UserError, match="is damaged: .* take that line out if it was changed on"):
+        folder.load_unfinished()
+    del by_hand["checksum"]
+    folder.config.write_text(json.dumps(by_hand))
+    assert folder.load_unfinished() == used(Config())
+
+
 def test_default_folder_names_data_method_and_seed():
     assert default_run_dir(Config()) == "runs/digits_simsiam_ssql_seed0"
     config = config_from_flat({"recipe": "v1@q->v2@fp", "seed": 4})
@@ -115,7 +133,7 @@ def test_settings_that_an_earlier_version_recorded_are_those_of_now(folder):
     folder.path.mkdir()
     config = config_from_flat({"epochs": 3})
     tree = json.loads(config.to_json())
-    del tree["version"]
+    del tree["version"], tree["checksum"]
     folder.config.write_text(json.dumps(tree))
     folder.begin(config, lambda asked: used(for_images(asked, 8)))
     assert json.loads(folder.config.read_text()) == tree

@@ -47,6 +47,25 @@ def test_second_process_is_refused_until_the_first_has_died(tmp_path):
     RunFolder(folder).check(Config())
 
 
+def test_what_a_killed_process_had_not_written_whole_neither_stays_nor_stops_the_next(tmp_path):
+    killed = """
+import os, signal, sys
+from tfcq.files import whole_file
+from tfcq.settings.run_lock import locked
+
+with locked(sys.argv[1]), whole_file(sys.argv[1] + "/config.json"):
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    folder, own = tmp_path / "run", tmp_path / "run" / ".keep"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-c", killed, folder], env=environment, check=False)
+    assert len(list(folder.iterdir())) == 2
+    RunFolder(folder).check(Config())
+    own.touch()
+    with locked(folder):
+        assert sorted(folder.iterdir()) == [own, folder / "lock"]
+
+
 def test_file_system_without_locks_is_told_and_taken(tmp_path, monkeypatch, capsys):
     def flock(file, operation):
         raise OSError(38, "Function not implemented")

@@ -21,6 +21,7 @@ def test_json_is_a_tree_of_groups():
     assert tree["optimization"]["learning_rate"] == 0.3
     about = {tree.pop("version"), tree.pop("generator")}
     assert about == {tfcq.__version__, "philox"}
+    assert len(tree.pop("checksum")) == 16
     assert set(tree) == {"data", "views", "network", "method", "optimization", "execution"}
 
 

@@ -3,7 +3,9 @@
 import difflib
 import os
 import re
+import struct
 import zipfile
+import zlib
 from typing import Any
 
 import keras
@@ -16,6 +18,8 @@ _HDF5 = b"\x89HDF\r\n\x1a\n"
 _TFLITE = b"TFL3"
 # Keras stores parts as they are; weights that somebody compressed shrink by a few times.
 _INFLATED = 100
+# What `zipfile` raises of an archive that is damaged, such as by a method that it does not know.
+_BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError, struct.error)
 _RESAVE = "allowed: a .keras file; load it with Keras and save it with model.save('name.keras')."
 
 
@@ -55,7 +59,7 @@ def load(path: str | os.PathLike, custom_objects: dict[str, Any] | None = None) 
             raise UserError(f"{path} is a TFLite model, which is run as it is; name it .tflite.")
         raise UserError(f"{path} cannot be read as a Keras model: it is not whole.")
     try:
-        check_inflation(path)
+        check_whole(path)
         return keras.models.load_model(path, custom_objects, compile=False)
     except UserError:
         raise
@@ -63,23 +67,31 @@ def load(path: str | os.PathLike, custom_objects: dict[str, Any] | None = None) 
         raise UserError(_why_unread(path, " ".join(str(error).split()))) from None
 
 
-def check_inflation(path: str | os.PathLike) -> None:
-    """Refuses a zip file whose parts are far larger than itself, which would fill the memory.
+def check_whole(path: str | os.PathLike) -> None:
+    """Refuses a zip file that is damaged, or whose parts are so large that they fill the memory.
+
+    Keras itself reads weights that do not match their checksum, part by part.
 
     Args:
         path: the file.
 
     Raises:
-        UserError: naming both sizes.
+        UserError: naming what is damaged, or both sizes.
     """
     held = os.path.getsize(path)
-    with zipfile.ZipFile(path) as opened:
-        inflated = sum(info.file_size for info in opened.infolist())
+    try:
+        with zipfile.ZipFile(path) as opened:
+            inflated = sum(info.file_size for info in opened.infolist())
+            damaged = opened.testzip() if inflated <= _INFLATED * held else None
+    except _BROKEN as error:
+        raise UserError(f"{path} is damaged: {error}.") from None
     if inflated > _INFLATED * held:
         raise UserError(
             f"{path} has {held:,} bytes and would become {inflated:,}; allowed: at most "
             f"{_INFLATED} times its size."
         )
+    if damaged is not None:
+        raise UserError(f"{path} is damaged: its {damaged} is not what was written.")
 
 
 def _why_unread(path: str | os.PathLike, reason: str) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tfcq.errors import UserError
 from tfcq.files import parse_json
-from tfcq.nn.loading import check_inflation
+from tfcq.nn.loading import check_whole
 from tfcq.settings.bitwidths import HIGHEST_BITS, LOWEST_BITS
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def read_backbone(file: pathlib.Path) -> SavedBackbone:
     import h5py
 
     try:
-        check_inflation(file)
+        check_whole(file)
         with zipfile.ZipFile(file) as opened:
             config = parse_json(opened.read("config.json").decode(), "config.json")
             weights = opened.read("model.weights.h5")

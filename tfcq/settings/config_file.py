@@ -5,7 +5,7 @@ import importlib.metadata
 from typing import Any
 
 from tfcq.errors import UserError, unknown_choice
-from tfcq.files import check_form, parse_json
+from tfcq.files import check_form, check_seal, parse_json
 from tfcq.settings.backbones import (
     settings_of,
 )
@@ -29,6 +29,7 @@ def config_from_json(text: str) -> Config:
     tree = parse_json(text, "The configuration")
     if not isinstance(tree, dict):
         raise UserError(f"The configuration is a {type(tree).__name__}; allowed: an object.")
+    tree = check_seal(tree, "The configuration")
     check_form(tree, ABOUT, "The configuration")
     values: dict[str, Any] = {}
     for name, group in tree.items():

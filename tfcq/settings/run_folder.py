@@ -7,7 +7,14 @@ from collections.abc import Callable
 from typing import Any
 
 from tfcq.errors import UserError
-from tfcq.files import check_local, check_writable, parse_json, read_text, write_text
+from tfcq.files import (
+    UNFINISHED,
+    check_local,
+    check_writable,
+    parse_json,
+    read_text,
+    write_text,
+)
 from tfcq.settings.backbones import FILE, settings_of, standard_start
 from tfcq.settings.checkpoints import CHECKPOINTS_HELP
 from tfcq.settings.config_file import config_from_json
@@ -81,7 +88,8 @@ class RunFolder:
             raise UserError(f"{self.path} exists and holds no run: it is a file.")
         check_writable(self.path)
         ours = (self.preview, self.lock)
-        if self.path.exists() and any(file not in ours for file in self.path.iterdir()):
+        held = self.path.iterdir() if self.path.exists() else ()
+        if any(f not in ours and not f.name.startswith(UNFINISHED) for f in held):
             raise UserError(
                 f"{self.path} exists and holds no run; allowed: a new or empty folder, or a run."
             )

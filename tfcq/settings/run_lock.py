@@ -9,7 +9,7 @@ import socket
 from collections.abc import Iterator
 
 from tfcq.errors import UserError
-from tfcq.files import read_text
+from tfcq.files import read_text, remove_unfinished
 
 LOCK = "lock"
 
@@ -17,6 +17,8 @@ LOCK = "lock"
 @contextlib.contextmanager
 def locked(folder: str | os.PathLike, flag: str = "run_dir") -> Iterator[None]:
     """Keeps a folder to this process; the system gives it back however the process ends.
+
+    What one that was killed while it wrote has left is removed.
 
     On a file system without locks that is told, and nothing is kept.
 
@@ -48,6 +50,7 @@ def locked(folder: str | os.PathLike, flag: str = "run_dir") -> Iterator[None]:
             with contextlib.suppress(OSError):
                 held.truncate(0)
                 os.write(held.fileno(), owner.encode())
+            remove_unfinished(folder)
         yield
 
 

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from tfcq.errors import UserError
+from tfcq.files import sealed
 from tfcq.settings.backbones import (
     check_backbone_name,
     normalization,
@@ -132,14 +133,14 @@ class Config:
         check_milestones(optimization)
 
     def to_json(self, **about: Any) -> str:
-        """Returns the tree as JSON text, behind the version that wrote it and its generator.
+        """Returns the tree as JSON text, behind a checksum, the version and its generator.
 
         Args:
             **about: what else stands in front of the groups.
         """
         version = importlib.metadata.version("tfcq")
         opened = {"version": version, "generator": "philox", **about}
-        return json.dumps({**opened, **dataclasses.asdict(self)}, indent=2) + "\n"
+        return json.dumps(sealed({**opened, **dataclasses.asdict(self)}), indent=2) + "\n"
 
 
 def scaled_learning_rate(rate: float, batch_size: int) -> float:

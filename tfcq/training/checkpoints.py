@@ -3,7 +3,6 @@
 import contextlib
 import os
 import pathlib
-import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -15,6 +14,7 @@ import tensorflow as tf
 from tfcq import interruption
 from tfcq.data.reading_errors import disk_fault
 from tfcq.errors import UserError
+from tfcq.files import remove_unfinished
 from tfcq.settings.run_position import RunPosition, files_of, kept_positions
 from tfcq.settings.saving import SaveEvery
 from tfcq.training.workers import (
@@ -186,11 +186,8 @@ class RunCheckpoints(keras.callbacks.Callback):
         Args:
             logs: unused.
         """
-        if self.chief and self.folder.is_dir():
-            # What a process that was killed while it wrote has left.
-            for left in self.folder.iterdir():
-                if left.is_dir() and left.name.startswith("."):
-                    shutil.rmtree(left)
+        if self.chief:
+            remove_unfinished(self.folder)
         if not from_chief(self.strategy, len(kept_positions(self.folder)))[0]:
             self._save()
 
