@@ -31,13 +31,14 @@ from tfcq.reporting.tables import table
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SEED = 3
 FLAGS = (
-    "--dataset=digits", "--train_images=128", "--backbone=cifar_resnet8", "--width=2",
-    "--projection_width=8", "--batch_size=32", f"--seed={SEED}", "--deterministic", "--keep=5",
+    "--dataset=digits", "--train_images=128", "--backbone=cifar_resnet8", "--batch_size=32",
+    f"--seed={SEED}", "--deterministic", "--keep=5",
 )  # fmt: skip
 NETWORKS = {
-    "simsiam, ssql": ("--predictor_width=8",),
-    "mocov2, cq_c": ("--framework=mocov2", "--recipe=cq_c", "--queue_size=256",
-                     "--learning_rate=0.005"),
+    "simsiam, ssql": ("--width=2", "--projection_width=8", "--predictor_width=8"),
+    # Wide enough that features do not collapse.
+    "mocov2, cq_c": ("--framework=mocov2", "--recipe=cq_c", "--queue_size=256", "--width=8",
+                     "--projection_width=32", "--learning_rate=0.005"),
 }  # fmt: skip
 # Of each, which worker ends, and how.
 ENDINGS = {
