@@ -7,16 +7,16 @@ All take the same global batches of unlike images, with synchronized batch norms
 Compared is how far weights are apart after 1 and after 10 steps, over the distance that those of
 one device moved. Last bits differ with the order of sums, and move values that lie between two
 levels of a quantizer; so one device is compared with itself too, every value of its images moved by
-a last bit. Writes `.json` and `.md`.
+a last bit. Writes `.json` and `.md`, and leaves out what stands there.
 """
 
 import argparse
 import json
 import os
+import pathlib
 import platform
 import subprocess
 import sys
-import time
 from typing import Any
 
 from provenance import commit_here
@@ -30,7 +30,7 @@ RECIPES = ("float", "ssql", "cq_c")
 # Of so many replicas, in which arithmetic.
 REPLICAS = {2: ("float64", "float32"), 4: ("float64",)}
 STEPS, BATCH, SEED, NUDGES = 10, 32, 3, 2
-HEADS = {"projection_width": 8, "projection_hidden": 8, "predictor_width": 4, "queue_size": 64}
+HEADS = {"projection_width": 8, "projection_hidden": 8, "predictor_width": 4, "queue_size": 256}
 
 
 def build(framework: str, recipe: str) -> Any:
@@ -138,43 +138,36 @@ def measure(framework: str, recipe: str, dtype: str, strategy: Any) -> dict[str,
     with strategy.scope():
         model = build(framework, recipe)
     return {
+        "apart": apart(weights_of(model, views)),
         "nudged": [max(one) for one in zip(*moved, strict=True)],
-        str(strategy.num_replicas_in_sync): apart(weights_of(model, views)),
     }
 
 
 def page(about: dict[str, Any], rows: list[dict[str, Any]]) -> str:
     """Returns the figures as a Markdown page."""
-    lines = []
-    for dtype in REPLICAS[2]:
-        columns = [str(count) for count, dtypes in REPLICAS.items() if dtype in dtypes] + ["nudged"]
-        header = ["framework", "recipe"] + [
-            f"{steps}: {kind}" for steps in ("1 step", f"{STEPS} steps") for kind in columns
-        ]
-        figures = [
-            [
-                row["framework"],
-                row["recipe"],
-                *(f"{row[c][n]:.0e}" for n in (0, 1) for c in columns),
-            ]
-            for row in rows
-            if row["dtype"] == dtype
-        ]
-        lines += [f"## {dtype}", "", table(header, figures), ""]
+    header = ["replicas", "arithmetic", "framework", "recipe"] + [
+        f"{steps}{kind}" for steps in ("1 step", f"{STEPS} steps") for kind in ("", ", nudged")
+    ]
+    lines = [
+        [str(row["replicas"]), row["dtype"], row["framework"], row["recipe"]]
+        + [f"{row[kind][n]:.0e}" for n in (0, 1) for kind in ("apart", "nudged")]
+        for row in rows
+    ]
+    commits = sorted({row["commit"] for row in rows})
     return "\n".join([
         "# Two and four replicas against one device", "",
         "The same global batches of unlike images, over logical CPUs, batch norms and ranges",
-        "synchronized. 2, 4: the distance between the weights of as many replicas and those of one",
-        "device, over the distance that these moved. Nudged: one device against itself, each value",
-        f"of its images moved by a last bit, the greatest of {NUDGES} draws.", "",
-        *lines,
-        f"- Command: `{about['command']}`", f"- Commit: {about['commit']}", f"- Seed {SEED}",
-        f"- {about['machine']}, {about['minutes']:.0f} minutes beside other work", "",
+        "synchronized: the distance between the weights of the replicas and those of one device,",
+        "over the distance that these moved. Nudged: one device against itself, each value of its",
+        f"images moved by a last bit, the greatest of {NUDGES} draws.", "",
+        table(header, lines), "",
+        f"- Command: `{about['command']}`", f"- Commits: {', '.join(commits)}", f"- Seed {SEED}",
+        f"- {about['machine']}", "",
     ])  # fmt: skip
 
 
-def measure_all(replicas: int, frameworks: str) -> None:
-    """Prints the figures of every framework and recipe, on as many replicas, line by line."""
+def measure_all(replicas: int, dtype: str, framework: str) -> None:
+    """Prints the figures of every recipe, line by line."""
     command_line.quiet_start_up(0)
 
     import tensorflow as tf
@@ -183,44 +176,39 @@ def measure_all(replicas: int, frameworks: str) -> None:
     devices = [tf.config.LogicalDeviceConfiguration()] * replicas
     tf.config.set_logical_device_configuration(cpu, devices)
     strategy = tf.distribute.MirroredStrategy([f"CPU:{number}" for number in range(replicas)])
-    for dtype in REPLICAS[replicas]:
-        for framework in frameworks.split(","):
-            for recipe in RECIPES:
-                found = measure(framework, recipe, dtype, strategy)
-                row = {"dtype": dtype, "framework": framework, "recipe": recipe}
-                print(json.dumps({**row, **found}), flush=True)
+    for recipe in RECIPES:
+        print(json.dumps({"recipe": recipe, **measure(framework, recipe, dtype, strategy)}))
 
 
 def main() -> None:
     """Measures every framework and recipe and writes both files."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", default="results/replicas")
-    parser.add_argument("--frameworks", default=",".join(FRAMEWORKS))
-    parser.add_argument("--replicas", type=int, help="print the figures of as many alone")
+    parser.add_argument("--only", nargs=3, metavar=("REPLICAS", "DTYPE", "FRAMEWORK"))
     arguments = parser.parse_args()
-    if arguments.replicas:
-        measure_all(arguments.replicas, arguments.frameworks)
+    if arguments.only:
+        replicas, dtype, framework = arguments.only
+        measure_all(int(replicas), dtype, framework)
         return
-    begun, rows = time.monotonic(), {}
     about = {
-        "command": "tools/replicas.py", "commit": commit_here(), "seed": SEED,
+        "command": "tools/replicas.py", "seed": SEED,
         "machine": f"{os.cpu_count()} CPU cores, {platform.machine()}, no GPU",
     }  # fmt: skip
-    # In processes of their own: TensorFlow takes groups of one size in a process.
-    for replicas in REPLICAS:
-        command = [sys.executable, __file__, f"--replicas={replicas}"]
-        command += [f"--frameworks={arguments.frameworks}"]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
-            for line in child.stdout or ():
-                print(line, end="", flush=True)
-                row = json.loads(line)
-                rows.setdefault((row["dtype"], row["framework"], row["recipe"]), {}).update(row)
-        if child.returncode:
-            raise SystemExit(child.returncode)
-    about["minutes"] = (time.monotonic() - begun) / 60
-    found = [*rows.values()]
-    write_text(f"{arguments.output}.json", json.dumps({**about, "rows": found}, indent=2) + "\n")
-    write_text(f"{arguments.output}.md", page(about, found))
+    kept = pathlib.Path(f"{arguments.output}.json")
+    rows = json.loads(kept.read_text())["rows"] if kept.exists() else []
+    parts = [(n, dtype, one) for n in REPLICAS for dtype in REPLICAS[n] for one in FRAMEWORKS]
+    for part in parts:
+        place = dict(zip(("replicas", "dtype", "framework"), part, strict=True))
+        if any(place.items() <= row.items() for row in rows):
+            continue
+        about_row = {**place, "commit": commit_here()}
+        # In a process of its own: TensorFlow takes groups of one size in a process.
+        command = [sys.executable, __file__, "--only", *map(str, part)]
+        lines = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+        rows += [{**about_row, **json.loads(line)} for line in lines.splitlines()]
+        write_text(kept, json.dumps({**about, "rows": rows}, indent=2) + "\n")
+        write_text(f"{arguments.output}.md", page(about, rows))
+        print(*part, flush=True)
 
 
 if __name__ == "__main__":

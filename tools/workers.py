@@ -31,13 +31,14 @@ from tfcq.reporting.tables import table
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SEED = 3
 FLAGS = (
-    "--dataset=digits", "--train_images=128", "--backbone=cifar_resnet8", "--width=2",
-    "--projection_width=8", "--batch_size=32", f"--seed={SEED}", "--deterministic", "--keep=5",
+    "--dataset=digits", "--train_images=128", "--backbone=cifar_resnet8", "--batch_size=32",
+    f"--seed={SEED}", "--deterministic", "--keep=5",
 )  # fmt: skip
 NETWORKS = {
-    "simsiam, ssql": ("--predictor_width=8",),
-    "mocov2, cq_c": ("--framework=mocov2", "--recipe=cq_c", "--queue_size=256",
-                     "--learning_rate=0.005"),
+    "simsiam, ssql": ("--width=2", "--projection_width=8", "--predictor_width=8"),
+    # Wide enough that features do not collapse.
+    "mocov2, cq_c": ("--framework=mocov2", "--recipe=cq_c", "--queue_size=256", "--width=8",
+                     "--projection_width=32", "--learning_rate=0.005"),
 }  # fmt: skip
 # Of each, which worker ends, and how.
 ENDINGS = {
@@ -56,13 +57,20 @@ import os, sys
 import numpy as np
 from tfcq import command_line, train
 
-memory, ending, at = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-sys.argv[1:] = sys.argv[4:]
+memory, ending, at, nudged = sys.argv[1], *map(int, sys.argv[2:5])
+sys.argv[1:] = sys.argv[5:]
 
 def started(*arguments, start=command_line.flags.quiet_start_up):
     start(*arguments)
+    import tensorflow as tf
+    from tfcq.pretraining import run
     from tfcq.training.checkpoints import RunCheckpoints as Checkpoints
 
+    made = run.view_batches
+    if nudged:
+        run.view_batches = lambda *arguments, **further: made(*arguments, **further).map(
+            lambda *views: tuple(tf.math.nextafter(view, 2 * tf.ones_like(view)) for view in views)
+        )
     begin, end, step = Checkpoints.on_train_begin, Checkpoints.on_train_end, (
         Checkpoints.on_train_batch_end
     )
@@ -108,6 +116,7 @@ def start(
     addresses: tuple[str, ...] = (),
     ending: int = 0,
     at: int = 0,
+    nudged: bool = False,
 ) -> subprocess.Popen:
     """Starts one process of a training, which writes into `folder`.
 
@@ -118,6 +127,7 @@ def start(
         addresses: of all workers.
         ending: number of the signal that ends it; 0 for none.
         at: the step before whose end it comes.
+        nudged: whether each value of its images is moved by a last bit.
     """
     folder.mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
@@ -125,7 +135,7 @@ def start(
     if number is not None:
         task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": number}}
         environment["TF_CONFIG"] = json.dumps(task)
-    options = [str(folder / f"memory{number or 0}"), str(int(ending)), str(at)]
+    options = [str(folder / f"memory{number or 0}"), str(int(ending)), str(at), str(int(nudged))]
     return subprocess.Popen(
         [sys.executable, "-c", PROGRAM, *options, f"--run_dir={folder / 'run'}", *flags],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment,
@@ -190,19 +200,35 @@ def two(
     return ends
 
 
+def alone(folder: pathlib.Path, flags: tuple[str, ...], nudged: bool = False) -> pathlib.Path:
+    """Trains with one process; returns the folder."""
+    process = start(folder, (*flags, *LENGTH), nudged=nudged)
+    output, _ = process.communicate(timeout=LONGEST)
+    if process.returncode:
+        raise RuntimeError(output[-2000:])
+    return folder
+
+
+def distances(one: pathlib.Path, other: pathlib.Path) -> dict[str, float]:
+    """Returns how far apart two runs are after a step and at their end, over the way of one."""
+    begin = memory(one, moment="begin")
+    return {
+        moment: apart(memory(one, moment=moment), memory(other, moment=moment))
+        / apart(memory(one, moment=moment), begin)
+        for moment in ("first_step", "end")
+    }
+
+
 def measure(name: str, place: pathlib.Path) -> dict[str, Any]:
     """Returns how two workers compare with one process, and how they go on when one has ended."""
     flags = (*FLAGS, *NETWORKS[name])
-    one, whole = place / "one", place / "whole"
-    output, _ = (process := start(one, (*flags, *LENGTH))).communicate(timeout=LONGEST)
+    one, whole = alone(place / "one", flags), place / "whole"
     ends = two(whole, (*flags, *LENGTH))
-    if process.returncode or any(end["code"] for end in ends):
-        raise RuntimeError(f"{output[-2000:]}\n{ends}")
-    begin = memory(one, moment="begin")
+    if any(end["code"] for end in ends):
+        raise RuntimeError(str(ends))
     row: dict[str, Any] = {
-        moment: apart(memory(one, 0, moment), memory(whole, 0, moment))
-        / apart(memory(one, 0, moment), begin)
-        for moment in ("first_step", "end")
+        "two": distances(one, whole),
+        "nudged": distances(one, alone(place / "nudged", flags, nudged=True)),
     }
     row["workers_hold_the_same"] = same(memory(whole, 0), memory(whole, 1))
     row["ended"] = []
@@ -223,7 +249,8 @@ def measure(name: str, place: pathlib.Path) -> dict[str, Any]:
 def page(about: dict[str, Any], networks: dict[str, Any]) -> str:
     """Returns the figures as a Markdown page."""
     compared = [
-        [name, f"{row['first_step']:.1e}", f"{row['end']:.1e}",
+        [name, *(f"{row[kind][moment]:.1e}" for moment in ("first_step", "end")
+                 for kind in ("two", "nudged")),
          "yes" if row["workers_hold_the_same"] else "no"]
         for name, row in networks.items()
     ]  # fmt: skip
@@ -238,8 +265,11 @@ def page(about: dict[str, Any], networks: dict[str, Any]) -> str:
         "# Two processes on one machine", "",
         "Two processes train one network, each on its half of every batch, with synchronized batch",
         "norms and ranges. How far their weights lie from those of one process, over the distance",
-        "that these moved; and whether both hold the same to the bit.", "",
-        table(["network", "first step", "12 steps", "workers alike"], compared), "",
+        "that these moved; and whether both hold the same to the bit. Nudged: one process against",
+        "itself, each value of its images moved by a last bit.", "",
+        table(
+            ["network", "1 step", "1 step, nudged", "12 steps", "12 steps, nudged", "alike"], compared
+        ), "",
         f"One of the two ends by a signal in step {ENDED_AT}; the other follows, and both are",
         "started again.",
         "Equal: all variables and the optimizer's, in both, as in the run that was left alone.", "",
