@@ -65,8 +65,8 @@ TASKS: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "qat": (
         "evaluate",
-        ("--protocol=qat", "--bits=8w8a,4w4a,2w4a", "--epochs=4", "--learning_rate_schedule=cosine",
-         "--keep_classifiers"),
+        ("--protocol=qat", "--bits=8w8a,4w4a,2w4a", "--epochs=4",
+         "--learning_rate_schedule=cosine"),
     ),
     "detect": (
         "detect",
@@ -111,28 +111,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=11, help="SIGKILLs of each task")
     parser.add_argument("--terms", type=int, default=2, help="SIGTERMs of each task")
-    parser.add_argument("--tasks", default=",".join(TASKS), help=f"beside {_START}, which leads")
+    parser.add_argument("--tasks", default=",".join(TASKS), help="in a page of before, others stay")
     parser.add_argument("--seed", type=int, default=0, help="seed of all moments")
     parser.add_argument("--output", help="where .json and .md are written")
     arguments = parser.parse_args()
-    names = [name for name in TASKS if name in arguments.tasks.split(",") or name == _START]
-    began = time.monotonic()
+    names = [name for name in TASKS if name in arguments.tasks.split(",")]
+    earlier = pathlib.Path(f"{arguments.output}.json")
+    tasks = json.loads(earlier.read_text())["tasks"] if earlier.exists() else {}
     with tempfile.TemporaryDirectory() as place:
-        _save_backbone(pathlib.Path(place) / _DETECTED)
-        tasks = {}
-        for name in names:
-            tasks[name] = disturbed(
-                name, pathlib.Path(place), arguments.kills, arguments.terms, arguments.seed
+        folder = pathlib.Path(place)
+        _save_backbone(folder / _DETECTED)
+        if _START not in names:
+            _undisturbed(
+                command_of(_START, folder, folder / _START), folder / _START, folder / "log"
             )
+        for name in names:
+            fared = disturbed(name, folder, arguments.kills, arguments.terms, arguments.seed)
+            tasks[name] = {**fared, "commit": commit_here()}
             print(name, json.dumps(tasks[name]), flush=True)
     found = {
         "command": f"tools/chaos.py --kills={arguments.kills} --terms={arguments.terms} "
-        f"--tasks={','.join(names)} --seed={arguments.seed}",
-        "commit": commit_here(),
+        f"--seed={arguments.seed}",
         "seed": arguments.seed,
-        "minutes": round((time.monotonic() - began) / 60),
         "machine": f"{os.cpu_count()} CPU cores, {platform.machine()}",
-        "tasks": tasks,
+        "tasks": {name: tasks[name] for name in TASKS if name in tasks},
     }
     if arguments.output:
         write_text(f"{arguments.output}.json", json.dumps(found, indent=2) + "\n")
@@ -391,17 +393,20 @@ def page(found: dict[str, Any]) -> str:
     ]  # fmt: skip
     text = table(["task", *columns, "differences", "unknown ends"], rows)
     commands = "".join(
-        f"- {name}: `tfcq.{TASKS[name][0]} {' '.join(TASKS[name][1])}`\n" for name in found["tasks"]
+        f"- {name}: `tfcq.{TASKS[name][0]} {' '.join(TASKS[name][1])}`; commit "
+        f"{task['commit'][:7]}\n"
+        for name, task in found["tasks"].items()
     )
     return (
         "# Commands that were killed, against those that were not\n\n"
         f"{text}\n\n"
         "Ends: starts that came to an end, each compared with the undisturbed one to the last bit "
-        "(checkpoints, networks, history but for `images_per_second`, records). Fell back: starts "
-        "that found the newest checkpoint half moved to its place, and took the one before.\n\n"
+        "(checkpoints, networks, history but for `images_per_second`, records). Saved: SIGTERMs "
+        "that came behind a step since the last save. Fell back: starts that found the newest "
+        "checkpoint half moved to its place, and took the one before.\n\n"
         f"{commands}\n"
-        f"- Command: `{found['command']}`\n- Commit: {found['commit']}\n- Seed: {found['seed']}\n"
-        f"- Machine: {found['machine']}, {found['minutes']} minutes beside other work\n"
+        f"- Command: `{found['command']}`\n- Seed: {found['seed']}\n- Machine: {found['machine']}, "
+        "other work beside it\n"
     )
 
 

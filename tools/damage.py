@@ -83,26 +83,31 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seed", type=int, default=0, help="seed of the flipped bits")
     parser.add_argument("--flips", type=int, default=FLIPS, help="flipped bits of each file")
-    parser.add_argument("--only", default="", help="files with this in their name")
+    parser.add_argument("--only", default="", help="files with this in their name; others stay")
     parser.add_argument("--output", help="where .json and .md are written")
     arguments = parser.parse_args()
     import tensorflow as tf
 
     tf.config.run_functions_eagerly(True)
+    earlier: dict[str, Any] = {"runs": [], "rows": []}
+    if arguments.only and pathlib.Path(f"{arguments.output}.json").exists():
+        earlier = json.loads(pathlib.Path(f"{arguments.output}.json").read_text())
+    rows = [row for row in earlier["rows"] if arguments.only not in row["file"]]
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as place:
-        rows = [
-            row
-            for state in COMMANDS
-            for row in tried(state, pathlib.Path(place), arguments)
-        ]  # fmt: skip
-    found = {
-        "command": f"tools/damage.py --flips={arguments.flips} --seed={arguments.seed}",
+        for state in COMMANDS:
+            rows += tried(state, pathlib.Path(place), arguments)
+    only = f" --only={arguments.only}" if arguments.only else ""
+    run = {
+        "command": f"tools/damage.py --flips={arguments.flips} --seed={arguments.seed}{only}",
         "commit": commit_here(),
+        "minutes": round((time.monotonic() - began) / 60, 1),
+    }
+    found = {
+        "runs": [*earlier["runs"], run],
         "seed": arguments.seed,
         "cases": len({(row["state"], row["file"], row["damage"]) for row in rows}),
         "commands": len(rows),
-        "minutes": round((time.monotonic() - began) / 60, 1),
         "machine": f"{os.cpu_count()} CPU cores, {platform.machine()}",
         "outcomes": dict(collections.Counter(row["outcome"] for row in rows)),
         "faults": [row for row in rows if row["outcome"] in FAULTS],
@@ -389,6 +394,10 @@ def page(found: dict[str, Any]) -> str:
             f"{unread} pairs of a file and a command are left out here: the command does not read "
             "the file, and made the same without it.\n\n"
         )
+    runs = "".join(
+        f"- Command: `{run['command']}`, commit {run['commit'][:7]}, {run['minutes']} minutes\n"
+        for run in found["runs"]
+    )
     total = ", ".join(f"{found['outcomes'].get(one, 0):,} {one}" for one in outcomes)
     return (
         "# Damaged files of a run\n\n"
@@ -397,8 +406,8 @@ def page(found: dict[str, Any]) -> str:
         "taken as it stands: a bit flipped in a number or a name of a history or a record, which "
         "are texts without checksums, for people to read and edit.\n\n"
         f"{''.join(parts)}"
-        f"- Command: `{found['command']}`\n- Commit: {found['commit']}\n- Seed: {found['seed']}\n"
-        f"- Machine: {found['machine']}, {found['minutes']} minutes beside other work\n"
+        f"{runs}- Seed: {found['seed']}\n"
+        f"- Machine: {found['machine']}, other work beside it\n"
     )
 
 
