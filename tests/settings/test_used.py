@@ -64,7 +64,7 @@ def test_nothing_that_another_setting_decides_is_left_open():
     }  # fmt: skip
     assert open_now == views | start | other_networks | other_methods | {
         "data_dir", "image_size", "train_images", "channels", "holdout", "start",
-        "tracker",
+        "tracker", "tpu",
     }  # fmt: skip
 
 

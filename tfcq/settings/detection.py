@@ -186,7 +186,8 @@ class DetectionConfig:
             "from_scratch": self.subject.from_scratch, "seed": self.measurement.seed,
         }  # fmt: skip
         # Where data lie, how many are scored and what the settings are called decides nothing.
-        for name in ("data_dir", "download", "test_images", "preset", *OF_A_START):
+        of_a_start = [name for name in OF_A_START if name in found]
+        for name in ("data_dir", "download", "test_images", "preset", *of_a_start):
             del found[name]
         found |= qat if measurement.protocol == QAT.name else {}
         found["warmup"] = _usual(found["warmup"])

@@ -58,12 +58,14 @@ class NetworkSummaries(keras.callbacks.Callback):
             epoch: index of the epoch.
             logs: unused.
         """
+        # Otherwise all workers would have to ask for a range, and the chief alone does.
+        local = self.backbone.distribute_strategy.experimental_local_results
         with self._writer.as_default(step=epoch):
             for layer in leaves_of(self.backbone):
                 if isinstance(layer, QuantizedKernel):
                     tf.summary.histogram(f"kernels/{layer.path}", _some_of(layer.kernel))
                 elif isinstance(layer, ActivationQuantizer):
-                    ends = (float(layer.minimum.numpy()), float(layer.maximum.numpy()))
+                    ends = [float(local(end.value)[0]) for end in (layer.minimum, layer.maximum)]
                     # A float recipe records none.
                     if all(map(math.isfinite, ends)):
                         tf.summary.scalar(f"ranges/{layer.path}/minimum", ends[0])
