@@ -18,7 +18,7 @@ from tfcq.errors import UserError
 # Deeper than any file of ours; what is deeper still would exhaust the interpreter's stack.
 _DEEPEST = 100
 # Disks that are full, shared out, read-only or broken, and files that are too large for them.
-_TAKES_NO_MORE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG}
+TAKES_NO_MORE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG}
 # What begins the names of folders in which files are being written.
 UNFINISHED = ".tfcq-"
 _CHECKSUM = "checksum"
@@ -81,7 +81,7 @@ def _sync(path: str | os.PathLike) -> None:
 
 def _tell_full(path: pathlib.Path, error: OSError) -> None:
     """Raises a `UserError` where a disk takes no more; the system's error names no file."""
-    if error.errno in _TAKES_NO_MORE:
+    if error.errno in TAKES_NO_MORE:
         raise UserError(
             f"{path} cannot be written: {error.strerror}; what stood there before is whole."
         ) from None

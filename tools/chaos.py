@@ -346,9 +346,13 @@ def contents(
 def _variables(index: pathlib.Path) -> Iterator[tuple[str, bytes]]:
     import tensorflow as tf
 
-    reader = tf.train.load_checkpoint(str(index.with_suffix("")))
-    for key in sorted(reader.get_variable_to_shape_map()):
-        yield key, np.asarray(reader.get_tensor(key)).tobytes()
+    with tempfile.TemporaryDirectory() as place:
+        # TensorFlow takes what stands in the names of folders for patterns.
+        link = pathlib.Path(place) / "folder"
+        link.symlink_to(index.parent.absolute())
+        reader = tf.train.load_checkpoint(str(link / index.stem))
+        for key in sorted(reader.get_variable_to_shape_map()):
+            yield key, np.asarray(reader.get_tensor(key)).tobytes()
 
 
 def _members(path: pathlib.Path) -> Iterator[tuple[str, Any]]:

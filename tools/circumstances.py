@@ -48,7 +48,7 @@ Row = dict[str, Any]
 def main() -> None:
     """Tries all circumstances and writes what was found."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", default="", help="circumstances with this in their name")
+    parser.add_argument("--only", default="", help="with this in their name; others stay")
     parser.add_argument("--output", help="where .json and .md are written")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
@@ -56,22 +56,25 @@ def main() -> None:
         alone = place / "alone"
         ended = run(alone)
         assert ended["code"] == 0, ended["told"]
-        rows = []
+        earlier = pathlib.Path(f"{arguments.output}.json")
+        known = json.loads(earlier.read_text())["rows"] if earlier.exists() else []
+        rows = {row["circumstance"]: row for row in known}
         for circumstance, attempt in CIRCUMSTANCES.items():
             if arguments.only in circumstance:
-                rows.append({"circumstance": circumstance, **attempt(place, alone)})
-                print(json.dumps(rows[-1]), flush=True)
+                row = {"circumstance": circumstance, **attempt(place, alone)}
+                row["told"] = row["told"].replace(str(place), "")
+                rows[circumstance] = {**row, "commit": commit_here()}
+                print(json.dumps(row), flush=True)
     found = {
         "command": "tools/circumstances.py",
-        "commit": commit_here(),
         "seed": 3,
         "machine": f"{os.cpu_count()} CPU cores, {platform.machine()}",
-        "rows": [{**row, "told": row["told"].replace(str(place), "")} for row in rows],
+        "rows": [rows[circumstance] for circumstance in CIRCUMSTANCES if circumstance in rows],
     }
     if arguments.output:
         write_text(f"{arguments.output}.json", json.dumps(found, indent=2) + "\n")
         write_text(f"{arguments.output}.md", page(found))
-    sys.exit(not all(row["end"] == "equal" for row in rows))
+    sys.exit(not all(row["end"] == "equal" for row in found["rows"]))
 
 
 def command(folder: pathlib.Path) -> list[str]:
@@ -266,7 +269,8 @@ def page(found: dict[str, Any]) -> str:
         "(checkpoints, network, history but for `images_per_second`), of a run that was left "
         "alone. No exit code: nothing was in the command's way.\n\n"
         f"`tfcq.train {' '.join(FLAGS)}`\n\n"
-        f"- Command: `{found['command']}`\n- Commit: {found['commit']}\n- Seed: {found['seed']}\n"
+        f"- Command: `{found['command']}`\n- Seed: {found['seed']}\n"
+        f"- Commit: {', '.join(sorted({row['commit'][:7] for row in found['rows']}))}\n"
         f"- Machine: {found['machine']}\n"
     )
 

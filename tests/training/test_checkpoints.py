@@ -325,19 +325,18 @@ def test_checkpoints_of_another_model_stay_as_they_are(saved):
     assert sorted(saved.iterdir()) == before
 
 
-def test_a_disk_that_takes_no_checkpoint_is_told_and_earlier_ones_stay(tmp_path, saved):
+@pytest.mark.parametrize("fault", ["No space left on device", "File too large"])
+def test_a_disk_that_takes_no_checkpoint_is_told_and_earlier_ones_stay(tmp_path, saved, fault):
     folder = shutil.copytree(saved, tmp_path / saved.name)
     checkpoints, before = RunCheckpoints(folder, without_images(), 4), sorted(folder.iterdir())
 
     def full(path):
         pathlib.Path(f"{path}.index").write_bytes(b"half")
-        told = f"{{{{function_node}}}} {path}; No space left on device [Op:SaveV2]"
+        told = f"{{{{function_node}}}} {path}; {fault} [Op:SaveV2]"
         raise tf.errors.ResourceExhaustedError(None, None, told)
 
     checkpoints.checkpoint.write = full
-    with pytest.raises(
-        UserError, match=r"ckpt-4 cannot be written: /.*/ckpt-4: No space left on device\. "
-    ):
+    with pytest.raises(UserError, match=rf"ckpt-4 cannot be written: /.*/ckpt-4: {fault}\. "):
         checkpoints.on_epoch_end(3)
     assert sorted(folder.iterdir()) == before
 

@@ -1,7 +1,6 @@
 """What TensorFlow hands on as an error of its own, told as what it was."""
 
 import contextlib
-import errno
 import os
 import re
 from collections.abc import Iterator
@@ -9,8 +8,9 @@ from collections.abc import Iterator
 import tensorflow as tf
 
 from tfcq.errors import UserError
+from tfcq.files import TAKES_NO_MORE
 
-_DISK = "|".join(map(os.strerror, (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)))
+_DISK = "|".join(map(os.strerror, sorted(TAKES_NO_MORE)))
 
 
 def disk_fault(error: Exception) -> str | None:
