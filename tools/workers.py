@@ -268,7 +268,8 @@ def page(about: dict[str, Any], networks: dict[str, Any]) -> str:
         "that these moved; and whether both hold the same to the bit. Nudged: one process against",
         "itself, each value of its images moved by a last bit.", "",
         table(
-            ["network", "1 step", "1 step, nudged", "12 steps", "12 steps, nudged", "alike"], compared
+            ["network", "1 step", "1 step, nudged", "12 steps", "12 steps, nudged", "alike"],
+            compared,
         ), "",
         f"One of the two ends by a signal in step {ENDED_AT}; the other follows, and both are",
         "started again.",
