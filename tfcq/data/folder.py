@@ -26,7 +26,7 @@ from tfcq.errors import UserError
 from tfcq.settings import datasets
 
 # Decoding all of more files would take minutes, so that some of them stand for all.
-DECODED_ALL, DECODED_OF_MORE = 100_000, 10_000
+DECODED_ALL, DECODED_OF_MORE = 20_000, 10_000
 # Threads are given files by the hundred: a task for each costs as much as a small image.
 _TOGETHER = 100
 
@@ -45,7 +45,7 @@ class FolderSource:
     `tfcq.data.folder_layout`; otherwise PATH itself is the training split. Each split holds one
     sub-folder per class (labels in the sorted order of their names), or images directly. Every
     image is decoded once when its split is first asked for, so that a broken file shows then and
-    not hours later; of more than 100,000 files 10,000 are, and each of the others is held against
+    not hours later; of more than 20,000 files 10,000 are, and each of the others is held against
     what these hold when it is used.
 
     Grey-scale images among colour images are read as colour, transparent pixels on a background,
