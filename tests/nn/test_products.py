@@ -1,4 +1,4 @@
-"""Products in bfloat16, and nothing else in it."""
+"""Products in half precision, and nothing else in it."""
 
 import keras
 import numpy as np
@@ -20,7 +20,8 @@ def model():
     inputs = keras.Input((6, 6, 2))
     x = keras.layers.Conv2D(3, 3, name="conv", activation="relu")(inputs)
     x = keras.layers.Flatten()(inner(x))
-    return tfcq.quantizable(keras.Model(inputs, keras.layers.Dense(2, name="dense")(x)))
+    dense = keras.layers.Dense(2, name="dense", use_bias=False)
+    return tfcq.quantizable(keras.Model(inputs, dense(x)))
 
 
 @pytest.fixture
@@ -44,12 +45,38 @@ def test_factors_are_rounded_to_bfloat16_behind_their_quantizer_and_products_are
     np.testing.assert_array_equal(found, expected)
 
 
+def test_processors_add_products_of_float16_in_float32_as_gpus_do():
+    images = tf.random.stateless_normal((8, 16, 16, 2), (0, 0))
+    inputs = keras.Input(images.shape[1:])
+    model = tfcq.quantizable(keras.Model(inputs, keras.layers.Conv2D(3, 3)(inputs)))
+    multiply_in(model, "float16")
+    kernel = model.layers[-1].kernel
+
+    def rounded(x):
+        return tf.cast(tf.cast(x, tf.float16), tf.float32)
+
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(images)
+        found = model(images)
+        loss = tf.reduce_sum(found**2)
+        expected = rounded(tf.nn.conv2d(rounded(images), rounded(kernel), 1, "VALID"))
+        loss_expected = tf.reduce_sum(expected**2)
+        too_large = 1e6 * loss
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(
+        tape.gradient(loss, kernel.value), tape.gradient(loss_expected, kernel.value)
+    )
+    # A loss that is scaled too far shows as it does on GPUs.
+    assert np.isinf(tape.gradient(too_large, images)).any()
+
+
 def test_every_kernel_takes_part_and_float32_undoes_it(model, images):
     before = model(images)
     multiply_in(model, "bfloat16")
     named = [model.get_layer("conv"), model.get_layer("dense"), *model.get_layer("inner").layers]
     kernels = [layer for layer in named if hasattr(layer, "product_dtype")]
     assert [layer.product_dtype for layer in kernels] == ["bfloat16"] * 3
+    assert model(images).dtype == tf.float32
     assert 0 < np.abs(model(images) - before).max() < 0.05
     multiply_in(model, "float32")
     np.testing.assert_array_equal(model(images), before)

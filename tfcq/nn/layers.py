@@ -7,9 +7,11 @@ import tensorflow as tf
 
 from tfcq.nn import filter_gradient
 from tfcq.nn.precision import TakesPrecision
+from tfcq.quantization.fused import accelerated
 from tfcq.quantization.minmax import MinMaxWeightQuantizer
 from tfcq.quantization.ops import straight_through_round
 from tfcq.quantization.precision import Observe, Precision, RecordRanges, check_pass
+from tfcq.settings.training_groups import FLOAT16, FLOAT32
 
 # Stands before the float layer that it completes; checkers take that for anything.
 _BeforeFloatLayer: Any = object
@@ -78,8 +80,12 @@ class QuantizedKernel(TakesPrecision, _BeforeFloatLayer):
     def _product(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         if self.product_dtype is None:
             return self.apply_kernel(inputs, kernel)
-        inputs, kernel = (tf.cast(factor, self.product_dtype) for factor in (inputs, kernel))
-        return tf.cast(self.apply_kernel(inputs, kernel), self.compute_dtype)
+        dtype = self.product_dtype
+        # GPUs multiply factors of float16 and add in float32. TensorFlow's float16 takes processors
+        # six times as long as that, and rounds within the sums of filter gradients.
+        multiplied = FLOAT32 if dtype == FLOAT16 and not accelerated() else dtype
+        factors = (tf.cast(tf.cast(factor, dtype), multiplied) for factor in (inputs, kernel))
+        return tf.cast(tf.cast(self.apply_kernel(*factors), dtype), self.compute_dtype)
 
     def rounded_bias(self, precision: Precision) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns the bias as integer runtimes add it, and the scales of its levels, [channels].
