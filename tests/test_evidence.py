@@ -217,6 +217,26 @@ def test_a_study_goes_on_where_it_was_stopped(study, capsys, monkeypatch):
     ]  # fmt: skip
 
 
+def test_a_second_process_takes_what_the_first_is_not_at(study, monkeypatch):
+    monkeypatch.setattr(page, "draw_pictures", lambda *a: [])
+    inner = []
+
+    def second(name, given):
+        if not inner:
+            inner.append(len(study.asked))
+            evidence.main()
+            inner.append(len(study.asked))
+
+    study.before = second
+    evidence.main()
+    # The first was at the first run; the second did all others and left it.
+    first = study.asked[: inner[0]] + study.asked[inner[1] :]
+    assert {run for _, run, _ in first} == {"mine_base_3"}
+    assert [(one["row"], one["seed"]) for one in records(study)] == [
+        (row, seed) for seed in (3, 5) for row in ("Base", "Better (b)")
+    ]
+
+
 def records(study):
     return json.loads((study.results / "mine.json").read_text())["records"]
 
