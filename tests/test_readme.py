@@ -13,7 +13,7 @@ from PIL import Image
 
 import tfcq
 from tests.test_fidelity import exists
-from tfcq.data.pipeline import labelled_arrays
+from tfcq.data.plain_images import labelled_arrays
 from tfcq.data.sources import open_source
 from tfcq.integer.labels import with_labels
 from tfcq.integer.lite_file import LiteFile

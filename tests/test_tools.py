@@ -61,7 +61,7 @@ def cells(text):
 
 
 def test_study_of_post_training_scores_test_images_and_calibrates_on_others(tmp_path, monkeypatch):
-    from tfcq.data.pipeline import labelled_arrays
+    from tfcq.data.plain_images import labelled_arrays
     from tfcq.data.sources import open_source
     from tfcq.evaluation.classifier import CLASSIFIER, with_classifier
     from tfcq.nn.quantizable import quantizable

@@ -28,3 +28,18 @@ def unknown_choice(what: str, received: str, allowed: Iterable[str]) -> UserErro
     near = difflib.get_close_matches(received[:100], choices, n=1, cutoff=0.4)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     return UserError(f"Unknown {what} {received!r}; allowed: {', '.join(choices)}.{hint}")
+
+
+def check_at_least(name: str, value: int, least: int) -> None:
+    """Refuses a number that is too small.
+
+    Args:
+        name: of the argument.
+        value: what was given.
+        least: what is allowed.
+
+    Raises:
+        UserError: when it is less.
+    """
+    if value < least:
+        raise UserError(f"{name}={value}; allowed: {least} or more.")

@@ -26,7 +26,7 @@ import numpy as np
 from provenance import commit_here
 
 import tfcq
-from tfcq.data.pipeline import labelled_arrays
+from tfcq.data.plain_images import labelled_arrays
 from tfcq.data.sources import open_source
 from tfcq.deployment.ai_edge_quantizer import quantized_file
 from tfcq.deployment.check import median_seconds

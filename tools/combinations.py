@@ -110,8 +110,8 @@ def train(framework: str, recipe: str, folder: str | None, epochs: int, seed: in
     from keras import layers
 
     from tfcq.data.augmentation import augmentation_for
-    from tfcq.data.pipeline import view_batches
     from tfcq.data.sources import open_source
+    from tfcq.data.views import view_batches
     from tfcq.pretraining.pretrainer import Pretrainer
     from tfcq.settings.frameworks import FRAMEWORK_SETTINGS
     from tfcq.training.checkpoints import RunCheckpoints

@@ -140,7 +140,7 @@ def moved(name: str, count: int, record_bytes: int) -> dict[str, Any]:
     """
     import tensorflow as tf
 
-    from tfcq.data.pipeline import shuffled_epochs
+    from tfcq.data.order import shuffled_epochs
     from tfcq.data.split import Split
 
     records = tf.data.Dataset.range(count).map(lambda index: {"index": index})

@@ -97,8 +97,8 @@ def views_of_steps(dtype: str) -> tuple[Any, ...]:
     import numpy as np
 
     from tfcq.data.augmentation import augmentation_for
-    from tfcq.data.pipeline import view_batches
     from tfcq.data.sources import open_source
+    from tfcq.data.views import view_batches
 
     split = open_source("digits").split("train").first(STEPS * BATCH)
     batches = view_batches(split, augmentation_for(8, 1), 8, BATCH, SEED, epochs=1)

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from tfcq.data.holdout import HoldoutSource
-from tfcq.data.pipeline import labelled_arrays
+from tfcq.data.plain_images import labelled_arrays
 from tfcq.data.split import Split
 from tfcq.errors import UserError
 

@@ -9,12 +9,12 @@ import tensorflow as tf
 from PIL import Image, ImageOps
 
 from tfcq.data import folder as folder_source
-from tfcq.data import pipeline
+from tfcq.data import order, views
 from tfcq.data.augmentation import augmentation_for
 from tfcq.data.folder import FolderSource
 from tfcq.data.image_files import UnreadableImageError, depth_of, inspected, read_image
 from tfcq.data.image_stream import ImageStream
-from tfcq.data.pipeline import labelled_arrays
+from tfcq.data.plain_images import labelled_arrays
 from tfcq.data.sources import source_from
 from tfcq.errors import UserError
 from tfcq.settings.training import config_from_flat
@@ -294,11 +294,11 @@ def test_images_decoded_in_batches_and_one_by_one_are_the_same(folder, channels,
     settings = DataSettings(dataset=f"folder:{folder}", channels=channels)
     split = source_from(settings).split("train")
     plain = augmentation_for(4, split.image_shape[2])
-    monkeypatch.setattr(pipeline, "_DECODED_TOGETHER", 7)
+    monkeypatch.setattr(order, "_DECODED_TOGETHER", 7)
     streams = []
     for kept in (10**9, 0):
-        monkeypatch.setattr(pipeline, "CACHE_BYTES", kept)
-        batches = pipeline.view_batches(split, plain, 4, 8, 0, epochs=2, views=(0,), labels=True)
+        monkeypatch.setattr(views, "CACHE_BYTES", kept)
+        batches = views.view_batches(split, plain, 4, 8, 0, epochs=2, views=(0,), labels=True)
         streams.append([(v.numpy(), y.numpy().tolist()) for v, y in batches])
     assert len(streams[0]) == len(streams[1]) == 10
     for (one, labels), (other, others) in zip(*streams, strict=True):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tfcq.data.image_stream import ImageStream, as_array, image_batches, labels_of, picked
-from tfcq.data.pipeline import labelled_arrays
+from tfcq.data.plain_images import labelled_arrays
 from tfcq.data.sources import open_source
 
 COUNT, SIZE = 70, 6

@@ -8,7 +8,7 @@ import tensorflow as tf
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from tfcq.data import pipeline
+from tfcq.data.plain_images import labelled_arrays
 from tfcq.data.sources import open_source
 from tfcq.errors import UserError
 from tfcq.settings.datasets import check_dataset_name
@@ -40,7 +40,7 @@ def test_digits_are_scikit_learns_in_a_fixed_stratified_split():
     for name, images, labels in (("train", parts[0], parts[2]), ("test", parts[1], parts[3])):
         split = source.split(name)
         assert (split.size, split.image_shape) == (len(labels), (8, 8, 1))
-        found = pipeline.labelled_arrays(split, 8)
+        found = labelled_arrays(split, 8)
         np.testing.assert_array_equal(found[0][..., 0], np.float32(images) / 255)
         np.testing.assert_array_equal(found[1], labels)
 
@@ -53,7 +53,7 @@ def test_a_split_that_does_not_exist_is_refused():
 def test_folders_give_classes_in_sorted_order(pets):
     split = open_source(f"folder:{pets}").split("test")
     assert (split.size, split.class_names, split.image_shape) == (3, ("cat", "dog"), (6, 5, 3))
-    images, labels = pipeline.labelled_arrays(split, 5)
+    images, labels = labelled_arrays(split, 5)
     found = sorted(zip(labels.tolist(), np.round(images[:, 0, 0, 0] * 255).tolist(), strict=True))
     np.testing.assert_allclose(found, [(0, 10), (0, 20), (1, 30)], atol=1)
 
@@ -63,10 +63,10 @@ def test_first_images_of_a_folder_are_a_sample_of_all_classes(tmp_path):
         for index in range(20):
             write_image(tmp_path / name / f"{index:02}.png", value, (4, 4, 1))
     split = open_source(f"folder:{tmp_path}").split("train")
-    labels = pipeline.labelled_arrays(split.first(20), 4)[1]
+    labels = labelled_arrays(split.first(20), 4)[1]
     assert set(labels.tolist()) == {0, 1, 2}
     again = open_source(f"folder:{tmp_path}").split("train")
-    assert pipeline.labelled_arrays(again.first(20), 4)[1].tolist() == labels.tolist()
+    assert labelled_arrays(again.first(20), 4)[1].tolist() == labels.tolist()
 
 
 def test_images_without_class_folders_are_unlabelled_and_may_vary_in_size(tmp_path):
@@ -75,7 +75,7 @@ def test_images_without_class_folders_are_unlabelled_and_may_vary_in_size(tmp_pa
     source = open_source(f"folder:{tmp_path}")
     split = source.split("train")
     assert (split.image_shape, split.class_names) == ((None, None, 1), None)
-    assert pipeline.labelled_arrays(split, 4)[1].tolist() == [-1, -1]
+    assert labelled_arrays(split, 4)[1].tolist() == [-1, -1]
     with pytest.raises(UserError, match="no split 'test'; allowed: train"):
         source.split("test")
 
@@ -115,7 +115,7 @@ def test_grey_images_among_colour_ones_and_alpha_are_said(tmp_path, caplog):
     assert split.image_shape == (4, 4, 3)
     assert "1 of 3 images are grey-scale" in caplog.text
     assert "1 of 3 images have transparent pixels" in caplog.text
-    assert pipeline.labelled_arrays(split, 4)[0].shape == (3, 4, 4, 3)
+    assert labelled_arrays(split, 4)[0].shape == (3, 4, 4, 3)
 
 
 def test_unusable_folders_are_refused(pets, tmp_path_factory):

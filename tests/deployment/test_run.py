@@ -14,7 +14,7 @@ import tfcq
 from tests.integer.conftest import randomize_norms
 from tfcq import export
 from tfcq.backbones.resnet import resnet
-from tfcq.data.pipeline import labelled_arrays
+from tfcq.data.plain_images import labelled_arrays
 from tfcq.data.sources import open_source
 from tfcq.deployment import backends, compared, tfmot
 from tfcq.deployment import run as deployment

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from tfcq.data.pipeline import labelled_arrays
+from tfcq.data.plain_images import labelled_arrays
 from tfcq.data.sources import open_source
 from tfcq.errors import UserError
 from tfcq.evaluation import data

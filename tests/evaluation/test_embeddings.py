@@ -56,7 +56,7 @@ def test_arrays_hold_what_the_backbone_makes_of_every_image(run, capsys):
     assert arrays["splits"].tolist() == ["train"] * TRAIN + ["test"] * 30
     assert arrays["classes"].tolist() == [str(digit) for digit in range(10)]
     source = tfcq.data.sources.open_source("digits")
-    shown, labels = tfcq.data.pipeline.labelled_arrays(source.split("train").first(TRAIN), 8)
+    shown, labels = tfcq.data.plain_images.labelled_arrays(source.split("train").first(TRAIN), 8)
     np.testing.assert_array_equal(arrays["labels"][:TRAIN], labels)
     model = tfcq.load(run.backbone)
     np.testing.assert_allclose(arrays["fp"][:TRAIN], model(shown), rtol=1e-4, atol=1e-5)

@@ -14,7 +14,7 @@ from tests.integer.lite_files import chain, constant, levels, real
 from tests.integer.test_micro import Fake
 from tfcq import evaluate, features
 from tfcq.backbones.resnet import resnet
-from tfcq.data.pipeline import labelled_arrays
+from tfcq.data.plain_images import labelled_arrays
 from tfcq.data.sources import open_source
 from tfcq.deployment.tflite import float_tflite, int8_tflite
 from tfcq.errors import UserError

@@ -6,8 +6,8 @@ from PIL import Image
 
 from tfcq import train
 from tfcq.data.augmentation import augmentation_from
-from tfcq.data.pipeline import view_batches
 from tfcq.data.sources import open_source
+from tfcq.data.views import view_batches
 from tfcq.errors import UserError
 from tfcq.pretraining.preview import draw_preview
 from tfcq.settings.run_folder import RunFolder

@@ -9,8 +9,8 @@ from PIL import Image
 
 import tfcq
 from tfcq.backbones.build import backbone_from
-from tfcq.data import pipeline
 from tfcq.data.augmentation import augmentation_from
+from tfcq.data.plain_images import labelled_arrays
 from tfcq.data.sources import open_source
 from tfcq.errors import UserError
 from tfcq.nn.activation_ranges import mark_trained
@@ -91,7 +91,7 @@ def test_run_trains_its_epochs_on_its_views_and_saves_its_backbone(trained):
     mark_trained(expected, quantized)
     if not quantized:
         split = open_source("digits").split("train").first(100)
-        calibrate(expected, pipeline.labelled_arrays(split, 6)[0])
+        calibrate(expected, labelled_arrays(split, 6)[0])
     for ours, theirs in zip(saved.get_weights(), expected.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
     recorded = flat(RunFolder(folder.path).load())

@@ -379,8 +379,8 @@ def prepared(tmp_path_factory):
 @pytest.mark.parametrize("dataset", DATASETS.values())
 def test_tfds_data_of_the_files_become_views(dataset, prepared):
     from tfcq.data.augmentation import augmentation_from
-    from tfcq.data.pipeline import view_batches
     from tfcq.data.split import view_size
+    from tfcq.data.views import view_batches
     from tfcq.pretraining.run import training_split
 
     config = next(c for c in CONFIGS.values() if c.data.dataset == dataset)

@@ -16,7 +16,7 @@ from keras import layers
 from tfcq import interruption
 from tfcq.data.augmentation import augmentation_for
 from tfcq.data.digits import DigitsSource
-from tfcq.data.pipeline import view_batches
+from tfcq.data.views import view_batches
 from tfcq.errors import UserError
 from tfcq.files import read_rows
 from tfcq.pretraining.pretrainer import Pretrainer

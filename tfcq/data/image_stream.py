@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import tensorflow as tf
 
-from tfcq.data.pipeline import labelled_batches
+from tfcq.data.plain_images import labelled_batches
 from tfcq.data.reading_errors import user_errors_of_pipelines
 from tfcq.data.split import Split
 from tfcq.errors import UserError

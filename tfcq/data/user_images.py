@@ -6,8 +6,9 @@ import tensorflow as tf
 
 from tfcq.data.augmentation import Augmentation, augmentation_for
 from tfcq.data.forms import single_images
-from tfcq.data.pipeline import steps_per_epoch, view_batches
+from tfcq.data.order import steps_per_epoch
 from tfcq.data.split import Record, Split, view_size
+from tfcq.data.views import view_batches
 
 USUAL_BATCH = 256
 

@@ -15,7 +15,7 @@ from tfcq.data.boxed.box_batches import (
 from tfcq.data.boxed.box_sources import open_boxes
 from tfcq.data.boxed.boxed_split import BoxedSource, BoxedSplit
 from tfcq.data.boxed.boxes_folder import BoxesFolderSource
-from tfcq.data.pipeline import steps_per_epoch
+from tfcq.data.order import steps_per_epoch
 from tfcq.data.split import Record
 from tfcq.detection.beforehand import annotated_folder, check_tested
 from tfcq.settings.detection import DetectionConfig

@@ -7,7 +7,7 @@ import numpy as np
 from absl import logging
 
 from tfcq.data.image_stream import Images, ImageStream, as_array, labels_of
-from tfcq.data.pipeline import central_crop, labelled_arrays
+from tfcq.data.plain_images import central_crop, labelled_arrays
 from tfcq.data.sources import evaluation_needs, source_from
 from tfcq.data.split import Split, view_size
 from tfcq.errors import UserError

@@ -11,7 +11,7 @@ import numpy as np
 
 from tfcq.command_line import stage
 from tfcq.data.image_stream import Images, ImageStream, labels_of
-from tfcq.data.pipeline import central_crop
+from tfcq.data.plain_images import central_crop
 from tfcq.data.sources import source_from
 from tfcq.data.split import Split
 from tfcq.errors import UserError

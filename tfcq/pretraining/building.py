@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 
 from tfcq.backbones.build import backbone_from
-from tfcq.data.pipeline import steps_per_epoch
+from tfcq.data.order import steps_per_epoch
 from tfcq.data.split import Split, view_size
 from tfcq.errors import UserError
 from tfcq.nn.products import multiply_in, product_dtype

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from tfcq.data.pipeline import steps_per_epoch
+from tfcq.data.order import steps_per_epoch
 from tfcq.data.split import Split, view_size
 from tfcq.data.tfds_builder import NotPrepared
 from tfcq.errors import UserError

@@ -5,8 +5,8 @@ from collections.abc import Iterable
 import numpy as np
 
 from tfcq.data.augmentation import augmentation_from
-from tfcq.data.pipeline import view_batches
 from tfcq.data.split import Split, view_size
+from tfcq.data.views import view_batches
 from tfcq.settings.recipes import recipe_named
 from tfcq.settings.training import Config
 

@@ -9,9 +9,11 @@ import keras
 import tensorflow as tf
 
 from tfcq.data.augmentation import augmentation_from
-from tfcq.data.pipeline import labelled_arrays, steps_per_epoch, view_batches
+from tfcq.data.order import steps_per_epoch
+from tfcq.data.plain_images import labelled_arrays
 from tfcq.data.sources import evaluation_needs, source_from
 from tfcq.data.split import Source, Split, view_size
+from tfcq.data.views import view_batches
 from tfcq.errors import UserError
 from tfcq.integer.form import told_refusal
 from tfcq.nn.activation_ranges import is_trained_quantized

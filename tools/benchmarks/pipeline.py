@@ -94,19 +94,24 @@ def measured(name: str, folder: str) -> dict[str, float]:
     """Returns images per CPU-second, and of files the megabytes in use."""
     import numpy as np
 
-    from tfcq.data import pipeline
     from tfcq.data.augmentation import augmentation_for
     from tfcq.data.folder import FolderSource
     from tfcq.data.user_images import two_views
+
+    try:
+        from tfcq.data import views
+    except ImportError:
+        # An earlier checkout's.
+        from tfcq.data import pipeline as views
 
     if name in SMALL:
         images = np.random.default_rng(0).integers(0, 256, (8192, *SMALL[name]), np.uint8)
         batches, size, count = two_views(images, 256), 256, 64
     else:
         # Images that fit into memory would be decoded once.
-        pipeline.CACHE_BYTES = 0
+        views.CACHE_BYTES = 0
         split = FolderSource(folder).split("train")
-        batches = pipeline.view_batches(split, augmentation_for(224, 3), 224, BATCH, 0)
+        batches = views.view_batches(split, augmentation_for(224, 3), 224, BATCH, 0)
         size, count = BATCH, 2 * PHOTOGRAPHS // BATCH
     batches = iter(batches)
     for _ in range(4):

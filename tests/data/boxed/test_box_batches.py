@@ -16,7 +16,7 @@ from tfcq.data.boxed.box_batches import (
     training_batches,
 )
 from tfcq.data.boxed.boxed_split import BoxedSplit
-from tfcq.data.pipeline import shuffled_epochs
+from tfcq.data.order import shuffled_epochs
 from tfcq.detection.masks import masks_in
 from tfcq.errors import UserError
 

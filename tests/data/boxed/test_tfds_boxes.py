@@ -6,7 +6,7 @@ import tensorflow_datasets as tfds
 
 from tests.tfds_folders import write, write_voc
 from tfcq.data.boxed.box_sources import open_boxes
-from tfcq.data.pipeline import shuffled_epochs
+from tfcq.data.order import shuffled_epochs
 from tfcq.errors import UserError
 
 # Of each example: height, width, and boxes as VOC's files have them, x and y from 1 to the last.

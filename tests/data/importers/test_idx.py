@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from tfcq.data import pipeline, tfds_source
+from tfcq.data import tfds_source
 from tfcq.data.importers import idx
+from tfcq.data.plain_images import labelled_arrays
 from tfcq.data.sources import open_source
 from tfcq.errors import UserError
 
@@ -47,7 +48,7 @@ def test_a_prepared_set_reads_back_in_the_files_order_without_network(synthetic,
     assert pathlib.Path(folder).is_dir()
     source = open_source(name, str(tmp_path / "data"))
     for split in ("train", "test"):
-        images, labels = pipeline.labelled_arrays(source.split(split), 28)
+        images, labels = labelled_arrays(source.split(split), 28)
         np.testing.assert_array_equal(np.round(images[..., 0] * 255), arrays[split][0])
         np.testing.assert_array_equal(labels, arrays[split][1])
     assert sorted(p.name for p in (tmp_path / "data").iterdir()) == [name]
@@ -64,7 +65,7 @@ def test_sources_work_under_tfds_mock_data(synthetic, tmp_path):
     idx.write_tfds(idx.read_idx_folder(str(synthetic)), "fashion_mnist", str(tmp_path))
     with tfds.testing.mock_data(num_examples=7, data_dir=str(tmp_path)):
         split = open_source("fashion_mnist", str(tmp_path)).split("train")
-        images, _ = pipeline.labelled_arrays(split, 28)
+        images, _ = labelled_arrays(split, 28)
     assert split.size == 7 and images.shape == (7, 28, 28, 1)
 
 
@@ -76,7 +77,7 @@ def test_some_sets_are_trained_with_their_validation_part(synthetic, tmp_path, m
     assert open_source("my_own_images", str(tmp_path)).split("train").size == 12
     monkeypatch.setattr(tfds_source, "TRAINED_WITH_VALIDATION", ("my_own_images",))
     source = open_source("my_own_images", str(tmp_path))
-    images, labels = pipeline.labelled_arrays(source.split("train"), 28)
+    images, labels = labelled_arrays(source.split("train"), 28)
     pixels = np.concatenate([arrays["train"][0], arrays["validation"][0]])
     np.testing.assert_array_equal(np.round(images[..., 0] * 255), pixels)
     assert labels.tolist()[12:] == arrays["validation"][1].tolist()
@@ -91,7 +92,7 @@ def test_some_sets_are_tested_on_their_validation_part(synthetic, tmp_path, monk
     assert open_source("my_own_images", str(tmp_path)).split("test").size == 5
     monkeypatch.setattr(tfds_source, "TESTED_ON_VALIDATION", ("my_own_images",))
     split = open_source("my_own_images", str(tmp_path)).split("test")
-    _, labels = pipeline.labelled_arrays(split, 28)
+    _, labels = labelled_arrays(split, 28)
     assert labels.tolist() == arrays["validation"][1].tolist()
 
 

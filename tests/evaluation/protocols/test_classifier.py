@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from tfcq.data.pipeline import labelled_arrays
+from tfcq.data.plain_images import labelled_arrays
 from tfcq.data.sources import source_from
 from tfcq.errors import UserError
 from tfcq.evaluation.run import evaluate

@@ -18,7 +18,7 @@ from tests.evaluation.evaluations import (
     tiny_evaluation,
     with_model,
 )
-from tfcq.data.pipeline import view_batches
+from tfcq.data.views import view_batches
 from tfcq.errors import TrainingStopped, UserError
 from tfcq.evaluation import run
 from tfcq.evaluation.classifier import Training, with_classifier

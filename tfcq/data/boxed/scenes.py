@@ -26,7 +26,6 @@ _VISIBLE, _TRIES = 0.75, 8
 _DRAWS = 2 + 2 * _TRIES
 # Items are held in memory.
 _HELD_BYTES = 10**9
-_GENERATOR = "philox"
 _COUNTS = {"train": 4000, "test": 500}
 
 
@@ -84,9 +83,9 @@ class ScenesSource:
 
         def decode(record: Record) -> Record:
             of_scene = tf.random.experimental.stateless_fold_in(
-                tf.constant(seed, tf.int64), record["index"], alg=_GENERATOR
+                tf.constant(seed, tf.int64), record["index"], alg="philox"
             )
-            draws = tf.random.stateless_uniform([1 + _MOST * _DRAWS], of_scene, alg=_GENERATOR)
+            draws = tf.random.stateless_uniform([1 + _MOST * _DRAWS], of_scene, alg="philox")
             image, boxes, classes, masks = tf.numpy_function(
                 made, [draws], [tf.uint8, tf.float32, tf.int64, tf.uint8]
             )

@@ -7,8 +7,8 @@ import numpy as np
 import tensorflow as tf
 
 from tfcq.data.augmentation import Augmentation
-from tfcq.data.pipeline import view_batches
 from tfcq.data.split import Split
+from tfcq.data.views import view_batches
 from tfcq.errors import UserError
 from tfcq.evaluation.accuracy import Accuracy, Column, accuracy_of
 from tfcq.evaluation.classifier import Training, train_classifier, unfreeze

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfcq.data import pipeline
+from tfcq.data import order, views
 from tfcq.data.augmentation import Augmentation, augmentation_for
+from tfcq.data.plain_images import labelled_arrays
 from tfcq.data.sources import open_source
 from tfcq.data.split import Split
 from tfcq.data.user_images import two_views
@@ -78,9 +79,9 @@ def assert_equal_streams(left, right):
 @pytest.mark.parametrize("make", [numbered, varying])
 def test_each_epoch_is_another_permutation(make, block, monkeypatch):
     split = make(24)
-    monkeypatch.setattr(pipeline, "SHUFFLE_BYTES", block * split.record_bytes)
-    monkeypatch.setattr(pipeline, "CACHE_BYTES", 10**9 if block == 24 else 0)
-    batches = values_of(pipeline.view_batches(split, PLAIN, 4, 6, seed=3, epochs=2))
+    monkeypatch.setattr(order, "SHUFFLE_BYTES", block * split.record_bytes)
+    monkeypatch.setattr(views, "CACHE_BYTES", 10**9 if block == 24 else 0)
+    batches = values_of(views.view_batches(split, PLAIN, 4, 6, seed=3, epochs=2))
     first, second = sum(batches[:4], []), sum(batches[4:], [])
     assert sorted(first) == sorted(second) == list(range(24))
     assert len({tuple(first), tuple(second), tuple(range(24))}) == 3
@@ -91,13 +92,13 @@ def test_each_epoch_is_another_permutation(make, block, monkeypatch):
 @pytest.mark.parametrize("make", [numbered, varying])
 def test_starting_at_a_later_step_equals_the_uninterrupted_stream(make):
     split, setting = make(22), {"image_size": 8, "batch_size": 5, "seed": 7}
-    whole = list(pipeline.view_batches(split, Draws(), **setting, epochs=3))
-    resumed = pipeline.view_batches(split, Draws(), **setting, first_epoch=2, epochs=1)
-    endless = pipeline.view_batches(split, Draws(), **setting, first_epoch=1).take(8)
-    assert len(whole) == 3 * pipeline.steps_per_epoch(split, 5) == 12
+    whole = list(views.view_batches(split, Draws(), **setting, epochs=3))
+    resumed = views.view_batches(split, Draws(), **setting, first_epoch=2, epochs=1)
+    endless = views.view_batches(split, Draws(), **setting, first_epoch=1).take(8)
+    assert len(whole) == 3 * order.steps_per_epoch(split, 5) == 12
     assert_equal_streams(resumed, whole[8:])
     assert_equal_streams(endless, whole[4:])
-    within = pipeline.view_batches(split, Draws(), **setting, first_epoch=1, epochs=2, first_step=3)
+    within = views.view_batches(split, Draws(), **setting, first_epoch=1, epochs=2, first_step=3)
     assert_equal_streams(within, whole[7:])
 
 
@@ -105,7 +106,7 @@ def test_the_stream_does_not_depend_on_the_global_seed():
     streams = []
     for seed in (1, 2):
         tf.random.set_seed(seed)
-        stream = pipeline.view_batches(numbered(20), Draws(), 4, 5, seed=1, epochs=1)
+        stream = views.view_batches(numbered(20), Draws(), 4, 5, seed=1, epochs=1)
         streams.append(list(stream))
     assert_equal_streams(*streams)
 
@@ -114,8 +115,8 @@ def orders_and_draws(split, batch_size):
     """Returns the images by (seed, epoch), and the draws by (seed, epoch, image, view)."""
     orders, draws = {}, {}
     for seed in (0, 1):
-        steps = pipeline.steps_per_epoch(split, batch_size)
-        batches = pipeline.view_batches(split, Draws(), 4, batch_size, seed, epochs=3, labels=True)
+        steps = order.steps_per_epoch(split, batch_size)
+        batches = views.view_batches(split, Draws(), 4, batch_size, seed, epochs=3, labels=True)
         for number, (one, two, labels) in enumerate(batches.as_numpy_iterator()):
             epoch = seed, number // steps
             for view, rows in ((1, one), (2, two)):
@@ -142,8 +143,8 @@ def test_every_seed_epoch_image_and_view_has_uniform_draws_of_its_own(make, monk
         assert abs(column.mean() - 1 / 2) < 5 / np.sqrt(12 * len(column))
         assert abs(column.var() - 1 / 12) < 5 / np.sqrt(180 * len(column))
     # Where an image stands in the epoch, and how it was read, make no difference.
-    monkeypatch.setattr(pipeline, "CACHE_BYTES", 0)
-    monkeypatch.setattr(pipeline, "SHUFFLE_BYTES", 10 * split.record_bytes)
+    monkeypatch.setattr(views, "CACHE_BYTES", 0)
+    monkeypatch.setattr(order, "SHUFFLE_BYTES", 10 * split.record_bytes)
     in_blocks, again = orders_and_draws(split, 43)
     assert all(in_blocks[epoch] != order for epoch, order in orders.items())
     assert all(np.array_equal(again[key], draws[key]) for key in draws)
@@ -151,18 +152,18 @@ def test_every_seed_epoch_image_and_view_has_uniform_draws_of_its_own(make, monk
 
 @pytest.mark.parametrize("cache", [0, 10**9])
 def test_images_one_by_one_have_the_draws_of_a_batch(cache, monkeypatch):
-    monkeypatch.setattr(pipeline, "CACHE_BYTES", cache)
+    monkeypatch.setattr(views, "CACHE_BYTES", cache)
     setting = {"image_size": 4, "batch_size": 5, "seed": -7, "first_epoch": 1, "epochs": 2}
     setting |= {"views": (2, 0, 1), "labels": True}
-    together = list(pipeline.view_batches(numbered(12), Draws(), **setting))
-    monkeypatch.setattr(pipeline, "TOGETHER_PIXELS", 15)
-    assert_equal_streams(pipeline.view_batches(numbered(12), Draws(), **setting), together)
+    together = list(views.view_batches(numbered(12), Draws(), **setting))
+    monkeypatch.setattr(views, "TOGETHER_PIXELS", 15)
+    assert_equal_streams(views.view_batches(numbered(12), Draws(), **setting), together)
 
 
 @pytest.mark.parametrize("cache", [0, 10**9])
 @pytest.mark.parametrize("make", [numbered, varying])
 def test_parts_are_the_rows_of_whole_batches_and_decode_no_others(make, cache, monkeypatch):
-    monkeypatch.setattr(pipeline, "CACHE_BYTES", cache)
+    monkeypatch.setattr(views, "CACHE_BYTES", cache)
     split, decoded = make(22), []
 
     def note(index):
@@ -176,10 +177,10 @@ def test_parts_are_the_rows_of_whole_batches_and_decode_no_others(make, cache, m
     decode, split = split.decode, dataclasses.replace(split, decode=noting)
     setting = {"image_size": 8, "batch_size": 6, "seed": 7, "labels": True}
     setting |= {"first_epoch": 1, "epochs": 2, "first_step": 1}
-    whole = list(pipeline.view_batches(split, Draws(), **setting).as_numpy_iterator())
+    whole = list(views.view_batches(split, Draws(), **setting).as_numpy_iterator())
     decoded.clear()
     parts = [
-        list(pipeline.view_batches(split, Draws(), **setting, part=(part, 3)).as_numpy_iterator())
+        list(views.view_batches(split, Draws(), **setting, part=(part, 3)).as_numpy_iterator())
         for part in range(3)
     ]
     assert {len(rows) for part in parts for batch in part for rows in batch} == {2}
@@ -191,10 +192,10 @@ def test_parts_are_the_rows_of_whole_batches_and_decode_no_others(make, cache, m
         assert len(decoded) == 5 * 6
 
 
-def test_views_of_a_users_images_are_those_of_the_pipeline():
+def test_views_of_a_users_images_are_as_a_split_has_them():
     split = open_source("digits").split("train").first(20)
     images = split.records.map(lambda record: record["image"])
-    expected = pipeline.view_batches(split, augmentation_for(8, 1), 8, 6, seed=3, first_epoch=2)
+    expected = views.view_batches(split, augmentation_for(8, 1), 8, 6, seed=3, first_epoch=2)
     found = two_views(images, 6, seed=3, first_epoch=2)
     assert found.cardinality() == tf.data.INFINITE_CARDINALITY
     assert_equal_streams(found.take(4), expected.take(4))
@@ -206,9 +207,9 @@ def test_views_of_a_users_images_are_those_of_the_pipeline():
 @pytest.mark.parametrize("make", [numbered, varying])
 def test_view_0_is_the_image_as_evaluation_sees_it(make):
     split = make(6)
-    found = list(pipeline.view_batches(split, Draws(), 4, 6, 0, epochs=1, views=(1, 2, 0)))
-    pair = list(pipeline.view_batches(split, Draws(), 4, 6, 0, epochs=1))
-    (first, second, plain), (images, _) = found[0], pipeline.labelled_arrays(split, 4)
+    found = list(views.view_batches(split, Draws(), 4, 6, 0, epochs=1, views=(1, 2, 0)))
+    pair = list(views.view_batches(split, Draws(), 4, 6, 0, epochs=1))
+    (first, second, plain), (images, _) = found[0], labelled_arrays(split, 4)
     assert_equal_streams([(first, second)], pair)
     order = np.lexsort(plain.numpy().reshape(6, -1).T)
     np.testing.assert_array_equal(plain.numpy()[order], images[np.lexsort(images.reshape(6, -1).T)])
@@ -217,92 +218,16 @@ def test_view_0_is_the_image_as_evaluation_sees_it(make):
 @pytest.mark.parametrize("batch_size", [0, 21])
 def test_batch_sizes_that_do_not_fit_are_refused(batch_size):
     with pytest.raises(UserError, match=f"batch_size={batch_size}.*20 images.*1 to 20"):
-        pipeline.view_batches(numbered(20), PLAIN, 4, batch_size, 0)
+        views.view_batches(numbered(20), PLAIN, 4, batch_size, 0)
 
 
 def test_colour_augmentation_of_a_grey_scale_split_is_refused_before_any_batch():
     with pytest.raises(UserError, match="Grey-scale"):
-        pipeline.view_batches(numbered(20), Augmentation(), 4, 5, 0)
-
-
-def test_labelled_batches_keep_order_values_and_remainder():
-    batches = list(pipeline.labelled_batches(numbered(10), 4, 4).as_numpy_iterator())
-    assert [len(labels) for _, labels in batches] == [4, 4, 2]
-    images, labels = pipeline.labelled_arrays(numbered(10), 4, limit=7)
-    assert labels.dtype == np.int64 and labels.tolist() == list(range(7))
-    np.testing.assert_array_equal(images[:, 0, 0, 0], np.arange(7, dtype=np.float32) / 255)
-
-
-def one_image(height, width):
-    """Returns an image uint8 [height, width, 3], and a split that holds it alone."""
-    image = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
-    records = tf.data.Dataset.from_tensors({"index": 0, "image": image, "label": 5})
-    return image, dataclasses.replace(numbered(1), image_shape=image.shape, records=records)
-
-
-def resized_naively(image, height, width):
-    """Returns each pixel as the mean of those under a triangle around its centre."""
-
-    def weights(length, size):
-        scale, rows = length / size, []
-        for place in range(size):
-            away = [abs(pixel + 0.5 - (place + 0.5) * scale) for pixel in range(length)]
-            row = np.array([max(0, 1 - distance / max(scale, 1)) for distance in away])
-            rows.append(row / sum(row))
-        return np.array(rows)
-
-    rows, columns = weights(image.shape[0], height), weights(image.shape[1], width)
-    return np.einsum("ay,bx,yxc->abc", rows, columns, image / 255)
-
-
-@pytest.mark.parametrize(
-    ("shape", "size", "asked", "resized", "corner"),
-    [
-        # 7 / 0.875 is 8; 15 * 8 / 12 is 10; 3 columns too many are 2 and 1, as halves go to even.
-        ((12, 15), 7, None, (8, 10), (0, 2)),
-        # A wish holds for images of any size: 8 / 0.7 is 11.4.
-        ((8, 8), 8, 0.7, (11, 11), (2, 2)),
-        ((6, 10), 3, 1.0, (3, 5), (0, 1)),
-        # Images that are smaller than the network's are seen whole.
-        ((5, 5), 8, None, (8, 8), (0, 0)),
-    ],
-)
-def test_plain_images_are_resized_by_the_shorter_side_and_cut_to_the_centre(
-    shape, size, asked, resized, corner
-):
-    image, split = one_image(*shape)
-    images, _ = pipeline.labelled_arrays(split, size, test_crop=asked)
-    top, left = corner
-    expected = resized_naively(image, *resized)[top : top + size, left : left + size]
-    np.testing.assert_allclose(images[0], expected, atol=1e-6)
-    # Where the data set's sizes vary, as if each were of its own: larger ones here.
-    varying = dataclasses.replace(split, image_shape=(None, None, 3))
-    share = pipeline.central_crop(split, size, asked)
-    again, _ = pipeline.labelled_arrays(varying, size, test_crop=share)
-    np.testing.assert_allclose(again[0], images[0], atol=1e-6)
-
-
-def test_usual_crop_is_that_of_imagenet_and_none_for_images_no_larger_than_the_networks():
-    _, split = one_image(8, 12)
-    assert [pipeline.central_crop(split, size) for size in (7, 8, 9)] == [0.875, 1.0, 1.0]
-    varying = dataclasses.replace(split, image_shape=(None, None, 3))
-    assert pipeline.central_crop(varying, 224) == 0.875 == 224 / 256
-    assert pipeline.central_crop(varying, 224, 0.9) == 0.9
-
-
-def test_images_of_the_networks_size_stay_as_they_are_to_the_last_bit():
-    image, split = one_image(8, 8)
-    images, _ = pipeline.labelled_arrays(split, 8)
-    np.testing.assert_array_equal(images[0], image.astype(np.float32) / np.float32(255))
-
-
-def test_limits_beyond_the_split_are_refused():
-    with pytest.raises(UserError, match="11 images.*1 to 10"):
-        pipeline.labelled_arrays(numbered(10), 4, limit=11)
+        views.view_batches(numbered(20), Augmentation(), 4, 5, 0)
 
 
 def test_shuffling_in_blocks_is_logged(monkeypatch, caplog):
-    monkeypatch.setattr(pipeline, "SHUFFLE_BYTES", 100 * 10)
+    monkeypatch.setattr(order, "SHUFFLE_BYTES", 100 * 10)
     with caplog.at_level("INFO", "absl"):
-        pipeline.view_batches(varying(24), PLAIN, 4, 6, seed=3)
+        views.view_batches(varying(24), PLAIN, 4, 6, seed=3)
     assert "24 images in blocks of 10" in caplog.text
