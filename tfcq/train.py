@@ -45,14 +45,10 @@ def settings_of(command: command_line.Command) -> tuple[Config, RunFolder, froze
     """
     run_dir = command.values["run_dir"]
     beside = {*command_line.GENERAL, "run_dir", *dataclasses.asdict(StartSettings()), *OF_A_START}
-    if run_dir and command.given <= beside:
-        folder = RunFolder(run_dir)
-        if folder.config.exists():
-            kept = flat(folder.load_unfinished())
-            changed = {name: command.values[name] for name in command.given & {*OF_A_START}}
-            config = config_from_flat(kept | changed)
-            check_used(config, set(changed))
-            return config, folder, frozenset()
+    if run_dir and command.given <= beside and (folder := RunFolder(run_dir)).config.exists():
+        config = folder.load_unfinished({name: command.values[name] for name in command.given})
+        check_used(config, command.given)
+        return config, folder, frozenset()
     values = {name: command.values[name] for name in flat(Config())}
     if is_checkpoint(values["start"]):
         from tfcq.backbones.public_networks import settings_of_start

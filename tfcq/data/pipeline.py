@@ -16,6 +16,7 @@ from tfcq.data.draws import uniform_draws
 from tfcq.data.reading_errors import user_errors_of_pipelines
 from tfcq.data.split import Record, Split
 from tfcq.errors import UserError
+from tfcq.settings.generator import GENERATOR
 
 # Splits whose decoded images fit are decoded once and kept.
 CACHE_BYTES = 10**9
@@ -29,8 +30,6 @@ TOGETHER_PIXELS = 64 * 64
 _DECODED_TOGETHER = 256
 # Memory that tf.data's autotuning may fill with what is made in parallel and ahead of its use.
 READ_AHEAD_BYTES = 10**9
-# The same generator on every device, so that a run can be repeated on another one.
-_GENERATOR = "philox"
 _ORDER, _VIEWS = 0, 1
 
 
@@ -276,7 +275,7 @@ def _shuffled(
 
     def records_of(number: tf.Tensor, block: Record) -> tf.data.Dataset:
         order = tf.random.experimental.stateless_shuffle(
-            tf.range(tf.shape(block["index"])[0]), _fold(seed, number), alg=_GENERATOR
+            tf.range(tf.shape(block["index"])[0]), _fold(seed, number), alg=GENERATOR
         )
         picked = tf.data.Dataset.from_tensor_slices(order)
         if batch_size is not None:
@@ -322,12 +321,12 @@ def _epoch_numbers(first_epoch: int, epochs: int | None) -> tf.data.Dataset:
 def _draws(seeds: tf.Tensor, indices: tf.Tensor, shape: tuple[int, ...]) -> tf.Tensor:
     """Returns the draws of images, or of one, from the seed of their epoch."""
     if indices.shape.rank == 0:
-        return tf.random.stateless_uniform(shape, _fold(seeds, indices), alg=_GENERATOR)
+        return tf.random.stateless_uniform(shape, _fold(seeds, indices), alg=GENERATOR)
     return uniform_draws(tf.reshape(seeds, [-1, 2])[0], indices, shape)
 
 
 def _fold(seed: tf.Tensor, data: tf.Tensor | int) -> tf.Tensor:
-    return tf.random.experimental.stateless_fold_in(seed, data, alg=_GENERATOR)
+    return tf.random.experimental.stateless_fold_in(seed, data, alg=GENERATOR)
 
 
 def _as_float(images: tf.Tensor) -> tf.Tensor:

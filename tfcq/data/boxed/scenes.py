@@ -13,6 +13,7 @@ from PIL import Image
 from tfcq.data.boxed.boxed_split import BoxedSplit
 from tfcq.data.split import Record, Source, Split, missing_split
 from tfcq.errors import UserError
+from tfcq.settings.generator import GENERATOR
 
 # Brighter pixels are the item, the others its background.
 OUTLINE = 32
@@ -26,7 +27,6 @@ _VISIBLE, _TRIES = 0.75, 8
 _DRAWS = 2 + 2 * _TRIES
 # Items are held in memory.
 _HELD_BYTES = 10**9
-_GENERATOR = "philox"
 _COUNTS = {"train": 4000, "test": 500}
 
 
@@ -84,9 +84,9 @@ class ScenesSource:
 
         def decode(record: Record) -> Record:
             of_scene = tf.random.experimental.stateless_fold_in(
-                tf.constant(seed, tf.int64), record["index"], alg=_GENERATOR
+                tf.constant(seed, tf.int64), record["index"], alg=GENERATOR
             )
-            draws = tf.random.stateless_uniform([1 + _MOST * _DRAWS], of_scene, alg=_GENERATOR)
+            draws = tf.random.stateless_uniform([1 + _MOST * _DRAWS], of_scene, alg=GENERATOR)
             image, boxes, classes, masks = tf.numpy_function(
                 made, [draws], [tf.uint8, tf.float32, tf.int64, tf.uint8]
             )
