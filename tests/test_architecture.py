@@ -108,7 +108,7 @@ def unpinned_draws(source: str) -> list[str]:
         for call in calls
         if re.fullmatch(r"tf\.random(\.experimental)?\.\w+", ast.unparse(call.func))
         and not any(
-            keyword.arg == "alg" and ast.unparse(keyword.value) == "'philox'"
+            keyword.arg == "alg" and ast.unparse(keyword.value) == "GENERATOR"
             for keyword in call.keywords
         )
     ]
@@ -122,6 +122,9 @@ def test_every_draw_names_its_generator():
     unpinned = "tf.random.stateless_uniform([2], seed)"
     assert unpinned_draws(f"def f():\n    return {unpinned} + 1") == [unpinned]
     assert unpinned_draws("tf.random.experimental.stateless_fold_in(seed, 1, alg='auto')")
+    # Its name stands in one place.
+    assert unpinned_draws("tf.random.stateless_uniform([2], seed, alg='philox')")
+    assert not unpinned_draws("tf.random.stateless_uniform([2], seed, alg=GENERATOR)")
 
 
 def test_every_file_stands_on_a_floor():

@@ -325,6 +325,11 @@ def test_run_folder_alone_goes_on_with_its_run(tmp_path):
     assert (found, folder.path) == (used(config), run)
     assert of(f"--run_dir={run}", "--seed=3")[0] == config_from_flat({"seed": 3, "width": 64})
     assert of(f"--run_dir={other}")[0] == Config()
+    # What may change from start to start may stand beside it.
+    found, _, _ = of(f"--run_dir={run}", "--save_every=10min", "--keep=5")
+    assert found == config_from_flat({**flat(used(config)), "save_every": "10min", "keep": 5})
+    with pytest.raises(UserError, match="--tpu has no effect here: --strategy=single"):
+        of(f"--run_dir={run}", "--tpu=here")
 
 
 def test_start_brings_the_network_unless_another_is_asked_for(tmp_path):
@@ -372,6 +377,14 @@ def test_processes_that_would_each_do_the_whole_work_are_refused(monkeypatch, fo
     monkeypatch.setenv("TF_CONFIG", found)
     with pytest.raises(UserError, match=told):
         start_up.quiet_start_up(1)
+
+
+def test_a_dry_run_of_several_workers_takes_one_of_them(monkeypatch, capsys):
+    monkeypatch.setenv("TF_CONFIG", json.dumps(WORKERS))
+    flags = ["--strategy=multi_worker", "--dry_run", "--devices=2xA100", "--verbosity=1"]
+    small = ["--backbone=cifar_resnet8", "--width=2", "--epochs=1"]
+    train.main(flag_set().parse([*flags, *small]))
+    assert "hours" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("found", ["", "{}", '{"cluster": {"chief": ["a:1"]}}'])

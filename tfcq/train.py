@@ -8,6 +8,7 @@ from tfcq.settings.defaults import left_open
 from tfcq.settings.fields import flat
 from tfcq.settings.recipes import RECIPES
 from tfcq.settings.run_folder import RunFolder, default_run_dir, network_of_start
+from tfcq.settings.saving import OF_A_START
 from tfcq.settings.starting import StartSettings
 from tfcq.settings.training import Config, config_from_flat
 from tfcq.settings.unused import check_used
@@ -43,11 +44,11 @@ def settings_of(command: command_line.Command) -> tuple[Config, RunFolder, froze
         UserError: on a value that cannot be used, or a flag that would change nothing.
     """
     run_dir = command.values["run_dir"]
-    beside = dataclasses.asdict(StartSettings())
-    if run_dir and command.given <= {*command_line.GENERAL, "run_dir", *beside}:
-        folder = RunFolder(run_dir)
-        if folder.config.exists():
-            return folder.load_unfinished(), folder, frozenset()
+    beside = {*command_line.GENERAL, "run_dir", *dataclasses.asdict(StartSettings()), *OF_A_START}
+    if run_dir and command.given <= beside and (folder := RunFolder(run_dir)).config.exists():
+        config = folder.load_unfinished({name: command.values[name] for name in command.given})
+        check_used(config, command.given)
+        return config, folder, frozenset()
     values = {name: command.values[name] for name in flat(Config())}
     if is_checkpoint(values["start"]):
         from tfcq.backbones.public_networks import settings_of_start
@@ -74,7 +75,8 @@ def main(command: command_line.Command) -> None:
     start = command.settings(StartSettings)
     config, folder, names = settings_of(command)
     folder.check(config)
-    strategy = "single" if start.preview or start.dry_run else config.execution.strategy
+    # What makes no step does no work that processes could share.
+    strategy = None if start.preview or start.dry_run else config.execution.strategy
     command.start_up(config.execution.deterministic, strategy=strategy)
     if start.dry_run:
         from tfcq.pretraining.dry_run import dry_run

@@ -225,7 +225,9 @@ def test_a_detector_that_was_cut_off_ends_as_one_that_was_not(few, tmp_path, mon
     # Bits that are measured later stand beside those of before.
     capsys.readouterr()
     run(**{**few, "bits": "4w4a", "export_bits": "4w8a", "save_detections": True})
-    assert capsys.readouterr().out.count(" passed |") == 3
+    told = capsys.readouterr().out
+    assert "Int8 files at 4w8a (policy int8, not --policy=paper), and the gate" in told
+    assert told.count(" passed |") == 3
     assert about.read_text() == written
     loaded = tfcq.load_detector(tmp_path / "out")
     assert (loaded.shorter_side, loaded.longest_side, loaded.trained_at) == (64, 1333, None)

@@ -102,9 +102,6 @@ def told(folder, tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [
-        ("--model=cifar.keras", "has the stem for small images"),
-        ("--model=mobilenet.keras", "'mobilenet_v2' has no four stages to detect with; allowed: "),
-        ("--model=transformer.keras", "has no four stages to detect with; allowed: resnet18"),
         ("--model=file", "Unknown model 'file'; allowed: PATH.keras, PATH.pth or PATH.safetensors"),
         ("--model=none.keras", "none.keras does not exist"),
         ("--dataset=cifar10", "'cifar10' has no boxes; allowed: .* Did you mean 'scenes:cifar10'"),
@@ -129,6 +126,9 @@ def test_mistakes_are_told_in_one_line(told, tmp_path, flags, expected):
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [
+        ("--model=cifar.keras", "has the stem for small images"),
+        ("--model=mobilenet.keras", "'mobilenet_v2' has no four stages to detect with; allowed: "),
+        ("--model=transformer.keras", "has no four stages to detect with; allowed: resnet18"),
         ("--dataset=voc --data_dir=. --shorter_side=64", r"'voc/2007' is not prepared in '.*'; "
          r"allowed: --data_dir where it is, --download to fetch it\.$"),
         ("--dataset=coco --detector=mask_rcnn", "'coco' of .* has no masks; allowed: scenes, or"),

@@ -2,7 +2,9 @@
 
 import json
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from tfcq import train
 from tfcq.errors import UserError
@@ -102,6 +104,19 @@ def test_images_that_are_not_here_are_taken_as_the_flags_say(told):
 def test_what_a_run_refuses_is_refused(told, flags, message):
     with pytest.raises(UserError, match=message):
         told(*flags)
+
+
+def test_photographs_of_several_sizes_are_counted_at_the_size_that_their_run_chooses(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    for number in range(40):
+        image = np.full((70 + number, 90, 3), number, np.uint8)
+        Image.fromarray(image).save(tmp_path / "photos" / f"{number}.png")
+    flags = ["--dry_run", "--dataset=folder:photos", "--batch_size=8", "--epochs=1"]
+    train.main(train.flag_set().parse(flags))
+    assert "folder:photos, 40 images of 64x64x3; resnet18" in capsys.readouterr().out
 
 
 def test_folder_of_another_run_is_refused_and_its_own_run_is_counted(told, tmp_path):

@@ -1,5 +1,7 @@
 """Some steps of a run under the profiler."""
 
+import types
+
 import pytest
 import tensorflow as tf
 
@@ -8,7 +10,8 @@ from tfcq.settings.profiling import ProfiledSteps
 from tfcq.training.profiling import Profile, check_made
 
 
-def test_the_steps_asked_for_are_profiled_over_several_calls_of_fit(tmp_path, monkeypatch, capsys):
+def profiled(tmp_path, monkeypatch, calls, together=1):
+    """Returns what steps 5 to 7 of 8 do to the profiler, from step 3 on, in calls of `fit`."""
     profiler, seen = tf.profiler.experimental, []
 
     class Trace:
@@ -25,12 +28,25 @@ def test_the_steps_asked_for_are_profiled_over_several_calls_of_fit(tmp_path, mo
     monkeypatch.setattr(profiler, "stop", lambda: seen.append("stop"))
     monkeypatch.setattr(profiler, "Trace", Trace)
     callback = Profile(tmp_path, ProfiledSteps(5, 7), done=2, total=8)
-    for steps in (3, 3):
-        for batch in range(steps):
+    callback.set_model(types.SimpleNamespace(steps_per_execution=together))
+    for count in calls:
+        for batch in range(count):
             callback.on_train_batch_begin(batch)
             callback.on_train_batch_end(batch)
+    return seen
+
+
+def test_the_steps_asked_for_are_profiled_over_several_calls_of_fit(tmp_path, monkeypatch, capsys):
+    seen = profiled(tmp_path, monkeypatch, (3, 3))
     assert seen == [str(tmp_path), 5, -5, 6, -6, 7, -7, "stop"]
     assert f"Profile of steps 5 to 7: tensorboard --logdir={tmp_path}" in capsys.readouterr().out
+
+
+def test_whole_calls_of_several_steps_are_profiled(tmp_path, monkeypatch, capsys):
+    # Steps 3 to 5 and 6 to 8.
+    seen = profiled(tmp_path, monkeypatch, (2,), together=3)
+    assert seen == [str(tmp_path), 3, -3, 6, -6, "stop"]
+    assert "Profile of steps 3 to 8: " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("steps", [(2, 4), (7, 9)])

@@ -11,16 +11,18 @@ from tfcq.settings.training_groups import MULTI_WORKER
 _JOBS = ("chief", "worker")
 
 
-def join_cluster(strategy: str = "single") -> None:
+def join_cluster(strategy: str | None = "single") -> None:
     """Checks `TF_CONFIG`, and leaves it to the chief to tell of the work.
 
     Args:
-        strategy: how the command shares its work, a name of `STRATEGIES`.
+        strategy: how the command shares its work, a name of `STRATEGIES`; None for no work.
 
     Raises:
         UserError: when it names several processes of which each would do the whole work, is missing
             where it is needed, or cannot be read.
     """
+    if strategy is None:
+        return
     text = os.environ.get("TF_CONFIG")
     config = parse_json(text, "TF_CONFIG") if text else {}
     try:

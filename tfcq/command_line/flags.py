@@ -50,14 +50,14 @@ class Command:
         return self.values.get(custom_objects.FLAG)
 
     def start_up(
-        self, deterministic: bool = False, doing: str = "", strategy: str = "single"
+        self, deterministic: bool = False, doing: str = "", strategy: str | None = "single"
     ) -> None:
         """Imports TensorFlow without its chatter, and makes the user's own classes known.
 
         Args:
             deterministic: whether the process must repeat its results to the last bit.
             doing: what is told before, as the import takes seconds; empty for nothing.
-            strategy: how the work is shared with other processes.
+            strategy: how the work is shared with other processes; None for no work.
 
         Raises:
             UserError: when their file fails, or the environment names other processes.

@@ -25,7 +25,7 @@ def _is_own(record: logging.LogRecord) -> bool:
 
 
 def quiet_start_up(
-    verbosity: int, deterministic: bool = False, doing: str = "", strategy: str = "single"
+    verbosity: int, deterministic: bool = False, doing: str = "", strategy: str | None = "single"
 ) -> None:
     """Imports TensorFlow without its chatter, unless that is asked for.
 
@@ -33,7 +33,7 @@ def quiet_start_up(
         verbosity: the flag of that name.
         deterministic: whether the process must repeat its results to the last bit.
         doing: what is told before, as the import takes seconds; empty for nothing.
-        strategy: how the work is shared with other processes.
+        strategy: how the work is shared with other processes; None for no work.
 
     Raises:
         UserError: when the environment names other processes than the strategy takes.

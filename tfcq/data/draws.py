@@ -8,6 +8,8 @@ import math
 
 import tensorflow as tf
 
+from tfcq.settings.generator import GENERATOR
+
 # Philox-4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3").
 _ROUNDS = 10
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
@@ -31,7 +33,7 @@ def uniform_draws(seed: tf.Tensor, indices: tf.Tensor, shape: tuple[int, ...]) -
         float32 [B, *shape] in [0, 1).
     """
     # What folding an index in makes of a seed: (a draw from it, the index).
-    drawn = tf.random.stateless_uniform([], seed, None, None, tf.int64, alg="philox")
+    drawn = tf.random.stateless_uniform([], seed, None, None, tf.int64, alg=GENERATOR)
     folded = tf.stack([tf.fill(tf.shape(indices), drawn), indices], axis=1)
     even, odd = tf.unstack(tf.bitcast(folded, tf.uint32), axis=-1)
     even, odd = _philox(tf.constant(_SEED_KEY, tf.uint32), even, odd)

@@ -8,6 +8,7 @@ from absl import logging
 
 from tfcq.data.split import Record, Split
 from tfcq.errors import UserError, check_at_least
+from tfcq.settings.generator import GENERATOR
 
 # Memory for the undecoded records that are shuffled together.
 SHUFFLE_BYTES = 5 * 10**8
@@ -101,7 +102,7 @@ def shuffled(
 
     def records_of(number: tf.Tensor, block: Record) -> tf.data.Dataset:
         order = tf.random.experimental.stateless_shuffle(
-            tf.range(tf.shape(block["index"])[0]), fold(seed, number), alg="philox"
+            tf.range(tf.shape(block["index"])[0]), fold(seed, number), alg=GENERATOR
         )
         picked = tf.data.Dataset.from_tensor_slices(order)
         if batch_size is not None:
@@ -165,4 +166,4 @@ def fold(seed: tf.Tensor, data: tf.Tensor | int) -> tf.Tensor:
         seed: int64 [2].
         data: the number.
     """
-    return tf.random.experimental.stateless_fold_in(seed, data, alg="philox")
+    return tf.random.experimental.stateless_fold_in(seed, data, alg=GENERATOR)

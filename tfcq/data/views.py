@@ -23,6 +23,7 @@ from tfcq.data.order import (
 from tfcq.data.plain_images import as_float, central_crop, centre_of
 from tfcq.data.split import Record, Split
 from tfcq.errors import check_at_least
+from tfcq.settings.generator import GENERATOR
 
 # Splits whose decoded images fit are decoded once and kept.
 CACHE_BYTES = 10**9
@@ -132,5 +133,5 @@ def _ahead(batches: tf.data.Dataset) -> tf.data.Dataset:
 def _draws(seeds: tf.Tensor, indices: tf.Tensor, shape: tuple[int, ...]) -> tf.Tensor:
     """Returns the draws of images, or of one, from the seed of their epoch."""
     if indices.shape.rank == 0:
-        return tf.random.stateless_uniform(shape, fold(seeds, indices), alg="philox")
+        return tf.random.stateless_uniform(shape, fold(seeds, indices), alg=GENERATOR)
     return uniform_draws(tf.reshape(seeds, [-1, 2])[0], indices, shape)

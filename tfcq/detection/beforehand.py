@@ -1,11 +1,14 @@
 """What a detection refuses before TensorFlow's start-up: by settings and the heads of files."""
 
 import json
+import pathlib
 import zipfile
+from typing import Any
 
 from tfcq.command_line import stage
 from tfcq.data.boxed.annotated_folder import AnnotatedFolder
 from tfcq.detection.earlier import check_earlier
+from tfcq.detection.stages import check_stages
 from tfcq.errors import UserError
 from tfcq.files import check_writable
 from tfcq.settings import datasets
@@ -28,8 +31,9 @@ def checked_beforehand(config: DetectionConfig) -> AnnotatedFolder | None:
         The folder of `--dataset=boxes:PATH`, whose JSON is read; None of other data.
 
     Raises:
-        UserError: on a backbone that is not there or takes other channels, a folder that is in use
-            or holds another detector, or data that cannot be had or do not suit.
+        UserError: on a backbone that is not there, is no such ResNet or takes other channels, a
+            folder that is in use or holds another detector, or data that cannot be had or do not
+            suit.
     """
     config.check_files()
     check_writable(config.folder)
@@ -39,7 +43,9 @@ def checked_beforehand(config: DetectionConfig) -> AnnotatedFolder | None:
     check_unlocked(config.trained_in, "output_dir")
     dataset, channels = config.data.dataset, None
     datasets.check_boxed_name(dataset, config.masks)
-    taken = _channels_of(config)
+    taken = _channels_of(network := _network_in(config.backbone_file))
+    if network:
+        check_stages(network["name"], {one["config"]["name"] for one in network["layers"]})
     folder = annotated_folder(config)
     if folder is not None:
         check_tested(dataset, folder.splits)
@@ -109,14 +115,23 @@ def other_channels(config: DetectionConfig, given: int | None, taken: int | None
     )
 
 
-def _channels_of(config: DetectionConfig) -> int | None:
-    """Returns the channels that a backbone takes; None where its file does not tell."""
+def _network_in(file: pathlib.Path) -> dict[str, Any]:
+    """Returns the configuration of the network in a Keras file; an empty one of other files."""
     try:
-        with zipfile.ZipFile(config.backbone_file) as opened, opened.open("config.json") as text:
-            first = json.loads(text.read(_LONGEST))["config"]["layers"][0]
-        return first["config"]["batch_shape"][-1]
+        with zipfile.ZipFile(file) as opened, opened.open("config.json") as text:
+            network = json.loads(text.read(_LONGEST))["config"]
+        named = isinstance(network["name"], str)
+        return network if named and all(one["config"]["name"] for one in network["layers"]) else {}
     except (OSError, ValueError, LookupError, TypeError, zipfile.BadZipFile):
         # Public weights are no such file; what is wrong with one is told by what loads it.
+        return {}
+
+
+def _channels_of(network: dict[str, Any]) -> int | None:
+    """Returns the channels that a network takes; None where its configuration does not tell."""
+    try:
+        return network["layers"][0]["config"]["batch_shape"][-1]
+    except (LookupError, TypeError):
         return None
 
 

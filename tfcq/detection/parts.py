@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import keras
 from keras import layers
 
-from tfcq.errors import UserError
+from tfcq.detection.stages import check_stages
 from tfcq.nn.cloning import cloned, same_layer, with_first_layer
 from tfcq.nn.copied_weights import copy_weights
 from tfcq.nn.float_model import float_model
@@ -30,17 +30,7 @@ def any_size(backbone: keras.Model) -> keras.Model:
         UserError: when it is another network.
     """
     plain = float_model(backbone) if isinstance(backbone, QuantizableModel) else backbone
-    names = {layer.name for layer in plain.layers}
-    if not {"stage1_block1_relu", "stage4_block1_relu"} <= names:
-        raise UserError(
-            f"Backbone {backbone.name!r} has no four stages to detect with; allowed: resnet18, "
-            "resnet34 or resnet50."
-        )
-    if "stem_pool" not in names:
-        raise UserError(
-            f"Backbone {backbone.name!r} has the stem for small images, whose features are too "
-            "fine for a detector; allowed: a backbone trained with --stem=imagenet."
-        )
+    check_stages(backbone.name, {layer.name for layer in plain.layers})
     shape = (None, None, plain.input_shape[-1])
     copy = cloned(plain, same_layer, inputs=keras.Input(shape, name="images"))
     copy_weights(plain, copy)

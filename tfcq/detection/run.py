@@ -36,6 +36,7 @@ from tfcq.post_training.rounding import RoundingSettings
 from tfcq.reporting.detection import plot_precisions
 from tfcq.settings.bitwidths import BitWidth, parse_bit_width
 from tfcq.settings.detection import DetectionConfig
+from tfcq.settings.policies import INT8
 from tfcq.settings.protocol_groups import LEARNED_ROUNDINGS
 from tfcq.settings.protocols import QAT
 from tfcq.settings.run_lock import locked
@@ -223,7 +224,10 @@ def _exported(
     """Writes the networks as int8 files; returns what the gate finds of each, and the files."""
     bits = parse_bit_width(str(config.measurement.export_bits))
     batches, _ = data.calibration(detector.stride)
-    stage(f"Int8 files at {bits}, and the gate")
+    # Figures of a policy that leaves layers out are not the files'.
+    policy = config.detector.policy
+    apart = "" if policy == INT8.name else f" (policy {INT8.name}, not --policy={policy})"
+    stage(f"Int8 files at {bits}{apart}, and the gate")
     folder = config.folder / "int8"
     gates = write_deployed(deployed(detector, batches, bits), bits, folder)
     figures = folder / f"gate_{bits}.json"

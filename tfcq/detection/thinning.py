@@ -3,6 +3,8 @@
 import numpy as np
 import tensorflow as tf
 
+from tfcq.settings.generator import GENERATOR
+
 # Regions of all images together, which set the ranges of a head.
 REGIONS = 512
 # Tiles of each level of a feature pyramid, and cells a side of them.
@@ -30,7 +32,7 @@ class Thinned:
             rows: [count, ...], of the same shape as others but for the count.
         """
         seed = [self._place, self._arrays]
-        draws = tf.random.stateless_uniform([len(rows)], seed, alg="philox").numpy()
+        draws = tf.random.stateless_uniform([len(rows)], seed, alg=GENERATOR).numpy()
         self._arrays += 1
         self._kept.append(self._chosen(rows, draws))
         if self._most is not None:

@@ -2,6 +2,8 @@
 
 import tensorflow as tf
 
+from tfcq.settings.generator import GENERATOR
+
 
 def gathered(rows: tf.Tensor) -> tf.Tensor:
     """Returns the rows of every replica, in the order of the replicas; gradients flow back.
@@ -70,5 +72,5 @@ def unshuffled(rows: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
 def _order(rows: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     # Not `stateless_shuffle`, which XLA does not compile.
     count = tf.shape(rows)[:1]
-    draws = tf.random.stateless_uniform(count, seed, None, None, tf.int32, alg="philox")
+    draws = tf.random.stateless_uniform(count, seed, None, None, tf.int32, alg=GENERATOR)
     return tf.argsort(draws, stable=True)

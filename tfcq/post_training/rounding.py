@@ -16,6 +16,7 @@ from tfcq.post_training.observation import check_images
 from tfcq.quantization.precision import Precision
 from tfcq.quantization.stored_scale import stored_scale
 from tfcq.settings.bitwidths import BitWidth
+from tfcq.settings.generator import GENERATOR
 
 UNITS = ("layer", "block")
 # Ends of the stretched sigmoid (AdaRound, Eq. 23), which cut to 0 and 1 can be reached.
@@ -288,7 +289,7 @@ def _learn(
 def _drawn_images(
     count: int, settings: RoundingSettings, number: int, step: tf.Tensor
 ) -> tf.Tensor:
-    seed = tf.random.experimental.stateless_fold_in([settings.seed, number], step, alg="philox")
+    seed = tf.random.experimental.stateless_fold_in([settings.seed, number], step, alg=GENERATOR)
     return tf.random.stateless_uniform(
-        [settings.batch_size], seed, maxval=count, dtype=tf.int32, alg="philox"
+        [settings.batch_size], seed, maxval=count, dtype=tf.int32, alg=GENERATOR
     )

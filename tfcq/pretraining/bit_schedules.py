@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from tfcq.errors import UserError, unknown_choice
 from tfcq.settings.bitwidths import BIT_SCHEDULES, parse_bit_choices
+from tfcq.settings.generator import GENERATOR
 
 # Keep the draws of a step independent of each other.
 _WEIGHTS, _ACTIVATIONS, _ROUNDING, _SHUFFLING, _TARGETS_ROUNDING = 1, 2, 3, 4, 5
@@ -89,7 +90,7 @@ class BitSchedule:
 
     def _seed(self, step: tf.Tensor, salt: int) -> tf.Tensor:
         seed = tf.constant([self.seed, salt])
-        return tf.random.experimental.stateless_fold_in(seed, step, alg="philox")
+        return tf.random.experimental.stateless_fold_in(seed, step, alg=GENERATOR)
 
     def _draw(
         self,
@@ -113,6 +114,6 @@ class BitSchedule:
             block = step // period if self.kind == "epoch" else step
             seed = self._seed(block, salt)
             index = tf.random.stateless_uniform(
-                [count], seed, 0, len(choices), tf.int32, alg="philox"
+                [count], seed, 0, len(choices), tf.int32, alg=GENERATOR
             )
         return tf.gather(tf.constant(choices, tf.int32), index)

@@ -98,7 +98,6 @@ def dry_run(
     save_every = parse_save_every(execution.save_every)
     check_steps_per_execution(execution.steps_per_execution, steps, save_every)
     used = settled(replaced(config, chosen), split, steps, model)
-    size = view_size(split, config.data.image_size)
     print(in_words(used, split.image_shape[2], model))
     folder.check(config, lambda one: settled(replaced(one, chosen), split, steps, model))
     if None in model.backbone.input_shape[1:]:
@@ -107,7 +106,7 @@ def dry_run(
             "and is not counted; allowed: networks of one size."
         )
     if devices is None:
-        check_memory(model, used, size)
+        check_memory(model, used, view_size(split, used.data.image_size))
     for name in [name for network in model.networks for name in uncounted(network)]:
         print(f"Operations of layer {name!r} are not counted.")
     if devices is not None:

@@ -8,6 +8,7 @@ from tfcq.nn.heads import multi_layer_perceptron
 from tfcq.nn.replicas import first_row, gathered
 from tfcq.pretraining import losses
 from tfcq.pretraining.framework import Framework
+from tfcq.settings.generator import GENERATOR
 
 
 class MoCoV2(Framework):
@@ -26,7 +27,7 @@ class MoCoV2(Framework):
         width = self.projector.output_shape[-1]
         # Random directions, until keys have replaced them (MoCo, Algorithm 1).
         random = tf.random.stateless_normal(
-            (queue_size, width), [0, 0], dtype=self.variable_dtype, alg="philox"
+            (queue_size, width), [0, 0], dtype=self.variable_dtype, alg=GENERATOR
         )
         self.queue = self._state("queue", random)
         self.oldest = self._state("oldest", tf.zeros((), tf.int64))

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from tfcq.errors import UserError
 from tfcq.quantization.precision import Precision, RecordRanges
+from tfcq.settings.generator import GENERATOR
 from tfcq.settings.recipes import Pass, Recipe
 
 
@@ -36,7 +37,7 @@ def make_passes(
     embeddings = {}
     for index, one in enumerate(passes):
         recording = RecordRanges(reset=index == 0) if quantized else None
-        seed = tf.random.experimental.stateless_fold_in(rounding_seed, index, alg="philox")
+        seed = tf.random.experimental.stateless_fold_in(rounding_seed, index, alg=GENERATOR)
         precision: Precision | RecordRanges | None = recording
         if not one.is_float:
             precision = dataclasses.replace(drawn[one.precision], seed=seed)

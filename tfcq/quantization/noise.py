@@ -2,6 +2,8 @@
 
 import tensorflow as tf
 
+from tfcq.settings.generator import GENERATOR
+
 
 def uniform(shape: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     """Returns numbers drawn evenly from [0, 1), float32 of a shape.
@@ -13,7 +15,7 @@ def uniform(shape: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         shape: the shape.
         seed: int tensor of shape (2,).
     """
-    words = tf.random.stateless_uniform(shape, seed, None, None, tf.int32, alg="philox")
+    words = tf.random.stateless_uniform(shape, seed, None, None, tf.int32, alg=GENERATOR)
     # The low 23 bits are the mantissa of a number from 1 to 2.
     numbers = tf.bitwise.bitwise_or(tf.bitwise.bitwise_and(words, 0x7FFFFF), 0x3F800000)
     return tf.bitcast(numbers, tf.float32) - 1.0

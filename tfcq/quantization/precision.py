@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from tfcq.errors import UserError, unknown_choice
 from tfcq.settings.bitwidths import check_bits
+from tfcq.settings.generator import GENERATOR
 
 RANGE_SOURCES = ("recorded", "tensor")
 
@@ -148,7 +149,7 @@ class Precision:
         if self.seed is None or not quantizer.is_stochastic:
             return None
         place = zlib.crc32(owner.path.encode()) & 0x7FFFFFFF
-        return tf.random.experimental.stateless_fold_in(self.seed, place, alg="philox")
+        return tf.random.experimental.stateless_fold_in(self.seed, place, alg=GENERATOR)
 
     def once(self, owner: Any, compute: Callable[[], Any]) -> Any:
         """Returns a value that passes with the same `shared` compute once for each owner.

@@ -3,7 +3,7 @@
 import importlib.metadata
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from tfcq.errors import UserError
@@ -152,8 +152,11 @@ class RunFolder:
             )
         return config
 
-    def load_unfinished(self) -> Config:
+    def load_unfinished(self, given: Mapping[str, Any] = {}) -> Config:
         """Returns the configuration of a run that may still be going on.
+
+        Args:
+            given: values of flags, of which those that may change from start to start count.
 
         Raises:
             UserError: when the folder is missing or holds no run.
@@ -162,7 +165,9 @@ class RunFolder:
             raise UserError(f"Folder {str(self.path)!r} does not exist; allowed: a run's folder.")
         if not self.config.exists():
             raise UserError(f"{self.path} holds no config.json; allowed: a folder tfcq.train made.")
-        return self._read()
+        changed = {name: value for name, value in given.items() if name in OF_A_START}
+        config = self._read()
+        return config_from_flat(flat(config) | changed) if changed else config
 
     def position_of(self, checkpoint: str) -> RunPosition:
         """Returns where in the run a checkpoint was written.

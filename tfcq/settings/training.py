@@ -21,6 +21,7 @@ from tfcq.settings.fields import check_fields, grouped, share_range
 from tfcq.settings.frameworks import (
     framework_settings,
 )
+from tfcq.settings.generator import GENERATOR
 from tfcq.settings.policies import (
     QUANTIZERS,
     Policy,
@@ -139,7 +140,7 @@ class Config:
             **about: what else stands in front of the groups.
         """
         version = importlib.metadata.version("tfcq")
-        opened = {"version": version, "generator": "philox", **about}
+        opened = {"version": version, "generator": GENERATOR, **about}
         return json.dumps(sealed({**opened, **dataclasses.asdict(self)}), indent=2) + "\n"
 
 

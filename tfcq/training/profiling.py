@@ -32,6 +32,8 @@ def check_made(steps: ProfiledSteps | None, done: int, total: int) -> None:
 class Profile(keras.callbacks.Callback):
     """Profiles steps and says how to look at them.
 
+    Where a call of TensorFlow makes several steps, whole calls are profiled.
+
     `keras.callbacks.TensorBoard(profile_batch=...)` counts the steps of each call of `fit` anew, of
     which a run that goes on within an epoch has several.
 
@@ -51,21 +53,25 @@ class Profile(keras.callbacks.Callback):
         super().__init__()
         check_made(steps, done, total)
         self.folder, self.steps, self.done = str(folder), steps, done
+        # The first step that is profiled, once one is; calls of several steps may begin before it.
+        self._first = 0
         self._marked: Any = None
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Starts the profiler before the first of the steps, and marks each.
+        """Starts the profiler before the first of the steps, and marks each call.
 
         Args:
             batch: unused.
             logs: unused.
         """
-        step = self.done + 1
-        if step == self.steps.first:
+        step, last = self.done + 1, self.done + self.model.steps_per_execution
+        if step > self.steps.last or last < self.steps.first:
+            return
+        if not self._first:
+            self._first = step
             tf.profiler.experimental.start(self.folder)
-        if self.steps.first <= step <= self.steps.last:
-            self._marked = tf.profiler.experimental.Trace("train", step_num=step, _r=1)
-            self._marked.__enter__()
+        self._marked = tf.profiler.experimental.Trace("train", step_num=step, _r=1)
+        self._marked.__enter__()
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Ends the profiler after the last of the steps.
@@ -74,14 +80,15 @@ class Profile(keras.callbacks.Callback):
             batch: unused.
             logs: unused.
         """
-        self.done += 1
-        if self._marked is not None:
-            self._marked.__exit__(None, None, None)
-            self._marked = None
-        if self.done == self.steps.last:
+        self.done += self.model.steps_per_execution
+        if self._marked is None:
+            return
+        self._marked.__exit__(None, None, None)
+        self._marked = None
+        if self.done >= self.steps.last:
             tf.profiler.experimental.stop()
             print(
-                f"Profile of steps {self.steps.first} to {self.steps.last}: tensorboard "
+                f"Profile of steps {self._first} to {self.done}: tensorboard "
                 f"--logdir={self.folder} (with pip install tensorboard xprof), tab Profile",
                 flush=True,
             )

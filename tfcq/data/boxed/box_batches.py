@@ -15,6 +15,7 @@ from tfcq.data.boxed.mosaic import with_mosaics
 from tfcq.data.order import shuffled_epochs, steps_per_epoch, without_done
 from tfcq.data.split import Record
 from tfcq.errors import UserError
+from tfcq.settings.generator import GENERATOR
 
 _MOSAIC = 1
 # Sides of batches of several sizes are at least multiples of this, so that networks see a few dozen
@@ -80,11 +81,11 @@ def training_batches(
 
     def prepared(seed: tf.Tensor, record: Record) -> Record:
         record = split.decode(record)
-        draws = tf.random.stateless_uniform([2], seed, alg="philox")
+        draws = tf.random.stateless_uniform([2], seed, alg=GENERATOR)
         length = lengths[tf.cast(draws[0] * len(shorter), tf.int32)]
         made, columns = _resized(record, length, longest), {}
         if mosaic:
-            made["seed"] = tf.random.experimental.stateless_fold_in(seed, _MOSAIC, alg="philox")
+            made["seed"] = tf.random.experimental.stateless_fold_in(seed, _MOSAIC, alg=GENERATOR)
         elif split.masks:
             columns["masks"] = _in_boxes(record["masks"], record["boxes"])
         boxes = record["boxes"] * tf.tile(made["scales"], [2])

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from tfcq.data.split import Record
 from tfcq.settings.detection_groups import MOSAIC_IMAGES
+from tfcq.settings.generator import GENERATOR
 
 _SHARE = 0.5
 # The point is no nearer to an edge than this share of the side.
@@ -33,7 +34,7 @@ def with_mosaics(batch: Record) -> Record:
     canvas = tf.shape(batch["images"])[1:3]
 
     def image(number: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        draws = tf.random.stateless_uniform([3 + size - 1], batch["seed"][number], alg="philox")
+        draws = tf.random.stateless_uniform([3 + size - 1], batch["seed"][number], alg=GENERATOR)
         if draws[0] < _SHARE:
             shares = _NEAREST + (1 - 2 * _NEAREST) * draws[1:3]
             others = 1 + tf.math.top_k(draws[3:], MOSAIC_IMAGES - 1).indices

@@ -13,6 +13,7 @@ from PIL import Image
 from tfcq.data.boxed.boxed_split import BoxedSplit
 from tfcq.data.split import Record, Source, Split, missing_split
 from tfcq.errors import UserError
+from tfcq.settings.generator import GENERATOR
 
 # Brighter pixels are the item, the others its background.
 OUTLINE = 32
@@ -83,9 +84,9 @@ class ScenesSource:
 
         def decode(record: Record) -> Record:
             of_scene = tf.random.experimental.stateless_fold_in(
-                tf.constant(seed, tf.int64), record["index"], alg="philox"
+                tf.constant(seed, tf.int64), record["index"], alg=GENERATOR
             )
-            draws = tf.random.stateless_uniform([1 + _MOST * _DRAWS], of_scene, alg="philox")
+            draws = tf.random.stateless_uniform([1 + _MOST * _DRAWS], of_scene, alg=GENERATOR)
             image, boxes, classes, masks = tf.numpy_function(
                 made, [draws], [tf.uint8, tf.float32, tf.int64, tf.uint8]
             )
