@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.evaluation.evaluations import command_of as command
-from tfcq import evaluate
+from tfcq import command_line, evaluate
 from tfcq.backbones.resnet import resnet
 from tfcq.data.augmentation import Augmentation
 from tfcq.data.sources import open_source
@@ -108,6 +108,20 @@ def test_backbone_is_scored_on_another_data_set(run, tmp_path, monkeypatch):
     assert "crop_area" not in settings and found["test_crop"] == 0.75
     assert (found["dataset"], found["train_images"], found["test_images"]) == (dataset, 8, 4)
     assert found["settings"]["epochs"] == 1 and len(found["results"][0]["curve"]) == 1
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_tensorflow_starts_as_a_deterministic_evaluation_needs_it(run, monkeypatch, deterministic):
+    started = []
+
+    def start_up(self, deterministic=False, **others):
+        started.append(deterministic)
+        raise SystemExit
+
+    monkeypatch.setattr(command_line.Command, "start_up", start_up)
+    with pytest.raises(SystemExit):
+        evaluate.main(command(run_dir=run.path, protocol="qat", deterministic=deterministic))
+    assert started == [deterministic]
 
 
 def test_damaged_results_are_told_of_before_anything_is_computed(run, tmp_path, monkeypatch):

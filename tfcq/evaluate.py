@@ -57,7 +57,7 @@ def main(command: command_line.Command) -> None:
     check_files(config)
     if not command.values["describe"]:
         check_output(config)
-    command.start_up(doing="Reading network and images")
+    command.start_up(config.measurement.deterministic, doing="Reading network and images")
     from tfcq.evaluation.run import describe, evaluate
 
     if command.values["describe"]:

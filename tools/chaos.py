@@ -66,7 +66,7 @@ TASKS: dict[str, tuple[str, tuple[str, ...]]] = {
     "qat": (
         "evaluate",
         ("--protocol=qat", "--bits=8w8a,4w4a,2w4a", "--epochs=4",
-         "--learning_rate_schedule=cosine"),
+         "--learning_rate_schedule=cosine", "--deterministic", "--keep_classifiers"),
     ),
     "detect": (
         "detect",
@@ -198,7 +198,8 @@ def disturbed(name: str, place: pathlib.Path, kills: int, terms: int, seed: int)
         folder = place / f"{name} cut {found['runs']}"
         while due and _interrupted(name, place, folder, due[-1], draw, until_written, found):
             due.pop()
-        # To its end; where it had ended already, nothing changes.
+        # To its end; where a run had ended already, nothing changes.
+        _make_room(name, folder)
         _ended(start(command_of(name, place, folder), log), log, found)
         found["runs"] += 1
         found["left"] += len(_temporary(folder))
@@ -263,6 +264,7 @@ def _interrupted(
     """Starts a command and ends it by a signal; False where it ended before that came."""
     (number, aimed), log = due, place / "log"
     own = (sys.executable, "-c", AIMED, str(draw.randint(1, _CALLS))) if aimed else None
+    _make_room(name, folder)
     then = draw.uniform(0.3, 1) * until_written * (number == KILL) + draw.uniform(0, 3)
     process = start(command_of(name, place, folder, own), log)
     if number == TERM and TASKS[name][0] != "evaluate":
@@ -283,6 +285,13 @@ def _interrupted(
         found["terms_saved"] += "saved after step" in told
         found["term_seconds"] = round(max(found["term_seconds"], time.monotonic() - sent), 1)
     return True
+
+
+def _make_room(name: str, folder: pathlib.Path) -> None:
+    """Removes the classifiers that an evaluation kept before it was killed: it replaces none."""
+    if TASKS[name][0] == "evaluate":
+        for kept in folder.glob("*.keras"):
+            kept.unlink()
 
 
 def _await_checkpoint(process: subprocess.Popen, folder: pathlib.Path) -> None:
@@ -406,8 +415,9 @@ def page(found: dict[str, Any]) -> str:
         f"{text}\n\n"
         "Ends: starts that came to an end, each compared with the undisturbed one to the last bit "
         "(checkpoints, networks, history but for `images_per_second`, records). Saved: SIGTERMs "
-        "that came behind a step since the last save. Fell back: starts that found the newest "
-        "checkpoint half moved to its place, and took the one before.\n\n"
+        "that came behind a step since the last save; an evaluation saves nothing and begins anew. "
+        "Fell back: starts that found the newest checkpoint half moved to its place, and took the "
+        "one before.\n\n"
         f"{commands}\n"
         f"- Command: `{found['command']}`\n- Seed: {found['seed']}\n- Machine: {found['machine']}, "
         "other work beside it\n"

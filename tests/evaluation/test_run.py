@@ -113,6 +113,19 @@ def test_record_stands_in_the_file_of_its_protocol_beside_data_and_augmentation(
     assert "augmentation" in record["settings"]
 
 
+@pytest.mark.parametrize("protocol", ["linear", "knn", "finetune", "semi", "qat"])
+def test_deterministic_evaluation_is_made_so_and_its_record_says_so(
+    evaluated, monkeypatch, protocol
+):
+    made = []
+    monkeypatch.setattr(run, "make_deterministic", lambda: made.append(protocol))
+    ((_, usual),) = evaluated(**flags_of(protocol))
+    assert not made and "deterministic" not in usual["settings"]
+    ((_, record),) = evaluated(**flags_of(protocol), deterministic=True)
+    assert made == [protocol]
+    assert record == {**usual, "settings": {**usual["settings"], "deterministic": True}}
+
+
 def test_figures_are_printed_and_drawn_in_the_order_measured(
     opened, open_as, monkeypatch, capsys, tmp_path
 ):

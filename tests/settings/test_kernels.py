@@ -63,6 +63,11 @@ def test_what_would_quantize_a_network_is_refused_beside_a_file(flags):
         ({"from_scratch": True}, "--from_scratch cannot be had of net.tflite"),
         ({"weights": "imagenet"}, "--weights has no effect"),
         ({"checkpoint": "latest"}, "--checkpoint has no effect"),
+        ({"protocol": "knn", "deterministic": True}, "--deterministic has no effect.*by LiteRT"),
+        (
+            {"protocol": "classifier,knn", "deterministic": True},
+            "--deterministic has no effect here: net.tflite .* nothing is trained",
+        ),
     ],
 )
 def test_what_would_train_or_change_a_network_is_refused_beside_a_file(flags, told):
@@ -73,7 +78,8 @@ def test_what_would_train_or_change_a_network_is_refused_beside_a_file(flags, to
 @pytest.mark.parametrize(
     "flags",
     [{"protocol": "knn", "neighbours": 5}, {"seed": 1, "epochs": 5}, {"preset": "ssql"},
-     {"protocol": "classifier", "input_range": "0-255"}, {"protocol": "linear,knn,classifier"}],
+     {"protocol": "classifier", "input_range": "0-255"}, {"protocol": "linear,knn,classifier"},
+     {"protocol": "linear,knn", "deterministic": True}],
 )  # fmt: skip
 def test_what_scores_features_goes_with_a_file(flags):
     assert config_of(**FILE, **flags).scores_file

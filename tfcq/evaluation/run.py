@@ -30,6 +30,7 @@ from tfcq.nn.summary import summary
 from tfcq.settings.evaluation import EvaluationConfig
 from tfcq.settings.protocol_groups import PostTrainingSettings
 from tfcq.settings.protocols import STARTS, Protocol
+from tfcq.training.determinism import make_deterministic
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +63,8 @@ def evaluate(config: EvaluationConfig) -> list[Measured]:
         UserError: when the subject or the data cannot be had or do not fit each other.
         TrainingStopped: when a protocol's training diverges.
     """
+    if config.measurement.deterministic:
+        make_deterministic()
     keras.utils.set_random_seed(config.measurement.seed)
     evaluation: Evaluation | FileEvaluation
     evaluation = open_file_evaluation(config) if config.scores_file else open_evaluation(config)
@@ -229,6 +232,8 @@ def _settings(evaluation: Scoring, protocol: Protocol) -> dict[str, Any]:
     if used.get("curve_images", 0) is None:
         used.pop("curve_images")
     # What was not asked for is left out, so that records of before a flag came are the same.
+    if measured["deterministic"]:
+        used["deterministic"] = True
     usual = PostTrainingSettings()
     used |= {
         name: value

@@ -187,3 +187,4 @@ class ProtocolSettings:
         at_least=0,
         at_most=HIGHEST_SEED,
     )
+    deterministic: bool = setting(False, "repeat to the last bit, at the cost of speed")

@@ -192,11 +192,16 @@ def check_used_in_evaluation(config: EvaluationConfig, given: set[str]) -> None:
 
 
 def _check_file(config: EvaluationConfig, given: set[str]) -> None:
-    """Refuses beside a TFLite file what would quantize a network."""
+    """Refuses beside a TFLite file what would quantize a network, or make a training repeat."""
     for name in sorted(given & {*POST_TRAINING, *_CALIBRATION, *_QUANTIZES}):
         raise UserError(
             f"--{name} has no effect here: {config.subject.model} is run as it is, with its own "
             "bits and scales; allowed: --kernels."
+        )
+    if "deterministic" in given and not any(one.presets for one in config.protocols):
+        raise UserError(
+            f"--deterministic has no effect here: {config.subject.model} is run by LiteRT, which "
+            "repeats by itself, and nothing is trained; leave it out."
         )
 
 

@@ -1,4 +1,4 @@
-"""Training that repeats to the last bit."""
+"""Training and evaluation that repeat to the last bit."""
 
 import tensorflow as tf
 
