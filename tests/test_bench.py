@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from benchmarks import convolutions, page, peer, pipeline, step
+from benchmarks import convolutions, page, peer, pipeline, step, training
 
 from tfcq.backbones.cifar_resnet import cifar_resnet
 from tfcq.errors import UserError
@@ -197,6 +197,21 @@ def test_figures_of_views_are_medians_over_rounds(monkeypatch, tmp_path):
         {**names, "by": "tfcq", "images per CPU-second": 5.0, "tfcq over it": 1.0},
         {**names, "by": "baseline", "images per CPU-second": 2.0, "tfcq over it": 2.5},
     ]
+
+
+def test_slower_one_of_views_and_step_limits_a_training():
+    found = training.in_turn({"views alone": 2.0, "step alone": 4.0, "both": 5.0}, images=20)
+    assert [row["limits"] for row in found] == ["", "yes", ""]
+    assert [row["images/s"] for row in found] == [10.0, 5.0, 4.0]
+    assert [row["over both"] for row in found] == [2.5, 1.25, 1.0]
+
+
+def test_training_is_measured_on_the_flags_of_a_run():
+    words = ["--train_images=16", "--batch_size=8", "--backbone=cifar_resnet8", "--width=2",
+             "--projection_width=4", "--predictor_width=2"]  # fmt: skip
+    seconds, images = training.measured(words, steps=2, rounds=1)
+    assert list(seconds) == ["views alone", "step alone", "both"] and images == 16
+    assert min(seconds.values()) > 0
 
 
 def test_page_holds_the_latest_figures_of_every_command(monkeypatch, tmp_path):

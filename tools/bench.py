@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Measures speed: steps, recipes, a sweep of bit-widths, the pipeline of views, exported files.
+"""Measures speed: steps, recipes, a sweep, views, what limits a training, exported files.
 
     .venv/bin/python tools/bench.py step --product_dtype=float32,bfloat16 --output=results/bench
 
@@ -9,12 +9,13 @@ Each is a ratio of what takes turns, with the rate of the machine's convolutions
 
 import argparse
 import pathlib
+import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks import export, page, pipeline, recipes, step, sweep
+from benchmarks import export, page, pipeline, recipes, step, sweep, training
 from benchmarks.alone import alone
 from provenance import commit_here
 
@@ -22,7 +23,7 @@ from tfcq.errors import UserError
 
 BENCHMARKS = {
     module.__name__.rpartition(".")[2]: module
-    for module in (step, recipes, sweep, pipeline, export)
+    for module in (step, recipes, sweep, pipeline, training, export)
 }
 # What others have in another place.
 PLACES = {"peer": "PYTHON", "baseline": "CHECKOUT"}
@@ -95,7 +96,7 @@ def told(arguments: argparse.Namespace, command: argparse.ArgumentParser) -> str
     for name, value in vars(arguments).items():
         if name not in ("benchmark", "output") and value != command.get_default(name):
             words.append(f"--{name}" if value is True else f"--{name}={PLACES.get(name, value)}")
-    return " ".join(words)
+    return shlex.join(words)
 
 
 if __name__ == "__main__":
