@@ -99,6 +99,8 @@ runpy.run_module(module, run_name="__main__", alter_sys=True)
 _CALLS = 60
 KILL, TERM = signal.SIGKILL, signal.SIGTERM
 _POLL, _SECONDS = 0.001, 7200
+# What notes every start, and so is another file of a run that was cut off.
+_STARTS = "starts.csv"
 # What differs between two runs that are the same: when, how fast, and where in memory.
 _MOMENTS = {"images_per_second", "seconds", "date_saved", "shared_object_id"}
 _COUNTED = (
@@ -336,8 +338,8 @@ def contents(
         name = str(path.relative_to(folder))
         if path.is_dir() or not name.startswith(names) or (but and name.startswith(but)):
             continue
-        # TensorBoard begins a new file of events at every start.
-        if "tensorboard" in name or path.name.startswith((".", "lock", "damaged-")):
+        # TensorBoard begins a new file of events at every start, too.
+        if "tensorboard" in name or path.name.startswith((".", "lock", "damaged-", _STARTS)):
             continue
         if path.suffix == ".index":
             yield from ((f"{name} {key}", held) for key, held in _variables(path))
