@@ -35,7 +35,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 from provenance import commit_here
 
-from tfcq.files import write_text
+from tfcq.files import UNFINISHED, write_text
 from tfcq.reporting.tables import table
 from tfcq.settings.run_position import kept_positions
 
@@ -337,6 +337,9 @@ def contents(
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))
         if path.is_dir() or not name.startswith(names) or (but and name.startswith(but)):
+            continue
+        if path.parent.name.startswith(UNFINISHED):
+            # Counted as left over.
             continue
         # TensorBoard begins a new file of events at every start, too.
         if "tensorboard" in name or path.name.startswith((".", "lock", "damaged-", _STARTS)):
