@@ -6,6 +6,7 @@ yields exactly what one that started at epoch 0 yields from epoch k on.
 """
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
@@ -25,8 +26,6 @@ CENTRAL_CROP = 0.875
 SHUFFLE_BYTES = 5 * 10**8
 # Up to this size images are drawn and augmented a batch at a time.
 TOGETHER_PIXELS = 64 * 64
-# A call of Python from TensorFlow takes as long as decoding a small image.
-_DECODED_TOGETHER = 256
 # Memory that tf.data's autotuning may fill with what is made in parallel and ahead of its use.
 READ_AHEAD_BYTES = 10**9
 # The same generator on every device, so that a run can be repeated on another one.
@@ -98,7 +97,7 @@ def view_batches(
     held = split.size * max((pixels or 0) * channels, split.record_bytes)
     cached = pixels is not None and held <= CACHE_BYTES
     central = central_crop(split, image_size)
-    blocks = _blocks(split, cached)
+    blocks, decode = _blocks(split, cached)
     rows = _rows(batch_size, *part)
     # Large images, and those of many sizes, are each a piece of work of its own.
     together = pixels is not None and max(pixels, image_size**2) <= TOGETHER_PIXELS
@@ -128,10 +127,10 @@ def view_batches(
         return records.map(lambda record: (view_seed, record))
 
     records = _epoch_numbers(first_epoch, epochs).flat_map(seeds_and_records)
-    if not cached:
-        records = records.map(lambda seeds, record: (seeds, split.decode(record)), tf.data.AUTOTUNE)
-        if together:
-            records = records.batch(len(rows), drop_remainder=True)
+    if decode is not None:
+        records = records.map(lambda seeds, record: (seeds, decode(record)), tf.data.AUTOTUNE)
+    if together and not cached:
+        records = records.batch(len(rows), drop_remainder=True)
     batches = records.map(views_of, tf.data.AUTOTUNE)
     if not together:
         batches = batches.batch(len(rows), drop_remainder=True)
@@ -150,7 +149,7 @@ def shuffled_epochs(split: Split, seed: int, first_epoch: int = 0) -> tf.data.Da
         Endless data set of data sets of (seed of the image in this epoch, undecoded record).
     """
     _check_at_least("first_epoch", first_epoch, 0)
-    blocks = _blocks(split, cached=False)
+    blocks, _ = _blocks(split, cached=False)
 
     def records_of(epoch: tf.Tensor) -> tf.data.Dataset:
         epoch_seed = tf.stack([tf.constant(seed, tf.int64), epoch])
@@ -250,17 +249,20 @@ def labelled_arrays(
     return np.concatenate(images), np.concatenate(labels)
 
 
-def _blocks(split: Split, cached: bool) -> tf.data.Dataset:
-    """Yields records in blocks that are each shuffled as a whole."""
-    if cached and split.decodes_batches:
-        parts = split.records.batch(_DECODED_TOGETHER).map(split.decode, tf.data.AUTOTUNE)
-        return parts.rebatch(split.size).cache()
+def _blocks(
+    split: Split, cached: bool
+) -> tuple[tf.data.Dataset, Callable[[Record], Record] | None]:
+    """Returns records in blocks that are each shuffled as a whole, and what decodes them later."""
+    if cached and split.keeping is not None:
+        # Each when it is first used: the first batch need not wait for all.
+        return split.records.batch(split.size).cache(), split.keeping()
     if cached:
-        return split.records.map(split.decode, tf.data.AUTOTUNE).batch(split.size).cache()
+        decoded = split.records.map(split.decode, tf.data.AUTOTUNE)
+        return decoded.batch(split.size).cache(), None
     length = min(split.size, max(1, SHUFFLE_BYTES // split.record_bytes))
     if length < split.size:
         logging.warning("Shuffling %d images in blocks of %d.", split.size, length)
-    return split.records.batch(length).prefetch(1)
+    return split.records.batch(length).prefetch(1), split.decode
 
 
 def _shuffled(
