@@ -35,7 +35,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 from provenance import commit_here
 
-from tfcq.files import write_text
+from tfcq.files import UNFINISHED, write_text
 from tfcq.reporting.tables import table
 from tfcq.settings.run_position import kept_positions
 
@@ -99,6 +99,8 @@ runpy.run_module(module, run_name="__main__", alter_sys=True)
 _CALLS = 60
 KILL, TERM = signal.SIGKILL, signal.SIGTERM
 _POLL, _SECONDS = 0.001, 7200
+# What notes every start, and so is another file of a run that was cut off.
+_STARTS = "starts.csv"
 # What differs between two runs that are the same: when, how fast, and where in memory.
 _MOMENTS = {"images_per_second", "seconds", "date_saved", "shared_object_id"}
 _COUNTED = (
@@ -336,8 +338,11 @@ def contents(
         name = str(path.relative_to(folder))
         if path.is_dir() or not name.startswith(names) or (but and name.startswith(but)):
             continue
-        # TensorBoard begins a new file of events at every start.
-        if "tensorboard" in name or path.name.startswith((".", "lock", "damaged-")):
+        if path.parent.name.startswith(UNFINISHED):
+            # Counted as left over.
+            continue
+        # TensorBoard begins a new file of events at every start, too.
+        if "tensorboard" in name or path.name.startswith((".", "lock", "damaged-", _STARTS)):
             continue
         if path.suffix == ".index":
             yield from ((f"{name} {key}", held) for key, held in _variables(path))

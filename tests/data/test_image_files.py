@@ -9,7 +9,7 @@ import tensorflow as tf
 from PIL import Image, ImageOps
 
 from tfcq.data import folder as folder_source
-from tfcq.data import order, views
+from tfcq.data import views
 from tfcq.data.augmentation import augmentation_for
 from tfcq.data.folder import FolderSource
 from tfcq.data.image_files import UnreadableImageError, depth_of, inspected, read_image
@@ -294,7 +294,6 @@ def test_images_decoded_in_batches_and_one_by_one_are_the_same(folder, channels,
     settings = DataSettings(dataset=f"folder:{folder}", channels=channels)
     split = source_from(settings).split("train")
     plain = augmentation_for(4, split.image_shape[2])
-    monkeypatch.setattr(order, "_DECODED_TOGETHER", 7)
     streams = []
     for kept in (10**9, 0):
         monkeypatch.setattr(views, "CACHE_BYTES", kept)
@@ -305,6 +304,26 @@ def test_images_decoded_in_batches_and_one_by_one_are_the_same(folder, channels,
         np.testing.assert_array_equal(one, other)
         # Even values are of class a, odd ones of class b.
         assert labels == others == (np.rint(one[:, 0, 0, 0] * 255).astype(int) % 2).tolist()
+
+
+@pytest.mark.parametrize("pixels", [64 * 64, 15])
+def test_images_are_decoded_when_a_batch_needs_them_and_kept(folder, pixels, monkeypatch):
+    read, names = folder_source.read_image, []
+
+    def noted(path, **how):
+        names.append(path)
+        return read(path, **how)
+
+    monkeypatch.setattr(folder_source, "read_image", noted)
+    monkeypatch.setattr(views, "TOGETHER_PIXELS", pixels)
+    split = FolderSource(str(folder)).split("train")
+    setting = (split, augmentation_for(4, 1), 4, 8, 0)
+    list(views.view_batches(*setting, epochs=1, part=(1, 4)))
+    assert len(names) == len(set(names)) == 10
+    names.clear()
+    list(views.view_batches(*setting, epochs=6))
+    # Batches of two epochs may be made at the same time, and need the same image.
+    assert len(set(names)) == 40 and len(names) < 80
 
 
 def test_names_need_not_be_utf_8(folder):

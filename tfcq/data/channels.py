@@ -45,5 +45,5 @@ class ChannelsSource:
             split,
             image_shape=(height, width, channels),
             decode=decode,
-            decodes_batches=False,
+            keeping=None,
         )

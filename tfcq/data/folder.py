@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent import futures
 
 import numpy as np
@@ -117,23 +117,15 @@ class FolderSource:
         columns = {"index": np.arange(len(paths)), "label": labels}
         folder = os.path.join(self._path, "")
 
-        def pixels(index: np.ndarray) -> np.ndarray:
-            return np.stack([reader(i) for i in index]) if index.ndim else reader(int(index))
-
-        def decode(record: Record) -> Record:
-            index = record["index"]
-            image = tf.numpy_function(pixels, [index], tf.uint8)
-            return {**record, "image": tf.ensure_shape(image, [*index.shape, None, None, shape[2]])}
-
         return Split(
             name=name,
             size=len(paths),
             image_shape=shape,
             class_names=listing.class_names and tuple(map(shown_name, listing.class_names)),
             records=tf.data.Dataset.from_tensor_slices(columns),
-            decode=decode,
+            decode=_decoding(reader, shape[2]),
             record_bytes=sum(column.itemsize for column in columns.values()),
-            decodes_batches=True,
+            keeping=lambda: _decoding(functools.cache(reader), shape[2]),
             names=tuple(listing.paths[i].removeprefix(folder) for i in order),
         )
 
@@ -222,6 +214,20 @@ def _list(root: str) -> _Listing:
         logging.warning("%s: entries that are not images are not used: %s.", root, kinds)
     class_names = tuple(map(os.path.basename, folders)) or None
     return _Listing(tuple(paths), tuple(labels), class_names)
+
+
+def _decoding(read: Callable[[int], np.ndarray], channels: int) -> Callable[[Record], Record]:
+    """Returns what gives a record, or a batch of them, its image by its index."""
+
+    def pixels(index: np.ndarray) -> np.ndarray:
+        return np.stack([read(i) for i in index.tolist()]) if index.ndim else read(int(index))
+
+    def decode(record: Record) -> Record:
+        index = record["index"]
+        image = tf.numpy_function(pixels, [index], tf.uint8)
+        return {**record, "image": tf.ensure_shape(image, [*index.shape, None, None, channels])}
+
+    return decode
 
 
 def _files_or_faults(paths: list[bytes]) -> list[ImageFile | str]:

@@ -3,6 +3,8 @@
 What starts at epoch k therefore yields exactly what started at epoch 0 yields from epoch k on.
 """
 
+from collections.abc import Callable
+
 import tensorflow as tf
 from absl import logging
 
@@ -12,8 +14,6 @@ from tfcq.settings.generator import GENERATOR
 
 # Memory for the undecoded records that are shuffled together.
 SHUFFLE_BYTES = 5 * 10**8
-# A call of Python from TensorFlow takes as long as decoding a small image.
-_DECODED_TOGETHER = 256
 # What an epoch's seed is folded with.
 ORDER, VIEWS = 0, 1
 
@@ -44,7 +44,7 @@ def shuffled_epochs(split: Split, seed: int, first_epoch: int = 0) -> tf.data.Da
         Endless data set of data sets of (seed of the image in this epoch, undecoded record).
     """
     check_at_least("first_epoch", first_epoch, 0)
-    blocks = blocks_of(split, cached=False)
+    blocks, _ = blocks_of(split, cached=False)
 
     def records_of(epoch: tf.Tensor) -> tf.data.Dataset:
         epoch_seed = tf.stack([tf.constant(seed, tf.int64), epoch])
@@ -65,22 +65,27 @@ def without_done(records: tf.data.Dataset, begun: tf.Tensor, done: int) -> tf.da
     return records.skip(tf.cast(tf.where(begun, done, 0), tf.int64))
 
 
-def blocks_of(split: Split, cached: bool) -> tf.data.Dataset:
-    """Yields records in blocks that are each shuffled as a whole; several are logged.
+def blocks_of(
+    split: Split, cached: bool
+) -> tuple[tf.data.Dataset, Callable[[Record], Record] | None]:
+    """Returns records in blocks that are each shuffled as a whole, and what decodes them later.
+
+    More blocks than one are logged.
 
     Args:
         split: the images.
         cached: whether all are one block, decoded once and kept.
     """
-    if cached and split.decodes_batches:
-        parts = split.records.batch(_DECODED_TOGETHER).map(split.decode, tf.data.AUTOTUNE)
-        return parts.rebatch(split.size).cache()
+    if cached and split.keeping is not None:
+        # Each when it is first used: the first batch need not wait for all.
+        return split.records.batch(split.size).cache(), split.keeping()
     if cached:
-        return split.records.map(split.decode, tf.data.AUTOTUNE).batch(split.size).cache()
+        decoded = split.records.map(split.decode, tf.data.AUTOTUNE)
+        return decoded.batch(split.size).cache(), None
     length = min(split.size, max(1, SHUFFLE_BYTES // split.record_bytes))
     if length < split.size:
         logging.warning("Shuffling %d images in blocks of %d.", split.size, length)
-    return split.records.batch(length).prefetch(1)
+    return split.records.batch(length).prefetch(1), split.decode
 
 
 def shuffled(

@@ -29,7 +29,8 @@ class Split:
         record_bytes: about how much memory an undecoded record takes, in bytes.
         names: what tells each image from others however many there are, such as its file; None
             for its place.
-        decodes_batches: whether `decode` also takes batches of records, of images of one shape.
+        keeping: returns a `decode` that also takes batches of records, of images of one shape, and
+            keeps in memory what it has decoded; None where there is none.
     """
 
     name: str
@@ -40,7 +41,7 @@ class Split:
     decode: Callable[[Record], Record]
     record_bytes: int
     names: tuple[str, ...] | None = None
-    decodes_batches: bool = False
+    keeping: Callable[[], Callable[[Record], Record]] | None = None
 
     def first(self, count: int) -> Self:
         """Returns the split made of the first `count` images.

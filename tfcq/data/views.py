@@ -83,7 +83,7 @@ def view_batches(
     held = split.size * max((pixels or 0) * channels, split.record_bytes)
     cached = pixels is not None and held <= CACHE_BYTES
     central = central_crop(split, image_size)
-    blocks = blocks_of(split, cached)
+    blocks, decode = blocks_of(split, cached)
     rows = rows_of_part(batch_size, *part)
     # Large images, and those of many sizes, are each a piece of work of its own.
     together = pixels is not None and max(pixels, image_size**2) <= TOGETHER_PIXELS
@@ -113,10 +113,10 @@ def view_batches(
         return records.map(lambda record: (view_seed, record))
 
     records = epoch_numbers(first_epoch, epochs).flat_map(seeds_and_records)
-    if not cached:
-        records = records.map(lambda seeds, record: (seeds, split.decode(record)), tf.data.AUTOTUNE)
-        if together:
-            records = records.batch(len(rows), drop_remainder=True)
+    if decode is not None:
+        records = records.map(lambda seeds, record: (seeds, decode(record)), tf.data.AUTOTUNE)
+    if together and not cached:
+        records = records.batch(len(rows), drop_remainder=True)
     batches = records.map(views_of, tf.data.AUTOTUNE)
     if not together:
         batches = batches.batch(len(rows), drop_remainder=True)
