@@ -24,9 +24,11 @@ def unknown_choice(what: str, received: str, allowed: Iterable[str]) -> UserErro
         allowed: every valid name.
     """
     choices = sorted(allowed)
+    # Capitals say little of what is near.
+    by_lower = {choice.lower(): choice for choice in choices}
     # Of a text without end its beginning says enough.
-    near = difflib.get_close_matches(received[:100], choices, n=1, cutoff=0.4)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
+    near = difflib.get_close_matches(received[:100].lower(), by_lower, n=1, cutoff=0.4)
+    hint = f" Did you mean {by_lower[near[0]]!r}?" if near else ""
     return UserError(f"Unknown {what} {received!r}; allowed: {', '.join(choices)}.{hint}")
 
 

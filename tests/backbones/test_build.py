@@ -1,6 +1,7 @@
 """Backbones from their settings."""
 
 import keras
+import numpy as np
 import pytest
 from keras import layers
 
@@ -54,6 +55,18 @@ def test_backbone_from_a_file_keeps_its_weights(tmp_path):
         assert (ours == theirs).all()
     with pytest.raises(UserError, match=r"takes images of shape \(8, 8, 1\); the run's have"):
         backbone((9, 9, 1), backbone=f"file:{path}")
+
+
+def test_backbone_from_a_file_is_given_the_pixels_that_it_takes(tmp_path, capsys):
+    model = keras.Sequential(
+        [keras.Input(SHAPE), layers.Rescaling(1 / 127.5, -1), layers.Conv2D(3, 3), layers.Flatten()]
+    )
+    path = tmp_path / "mine.keras"
+    model.save(path)
+    loaded = backbone(backbone=f"file:{path}")
+    images = np.random.default_rng(0).random((2, *SHAPE), np.float32)
+    np.testing.assert_allclose(loaded(images), model(255 * images), rtol=1e-4, atol=1e-5)
+    assert f"file:{path} takes pixels in 0-255, which a layer in front" in capsys.readouterr().out
 
 
 def test_application_that_does_not_exist_names_the_nearest():

@@ -137,6 +137,26 @@ def test_backbone_that_takes_pixels_is_given_them(first):
     assert int(model.step.value) == 3
 
 
+@pytest.mark.parametrize("data", [PIXELS, FLOATS, slices((PIXELS, PIXELS)).batch(8)])
+def test_images_and_bytes_become_the_pixels_that_a_backbone_takes(data):
+    options = {} if isinstance(data, tf.data.Dataset) else {"batch_size": 8}
+    plain, scaling = tiny(), tiny(layers.Rescaling(1 / 255))
+    for model in (plain, scaling):
+        model.fit(data, verbose=0, **options)
+    for ours, theirs in zip(
+        scaling.backbone.get_weights(), plain.backbone.get_weights(), strict=True
+    ):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-5)
+
+
+def test_views_far_darker_than_the_pixels_that_a_backbone_takes_are_refused():
+    model = tiny(layers.Rescaling(1 / 127.5, -1))
+    with pytest.raises(
+        UserError, match=r"from 0 to 1, and .* 0 to 255; allowed: views \* 255"
+    ):
+        model.fit(slices((FLOATS, FLOATS)).batch(8), verbose=0)
+
+
 def test_queue_that_a_batch_of_unknown_size_does_not_fit_into_is_told_before_the_first_step():
     options = {"framework": "mocov2", "queue_size": 20}
     pairs = slices((FLOATS, FLOATS)).batch(12)

@@ -98,6 +98,18 @@ def test_run_trains_its_epochs_on_its_views_and_saves_its_backbone(trained):
     assert recorded["flip"] == (None if quantized else 0.5)
 
 
+def test_ranges_are_those_of_the_saved_network_whatever_steps_multiply_in(tmp_path, monkeypatch):
+    monkeypatch.setattr(Pretrainer, "fit", lambda *_, **__: None)
+    folder = RunFolder(tmp_path)
+    run.train(config_from_flat({**SETTINGS, "product_dtype": "bfloat16"}), folder)
+    saved = tfcq.load(folder.backbone)
+    recorded = saved.get_weights()
+    split = open_source("digits").split("train").first(100)
+    calibrate(saved, pipeline.labelled_arrays(split, 6)[0])
+    for ours, theirs in zip(recorded, saved.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
 @pytest.fixture
 def photographs(tmp_path):
     """A folder of four photographs of different sizes."""

@@ -11,10 +11,12 @@ from tfcq.backbones.keras_models import application, backbone_from_file
 from tfcq.backbones.mobilenet_v2 import mobilenet_v2
 from tfcq.backbones.resnet import resnet
 from tfcq.backbones.vision_transformer import vision_transformer
+from tfcq.nn.input_range import known_input_range, with_unit_input
 from tfcq.settings.backbones import (
     APPLICATION,
     FILE,
     NORMALIZATION,
+    UNIT_RANGE,
     cifar_depth,
     normalization,
     settings_of,
@@ -57,5 +59,14 @@ def _backbone(network: NetworkSettings, shape: tuple[int, int, int]) -> keras.Mo
     if kind == APPLICATION:
         return application(rest, shape)
     if kind == FILE:
-        return backbone_from_file(rest, shape)
+        return _for_unit_pixels(backbone_from_file(rest, shape), network.backbone)
     return _BACKBONES[network.backbone](input_shape=shape, **given)
+
+
+def _for_unit_pixels(model: keras.Model, title: str) -> keras.Model:
+    """Returns a model of a file that takes pixels from 0 to 1, as those of this library do."""
+    taken = known_input_range(model, None)
+    if taken == UNIT_RANGE:
+        return model
+    print(f"{title} takes pixels in {taken}, which a layer in front makes of 0-1.", flush=True)
+    return with_unit_input(model, taken)

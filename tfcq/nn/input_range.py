@@ -116,6 +116,16 @@ def known_input_range(model: keras.Model, name: str | None) -> str:
     return name or found_input_range(model) or UNIT_RANGE
 
 
+def is_far_below(size: float, name: str) -> bool:
+    """Whether images miss a range by being too dark, as those from 0 to 1 where 255 is white.
+
+    Args:
+        size: their greatest absolute value.
+        name: the pixels that a model takes, a name in `INPUT_RANGES`.
+    """
+    return 0 < size <= max(map(abs, INPUT_RANGES[name])) / _TOO_SMALL
+
+
 def check_pixels(images: Any, name: str, model: keras.Model) -> None:
     """Refuses images that miss a range by an order of magnitude.
 
@@ -130,7 +140,7 @@ def check_pixels(images: Any, name: str, model: keras.Model) -> None:
     largest = max(abs(end) for end in INPUT_RANGES[name])
     least, greatest = float(np.min(images)), float(np.max(images))
     size = max(abs(least), abs(greatest))
-    if size > _TOO_LARGE * largest or 0 < size <= largest / _TOO_SMALL:
+    if size > _TOO_LARGE * largest or is_far_below(size, name):
         low, high = INPUT_RANGES[name]
         raise UserError(
             f"Images from {least:g} to {greatest:g} were received, and model {model.name!r} takes "
@@ -164,3 +174,14 @@ def to_unit(images: np.ndarray, name: str) -> np.ndarray:
     """
     low, high = INPUT_RANGES[name]
     return ((np.asarray(images, np.float64) - low) / (high - low)).astype(np.float32)
+
+
+def from_unit(images: Any, name: str) -> Any:
+    """Returns images from 0 to 1 as images of a range.
+
+    Args:
+        images: float tensor of images.
+        name: the pixels that are wanted, a name in `INPUT_RANGES`.
+    """
+    low, high = INPUT_RANGES[name]
+    return images if name == UNIT_RANGE else images * (high - low) + low

@@ -10,6 +10,7 @@ import tensorflow as tf
 from tfcq.data.forms import FORMS, as_dataset, described, image_places, with_channels
 from tfcq.data.user_images import USUAL_BATCH, views_of_images
 from tfcq.errors import UserError
+from tfcq.nn.input_range import from_unit, is_far_below
 from tfcq.settings.recipes import Recipe
 
 # Views may lie somewhat beyond 0 to 1, with noise or standardized; pixels lie farther.
@@ -24,6 +25,7 @@ def batches_of(
     seed: int,
     first_epoch: int,
     takes: tuple[int | None, ...],
+    pixels: str,
     look: Callable[[int, float, float], None],
 ) -> tuple[Any, int | None]:
     """Returns batches of views, those received or made of the images received.
@@ -37,6 +39,8 @@ def batches_of(
         seed: decides order and views of single images.
         first_epoch: the epoch that single images go on from.
         takes: shape of the images that the backbone takes, with None where it takes any.
+        pixels: those that it takes, a name in `INPUT_RANGES`; what is made of images, and bytes,
+            become such.
         look: refuses the first batch by its number of images, least and greatest value.
 
     Returns:
@@ -56,7 +60,8 @@ def batches_of(
         made, steps = views_of_images(
             dataset, batch_size, takes[1], None, seed, first_epoch, views, "fit()"
         )
-        return _looked_at(made, takes, look), steps
+        made = made.map(lambda *views: tuple(from_unit(view, pixels) for view in views))
+        return _looked_at(made, takes, pixels, look), steps
     if len(places) != len(views):
         names = ", ".join(f"view {view}" if view else "image" for view in views)
         raise UserError(
@@ -68,7 +73,7 @@ def batches_of(
     in_batches = with_channels(dataset, places)
     if in_batches.element_spec[0].shape.rank < 4:
         in_batches = in_batches.batch(batch_size or USUAL_BATCH)
-    return _looked_at(in_batches, takes, look), None
+    return _looked_at(in_batches, takes, pixels, look), None
 
 
 def _is_known(data: Any) -> bool:
@@ -91,6 +96,7 @@ def _beside(data: Any, labels: Any) -> Any:
 def _looked_at(
     batches: tf.data.Dataset,
     takes: tuple[int | None, ...],
+    pixels: str,
     look: Callable[[int, float, float], None],
 ) -> tf.data.Dataset:
     """Returns the batches as floats, of which the first is looked at before the first step."""
@@ -109,7 +115,8 @@ def _looked_at(
 
     def checked(number: tf.Tensor, *views: tf.Tensor) -> tuple[tf.Tensor, ...]:
         views = tuple(
-            view if view.dtype.is_floating else tf.cast(view, tf.float32) / 255 for view in views
+            view if view.dtype.is_floating else from_unit(tf.cast(view, tf.float32) / 255, pixels)
+            for view in views
         )
         seen = tf.cond(
             number == 0,
@@ -123,7 +130,7 @@ def _looked_at(
     return numbered.map(lambda number, views: checked(number, *views), tf.data.AUTOTUNE)
 
 
-def check_batch(count: int, low: float, high: float, takes_pixels: bool) -> None:
+def check_batch(count: int, low: float, high: float, takes_pixels: bool, pixels: str) -> None:
     """Refuses a batch from which nothing can be learned.
 
     Args:
@@ -131,9 +138,10 @@ def check_batch(count: int, low: float, high: float, takes_pixels: bool) -> None
         low: least value of any view.
         high: greatest value.
         takes_pixels: whether the backbone itself makes 0 to 1 of pixels.
+        pixels: those that it takes, a name in `INPUT_RANGES`.
 
     Raises:
-        UserError: it holds one image, or views far beyond 0 to 1.
+        UserError: it holds one image, or views far beyond 0 to 1, or far below what it takes.
     """
     if count < 2:
         raise UserError(
@@ -144,6 +152,11 @@ def check_batch(count: int, low: float, high: float, takes_pixels: bool) -> None
         raise UserError(
             f"fit() received views with values from {low:.4g} to {high:.4g}; allowed: 0 to 1, such "
             "as views / 255."
+        )
+    if is_far_below(max(abs(low), abs(high)), pixels):
+        raise UserError(
+            f"fit() received views with values from {low:.4g} to {high:.4g}, and the first layers "
+            f"of the backbone take pixels from {pixels.replace('-', ' to ')}; allowed: views * 255."
         )
 
 

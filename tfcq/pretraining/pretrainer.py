@@ -1,5 +1,6 @@
 """The Pretrainer: one Keras model, one train step, for every framework and recipe."""
 
+import functools
 import types
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +11,7 @@ import tensorflow as tf
 from tfcq.data.reading_errors import user_errors_of_pipelines
 from tfcq.errors import TrainingStopped, UserError, unknown_choice
 from tfcq.nn.activation_ranges import mark_trained
+from tfcq.nn.input_range import known_input_range
 from tfcq.nn.quantizable import QuantizableModel, quantizable
 from tfcq.nn.replicas import shuffled, unshuffled
 from tfcq.pretraining.accumulation import accumulated, check_accumulation, check_parts
@@ -283,7 +285,8 @@ class Pretrainer(keras.Model):
         Args:
             x: batches of (view 1, view 2), each float [batch, height, width, channels] or uint8
                 pixels, perhaps with labels, which are not used; or single images in any form that
-                `tfcq.two_views` takes, of which the standard views are made anew each epoch.
+                `tfcq.two_views` takes, of which the standard views are made anew each epoch. Of
+                uint8 pixels and of single images the pixels are made that the backbone takes.
             y: labels beside arrays, which are not used.
             batch_size: images per batch, of arrays and what is in no batches; 256 by default.
             epochs: as for `keras.Model.fit`, as all that follows.
@@ -304,10 +307,10 @@ class Pretrainer(keras.Model):
                 )
         check_callbacks(self, callbacks or [])
         self.first_epoch = kwargs.get("initial_epoch", 0)
-        seed = self.bit_schedule.seed
+        seed, pixels = self.bit_schedule.seed, known_input_range(self.backbone, None)
         batches, steps = batches_of(
-            x, y, self.recipe, batch_size, seed, self.first_epoch,
-            self.backbone.input_shape, self._check_batch,
+            x, y, self.recipe, batch_size, seed, self.first_epoch, self.backbone.input_shape,
+            pixels, functools.partial(self._check_batch, pixels),
         )  # fmt: skip
         if isinstance(batches, tf.data.Dataset | tf.distribute.DistributedDataset):
             # Data sets bring their own order and batches; Keras would only warn.
@@ -332,9 +335,9 @@ class Pretrainer(keras.Model):
                 "look for NaN in the images."
             ) from None
 
-    def _check_batch(self, count: int, low: float, high: float) -> None:
+    def _check_batch(self, pixels: str, count: int, low: float, high: float) -> None:
         check_parts(count, self.accumulate)
-        check_batch(count, low, high, takes_pixels(self.backbone))
+        check_batch(count, low, high, takes_pixels(self.backbone), pixels)
         self.framework.check_targets(count * len(self.target_passes))
 
     def call(self, images: tf.Tensor, training: bool | None = None) -> tf.Tensor:

@@ -18,6 +18,7 @@ from tfcq.errors import UserError
 from tfcq.integer.form import told_refusal
 from tfcq.nn.activation_ranges import is_trained_quantized
 from tfcq.nn.calibration import calibrate
+from tfcq.nn.products import multiply_in
 from tfcq.nn.quantizable import QuantizableModel
 from tfcq.pretraining.building import built, pretrainer_from
 from tfcq.pretraining.memory import check_memory
@@ -32,7 +33,7 @@ from tfcq.settings.run_lock import locked
 from tfcq.settings.run_position import RunPosition, kept_positions
 from tfcq.settings.saving import check_steps_per_execution, parse_save_every
 from tfcq.settings.training import CALIBRATION_IMAGES, Config, total_steps
-from tfcq.settings.training_groups import DataSettings
+from tfcq.settings.training_groups import FLOAT32, DataSettings
 from tfcq.training.checkpoints import RunCheckpoints
 from tfcq.training.determinism import make_deterministic
 from tfcq.training.distribution import (
@@ -218,6 +219,8 @@ def _train(
 def _record_ranges(backbone: QuantizableModel, split: Split, size: int) -> None:
     """Gives a network with float passes the ranges of the training images themselves."""
     if not is_trained_quantized(backbone):
+        # Its file does not tell otherwise, so that it is run so.
+        multiply_in(backbone, FLOAT32)
         images, _ = labelled_arrays(split, size, min(split.size, CALIBRATION_IMAGES))
         calibrate(backbone, images)
 

@@ -180,7 +180,9 @@ class RunFolder:
         """
         kept = {str(position): position for position in kept_positions(self.checkpoints)}
         if not kept:
-            raise UserError(f"{self.path} holds no checkpoint yet; the first follows an epoch.")
+            raise UserError(
+                f"{self.path} holds no checkpoint yet; the first is written before its first step."
+            )
         if checkpoint == LATEST:
             return max(kept.values())
         if checkpoint not in kept:
