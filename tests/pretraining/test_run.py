@@ -105,7 +105,7 @@ def test_ranges_are_those_of_the_saved_network_whatever_steps_multiply_in(tmp_pa
     saved = tfcq.load(folder.backbone)
     recorded = saved.get_weights()
     split = open_source("digits").split("train").first(100)
-    calibrate(saved, pipeline.labelled_arrays(split, 6)[0])
+    calibrate(saved, labelled_arrays(split, 6)[0])
     for ours, theirs in zip(recorded, saved.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
