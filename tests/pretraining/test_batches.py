@@ -151,9 +151,7 @@ def test_images_and_bytes_become_the_pixels_that_a_backbone_takes(data):
 
 def test_views_far_darker_than_the_pixels_that_a_backbone_takes_are_refused():
     model = tiny(layers.Rescaling(1 / 127.5, -1))
-    with pytest.raises(
-        UserError, match=r"from 0 to 1, and .* 0 to 255; allowed: views \* 255"
-    ):
+    with pytest.raises(UserError, match=r"from 0 to 1, and .* 0 to 255; allowed: views \* 255"):
         model.fit(slices((FLOATS, FLOATS)).batch(8), verbose=0)
 
 
