@@ -18,6 +18,7 @@ from tfcq.evaluation import run as evaluation_run
 from tfcq.evaluation.classifier import with_classifier
 from tfcq.evaluation.protocols import fit
 from tfcq.evaluation.records import add_record
+from tfcq.files import UNFINISHED
 from tfcq.nn.float_model import requantizable
 from tfcq.nn.loading import load
 from tfcq.nn.quantizable import quantizable
@@ -42,6 +43,8 @@ def test_files_and_table_are_written(run, tmp_path, capsys):
     # A copy, since other tests evaluate the run too.
     ignored = shutil.ignore_patterns("evaluation")
     run = RunFolder(shutil.copytree(run.path, tmp_path / "run", ignore=ignored))
+    # What an evaluation left that was killed while it wrote.
+    (run.evaluation / f"{UNFINISHED}killed").mkdir(parents=True)
     evaluate.main(command(run_dir=str(run.path), protocol="knn", bits="fp,4w8a"))
     assert sorted(path.name for path in run.evaluation.iterdir()) == ["knn.json", "knn.png"]
     found = json.loads((run.evaluation / "knn.json").read_text())

@@ -1,6 +1,7 @@
 """Files that appear whole or not at all, what is read of them, native messages that stay away."""
 
 import errno
+import fcntl
 import os
 import pathlib
 import stat
@@ -11,11 +12,13 @@ import pytest
 from tfcq import native_messages
 from tfcq.errors import UserError
 from tfcq.files import (
+    UNFINISHED,
     check_form,
     check_writable,
     parse_json,
     read_rows,
     read_text,
+    remove_unfinished,
     whole_file,
     whole_files,
     write_text,
@@ -79,6 +82,31 @@ def test_several_files_appear_together_or_not_at_all(tmp_path):
     assert content() == {"a.txt": "old", "mine": "mine", "part": "old"}
     write("new")
     assert content() == {"a.txt": "new", "mine": "mine", "part": "new"}
+
+
+def test_what_a_killed_process_left_is_removed_and_what_is_being_written_stays(tmp_path):
+    killed = tmp_path / f"{UNFINISHED}killed"
+    killed.mkdir()
+    (killed / "half.txt").write_text("ha")
+    with whole_file(tmp_path / "a.txt") as one, whole_files(tmp_path) as several:
+        one.write_text("a")
+        (several / "b.txt").write_text("b")
+        remove_unfinished(tmp_path)
+        assert not killed.exists()
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
+        "a.txt": "a", "b.txt": "b",
+    }  # fmt: skip
+
+
+def test_nothing_is_removed_where_there_are_no_locks(tmp_path, monkeypatch):
+    def none(handle, operation):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    with whole_file(tmp_path / "a.txt") as one:
+        one.write_text("a")
+        remove_unfinished(tmp_path)
+    assert (tmp_path / "a.txt").read_text() == "a"
 
 
 def test_what_was_replaced_comes_back_where_a_later_file_cannot_be_moved(tmp_path, monkeypatch):

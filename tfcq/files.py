@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -44,8 +45,8 @@ def whole_file(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         # In a folder of its own: what looks for files of its kind must not find it half written.
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=UNFINISHED) as made:
-            temporary = pathlib.Path(made) / path.name
+        with _unfinished(path.parent) as made:
+            temporary = made / path.name
             yield temporary
             # Or else a crash of the system could leave the name without the content.
             _sync(temporary)
@@ -56,27 +57,46 @@ def whole_file(path: str | os.PathLike) -> Iterator[pathlib.Path]:
         raise
 
 
+@contextlib.contextmanager
+def _unfinished(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Gives a folder for what is being written; its lock ends with the process."""
+    with tempfile.TemporaryDirectory(dir=folder, prefix=UNFINISHED) as made, _opened(made) as held:
+        # Where there are no locks, nothing is removed.
+        with contextlib.suppress(OSError):
+            fcntl.flock(held, fcntl.LOCK_SH)
+        yield pathlib.Path(made)
+
+
 def remove_unfinished(folder: str | os.PathLike) -> None:
-    """Removes what a process that was killed while it wrote has left in a folder.
+    """Removes what processes that were killed while they wrote have left in a folder.
 
     Args:
-        folder: one that no other process writes into.
+        folder: the folder; what others are writing into it stays.
     """
     for left in pathlib.Path(folder).glob(f"{UNFINISHED}*"):
-        shutil.rmtree(left, ignore_errors=True)
+        with contextlib.suppress(OSError), _opened(left) as held:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(left, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _opened(path: str | os.PathLike) -> Iterator[int]:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
 
 
 def _sync(path: str | os.PathLike) -> None:
     """Waits until a file, or the names in a folder, are on the disk."""
-    opened = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    except OSError:
-        # Some file systems cannot do it for folders.
-        if not os.path.isdir(path):
-            raise
-    finally:
-        os.close(opened)
+    with _opened(path) as opened:
+        try:
+            os.fsync(opened)
+        except OSError:
+            # Some file systems cannot do it for folders.
+            if not os.path.isdir(path):
+                raise
 
 
 def _tell_full(path: pathlib.Path, error: OSError) -> None:
@@ -110,8 +130,8 @@ def whole_files(folder: str | os.PathLike) -> Iterator[pathlib.Path]:
 @contextlib.contextmanager
 def _whole_files(folder: pathlib.Path) -> Iterator[pathlib.Path]:
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=UNFINISHED) as temporary:
-        made, replaced = pathlib.Path(temporary) / "made", pathlib.Path(temporary) / "replaced"
+    with _unfinished(folder) as temporary:
+        made, replaced = temporary / "made", temporary / "replaced"
         made.mkdir()
         replaced.mkdir()
         yield made

@@ -24,6 +24,7 @@ from tfcq.evaluation.records import (
     weights_fingerprint,
 )
 from tfcq.evaluation.scoring import Scoring
+from tfcq.files import remove_unfinished
 from tfcq.nn.cloning import copy_of
 from tfcq.nn.loading import load
 from tfcq.nn.summary import summary
@@ -83,6 +84,7 @@ def evaluate(config: EvaluationConfig) -> list[Measured]:
         for protocol in config.protocols
     }
     for one in measured.values():
+        remove_unfinished(one.file.parent)
         # A file that cannot be added to is told of before anything is trained.
         read_records(one.file)
     stage(f"Scoring at {', '.join(map(str, evaluation.columns))}")
