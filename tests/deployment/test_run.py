@@ -40,7 +40,7 @@ from tfcq.settings.training import Config
 
 
 def command(**values):
-    few = {"calibration_images": 64, "test_images": 20, "min_agreement": 0.5, "images": 20}
+    few = {"calibration_images": 64, "test_images": 30, "min_agreement": 0.5, "images": 20}
     arguments = [f"--{name}={value}" for name, value in {**few, **values}.items()]
     return export.flag_set().parse(["--verbosity=1", *arguments])
 
@@ -75,7 +75,7 @@ def test_files_figures_and_table_are_written(run, printed):
     ]  # fmt: skip
     figures = json.loads((run.export / "int8.json").read_text())
     assert figures["dataset"] == "digits"
-    assert (figures["calibration"]["images"], figures["test_images"]) == (64, 20)
+    assert (figures["calibration"]["images"], figures["test_images"]) == (64, 30)
     assert figures["agreement"] == figures["int8_against_simulation"]["agreement"]
     for name in ("int8", "float"):
         assert figures["bytes"][name] == (run.export / f"{name}.tflite").stat().st_size
@@ -100,7 +100,7 @@ def test_figures_are_those_of_a_model_calibrated_on_the_first_training_images(ru
     (train, labels), (test, test_labels) = (
         labelled_arrays(source.split(name), 8) for name in ("train", "test")
     )
-    test, test_labels = test[:20], test_labels[:20]
+    test, test_labels = test[:30], test_labels[:30]
     model = tfcq.deployable(requantizable(load(run.backbone), "int8"))
     calibrate(model, train[:64])
     content = (run.export / "int8.tflite").read_bytes()
@@ -114,7 +114,11 @@ def test_figures_are_those_of_a_model_calibrated_on_the_first_training_images(ru
         "float": features(test),
     }  # fmt: skip
     classes = {name: probe(found).argmax(axis=1) for name, found in outputs.items()}
-    assert figures["top1"] == {n: np.mean(found == test_labels) for n, found in classes.items()}
+    # The float network's accuracy is that under a probe of its own, as evaluation has it.
+    own = fit_linear_probe(features(train), labels, 10).logits
+    scored = {**classes, "float": own(outputs["float"]).argmax(axis=1)}
+    assert figures["top1"] == {n: np.mean(found == test_labels) for n, found in scored.items()}
+    assert figures["top1"]["float"] != np.mean(classes["float"] == test_labels)
     for one, other in (("int8", "simulation"), ("int8", "float"), ("simulation", "float")):
         agreement = figures[f"{one}_against_{other}"]["agreement"]
         assert agreement == np.mean(classes[one] == classes[other])

@@ -56,12 +56,12 @@ def compared_outputs(
     if made.simulated is None:
         del outputs["simulation"]
     if probe or evaluation.config.scores_logits:
-        scores: Scores = _unchanged
+        own: Scores = _unchanged
+        scores = own
     else:
-        features = made.extract or (lambda some: float_features(some, FLOAT))
-        scores = fit_linear_probe(
-            features(data.train_images), data.train_labels, data.classes, seed=evaluation.seed
-        ).logits
+        # What agrees is seen under one probe; the float network's accuracy under its own.
+        own = _probe(evaluation, float_features(data.train_images, FLOAT))
+        scores = _probe(evaluation, made.extract(data.train_images)) if made.extract else own
     trained = None if probe or made.levels is None else _as_trained(evaluation)
     if trained is not None:
         outputs["simulation_as_trained"] = FeatureExtractor(trained.model)(images, bits)
@@ -77,9 +77,9 @@ def compared_outputs(
             if a in outputs and b in outputs
         },
         "top1": {
-            name: float(np.mean(classes[name] == data.test_labels))
-            for name in ("int8", "simulation", "float")
-            if name in classes
+            name: float(np.mean(found == data.test_labels))
+            for name, found in {**classes, "float": own(outputs["float"]).argmax(axis=1)}.items()
+            if name in ("int8", "simulation", "float")
         },
         "by_kernels": class_figures(
             {
@@ -90,6 +90,12 @@ def compared_outputs(
         ),
         "milliseconds_per_image": {name: 1000 * value for name, value in seconds.items()},
     }
+
+
+def _probe(evaluation: Evaluation, features: np.ndarray) -> Scores:
+    """Returns a linear probe of the features of the training images."""
+    data = evaluation.data
+    return fit_linear_probe(features, data.train_labels, data.classes, seed=evaluation.seed).logits
 
 
 def _unchanged(outputs: np.ndarray) -> np.ndarray:
