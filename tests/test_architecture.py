@@ -9,7 +9,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
 FLOORS = [
-    ["tfcq.errors", "tfcq.files", "tfcq.interruption", "tfcq.native_messages"],
+    ["tfcq.errors", "tfcq.files", "tfcq.native_messages", "tfcq.parsing"],
     ["tfcq.settings", "tfcq.command_line"],
     ["tfcq.quantization"],
     ["tfcq.nn", "tfcq.data"],
@@ -29,7 +29,7 @@ FLOORS = [
 ]
 COMMANDS = FLOORS[-1]
 # What settings may import beside themselves and the standard library.
-GROUND = ("tfcq.errors", "tfcq.files")
+GROUND = ("tfcq.errors", "tfcq.files", "tfcq.parsing")
 PRIVATE = ("keras.src", "tensorflow.python", "keras._tf_keras", "tf_keras.src")
 
 

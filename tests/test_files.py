@@ -1,29 +1,22 @@
-"""Files that appear whole or not at all, what is read of them, native messages that stay away."""
+"""Files that appear whole or not at all, and places for them."""
 
 import errno
 import fcntl
 import os
 import pathlib
 import stat
-import zipfile
 
 import pytest
 
-from tfcq import native_messages
 from tfcq.errors import UserError
 from tfcq.files import (
     UNFINISHED,
-    check_form,
     check_writable,
-    parse_json,
-    read_rows,
-    read_text,
     remove_unfinished,
     whole_file,
     whole_files,
     write_text,
 )
-from tfcq.nn.loading import load
 from tfcq.settings.run_folder import RunFolder
 
 
@@ -168,67 +161,6 @@ def test_a_place_in_which_nothing_can_be_made_is_told_with_its_flag(tmp_path, na
         check_writable("/proc/x", name)
 
 
-def test_native_messages_are_hidden(capfd):
-    with native_messages.hidden():
-        os.write(2, b"chatter\n")
-    os.write(2, b"after\n")
-    assert capfd.readouterr().err == "after\n"
-
-
-def test_native_messages_are_shown_after_all_when_something_fails(capfd):
-    with pytest.raises(RuntimeError), native_messages.hidden():
-        os.write(2, b"the reason\n")
-        raise RuntimeError
-    os.write(2, b"after\n")
-    assert capfd.readouterr().err == "the reason\nafter\n"
-
-
-BEYOND = {
-    "integer of 5,000 digits": b"9" * 5000,
-    "nested without end": b"[" * 100_000,
-    "nested and closed": b"[" * 5_000 + b"]" * 5_000,
-    "not UTF-8": b'"\xff"',
-    "NUL": b"\0",
-    "nothing": b"",
-}
-
-
-@pytest.mark.parametrize("content", BEYOND.values(), ids=BEYOND)
-def test_json_beyond_what_is_read_is_told_in_one_line(content, tmp_path):
-    path = tmp_path / "a.json"
-    path.write_bytes(content)
-    with pytest.raises(UserError, match=r"a\.json") as caught:
-        parse_json(read_text(path), str(path))
-    assert "\n" not in str(caught.value)
-
-
-def test_rows_are_read_by_the_names_of_the_first_line(tmp_path):
-    path = tmp_path / "a.csv"
-    path.write_text("epoch,loss\n1,0.5\n2,\n")
-    assert read_rows(path) == [{"epoch": "1", "loss": "0.5"}, {"epoch": "2", "loss": ""}]
-    for content in ("epoch,loss\n1\n", "epoch\n1,2\n", 'epoch\n"1', f"epoch\n{'9' * 200_000}\n"):
-        path.write_text(content)
-        with pytest.raises(UserError, match=r"a\.csv"):
-            read_rows(path)
-
-
-@pytest.mark.parametrize(
-    ("found", "place"),
-    [({"a": 1.0, "b": [{"c": 3, "x": "y"}], "d": {"e": "f"}}, None), ({}, None),
-     ({"a": True}, "it, 'a'"), ({"a": float("nan")}, "it, 'a'"), ({"a": 10**400}, "it, 'a'"),
-     ({"b": [{"c": 1}, {"c": None}]}, "it, 'b', 2, 'c'"), ({"b": {}}, "it, 'b'"),
-     ({"d": {"e": 1}}, "it, 'd', 'e'"), ([], "it")],
-)  # fmt: skip
-def test_form_of_json_is_checked_where_it_is_named(found, place):
-    form = {"a": float, "b": [{"c": float}], "d": {"*": str}}
-    if place is None:
-        check_form(found, form, "it")
-        return
-    with pytest.raises(UserError) as caught:
-        check_form(found, form, "it")
-    assert str(caught.value).startswith(f"{place} is ")
-
-
 @pytest.mark.parametrize("several", [False, True])
 def test_content_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch, several):
     events, sync, replace = [], os.fsync, os.replace
@@ -268,11 +200,3 @@ def test_address_is_no_folder(path):
     with pytest.raises(UserError, match=r"^(gs|s3):\S+ is an address"):
         RunFolder(path)
     assert RunFolder("runs/a:b/c").path.name == "c"
-
-
-def test_file_that_would_fill_the_memory_is_refused_unread(tmp_path):
-    path = tmp_path / "model.keras"
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as opened:
-        opened.writestr("config.json", b" " * 10**6)
-    with pytest.raises(UserError, match=r"model\.keras has 1,\d+ bytes and would become 1,000,000"):
-        load(path)

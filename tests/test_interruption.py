@@ -24,7 +24,8 @@ DOING = {
 }
 PROGRAM = """
 import hashlib, os, sys, time
-from tfcq import command_line, interruption, native_messages
+from tfcq import command_line, native_messages
+from tfcq.command_line import interruption
 hashed = "sha256", b"x", b"x", 10**9
 
 def ignore(function, *arguments):

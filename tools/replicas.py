@@ -28,7 +28,7 @@ from tfcq.reporting.tables import table
 FRAMEWORKS = ("simsiam", "simclr", "byol", "mocov2", "mocov3")
 RECIPES = ("float", "ssql", "cq_c")
 # Of so many replicas, in which arithmetic.
-REPLICAS = {2: ("float64", "float32"), 4: ("float64",)}
+REPLICAS = {2: ("float64", "float32"), 4: ("float64", "float32")}
 STEPS, BATCH, SEED, NUDGES = 10, 32, 3, 2
 HEADS = {"projection_width": 8, "projection_hidden": 8, "predictor_width": 4, "queue_size": 256}
 

@@ -1,6 +1,7 @@
 """Models from files: read, or told apart in one line each."""
 
 import re
+import zipfile
 
 import keras
 import numpy as np
@@ -100,3 +101,11 @@ def test_a_file_that_a_disk_changed_is_refused_or_gives_the_same_weights(tmp_pat
         else:
             assert place not in (kernel, kernel + 9)
             np.testing.assert_array_equal(read, weights)
+
+
+def test_file_that_would_fill_the_memory_is_refused_unread(tmp_path):
+    path = tmp_path / "model.keras"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as opened:
+        opened.writestr("config.json", b" " * 10**6)
+    with pytest.raises(UserError, match=r"model\.keras has 1,\d+ bytes and would become 1,000,000"):
+        load(path)

@@ -13,12 +13,12 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from tfcq import interruption
+from tfcq.command_line import interruption
 from tfcq.data.augmentation import augmentation_for
 from tfcq.data.digits import DigitsSource
 from tfcq.data.views import view_batches
 from tfcq.errors import UserError
-from tfcq.files import read_rows
+from tfcq.parsing import read_rows
 from tfcq.pretraining.pretrainer import Pretrainer
 from tfcq.settings.policies import PAPER
 from tfcq.settings.run_position import RunPosition, kept_positions

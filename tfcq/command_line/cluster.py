@@ -5,7 +5,7 @@ import sys
 from typing import Any
 
 from tfcq.errors import UserError
-from tfcq.files import parse_json
+from tfcq.parsing import parse_json
 from tfcq.settings.training_groups import MULTI_WORKER
 
 _JOBS = ("chief", "worker")

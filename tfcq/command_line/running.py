@@ -9,8 +9,8 @@ from collections.abc import Callable
 from typing import Any
 
 import tfcq
-from tfcq import interruption
 from tfcq.command_line.flags import Command, FlagSet
+from tfcq.command_line.interruption import Terminated, leave, watch
 from tfcq.errors import TrainingStopped, UserError
 
 USER_ERROR = 2
@@ -70,7 +70,7 @@ def run(flag_set: FlagSet, main: Callable[[Command], int | None]) -> None:
         flag_set: the command's flags.
         main: takes the parsed command line.
     """
-    interruption.watch()
+    watch()
     # Of what a terminal cannot show, such as a file name that is no text, its number is shown.
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -94,5 +94,5 @@ def run(flag_set: FlagSet, main: Callable[[Command], int | None]) -> None:
     except TrainingStopped as error:
         print(f"stopped: {_one_line(str(error))}", file=sys.stderr)
         sys.exit(FAILURE)
-    except (KeyboardInterrupt, interruption.Terminated) as ended:
-        interruption.leave(ended)
+    except (KeyboardInterrupt, Terminated) as ended:
+        leave(ended)

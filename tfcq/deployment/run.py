@@ -25,7 +25,7 @@ from tfcq.evaluation.probe import fit_linear_probe
 from tfcq.evaluation.protocols.classifier import check_classifier
 from tfcq.evaluation.records import versions
 from tfcq.evaluation.run import about_data, about_subject
-from tfcq.files import parse_json, read_text, whole_files
+from tfcq.files import read_text, whole_files
 from tfcq.integer.emulation import kernels_of
 from tfcq.integer.labels import check_labels, with_labels
 from tfcq.integer.lite_file import LiteFile
@@ -33,6 +33,7 @@ from tfcq.integer.micro import MicroModel
 from tfcq.integer.runtime import runtime_version
 from tfcq.integer.trial import check_runs
 from tfcq.nn.quantizable import QuantizableModel
+from tfcq.parsing import parse_json
 from tfcq.settings.backbones import UNIT_RANGE
 from tfcq.settings.bitwidths import FLOAT
 from tfcq.settings.deployment import (

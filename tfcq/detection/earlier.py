@@ -4,7 +4,8 @@ import pathlib
 from typing import Any
 
 from tfcq.errors import UserError
-from tfcq.files import parse_json, read_text
+from tfcq.files import read_text
+from tfcq.parsing import parse_json
 from tfcq.settings.detection import default_training
 
 CONFIG = "config.json"

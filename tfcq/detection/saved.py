@@ -13,8 +13,9 @@ from tfcq.detection.mask_rcnn import MaskRCNN, MaskRCNNSettings
 from tfcq.detection.object_detector import ObjectDetector
 from tfcq.detection.yolo import Yolo, YoloSettings
 from tfcq.errors import UserError, unknown_choice
-from tfcq.files import check_form, parse_json, read_text, whole_file, write_text
+from tfcq.files import read_text, whole_file, write_text
 from tfcq.nn.loading import load
+from tfcq.parsing import check_form, parse_json
 from tfcq.settings.bitwidths import BitWidth, parse_bit_width
 
 ABOUT = "detector.json"

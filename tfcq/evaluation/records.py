@@ -24,7 +24,8 @@ import tensorflow as tf
 from tfcq.data.image_stream import ImageStream
 from tfcq.errors import UserError
 from tfcq.evaluation.accuracy import LabelledImages
-from tfcq.files import check_form, parse_json, read_text, write_text
+from tfcq.files import read_text, write_text
+from tfcq.parsing import check_form, parse_json
 from tfcq.settings.backbones import UNIT_RANGE
 from tfcq.settings.bitwidths import parse_bit_width
 

@@ -4,7 +4,8 @@ import dataclasses
 import pathlib
 from typing import Any
 
-from tfcq.files import check_form, parse_json, read_text
+from tfcq.files import read_text
+from tfcq.parsing import check_form, parse_json
 
 _AVERAGE_PRECISION = dict.fromkeys(("AP", "AP50", "AP75"), float)
 # What is read of the file of a detection, and of the figures of its int8 files.

@@ -7,8 +7,8 @@ import zipfile
 from typing import TYPE_CHECKING, Any
 
 from tfcq.errors import UserError
-from tfcq.files import parse_json
 from tfcq.nn.loading import check_whole
+from tfcq.parsing import parse_json
 from tfcq.settings.bitwidths import HIGHEST_BITS, LOWEST_BITS
 
 if TYPE_CHECKING:

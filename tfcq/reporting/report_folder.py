@@ -7,7 +7,8 @@ import shutil
 import tempfile
 
 from tfcq.errors import UserError
-from tfcq.files import check_writable, parse_json, read_text
+from tfcq.files import check_writable, read_text
+from tfcq.parsing import parse_json
 
 MANIFEST = "report.json"
 

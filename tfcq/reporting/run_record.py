@@ -7,7 +7,8 @@ from typing import Any
 
 from tfcq.errors import UserError
 from tfcq.evaluation.records import read_records
-from tfcq.files import check_form, parse_json, read_rows, read_text
+from tfcq.files import read_text
+from tfcq.parsing import check_form, parse_json, read_rows
 from tfcq.reporting.detection_record import DetectionRecord, read_detections
 
 # What is read of an export's figures.

@@ -5,7 +5,7 @@ import importlib.metadata
 from typing import Any
 
 from tfcq.errors import UserError, unknown_choice
-from tfcq.files import check_form, check_seal, parse_json
+from tfcq.parsing import check_form, check_seal, parse_json
 from tfcq.settings.backbones import (
     settings_of,
 )

@@ -7,14 +7,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from tfcq.errors import UserError
-from tfcq.files import (
-    UNFINISHED,
-    check_local,
-    check_writable,
-    parse_json,
-    read_text,
-    write_text,
-)
+from tfcq.files import UNFINISHED, check_local, check_writable, read_text, write_text
+from tfcq.parsing import parse_json
 from tfcq.settings.backbones import FILE, settings_of, standard_start
 from tfcq.settings.checkpoints import CHECKPOINTS_HELP
 from tfcq.settings.config_file import config_from_json

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from tfcq.errors import UserError
-from tfcq.files import sealed
+from tfcq.parsing import sealed
 from tfcq.settings.backbones import (
     check_backbone_name,
     normalization,

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfcq import interruption
+from tfcq.command_line import interruption
 from tfcq.data.reading_errors import disk_fault
 from tfcq.errors import UserError
 from tfcq.files import remove_unfinished

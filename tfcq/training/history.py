@@ -14,7 +14,8 @@ from typing import Any, TextIO
 import keras
 
 from tfcq.errors import UserError
-from tfcq.files import read_rows, write_text
+from tfcq.files import write_text
+from tfcq.parsing import read_rows
 from tfcq.settings.durations import Duration
 
 # What a line of progress shows, by the names that history.csv has.

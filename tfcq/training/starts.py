@@ -8,7 +8,8 @@ import pathlib
 import socket
 
 from tfcq.errors import UserError
-from tfcq.files import read_rows, write_text
+from tfcq.files import write_text
+from tfcq.parsing import read_rows
 from tfcq.settings.run_position import kept_positions
 
 _COLUMNS = ("time", "host", "process", "steps_done")

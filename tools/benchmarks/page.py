@@ -4,7 +4,8 @@ import json
 import pathlib
 from typing import Any
 
-from tfcq.files import check_form, parse_json, read_text, write_text
+from tfcq.files import read_text, write_text
+from tfcq.parsing import check_form, parse_json
 from tfcq.reporting.tables import table
 
 HEAD = """# Speed

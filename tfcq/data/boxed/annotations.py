@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from tfcq import files
 from tfcq.errors import UserError
+from tfcq.files import read_text
+from tfcq.parsing import check_form, parse_json
 
 _FORM = {
     "images": [{"id": float, "file_name": str, "width": float, "height": float}],
@@ -98,7 +99,7 @@ def read_annotations(path: str, strict: bool) -> Annotations:
             that it does not list, (strict) a box is without area, or most boxes reach beyond their
             image.
     """
-    found = files.parse_json(files.read_text(path), path)
+    found = parse_json(read_text(path), path)
     _check(found, path)
     categories = sorted(found["categories"], key=lambda category: category["id"])
     class_of = _places(categories, path, "categories")
@@ -191,7 +192,7 @@ def mask_coder() -> Any:
 
 
 def _check(found: Any, path: str) -> None:
-    files.check_form(found, _FORM, path)
+    check_form(found, _FORM, path)
     for kind, names in _NEEDED.items():
         if not found.get(kind):
             what = "boxes" if kind == "annotations" else kind
