@@ -4,6 +4,7 @@ import pytest
 
 from tfcq.backbones.cifar_resnet import cifar_resnet
 from tfcq.data.sources import open_source
+from tfcq.nn.quantizable import quantizable
 from tfcq.pretraining.building import pretrainer_from
 from tfcq.pretraining.settled import in_words, settled
 from tfcq.settings.fields import flat
@@ -69,6 +70,18 @@ def test_first_line_of_a_run_says_what_is_trained_on_what():
     )
     found, model = settle(backbone="resnet18")
     assert "; resnet18, stem cifar, width 2, " in in_words(found, 1, model)
+
+
+def test_policy_of_a_file_is_recorded_unless_it_has_quantizers_of_its_own(tmp_path):
+    network = cifar_resnet(8, width=2, input_shape=(8, 8, 1))
+    for name, model in {"float": network, "quantizable": quantizable(network, "uniform")}.items():
+        model.save(tmp_path / f"{name}.keras")
+    told = {"float": "paper", "quantizable": None}
+    for name, policy in told.items():
+        found, model = settle(backbone=f"file:{tmp_path / name}.keras", width=None)
+        assert found.network.policy == policy
+        assert f"policy {policy or 'of its file'}, " in in_words(found, 1, model)
+        assert settled(found, SPLIT, STEPS, model) == found
 
 
 @pytest.mark.parametrize(("size", "stem"), [(8, "cifar"), (64, "imagenet")])

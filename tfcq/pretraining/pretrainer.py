@@ -110,7 +110,7 @@ class Pretrainer(keras.Model):
         self.recipe.check_candidates(
             self.bit_schedule.weight_choices, self.bit_schedule.activation_choices
         )
-        self.backbone = self._quantizable(backbone, policy)
+        self.backbone, self.policy = self._quantizable(backbone, policy)
         check_drawn(self.backbone, weight_bits, activation_bits)
         policies = self.recipe.projector_policy
         self.framework = build_framework(framework, settings, self.backbone, policies)
@@ -151,13 +151,17 @@ class Pretrainer(keras.Model):
             aggregation="only_first_replica",
         )
 
-    def _quantizable(self, backbone: keras.Model, policy: str | Policy | None) -> QuantizableModel:
+    def _quantizable(
+        self, backbone: keras.Model, policy: str | Policy | None
+    ) -> tuple[QuantizableModel, Policy | None]:
+        """Returns a quantizable backbone, and its policy; None for one that was so already."""
         if not isinstance(backbone, QuantizableModel):
-            return quantizable(backbone, self.recipe.policy_for(policy))
+            chosen = self.recipe.policy_for(policy)
+            return quantizable(backbone, chosen), chosen
         if policy is not None:
             raise UserError("policy has no effect: the backbone is quantizable already.")
         check_quantizers(backbone, self.recipe)
-        return backbone
+        return backbone, None
 
     @property
     def needs_run_length(self) -> bool:

@@ -13,7 +13,7 @@ from tfcq.settings.backbones import settings_of
 from tfcq.settings.fields import flat
 from tfcq.settings.training import Config, config_from_flat, for_images, total_steps
 from tfcq.settings.training_groups import FLOAT32, ViewSettings
-from tfcq.settings.used import numbers_text, used
+from tfcq.settings.used import numbers_text, policy_values, used
 
 _VIEWS = tuple(field.name for field in dataclasses.fields(ViewSettings))
 
@@ -22,7 +22,7 @@ def settled(config: Config, split: Split, steps: int, model: Pretrainer) -> Conf
     """Returns settings with every default put in that was decided.
 
     What has no part in the run stays None: bits that no layer draws, strengths of views where none
-    is augmented; so does what a file decides, the policy of `file:PATH`.
+    is augmented, the policy where the network of a file has quantizers of its own.
 
     Args:
         config: the settings.
@@ -43,6 +43,8 @@ def settled(config: Config, split: Split, steps: int, model: Pretrainer) -> Conf
     values |= {name: views[name] if augmented else None for name in _VIEWS}
     if augmented:
         values["crop_area"] = numbers_text(views["crop_area"], "-")
+    if model.policy is not None:
+        values |= policy_values(model.policy)
     if "patch_size" in settings_of(config.network.backbone):
         values["patch_size"] = model.backbone.get_layer("patch_projection").kernel_size[0]
     for name, attribute in (("weight_bits", "weight_quantizer"), ("activation_bits", "quantizer")):

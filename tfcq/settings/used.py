@@ -14,7 +14,7 @@ from tfcq.settings.datasets import FOLDER_PREFIX
 from tfcq.settings.durations import parse_duration
 from tfcq.settings.fields import flat, share_range
 from tfcq.settings.frameworks import framework_settings
-from tfcq.settings.policies import parse_bits_by_layer
+from tfcq.settings.policies import Policy, parse_bits_by_layer
 from tfcq.settings.recipes import RECIPES, Recipe, recipe_named
 from tfcq.settings.training import BITS, Config, config_from_flat, policy, scaled_learning_rate
 from tfcq.settings.training_groups import OptimizationSettings, ViewSettings
@@ -73,7 +73,7 @@ def numbers_text(numbers: tuple[float, ...] | None, separator: str) -> str | Non
 
 
 def _network(config: Config) -> dict[str, Any]:
-    network, chosen = config.network, policy(config)
+    network = config.network
     own = settings_of(network.backbone)
     normalized = normalization(network.input_mean, network.input_std) or (None, None)
     values: dict[str, Any] = {
@@ -87,12 +87,21 @@ def _network(config: Config) -> dict[str, Any]:
         values["layer_bits"] = ",".join(f"{pattern}:{bits}" for pattern, bits in pairs)
     # A file may hold a network with quantizers of its own.
     if not network.backbone.startswith(f"{FILE}:"):
-        values |= {
-            "policy": chosen.name,
-            "weight_quantizer": chosen.weight_quantizer,
-            "activation_quantizer": chosen.activation_quantizer,
-        }
+        values |= policy_values(policy(config))
     return values
+
+
+def policy_values(chosen: Policy) -> dict[str, Any]:
+    """Returns the settings that name a policy, by their names.
+
+    Args:
+        chosen: the policy.
+    """
+    return {
+        "policy": chosen.name,
+        "weight_quantizer": chosen.weight_quantizer,
+        "activation_quantizer": chosen.activation_quantizer,
+    }
 
 
 def _optimization(settings: OptimizationSettings) -> dict[str, Any]:
