@@ -7,6 +7,7 @@ import tensorflow as tf
 from tfcq.quantization import fused
 from tfcq.quantization.minmax import MinMaxWeightQuantizer
 from tfcq.quantization.ops import asymmetric_scale, fake_quantize
+from tfcq.quantization.pact import clipped_quantize
 
 SHAPE = (3, 16, 16, 16)
 
@@ -29,6 +30,26 @@ def test_values_and_gradients_are_those_of_separate_operations(bits, monkeypatch
     found = tf.function(quantized_and_gradients)(*arguments)
     monkeypatch.setattr(fused, "LEAST_VALUES", 3 * 16**3)
     expected = tf.function(lambda *given: quantized_and_gradients(*given))(*arguments)
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_learned_clipping_is_that_of_separate_operations(signed, monkeypatch):
+    x, upstream = (tf.random.stateless_normal(SHAPE, (seed, 0), alg="philox") for seed in (1, 2))
+    # At the clipping, at zero, and a tie.
+    x = tf.tensor_scatter_nd_update(x, [[0, 0, 0, i] for i in range(3)], [1.5, 0.0, 0.25])
+
+    def clipped_and_gradients(x, clipping, bits):
+        with tf.GradientTape() as tape:
+            tape.watch((x, clipping))
+            y = clipped_quantize(x, clipping, bits, signed)
+        return (y, *tape.gradient(y, (x, clipping), upstream))
+
+    arguments = x, tf.constant(1.5), tf.constant(2)
+    found = tf.function(clipped_and_gradients)(*arguments)
+    monkeypatch.setattr(fused, "LEAST_VALUES", 3 * 16**3)
+    expected = tf.function(lambda *given: clipped_and_gradients(*given))(*arguments)
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_array_equal(one, other)
 

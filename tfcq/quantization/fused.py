@@ -33,8 +33,15 @@ def pays(x: tf.Tensor, scale: tf.Tensor) -> bool:
         x: float tensor.
         scale: its scale.
     """
-    if scale.shape.rank != 0:
-        return large(x)
+    return many_activations(x) if scale.shape.rank == 0 else large(x)
+
+
+def many_activations(x: tf.Tensor) -> bool:
+    """Whether passes over activations are compiled: on a CPU, where there are many an example.
+
+    Args:
+        x: float tensor, examples first.
+    """
     example = x.shape[1:] if x.shape.rank else tf.TensorShape(None)
     return _reaches(example, LEAST_VALUES) and x.dtype == tf.float32 and not accelerated()
 
@@ -49,17 +56,20 @@ def large(weights: tf.Tensor) -> bool:
     return many and weights.dtype == tf.float32 and not accelerated()
 
 
-def where_large(function: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
+def where_large(
+    function: Callable[..., tf.Tensor], pays: Callable[[tf.Tensor], bool] = large
+) -> Callable[..., tf.Tensor]:
     """Returns a function that is compiled where its first argument is large.
 
     Args:
         function: takes tensors, and Python values that are compiled in.
+        pays: whether an argument is; `many_activations` for what is no weights.
     """
     compiled = _compiled(function)
 
     @functools.wraps(function)
-    def chosen(weights: tf.Tensor, *others: Any) -> tf.Tensor:
-        return (compiled if large(weights) else function)(weights, *others)
+    def chosen(first: tf.Tensor, *others: Any) -> tf.Tensor:
+        return (compiled if pays(first) else function)(first, *others)
 
     return chosen
 

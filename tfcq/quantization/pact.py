@@ -1,10 +1,12 @@
 """PACT: activations clipped at a value that is learned, and rounded to even steps."""
 
+import functools
 from typing import Any
 
 import keras
 import tensorflow as tf
 
+from tfcq.quantization import fused
 from tfcq.quantization.ops import (
     NOT_FINITE,
     arithmetic_dtype,
@@ -50,23 +52,43 @@ def clipped_quantize(x: tf.Tensor, clipping: tf.Tensor, bits: tf.Tensor, signed:
         upper = tf.maximum(clipping, 0)
         lower = -upper if signed else tf.zeros((), dtype)
         scale = tf.maximum(upper / steps, smallest_normal(dtype))
-        outputs = tf.round(clip(values, lower, upper) / scale) * scale
 
         def gradient(upstream):
-            zero = tf.zeros((), dtype)
-            above, below = values >= upper, values <= lower
-            to_clipping = tf.reduce_sum(tf.where(above, upstream, zero))
+            to_clipping = tf.reduce_sum(_above(values, upstream, upper))
             if signed:
-                to_clipping -= tf.reduce_sum(tf.where(below, upstream, zero))
-            return tf.where(above | below, zero, upstream), to_clipping
+                to_clipping -= tf.reduce_sum(_below(values, upstream, lower))
+            return _inside(values, upstream, lower, upper), to_clipping
 
-        return outputs, gradient
+        return _rounded(values, lower, upper, scale), gradient
 
     values = checked(tf.cast(x, dtype), "activations to be quantized")
     clipping = tf.debugging.check_numerics(
         tf.cast(clipping, dtype), f"{NOT_FINITE} in a learned clipping"
     )
     return tf.cast(quantize(values, clipping), x.dtype)
+
+
+_in_one_pass = functools.partial(fused.where_large, pays=fused.many_activations)
+
+
+@_in_one_pass
+def _rounded(x: tf.Tensor, lower: tf.Tensor, upper: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
+    return tf.round(clip(x, lower, upper) / scale) * scale
+
+
+@_in_one_pass
+def _inside(x: tf.Tensor, gradient: tf.Tensor, lower: tf.Tensor, upper: tf.Tensor) -> tf.Tensor:
+    return tf.where((x >= upper) | (x <= lower), tf.zeros((), x.dtype), gradient)
+
+
+@_in_one_pass
+def _above(x: tf.Tensor, gradient: tf.Tensor, upper: tf.Tensor) -> tf.Tensor:
+    return tf.where(x >= upper, gradient, tf.zeros((), x.dtype))
+
+
+@_in_one_pass
+def _below(x: tf.Tensor, gradient: tf.Tensor, lower: tf.Tensor) -> tf.Tensor:
+    return tf.where(x <= lower, gradient, tf.zeros((), x.dtype))
 
 
 @keras.saving.register_keras_serializable("tfcq")
