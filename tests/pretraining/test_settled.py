@@ -1,13 +1,17 @@
 """What config.json records once images and network are known."""
 
+import contextlib
+
 import pytest
 
 from tfcq.backbones.cifar_resnet import cifar_resnet
 from tfcq.data.sources import open_source
+from tfcq.errors import UserError
 from tfcq.nn.quantizable import quantizable
 from tfcq.pretraining.building import pretrainer_from
 from tfcq.pretraining.settled import in_words, settled
 from tfcq.settings.fields import flat
+from tfcq.settings.run_folder import RunFolder
 from tfcq.settings.training import config_from_flat
 
 SMALL = {"backbone": "cifar_resnet8", "width": 2, "projection_width": 4, "predictor_width": 2,
@@ -82,6 +86,30 @@ def test_policy_of_a_file_is_recorded_unless_it_has_quantizers_of_its_own(tmp_pa
         assert found.network.policy == policy
         assert f"policy {policy or 'of its file'}, " in in_words(found, 1, model)
         assert settled(found, SPLIT, STEPS, model) == found
+
+
+@pytest.mark.parametrize(
+    ("begun", "given", "refused"),
+    [(None, None, False), (None, "paper", False), ("paper", None, False), (None, "uniform", True),
+     ("uniform", None, True), ("uniform", "uniform", False)],
+)  # fmt: skip
+@pytest.mark.parametrize("recorded", [True, False])
+def test_a_network_of_a_file_goes_on_with_the_policy_it_was_begun_with(
+    tmp_path, begun, given, refused, recorded
+):
+    """Runs of before have no record of the policy unless it was asked for."""
+    cifar_resnet(8, width=2, input_shape=(8, 8, 1)).save(tmp_path / "float.keras")
+    file = {"backbone": f"file:{tmp_path / 'float.keras'}", "width": None}
+    first, again = ({**SMALL, **file, "policy": one} for one in (begun, given))
+    kept, model = settle(**first)
+    folder = RunFolder(tmp_path / "run")
+    folder.begin(kept if recorded else config_from_flat(first))
+    config = config_from_flat(again)
+    if not refused:
+        folder.check(config)
+    told = pytest.raises(UserError, match="policy: ") if refused else contextlib.nullcontext()
+    with told:
+        folder.check(config, lambda one: settled(one, SPLIT, STEPS, model))
 
 
 @pytest.mark.parametrize(("size", "stem"), [(8, "cifar"), (64, "imagenet")])

@@ -47,6 +47,7 @@ def test_learned_clipping_is_that_of_separate_operations(signed, monkeypatch):
         return (y, *tape.gradient(y, (x, clipping), upstream))
 
     arguments = x, tf.constant(1.5), tf.constant(2)
+    assert fused.many_activations(x)
     found = tf.function(clipped_and_gradients)(*arguments)
     monkeypatch.setattr(fused, "LEAST_VALUES", 3 * 16**3)
     expected = tf.function(lambda *given: clipped_and_gradients(*given))(*arguments)

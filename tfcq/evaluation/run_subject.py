@@ -68,7 +68,8 @@ def open_run(config: EvaluationConfig, folder: RunFolder) -> RunSubject:
     if not name and rounding == policy(run).rounding:
         # As trained: made anew, quantizers would lose what they have learned.
         rounding = None
-    if rounding and not name and run.network.backbone.startswith(f"{FILE}:"):
+    of_file = run.network.backbone.startswith(f"{FILE}:") and run.network.policy is None
+    if rounding and not name and of_file:
         raise UserError(
             f"--policy is missing; --rounding={rounding} needs one, since the quantizers of "
             f"{run.network.backbone} may be its own; such as --policy=paper."

@@ -11,7 +11,7 @@ from tfcq.nn.quantizable import quantizers_of
 from tfcq.pretraining.pretrainer import Pretrainer
 from tfcq.settings.backbones import settings_of
 from tfcq.settings.fields import flat
-from tfcq.settings.training import Config, config_from_flat, for_images, total_steps
+from tfcq.settings.training import Config, config_from_flat, for_images, policy, total_steps
 from tfcq.settings.training_groups import FLOAT32, ViewSettings
 from tfcq.settings.used import numbers_text, policy_values, used
 
@@ -44,7 +44,7 @@ def settled(config: Config, split: Split, steps: int, model: Pretrainer) -> Conf
     if augmented:
         values["crop_area"] = numbers_text(views["crop_area"], "-")
     if model.policy is not None:
-        values |= policy_values(model.policy)
+        values |= policy_values(policy(config))
     if "patch_size" in settings_of(config.network.backbone):
         values["patch_size"] = model.backbone.get_layer("patch_projection").kernel_size[0]
     for name, attribute in (("weight_bits", "weight_quantizer"), ("activation_bits", "quantizer")):

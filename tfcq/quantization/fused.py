@@ -56,22 +56,42 @@ def large(weights: tf.Tensor) -> bool:
     return many and weights.dtype == tf.float32 and not accelerated()
 
 
-def where_large(
-    function: Callable[..., tf.Tensor], pays: Callable[[tf.Tensor], bool] = large
-) -> Callable[..., tf.Tensor]:
+def where_large(function: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
     """Returns a function that is compiled where its first argument is large.
 
     Args:
-        function: takes tensors, and Python values that are compiled in.
-        pays: whether an argument is; `many_activations` for what is no weights.
+        function: takes weights, other tensors, and Python values that are compiled in.
     """
     compiled = _compiled(function)
 
     @functools.wraps(function)
-    def chosen(first: tf.Tensor, *others: Any) -> tf.Tensor:
-        return (compiled if pays(first) else function)(first, *others)
+    def chosen(weights: tf.Tensor, *others: Any) -> tf.Tensor:
+        return (compiled if large(weights) else function)(weights, *others)
 
     return chosen
+
+
+def where_many(tensors: int, scalars: int) -> Callable[..., Callable[..., tf.Tensor]]:
+    """Returns a decorator of what is compiled, once for all shapes, where activations are many.
+
+    Args:
+        tensors: its first arguments, tensors of the shape of what it returns.
+        scalars: the arguments after them, tensors of shape ().
+    """
+
+    def decorated(function: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
+        signature = [_TENSOR] * tensors + [_SCALAR] * scalars
+        compiled = _compiled(function, input_signature=signature)
+
+        @functools.wraps(function)
+        def chosen(x: tf.Tensor, *others: tf.Tensor) -> tf.Tensor:
+            if many_activations(x):
+                return tf.ensure_shape(compiled(x, *others), x.shape)
+            return function(x, *others)
+
+        return chosen
+
+    return decorated
 
 
 @functools.cache

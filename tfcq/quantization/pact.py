@@ -1,6 +1,5 @@
 """PACT: activations clipped at a value that is learned, and rounded to even steps."""
 
-import functools
 from typing import Any
 
 import keras
@@ -68,25 +67,23 @@ def clipped_quantize(x: tf.Tensor, clipping: tf.Tensor, bits: tf.Tensor, signed:
     return tf.cast(quantize(values, clipping), x.dtype)
 
 
-_in_one_pass = functools.partial(fused.where_large, pays=fused.many_activations)
-
-
-@_in_one_pass
+# Sums are left to TensorFlow: compiled they take as long, and add in another order.
+@fused.where_many(tensors=1, scalars=3)
 def _rounded(x: tf.Tensor, lower: tf.Tensor, upper: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
     return tf.round(clip(x, lower, upper) / scale) * scale
 
 
-@_in_one_pass
+@fused.where_many(tensors=2, scalars=2)
 def _inside(x: tf.Tensor, gradient: tf.Tensor, lower: tf.Tensor, upper: tf.Tensor) -> tf.Tensor:
     return tf.where((x >= upper) | (x <= lower), tf.zeros((), x.dtype), gradient)
 
 
-@_in_one_pass
+@fused.where_many(tensors=2, scalars=1)
 def _above(x: tf.Tensor, gradient: tf.Tensor, upper: tf.Tensor) -> tf.Tensor:
     return tf.where(x >= upper, gradient, tf.zeros((), x.dtype))
 
 
-@_in_one_pass
+@fused.where_many(tensors=2, scalars=1)
 def _below(x: tf.Tensor, gradient: tf.Tensor, lower: tf.Tensor) -> tf.Tensor:
     return tf.where(x <= lower, gradient, tf.zeros((), x.dtype))
 

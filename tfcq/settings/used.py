@@ -22,6 +22,7 @@ from tfcq.settings.training_groups import OptimizationSettings, ViewSettings
 _START = {"stem", "kernel_initializer", "zero_init_residual"}
 _LEFT_OPEN = {
     "image_size", "train_images", "patch_size", *_START, *BITS, *vars(ViewSettings()),
+    "policy", "weight_quantizer", "activation_quantizer",
 }  # fmt: skip
 
 
