@@ -135,6 +135,72 @@ def test_study_of_post_training_scores_test_images_and_calibrates_on_others(tmp_
     assert all(call[1] is study.model and call[3].weights == 3 for call in learned)
 
 
+def test_peers_are_given_the_same_network_and_bits(tmp_path):
+    import tfcq
+    from tfcq.evaluation.classifier import with_classifier
+    from tfcq.settings.bitwidths import parse_bit_widths
+
+    peers = tool("ptq_peers")
+    random = np.random.default_rng(0)
+    model = with_classifier(tfcq.quantizable(tfcq.resnet(18, width=2, input_shape=(8, 8, 1))), 10)
+    for layer in model.layers:
+        layer.set_weights([random.uniform(0.5, 1, w.shape) if w.dtype == np.float32 else w
+                           for w in layer.get_weights()])  # fmt: skip
+    model.save(tmp_path / "model.keras")
+    study = peers.Study(
+        argparse.Namespace(
+            model=tmp_path / "model.keras", policy="paper", layer_bits=peers.LAYER_BITS,
+            dataset="digits", data_dir=None, bits="3w3a,2w4a", images=64, seed=3, iterations=5,
+        )
+    )  # fmt: skip
+    assert study.widths == parse_bit_widths("3w3a,2w4a") and len(study.images) == 64
+    study.give(tmp_path)
+    given = json.loads((tmp_path / "given.json").read_text())
+    assert given["bits"] == [[3, 3], [2, 4]] and given["seed"] == 3
+    nodes = {node["name"]: node for node in given["nodes"]}
+    bits = {name: (node["weights"], node.get("activations")) for name, node in nodes.items()}
+    assert bits["stem"] == (8, None) and bits["stem_relu"] == (None, 8)
+    assert bits["stage2_block1_conv1"] == ("of the pass", None)
+    assert bits["stage2_block1_relu"] == (None, "of the pass")
+    assert (bits["features"], bits["classifier"]) == ((None, 8), (8, None))
+    place = [nodes["stage2_block1_conv1"][key] for key in ("inputs", "stride", "padding")]
+    assert place == [["stage1_block2_relu"], 2, 1]
+    with np.load(tmp_path / "given.npz") as arrays:
+        layer, norm = (study.model.get_layer(name) for name in ("stem", "stem_norm"))
+        image = arrays["test_images"][:1]
+        expected = norm(layer(image), training=False).numpy()[0, 3, 4]
+        patch = image[0, 2:5, 3:6].transpose(2, 0, 1)
+        found = (arrays["stem/kernel"] * patch).sum((1, 2, 3)) + arrays["stem/bias"]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_peers_of_another_network_are_refused_and_the_page_names_who_is_ahead():
+    peers = tool("ptq_peers")
+    about = {"versions": {"torch": "2", "brevitas": "1"}, "difference": 1e-6, "top1": 0.9}
+    peers.check_same(about, 0.9)
+    for other in ({"difference": 1e-3}, {"top1": 0.8}, {"versions": {"torch": "2"}}):
+        with pytest.raises(peers.UserError):
+            peers.check_same({**about, **other}, 0.9)
+    rows = [
+        {"by": by, "method": "min-max", "bits": bits, "top1": top1, "seconds": 1.25}
+        for by, bits, top1 in (
+            ("tfcq", "3w3a", 0.8), ("tfcq", "2w4a", 0.75), ("aimet", "3w3a", 0.85),
+        )
+    ]  # fmt: skip
+    record = {
+        "command": "C", "commit": "abc", "policy": "paper", "layer_bits": "a:8w8a", "images": 64,
+        "seed": 3, "iterations": 5, "classifier": "net", "test_images": 1000, "machine": "m",
+        "versions": {"keras": "3"}, "peers": about, "fp": 0.9, "rows": rows,
+    }  # fmt: skip
+    page = peers.page(record)
+    assert cells(page)["tfcq: min-max"] == ["1.2", "1.2"]
+    assert "| tfcq: min-max  | 80.00 | 75.00 |" in page
+    assert "| aimet: min-max | 85.00 |       |" in page
+    assert "- 3w3a: aimet (min-max) 5.00 points ahead of the best of tfcq (min-max)" in page
+    assert "brevitas 1" in page and "float: 90.00" in page and "- 2w4a" not in page
+    assert "Ours alone" in peers.page({**record, "peers": None, "rows": rows[:2]})
+
+
 def test_lowest_versions_that_are_tried_are_those_that_are_allowed():
     allowed = re.findall(r"^    ([\w-]+) >= ([\d.]+)$", (ROOT / "setup.cfg").read_text(), re.M)
     tried = re.findall(r"^([\w-]+)==([\d.]+)$", (ROOT / "constraints-lowest.txt").read_text(), re.M)
