@@ -174,7 +174,6 @@ def brevitas(given):
         ("min-max", largest, None),
         ("mse ranges", ranges, None), ("mse ranges, bias correction", ranges, "biases"),
         ("mse ranges and weights, bias correction", mse, "biases"),
-        ("mse ranges, GPFQ, bias correction", ranges, "gpfq"),
     ):  # fmt: skip
         for bits in given.settings["bits"]:
             network = given.network(modules(*pair), bits)
@@ -184,16 +183,9 @@ def brevitas(given):
 @torch.no_grad()
 def _brevitas_steps(network, images, step):
     from brevitas.graph.calibrate import bias_correction_mode, calibration_mode
-    from brevitas.graph.gpfq import gpfq_mode
 
     with calibration_mode(network):
         network(images)
-    if step == "gpfq":
-        with gpfq_mode(network, act_order=True) as gpfq:
-            for _ in range(gpfq.num_layers):
-                for batch in images.split(32):
-                    gpfq.model(batch)
-                gpfq.update()
     if step:
         with bias_correction_mode(network):
             network(images)
