@@ -355,6 +355,17 @@ def test_start_brings_the_network_unless_another_is_asked_for(tmp_path):
             of(f"--start={tmp_path / missing}")
 
 
+@pytest.mark.parametrize("flag", ["--list_recipes", "--help"])
+def test_output_that_nobody_reads_ends_a_command_without_a_word(flag):
+    reader, writer = os.pipe()
+    os.close(reader)
+    ended = subprocess.run(
+        [sys.executable, "-m", "tfcq.train", flag], stdout=writer, stderr=subprocess.PIPE
+    )
+    os.close(writer)
+    assert (ended.returncode, ended.stderr) == (141, b"")
+
+
 def test_warnings_of_libraries_do_not_stand_above_an_error():
     def record(path):
         return logging.LogRecord("absl", logging.WARNING, path, 1, "text", None, None)

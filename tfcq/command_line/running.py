@@ -1,16 +1,18 @@
 """Run of a command: its exit code, errors in one line, the command to try next."""
 
 import io
+import os
 import pathlib
 import shlex
 import shutil
+import signal
 import sys
 from collections.abc import Callable
 from typing import Any
 
 import tfcq
 from tfcq.command_line.flags import Command, FlagSet
-from tfcq.command_line.interruption import Terminated, leave, watch
+from tfcq.command_line.interruption import Terminated, exit_code, leave, watch
 from tfcq.errors import TrainingStopped, UserError
 
 USER_ERROR = 2
@@ -64,7 +66,8 @@ def run(flag_set: FlagSet, main: Callable[[Command], int | None]) -> None:
     """Parses the process's arguments, runs a command and exits with its code.
 
     Exit codes: what `main` returns (None is 0), 1 when training had to stop, 2 on a user error, 128
-    and the number of a signal that ended it: 130 of Ctrl-C, 143 of SIGTERM, 129 of SIGHUP.
+    and the number of a signal that ended it: 130 of Ctrl-C, 143 of SIGTERM, 129 of SIGHUP, 141 of
+    SIGPIPE where nobody reads its standard output any more.
 
     Args:
         flag_set: the command's flags.
@@ -82,12 +85,18 @@ def run(flag_set: FlagSet, main: Callable[[Command], int | None]) -> None:
             sys.exit(USER_ERROR)
         command = flag_set.parse(sys.argv[1:])
         if command.values["help"]:
-            print(flag_set.help_text())
+            print(flag_set.help_text(), flush=True)
             sys.exit(0)
         if command.values["version"]:
             print(f"tfcq {tfcq.__version__}")
             sys.exit(0)
-        sys.exit(main(command) or 0)
+        code = main(command) or 0
+        sys.stdout.flush()
+        sys.exit(code)
+    except BrokenPipeError:
+        # As of `| head`, whose reader has what it wanted. Python would tell of the rest once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(exit_code(signal.SIGPIPE))
     except (UserError, OSError) as error:
         print(f"error: {_one_line(_in_words(error))}", file=sys.stderr)
         sys.exit(USER_ERROR)
