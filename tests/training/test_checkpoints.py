@@ -257,6 +257,21 @@ def test_run_is_saved_as_often_as_asked_for_and_at_its_end(tmp_path, monkeypatch
     assert " ".join(map(str, kept_positions(tmp_path))) == kept
 
 
+def test_what_a_signal_saved_takes_no_place_of_what_was_asked_for(tmp_path):
+    checkpoints = RunCheckpoints(tmp_path, without_images(), 4, 16, keep=3)
+    checkpoints.on_train_begin()
+    checkpoints.on_epoch_end(0)
+    checkpoints.signals = [signal.SIGTERM]
+    with pytest.raises(interruption.Terminated):
+        checkpoints.on_train_batch_end(0)
+    assert kept_positions(tmp_path) == [RunPosition(0), RunPosition(1), RunPosition(1, 1)]
+    checkpoints.signals = []
+    checkpoints.on_epoch_end(1)
+    assert kept_positions(tmp_path) == [RunPosition(0), RunPosition(1), RunPosition(2)]
+    checkpoints.on_epoch_end(2)
+    assert kept_positions(tmp_path) == [RunPosition(1), RunPosition(2), RunPosition(3)]
+
+
 DAMAGES = {
     "data cut": ("ckpt-3.data-00000-of-00001", lambda content: content[:100]),
     "data flipped": ("ckpt-3.data-00000-of-00001", lambda content: content[:90] + b"\xa5" * 9),

@@ -278,8 +278,20 @@ class RunCheckpoints(keras.callbacks.Callback):
                 "same command goes on from them."
             ) from None
         self.saved, self.saved_at = self.done, time.monotonic()
-        for earlier in kept_positions(self.folder)[: -self.keep] if self.chief else []:
-            for file in files_of(self.folder, earlier):
+        if self.chief:
+            self._remove_surplus()
+
+    def _remove_surplus(self) -> None:
+        """Removes what is over `keep`: first what a signal had saved, then what is oldest."""
+
+        def in_turn(position: RunPosition) -> tuple[bool, RunPosition]:
+            done = self._steps_at(position)
+            return self.save_every.is_due(done, self.steps, float("inf")), position
+
+        *earlier, _ = kept_positions(self.folder)
+        surplus = max(0, len(earlier) + 1 - self.keep)
+        for position in sorted(earlier, key=in_turn)[:surplus]:
+            for file in files_of(self.folder, position):
                 file.unlink()
 
 
