@@ -317,19 +317,31 @@ def test_the_package_itself_lists_and_runs_its_commands():
 
 
 def test_run_folder_alone_goes_on_with_its_run(tmp_path):
-    run, other = tmp_path / "run", tmp_path / "new"
+    run = tmp_path / "run"
     config = config_from_flat({"epochs": 3, "recipe": "float"})
     RunFolder(run).begin(config)
     of = lambda *arguments: train.settings_of(flag_set().parse([*arguments]))  # noqa: E731
     found, folder, _ = of(f"--run_dir={run}")
     assert (found, folder.path) == (used(config), run)
     assert of(f"--run_dir={run}", "--seed=3")[0] == config_from_flat({"seed": 3, "width": 64})
-    assert of(f"--run_dir={other}")[0] == Config()
     # What may change from start to start may stand beside it.
     found, _, _ = of(f"--run_dir={run}", "--save_every=10min", "--keep=5")
     assert found == config_from_flat({**flat(used(config)), "save_every": "10min", "keep": 5})
     with pytest.raises(UserError, match="--tpu has no effect here: --strategy=single"):
         of(f"--run_dir={run}", "--tpu=here")
+
+
+@pytest.mark.parametrize("flags", [(), ("--keep=3", "--dry_run")])
+def test_folder_alone_that_holds_no_run_is_refused_with_the_nearest_that_does(flags, tmp_path):
+    RunFolder(tmp_path / "digits_1").begin(Config())
+    missing = f"--run_dir={tmp_path / 'digit_1'}"
+    hint = f"Folder .* beside flags such as --dataset=.* mean {tmp_path / 'digits_1'}\\?$"
+    with pytest.raises(UserError, match=hint):
+        train.settings_of(flag_set().parse([missing, *flags]))
+    with pytest.raises(UserError, match="holds no config.json"):
+        train.settings_of(flag_set().parse([f"--run_dir={tmp_path}", *flags]))
+    # Beside what is to be trained it is the folder of a new run.
+    assert train.settings_of(flag_set().parse([missing, "--dataset=digits"]))[0] == Config()
 
 
 def test_start_brings_the_network_unless_another_is_asked_for(tmp_path):

@@ -99,6 +99,8 @@ class Commands:
         if name == "train":
             write_backbone(run)
             (run / "checkpoints").mkdir()
+            for epoch in (1, 2):
+                (run / "checkpoints" / f"ckpt-{epoch}.index").touch()
             return
         row, seed = run.name.removeprefix("mine_").rsplit("_", 1)
         assert given["seed"] == seed
@@ -258,7 +260,7 @@ def test_divergence_is_a_record_and_refusal_ends_a_row_alone(study, capsys, monk
         ("Better (b)", seed, {"training": "The loss became nan."}) for seed in (3, 5)
     ]
     text = (study.results / "mine.md").read_text()
-    assert "## Diverged\n\n- Better (b), seed 3, training: The loss became nan.\n" in text
+    assert "## Stopped\n\n- Better (b), seed 3, training: The loss became nan.\n" in text
     assert "## Not done\n\n- Base, seed 3: Unknown flag.\n" in text
     study.asked.clear()
     study.before = lambda name, given: None
@@ -269,6 +271,20 @@ def test_divergence_is_a_record_and_refusal_ends_a_row_alone(study, capsys, monk
     evidence.main()
     assert {run for _, run, _ in study.asked} == {"mine_base_3", "mine_base_5"}
     assert study.asked[0] == ("evaluate", "mine_base_3", "qat")
+
+
+def test_a_checkpoint_that_is_gone_is_told_and_the_rest_is_scored(study, monkeypatch):
+    monkeypatch.setattr(page, "draw_pictures", lambda *a: [])
+
+    def lose(name, given):
+        folder = pathlib.Path(given["run_dir"]) / "checkpoints"
+        (folder / "ckpt-2.index").unlink(missing_ok=True)
+
+    study.before = lose
+    evidence.main()
+    for one in records(study):
+        assert one["stopped"] == {"epoch 2": "not scored, its checkpoint is gone"}
+        assert one["followed"].keys() == {"1"} and one["scores"].keys() == {"linear", "tuned"}
 
 
 @pytest.mark.parametrize(

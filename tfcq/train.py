@@ -41,12 +41,13 @@ def settings_of(command: command_line.Command) -> tuple[Config, RunFolder, froze
         command: the parsed command line.
 
     Raises:
-        UserError: on a value that cannot be used, or a flag that would change nothing.
+        UserError: on a value that cannot be used, a flag that would change nothing, or no run.
     """
     run_dir = command.values["run_dir"]
     beside = {*command_line.GENERAL, "run_dir", *dataclasses.asdict(StartSettings()), *OF_A_START}
-    if run_dir and command.given <= beside and (folder := RunFolder(run_dir)).config.exists():
-        config = folder.load_unfinished({name: command.values[name] for name in command.given})
+    if run_dir and command.given <= beside:
+        folder, given = RunFolder(run_dir), {name: command.values[name] for name in command.given}
+        config = folder.load_unfinished(given, " beside flags such as --dataset=digits, or alone")
         check_used(config, command.given)
         return config, folder, frozenset()
     values = {name: command.values[name] for name in flat(Config())}

@@ -228,8 +228,11 @@ def measured(study: Study, row: Row, seed: int, arguments: argparse.Namespace) -
     if "training" in record["stopped"]:
         return record
     for epoch in study.followed.epochs if study.followed else ():
-        if str(epoch) not in record["followed"]:
-            with noted(record, f"epoch {epoch}", file):
+        part = f"epoch {epoch}"
+        if str(epoch) not in record["followed"] and part not in record["stopped"]:
+            with noted(record, part, file):
+                if not (run / "checkpoints" / f"ckpt-{epoch}.index").exists():
+                    raise Stopped("not scored, its checkpoint is gone")
                 found = score(*study.following(epoch))
                 record["followed"][str(epoch)] = top1(found)
     for name, protocol in study.protocols.items():

@@ -18,6 +18,7 @@ SMALL = {
     "train_images": 100, "batch_size": 32, "epochs": 4,
 }  # fmt: skip
 FLAGS = [f"--{name}={value}" for name, value in SMALL.items()]
+MIRRORED = "--strategy=mirrored"
 UNKNOWN = ["--dataset=imagenet2012", "--image_size=8", "--data_dir=nowhere"]
 
 
@@ -68,8 +69,9 @@ def test_copies_and_queues_are_counted_apart(told):
 
 
 def test_time_is_that_of_products_and_of_what_goes_round_the_ring(told, tmp_path):
-    figures, lines = told("--devices=4x2TFLOPS,1GB,3GB/s,50%")
-    assert lines[-1].startswith("4 x custom: 50% of 2 TFLOP/s in float32, 1 GB")
+    figures, lines = told(MIRRORED, "--devices=4x2TFLOPS,1GB,3GB/s,50%")
+    assert lines[-2].startswith("4 x custom: 50% of 2 TFLOP/s in float32, 1 GB")
+    assert lines[-1].startswith("Bytes are those of each of 4 replicas;")
     exchanged = 2 * figures["all_reduce_bytes"] + figures["all_gather_bytes"]
     seconds = figures["step_flops"] / (4 * 2e12 * 0.5) + 3 / 4 * exchanged / 3e9
     assert figures["seconds_per_step"] == pytest.approx(seconds)
@@ -86,7 +88,7 @@ def test_time_is_that_of_products_and_of_what_goes_round_the_ring(told, tmp_path
 def test_images_that_are_not_here_are_taken_as_the_flags_say(told):
     figures, lines = told(*UNKNOWN)
     assert figures["images"] == 100
-    assert lines[0].startswith("Images are taken as the flags say: Data set 'imagenet2012' is not")
+    assert lines[0].startswith("Data set 'imagenet2012' is not prepared; images are taken as")
     with pytest.raises(UserError, match="needs no images beside --train_images and --image_size"):
         train.main(train.flag_set().parse(["--dry_run", *UNKNOWN]))
 
@@ -94,8 +96,10 @@ def test_images_that_are_not_here_are_taken_as_the_flags_say(told):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--batch_size=30", "--devices=8xA100"], "batch_size=30 over 8 replicas"),
-        (["--devices=8xV100", "--product_dtype=bfloat16"], "bfloat16 with --devices=8xV100"),
+        (["--batch_size=30", "--devices=8xA100", MIRRORED], "batch_size=30 over 8 replicas"),
+        (["--devices=1xV100", "--product_dtype=bfloat16"], "bfloat16 with --devices=1xV100"),
+        (["--devices=8xA100"], "--strategy=single, .*one of them; allowed: --strategy=mirrored"),
+        (["--devices=16xTPUv4"], "allowed: --strategy=tpu, or --devices=1xTPUv4"),
         (["--warmup=5epochs"], "warm"),
         (["--dataset=mnist", "--download"], "--download with --dry_run"),
         (["--accumulate=2", "--devices=2xA100"], "accumulate"),
@@ -133,7 +137,7 @@ def test_memory_of_this_machine_suffices_only_where_the_run_is_to_be_here(told, 
     monkeypatch.setattr(dry_run, "check_memory", lambda *_: (_ for _ in ()).throw(UserError("GB")))
     with pytest.raises(UserError, match="GB"):
         told()
-    assert told("--devices=8xA100")[0]["hours"] > 0
+    assert told("--devices=8xA100", MIRRORED)[0]["hours"] > 0
 
 
 def test_numbers_are_read_with_the_prefix_of_their_unit():

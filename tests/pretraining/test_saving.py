@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from keras import layers
 
+import tfcq
 from tfcq.errors import UserError
 from tfcq.pretraining import monitoring
 from tfcq.pretraining.framework import Framework
@@ -57,12 +58,29 @@ def test_saved_training_goes_on_as_the_uninterrupted_one(options, tmp_path, monk
     whole.fit(IMAGES, epochs=2, **steps)
     path = tmp_path / "{epoch}.keras"
     begun.fit(IMAGES, epochs=2, callbacks=[keras.callbacks.ModelCheckpoint(path)], **steps)
-    found = keras.saving.load_model(tmp_path / "1.keras")
+    found = tfcq.load(tmp_path / "1.keras")
     assert type(found) is Pretrainer and int(found.step.value) == 1
     for name, value in begun.get_config().items():
         assert name == "backbone" or found.get_config()[name] == value
     found.run_eagerly = True
     found.fit(IMAGES, epochs=2, initial_epoch=1, **steps)
+    expected, ours = list(weights_of(whole).values()), list(weights_of(found).values())
+    for one, other in zip(ours, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-7)
+
+
+def test_an_epoch_that_a_callback_chooses_is_refused_unless_its_views_are_asked_for(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(monitoring, "COLLAPSED_BELOW", -1.0)
+    whole, begun, found = (small() for _ in range(3))
+    steps = {"batch_size": 12, "verbose": 0}
+    whole.fit(IMAGES, epochs=2, **steps)
+    backup = keras.callbacks.BackupAndRestore(tmp_path, delete_checkpoint=False)
+    begun.fit(IMAGES, epochs=1, callbacks=[backup], **steps)
+    with pytest.raises(UserError, match="go on at epoch 1, counted from 0, .*initial_epoch=1"):
+        found.fit(IMAGES, epochs=2, callbacks=[backup], **steps)
+    found.fit(IMAGES, epochs=2, initial_epoch=1, callbacks=[backup], **steps)
     expected, ours = list(weights_of(whole).values()), list(weights_of(found).values())
     for one, other in zip(ours, expected, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-7)
@@ -101,6 +119,7 @@ def projector():
     ids=["framework", "recipe"],
 )
 def test_what_cannot_be_saved_is_told_at_the_start_of_the_training(options, text, tmp_path):
+    keras.utils.set_random_seed(1)
     backbone = keras.Sequential(
         [keras.Input((6, 6, 1)), layers.Conv2D(4, 3), layers.GlobalAveragePooling2D()]
     )

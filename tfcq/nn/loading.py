@@ -1,6 +1,7 @@
 """Reads a model from a `.keras` file, and says why where it cannot be read."""
 
 import difflib
+import json
 import os
 import re
 import struct
@@ -10,6 +11,7 @@ from typing import Any
 
 import keras
 
+import tfcq
 from tfcq.errors import UserError
 from tfcq.nn import attention, quantizable  # noqa: F401 - register their classes
 from tfcq.settings.checkpoints import is_checkpoint
@@ -24,7 +26,7 @@ _RESAVE = "allowed: a .keras file; load it with Keras and save it with model.sav
 
 
 def load(path: str | os.PathLike, custom_objects: dict[str, Any] | None = None) -> keras.Model:
-    """Returns a quantizable model saved with `model.save("name.keras")`.
+    """Returns a model saved with `model.save("name.keras")`; a `Pretrainer` goes on where it was.
 
     Args:
         path: the file.
@@ -60,11 +62,18 @@ def load(path: str | os.PathLike, custom_objects: dict[str, Any] | None = None) 
         raise UserError(f"{path} cannot be read as a Keras model: it is not whole.")
     try:
         check_whole(path)
-        return keras.models.load_model(path, custom_objects, compile=False)
+        return keras.models.load_model(path, custom_objects, compile=_is_training(path))
     except UserError:
         raise
     except (OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile) as error:
         raise UserError(_why_unread(path, " ".join(str(error).split()))) from None
+
+
+def _is_training(path: str | os.PathLike) -> bool:
+    """Whether a file holds a whole training, whose class is known from then on."""
+    with zipfile.ZipFile(path) as archive:
+        name = json.loads(archive.read("config.json")).get("registered_name")
+    return name == "tfcq>Pretrainer" and tfcq.Pretrainer is not None
 
 
 def check_whole(path: str | os.PathLike) -> None:

@@ -32,7 +32,7 @@ from tfcq.settings.run_folder import RunFolder
 from tfcq.settings.run_position import kept_positions
 from tfcq.settings.saving import check_steps_per_execution, parse_save_every
 from tfcq.settings.training import Config, total_steps
-from tfcq.settings.training_groups import MULTI_WORKER, DataSettings
+from tfcq.settings.training_groups import MULTI_WORKER, TPU, DataSettings, ExecutionSettings
 from tfcq.training.distribution import check_batch_size, strategy_named
 
 _PREFIXES = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (0, ""))
@@ -74,6 +74,7 @@ def dry_run(
     if config.data.download:
         raise UserError("--download with --dry_run, which writes nothing; leave it out.")
     if devices is not None:
+        _check_devices(devices, config.execution)
         dtype = devices.dtype(config.execution.product_dtype)
         config = replaced(config, {"product_dtype": dtype})
     split = _images(config.data)
@@ -111,10 +112,31 @@ def dry_run(
         print(f"Operations of layer {name!r} are not counted.")
     if devices is not None:
         print(devices.in_words(used.execution.product_dtype))
+    if replicas > 1:
+        print(f"Bytes are those of each of {replicas} replicas; images and step flops of all.")
     figures = list(figures_of(model, used, split.size, steps, replicas, devices))
     width = max(len(one.name) for one in figures) + 2
     lines = [f"{one.name.replace('_', ' '):<{width}}{one.words}" for one in figures]
     return "\n".join([*lines, json.dumps({one.name: one.value for one in figures})])
+
+
+def _check_devices(devices: Devices, execution: ExecutionSettings) -> None:
+    """Refuses accelerators that the run would not use, or not as it is asked to.
+
+    Args:
+        devices: the accelerators.
+        execution: how the run is executed.
+
+    Raises:
+        UserError: naming a strategy that uses all.
+    """
+    check_accumulation(execution.accumulate, devices.count)
+    if devices.count > 1 and execution.strategy == "single":
+        strategy = TPU if devices.name.startswith("TPU") else "mirrored"
+        raise UserError(
+            f"--devices={devices.count}x{devices.name} with --strategy=single, which trains on one "
+            f"of them; allowed: --strategy={strategy}, or --devices=1x{devices.name}."
+        )
 
 
 def _images(data: DataSettings) -> Split:
@@ -126,7 +148,7 @@ def _images(data: DataSettings) -> Split:
             raise UserError(
                 f"{error} A dry run needs no images beside --train_images and --image_size."
             ) from None
-        print(f"Images are taken as the flags say: {error}")
+        print(f"Data set {data.dataset!r} is not prepared; images are taken as the flags say.")
     return Split(
         name="train",
         size=data.train_images,

@@ -58,16 +58,33 @@ class StopOnFailure(keras.callbacks.Callback):
 class RunLength(keras.callbacks.Callback):
     """Tells the model how long an epoch and the training are, which schedules depend on.
 
+    Args:
+        made: index of the epoch whose views are made first; None where views are received.
+
     Raises:
-        UserError: before the first step, when a schedule needs a number of steps that is unknown.
+        UserError: before the first step, when a schedule needs a number of steps that is unknown,
+            or a callback, such as `BackupAndRestore`, has `fit` begin at an epoch of other views.
     """
 
-    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Sets the lengths.
+    def __init__(self, made: int | None = None) -> None:
+        super().__init__()
+        self.made, self.is_told = made, False
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Sets the lengths, once callbacks have restored what the model had.
 
         Args:
+            epoch: index of the epoch.
             logs: unused.
         """
+        if self.is_told:
+            return
+        self.is_told = True
+        if self.made not in (None, epoch):
+            raise UserError(
+                f"A callback has fit() go on at epoch {epoch}, counted from 0, whose views would "
+                f"be those of epoch {self.made}; pass initial_epoch={epoch} beside it."
+            )
         if self.model.knows_run_length:
             return
         epochs, steps = self.params.get("epochs"), self.params.get("steps")
@@ -79,8 +96,7 @@ class RunLength(keras.callbacks.Callback):
                 )
             return
         self.model.steps_per_epoch.assign(steps)
-        ahead = steps * (epochs - self.model.first_epoch)
-        self.model.total_steps.assign(self.model.step.value + ahead)
+        self.model.total_steps.assign(self.model.step.value + steps * (epochs - epoch))
 
 
 class Throughput(keras.callbacks.Callback):

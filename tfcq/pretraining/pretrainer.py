@@ -133,7 +133,6 @@ class Pretrainer(keras.Model):
         self.total_steps = self._counter("total_steps", (), "int64")
         self.bits = self._counter("bits", (len(self.recipe.draws), 2), "int32")
         self.knows_run_length = False
-        self.first_epoch = 0
         self.shuffle_keys, self.accumulate = shuffle_keys, accumulate
         check_accumulation(accumulate, self.distribute_strategy.num_replicas_in_sync)
         self._replica_images = self._counter("replica_images", (), "int64")
@@ -233,7 +232,8 @@ class Pretrainer(keras.Model):
     def save(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
         """Saves all that the training goes on from; the file of the network is `backbone.save`'s.
 
-        `keras.saving.load_model(filepath)` reads it once `tfcq.Pretrainer` is imported.
+        `tfcq.load(filepath)` reads it, as does `keras.saving.load_model` once `tfcq.Pretrainer` is
+        imported; `fit(..., initial_epoch=N)` then goes on after N epochs.
 
         Args:
             filepath: the file, `PATH.keras`.
@@ -310,10 +310,10 @@ class Pretrainer(keras.Model):
                     "the backbone with tfcq.evaluate, or in a callback."
                 )
         check_callbacks(self, callbacks or [])
-        self.first_epoch = kwargs.get("initial_epoch", 0)
+        first = kwargs.get("initial_epoch", 0)
         seed, pixels = self.bit_schedule.seed, known_input_range(self.backbone, None)
         batches, steps = batches_of(
-            x, y, self.recipe, batch_size, seed, self.first_epoch, self.backbone.input_shape,
+            x, y, self.recipe, batch_size, seed, first, self.backbone.input_shape,
             pixels, functools.partial(self._check_batch, pixels),
         )  # fmt: skip
         if isinstance(batches, tf.data.Dataset | tf.distribute.DistributedDataset):
@@ -327,7 +327,8 @@ class Pretrainer(keras.Model):
                     "fit() received an endless data set; pass steps_per_epoch, the number of "
                     "images divided by the batch size."
                 )
-        watching = [RunLength(), Throughput(), StopOnFailure(), *(callbacks or [])]
+        length = RunLength(made=None if steps is None else first)
+        watching = [length, Throughput(), StopOnFailure(), *(callbacks or [])]
         try:
             with user_errors_of_pipelines():
                 return super().fit(batches, y, batch_size, epochs, verbose, watching, **kwargs)

@@ -1,5 +1,6 @@
 """The folder of a run: what lies where, and whether it belongs to the settings at hand."""
 
+import difflib
 import importlib.metadata
 import os
 import pathlib
@@ -132,6 +133,13 @@ class RunFolder:
         others = "; from here on, steps draw otherwise than they would have" if draws else ""
         return f"{self.path} was begun by {by}, this is {runs}{others}."
 
+    @property
+    def _hint(self) -> str:
+        """Names the run beside this folder whose name is nearest, if one is near."""
+        beside = {file.parent.name: file.parent for file in self.path.parent.glob("*/config.json")}
+        near = difflib.get_close_matches(self.path.name, beside, n=1)
+        return f" Did you mean {beside[near[0]]}?" if near else ""
+
     def load(self) -> Config:
         """Returns the configuration of a run.
 
@@ -146,19 +154,25 @@ class RunFolder:
             )
         return config
 
-    def load_unfinished(self, given: Mapping[str, Any] = {}) -> Config:
+    def load_unfinished(self, given: Mapping[str, Any] = {}, new: str = "") -> Config:
         """Returns the configuration of a run that may still be going on.
 
         Args:
             given: values of flags, of which those that may change from start to start count.
+            new: how a folder that is not there may be named, for the message.
 
         Raises:
             UserError: when the folder is missing or holds no run.
         """
         if not self.path.is_dir():
-            raise UserError(f"Folder {str(self.path)!r} does not exist; allowed: a run's folder.")
+            allowed = f"a new folder{new} a run's folder" if new else "a run's folder"
+            raise UserError(
+                f"Folder {str(self.path)!r} does not exist; allowed: {allowed}.{self._hint}"
+            )
         if not self.config.exists():
-            raise UserError(f"{self.path} holds no config.json; allowed: a folder tfcq.train made.")
+            raise UserError(
+                f"{self.path} holds no config.json; allowed: a folder tfcq.train made.{self._hint}"
+            )
         changed = {name: value for name, value in given.items() if name in OF_A_START}
         config = self._read()
         return config_from_flat(flat(config) | changed) if changed else config

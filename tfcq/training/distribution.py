@@ -23,7 +23,10 @@ def strategy_named(name: str, tpu: str | None = None) -> tf.distribute.Strategy:
     if name not in STRATEGIES:
         raise unknown_choice("strategy", name, STRATEGIES)
     if name == "mirrored":
-        return tf.distribute.MirroredStrategy()
+        mirrored = tf.distribute.MirroredStrategy()
+        if mirrored.num_replicas_in_sync == 1:
+            print("--strategy=mirrored has one device here, and trains on it alone.", flush=True)
+        return mirrored
     if name == MULTI_WORKER:
         return _multi_worker_strategy()
     if name == TPU:

@@ -173,7 +173,7 @@ def _ends(study: Study, records: Sequence[Record], failed: dict[str, str]) -> li
         for one in records
         for part, line in one["stopped"].items()
     ]
-    blocks = ["## Diverged", "\n".join(lines)] if lines else []
+    blocks = ["## Stopped", "\n".join(lines)] if lines else []
     if failed:
         blocks += ["## Not done", "\n".join(f"- {name}, {line}" for name, line in failed.items())]
     return blocks
