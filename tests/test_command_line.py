@@ -335,7 +335,7 @@ def test_run_folder_alone_goes_on_with_its_run(tmp_path):
 def test_folder_alone_that_holds_no_run_is_refused_with_the_nearest_that_does(flags, tmp_path):
     RunFolder(tmp_path / "digits_1").begin(Config())
     missing = f"--run_dir={tmp_path / 'digit_1'}"
-    hint = f"Folder .* beside flags such as --dataset=.* mean {tmp_path / 'digits_1'}\\?$"
+    hint = f"Folder .* a run's folder, or flags of a new run.* mean {tmp_path / 'digits_1'}\\?$"
     with pytest.raises(UserError, match=hint):
         train.settings_of(flag_set().parse([missing, *flags]))
     with pytest.raises(UserError, match="holds no config.json"):
@@ -367,15 +367,33 @@ def test_start_brings_the_network_unless_another_is_asked_for(tmp_path):
             of(f"--start={tmp_path / missing}")
 
 
-@pytest.mark.parametrize("flag", ["--list_recipes", "--help"])
-def test_output_that_nobody_reads_ends_a_command_without_a_word(flag):
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [("tfcq.train --list_recipes", 141), ("tfcq.train --help", 141), ("tfcq.train --version", 141),
+     ("tfcq.train", 2), ("tfcq", 141), ("tfcq --version", 141)],
+)  # fmt: skip
+def test_output_that_nobody_reads_ends_a_command_without_a_word(words, code, unbuffered):
     reader, writer = os.pipe()
     os.close(reader)
     ended = subprocess.run(
-        [sys.executable, "-m", "tfcq.train", flag], stdout=writer, stderr=subprocess.PIPE
+        [sys.executable, "-m", *words.split()],
+        env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+        stdout=writer,
+        stderr=subprocess.PIPE,
     )
     os.close(writer)
-    assert (ended.returncode, ended.stderr) == (141, b"")
+    assert (ended.returncode, ended.stderr) == (code, b"")
+
+
+def test_pipe_of_something_else_that_broke_is_an_error(monkeypatch, capsys):
+    def main(command):
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr(sys, "argv", ["tfcq.train", "--dataset=digits"])
+    with pytest.raises(SystemExit, match="^2$"):
+        command_line.run(flag_set(), main)
+    assert capsys.readouterr().err == "error: Broken pipe.\n"
 
 
 def test_warnings_of_libraries_do_not_stand_above_an_error():

@@ -17,7 +17,7 @@ _HOME_OF = {
     "calibrate": "tfcq.nn.calibration",
     "deployable": "tfcq.integer.form",
     "int8_tflite": "tfcq.deployment.tflite",
-    "load": "tfcq.nn.loading",
+    "load": "tfcq.pretraining.loading",
     "load_detector": "tfcq.detection.saved",
     "float_model": "tfcq.nn.float_model",
     "quantizable": "tfcq.nn.quantizable",

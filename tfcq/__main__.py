@@ -18,29 +18,25 @@ COMMANDS = {
 }
 
 
-def main() -> int:
-    """Runs the command that the first argument names, or lists them all.
-
-    Returns:
-        The exit code: 2 for a command that does not exist.
-    """
+def main() -> None:
+    """Runs the command that the first argument names, or lists them all; 2 where there is none."""
     name, *arguments = sys.argv[1:] or ["--help"]
     if name in ("--help", "-h", "help"):
-        for known, text in COMMANDS.items():
-            print(f"python -m tfcq.{known:<9} {text}; --help lists its flags")
-        return 0
+        lines = (
+            f"python -m tfcq.{known:<9} {text}; --help lists its flags"
+            for known, text in COMMANDS.items()
+        )
+        command_line.end(0, "\n".join(lines))
     if name == "--version":
-        print(f"tfcq {tfcq.__version__}")
-        return 0
+        command_line.end(0, f"tfcq {tfcq.__version__}")
     if name not in COMMANDS:
         message = unknown_choice("command", name, COMMANDS)
         print(f"error: {message} python -m tfcq lists them.", file=sys.stderr)
-        return command_line.USER_ERROR
+        command_line.end(command_line.USER_ERROR)
     module = importlib.import_module(f"tfcq.{name}")
     sys.argv[1:] = arguments
     command_line.run(module.flag_set(), module.main)
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -47,7 +47,7 @@ def settings_of(command: command_line.Command) -> tuple[Config, RunFolder, froze
     beside = {*command_line.GENERAL, "run_dir", *dataclasses.asdict(StartSettings()), *OF_A_START}
     if run_dir and command.given <= beside:
         folder, given = RunFolder(run_dir), {name: command.values[name] for name in command.given}
-        config = folder.load_unfinished(given, " beside flags such as --dataset=digits, or alone")
+        config = folder.load_unfinished(given, ", or flags of a new run such as --dataset=digits")
         check_used(config, command.given)
         return config, folder, frozenset()
     values = {name: command.values[name] for name in flat(Config())}

@@ -40,6 +40,16 @@ def test_files_that_are_missing_or_cut_off_are_told_apart(tmp_path):
         load(tmp_path / "other.keras")
 
 
+@pytest.mark.parametrize("content", ["[]", "null", "{", None])
+def test_configurations_that_are_none_are_refused(content, tmp_path):
+    with zipfile.ZipFile(tmp_path / "odd.keras", "w") as archive:
+        archive.writestr("metadata.json", "{}")
+        if content is not None:
+            archive.writestr("config.json", content)
+    with pytest.raises(UserError, match="odd.keras cannot be read as a Keras model"):
+        load(tmp_path / "odd.keras")
+
+
 def test_a_class_or_function_of_the_users_is_named_with_the_way_to_give_it(tmp_path):
     model = quantizable(small(Doubled(), activation=squared))
     model.save(tmp_path / "mine.keras")

@@ -85,6 +85,15 @@ def test_time_is_that_of_products_and_of_what_goes_round_the_ring(told, tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
+def test_strategies_of_other_machines_are_counted_here(told):
+    several = told(MIRRORED, "--devices=4xA100")[0]["step_flops"]
+    for flags in (
+        ["--strategy=tpu", "--devices=4xTPUv4"],
+        ["--strategy=multi_worker", "--devices=4xA100"],
+    ):
+        assert told(*flags)[0]["step_flops"] == several
+
+
 def test_images_that_are_not_here_are_taken_as_the_flags_say(told):
     figures, lines = told(*UNKNOWN)
     assert figures["images"] == 100
@@ -98,11 +107,15 @@ def test_images_that_are_not_here_are_taken_as_the_flags_say(told):
     [
         (["--batch_size=30", "--devices=8xA100", MIRRORED], "batch_size=30 over 8 replicas"),
         (["--devices=1xV100", "--product_dtype=bfloat16"], "bfloat16 with --devices=1xV100"),
-        (["--devices=8xA100"], "--strategy=single, .*one of them; allowed: --strategy=mirrored"),
-        (["--devices=16xTPUv4"], "allowed: --strategy=tpu, or --devices=1xTPUv4"),
+        (
+            ["--devices=8xA100", "--accumulate=2"],
+            "single does not .* 8 .*: --strategy=mirrored, mu",
+        ),
+        (["--devices=1xTPUv4"], "allowed: --strategy=tpu\\.$"),
+        (["--devices=1xA100", "--strategy=tpu"], "allowed: --strategy=single, mirrored, multi_"),
         (["--warmup=5epochs"], "warm"),
         (["--dataset=mnist", "--download"], "--download with --dry_run"),
-        (["--accumulate=2", "--devices=2xA100"], "accumulate"),
+        (["--accumulate=2", "--devices=2xA100", MIRRORED], "accumulate=2 over 2 replicas"),
     ],
 )
 def test_what_a_run_refuses_is_refused(told, flags, message):

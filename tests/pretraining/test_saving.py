@@ -7,6 +7,7 @@ from keras import layers
 
 import tfcq
 from tfcq.errors import UserError
+from tfcq.nn.loading import load as network_from
 from tfcq.pretraining import monitoring
 from tfcq.pretraining.framework import Framework
 from tfcq.pretraining.pretrainer import Pretrainer
@@ -81,6 +82,9 @@ def test_an_epoch_that_a_callback_chooses_is_refused_unless_its_views_are_asked_
     with pytest.raises(UserError, match="go on at epoch 1, counted from 0, .*initial_epoch=1"):
         found.fit(IMAGES, epochs=2, callbacks=[backup], **steps)
     found.fit(IMAGES, epochs=2, initial_epoch=1, callbacks=[backup], **steps)
+    # What the callback chose is that of its call alone.
+    assert found.fit(IMAGES, epochs=1, **steps).epoch == [0]
+    whole.fit(IMAGES, epochs=1, **steps)
     expected, ours = list(weights_of(whole).values()), list(weights_of(found).values())
     for one, other in zip(ours, expected, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-7)
@@ -179,3 +183,11 @@ def test_optimizer_that_cannot_be_saved_is_told_at_the_start(tmp_path):
     ):
         model.fit(IMAGES, batch_size=12, callbacks=[saving], verbose=0)
     assert int(model.step.value) == 0
+
+
+def test_a_whole_training_is_no_network_where_one_is_asked_for(tmp_path):
+    model = small()
+    model.save(tmp_path / "p.keras")
+    with pytest.raises(UserError, match="holds a whole training; .*load.*backbone.save"):
+        network_from(tmp_path / "p.keras")
+    assert type(tfcq.load(tmp_path / "p.keras")) is Pretrainer

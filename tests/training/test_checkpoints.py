@@ -257,19 +257,24 @@ def test_run_is_saved_as_often_as_asked_for_and_at_its_end(tmp_path, monkeypatch
     assert " ".join(map(str, kept_positions(tmp_path))) == kept
 
 
-def test_what_a_signal_saved_takes_no_place_of_what_was_asked_for(tmp_path):
-    checkpoints = RunCheckpoints(tmp_path, without_images(), 4, 16, keep=3)
+@pytest.mark.parametrize(
+    ("keep", "kept"),
+    [(3, ["0 1 1+1", "1 1+1 2", "1 2 3"]), (2, ["1 1+1", "1+1 2", "2 3"]), (1, ["1+1", "2", "3"])],
+)
+def test_what_a_signal_saved_takes_no_place_of_what_was_asked_for(tmp_path, keep, kept):
+    checkpoints = RunCheckpoints(tmp_path, without_images(), 4, 16, keep=keep)
+    found = lambda: " ".join(map(str, kept_positions(tmp_path)))  # noqa: E731
     checkpoints.on_train_begin()
     checkpoints.on_epoch_end(0)
     checkpoints.signals = [signal.SIGTERM]
     with pytest.raises(interruption.Terminated):
         checkpoints.on_train_batch_end(0)
-    assert kept_positions(tmp_path) == [RunPosition(0), RunPosition(1), RunPosition(1, 1)]
+    steps = [found()]
     checkpoints.signals = []
-    checkpoints.on_epoch_end(1)
-    assert kept_positions(tmp_path) == [RunPosition(0), RunPosition(1), RunPosition(2)]
-    checkpoints.on_epoch_end(2)
-    assert kept_positions(tmp_path) == [RunPosition(1), RunPosition(2), RunPosition(3)]
+    for epoch in (1, 2):
+        checkpoints.on_epoch_end(epoch)
+        steps.append(found())
+    assert steps == kept
 
 
 DAMAGES = {

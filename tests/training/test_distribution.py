@@ -10,10 +10,16 @@ from tfcq.nn.activation_quantizer import ActivationQuantizer
 from tfcq.training.distribution import check_batch_size, strategy_named, synchronize
 
 
-def test_single_is_the_default_strategy_and_mirrored_another():
+def test_single_is_the_default_strategy_and_mirrored_another(capsys):
     assert strategy_named("single") is tf.distribute.get_strategy()
     assert strategy_named("single").num_replicas_in_sync == 1
-    assert isinstance(strategy_named("mirrored"), tf.distribute.MirroredStrategy)
+    mirrored = strategy_named("mirrored")
+    assert isinstance(mirrored, tf.distribute.MirroredStrategy)
+    told = (
+        capsys.readouterr().out
+        == "--strategy=mirrored has one device here, and trains on it alone.\n"
+    )
+    assert told == (mirrored.num_replicas_in_sync == 1)
 
 
 def test_unknown_strategy_names_the_nearest():

@@ -4,7 +4,7 @@ Imports no TensorFlow, so that a mistake in a flag is told at once.
 """
 
 from tfcq.command_line.flags import GENERAL, Command, FlagSet
-from tfcq.command_line.running import FAILURE, USER_ERROR, run, tell_next
+from tfcq.command_line.running import FAILURE, USER_ERROR, end, run, tell_next
 from tfcq.command_line.start_up import quiet_start_up, stage
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "USER_ERROR",
     "Command",
     "FlagSet",
+    "end",
     "quiet_start_up",
     "run",
     "stage",

@@ -3,12 +3,13 @@
 import io
 import os
 import pathlib
+import select
 import shlex
 import shutil
 import signal
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import tfcq
 from tfcq.command_line.flags import Command, FlagSet
@@ -62,6 +63,35 @@ def _one_line(text: str) -> str:
     return " ".join(cut)
 
 
+def end(code: int, text: str | None = None) -> NoReturn:
+    """Prints what is left to print and exits, in silence where nobody reads it any more.
+
+    Args:
+        code: the exit code; where what was printed is lost 0 becomes 141, that of SIGPIPE.
+        text: printed before.
+    """
+    try:
+        if text is not None:
+            print(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Or else Python would tell of it as it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = code or exit_code(signal.SIGPIPE)
+    sys.exit(code)
+
+
+def _is_read() -> bool:
+    """Whether standard output has not lost its reader, as a pipe may."""
+    try:
+        watched = select.poll()
+        watched.register(sys.stdout.fileno(), 0)
+    except (OSError, ValueError, AttributeError):
+        # Of no file, or on a system without `poll`.
+        return True
+    return not any(event & select.POLLERR for _, event in watched.poll(0))
+
+
 def run(flag_set: FlagSet, main: Callable[[Command], int | None]) -> None:
     """Parses the process's arguments, runs a command and exits with its code.
 
@@ -80,28 +110,21 @@ def run(flag_set: FlagSet, main: Callable[[Command], int | None]) -> None:
             stream.reconfigure(errors="backslashreplace")
     try:
         if flag_set.examples and not sys.argv[1:]:
-            print("\n    ".join((flag_set.usage, *flag_set.examples)))
-            print("--help lists all flags.")
-            sys.exit(USER_ERROR)
+            usage = "\n    ".join((flag_set.usage, *flag_set.examples))
+            end(USER_ERROR, f"{usage}\n--help lists all flags.")
         command = flag_set.parse(sys.argv[1:])
         if command.values["help"]:
-            print(flag_set.help_text(), flush=True)
-            sys.exit(0)
+            end(0, flag_set.help_text())
         if command.values["version"]:
-            print(f"tfcq {tfcq.__version__}")
-            sys.exit(0)
-        code = main(command) or 0
-        sys.stdout.flush()
-        sys.exit(code)
-    except BrokenPipeError:
-        # As of `| head`, whose reader has what it wanted. Python would tell of the rest once more.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        sys.exit(exit_code(signal.SIGPIPE))
+            end(0, f"tfcq {tfcq.__version__}")
+        end(main(command) or 0)
     except (UserError, OSError) as error:
+        if isinstance(error, BrokenPipeError) and not _is_read():
+            end(exit_code(signal.SIGPIPE))
         print(f"error: {_one_line(_in_words(error))}", file=sys.stderr)
-        sys.exit(USER_ERROR)
+        end(USER_ERROR)
     except TrainingStopped as error:
         print(f"stopped: {_one_line(str(error))}", file=sys.stderr)
-        sys.exit(FAILURE)
+        end(FAILURE)
     except (KeyboardInterrupt, Terminated) as ended:
         leave(ended)

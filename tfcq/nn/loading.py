@@ -11,7 +11,6 @@ from typing import Any
 
 import keras
 
-import tfcq
 from tfcq.errors import UserError
 from tfcq.nn import attention, quantizable  # noqa: F401 - register their classes
 from tfcq.settings.checkpoints import is_checkpoint
@@ -22,26 +21,27 @@ _TFLITE = b"TFL3"
 _INFLATED = 100
 # What `zipfile` raises of an archive that is damaged, such as by a method that it does not know.
 _BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError, struct.error)
+# What Keras calls `tfcq.Pretrainer`, which stands on a floor above.
+_TRAINING = "tfcq>Pretrainer"
 _RESAVE = "allowed: a .keras file; load it with Keras and save it with model.save('name.keras')."
 
 
-def load(path: str | os.PathLike, custom_objects: dict[str, Any] | None = None) -> keras.Model:
-    """Returns a model saved with `model.save("name.keras")`; a `Pretrainer` goes on where it was.
+def load(
+    path: str | os.PathLike,
+    custom_objects: dict[str, Any] | None = None,
+    whole_training: bool = False,
+) -> keras.Model:
+    """Returns a model saved with `model.save("name.keras")`.
 
     Args:
         path: the file.
         custom_objects: classes and functions of the user's that the file names, by their names, as
             for `keras.saving.load_model`.
+        whole_training: read a `Pretrainer`, with its optimizer, too; it is refused otherwise.
 
     Raises:
-        UserError: when it cannot be read, or names a class or function that is not known here.
-
-    Example:
-
-        >>> encoder = tfcq.quantizable(tfcq.cifar_resnet(8, width=2, input_shape=(8, 8, 1)))
-        >>> encoder.save("encoder.keras")
-        >>> tfcq.load("encoder.keras").output_shape
-        (None, 8)
+        UserError: when it cannot be read, names a class or function that is not known here, or
+            holds a whole training.
     """
     if os.path.isdir(path) and os.path.exists(os.path.join(path, "saved_model.pb")):
         raise UserError(f"{path} is a SavedModel, which runs but cannot be quantized; {_RESAVE}")
@@ -62,18 +62,24 @@ def load(path: str | os.PathLike, custom_objects: dict[str, Any] | None = None) 
         raise UserError(f"{path} cannot be read as a Keras model: it is not whole.")
     try:
         check_whole(path)
-        return keras.models.load_model(path, custom_objects, compile=_is_training(path))
+        whole = _class_of(path) == _TRAINING
+        if whole and not whole_training:
+            raise UserError(
+                f"{path} holds a whole training; allowed here: its network, which Python saves "
+                f"with tfcq.load({str(path)!r}).backbone.save('encoder.keras')."
+            )
+        return keras.models.load_model(path, custom_objects, compile=whole)
     except UserError:
         raise
     except (OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile) as error:
         raise UserError(_why_unread(path, " ".join(str(error).split()))) from None
 
 
-def _is_training(path: str | os.PathLike) -> bool:
-    """Whether a file holds a whole training, whose class is known from then on."""
+def _class_of(path: str | os.PathLike) -> str | None:
+    """Returns the registered name of the class of a file's model; None where it says none."""
     with zipfile.ZipFile(path) as archive:
-        name = json.loads(archive.read("config.json")).get("registered_name")
-    return name == "tfcq>Pretrainer" and tfcq.Pretrainer is not None
+        config = json.loads(archive.read("config.json"))
+    return config.get("registered_name") if isinstance(config, dict) else None
 
 
 def check_whole(path: str | os.PathLike) -> None:

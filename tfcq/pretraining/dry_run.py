@@ -27,7 +27,7 @@ from tfcq.pretraining.pretrainer import Pretrainer
 from tfcq.pretraining.run import training_split
 from tfcq.pretraining.settled import in_words, settled
 from tfcq.settings.defaults import replaced
-from tfcq.settings.devices import Devices
+from tfcq.settings.devices import CUSTOM, Devices
 from tfcq.settings.run_folder import RunFolder
 from tfcq.settings.run_position import kept_positions
 from tfcq.settings.saving import check_steps_per_execution, parse_save_every
@@ -121,22 +121,24 @@ def dry_run(
 
 
 def _check_devices(devices: Devices, execution: ExecutionSettings) -> None:
-    """Refuses accelerators that the run would not use, or not as it is asked to.
+    """Refuses accelerators that the run would not use.
 
     Args:
         devices: the accelerators.
         execution: how the run is executed.
 
     Raises:
-        UserError: naming a strategy that uses all.
+        UserError: naming the strategies that use all.
     """
-    check_accumulation(execution.accumulate, devices.count)
-    if devices.count > 1 and execution.strategy == "single":
-        strategy = TPU if devices.name.startswith("TPU") else "mirrored"
+    on_tpus = [TPU] if devices.name.startswith("TPU") or devices.name == CUSTOM else []
+    on_others = [] if devices.name.startswith("TPU") else ["mirrored", MULTI_WORKER]
+    alone = ["single"] if on_others and devices.count == 1 else []
+    if execution.strategy not in (allowed := [*alone, *on_others, *on_tpus]):
         raise UserError(
-            f"--devices={devices.count}x{devices.name} with --strategy=single, which trains on one "
-            f"of them; allowed: --strategy={strategy}, or --devices=1x{devices.name}."
+            f"--strategy={execution.strategy} does not train on the {devices.count} of --devices "
+            f"({devices.name}); allowed: --strategy={', '.join(allowed)}."
         )
+    check_accumulation(execution.accumulate, devices.count)
 
 
 def _images(data: DataSettings) -> Split:

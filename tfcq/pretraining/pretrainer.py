@@ -327,6 +327,8 @@ class Pretrainer(keras.Model):
                     "fit() received an endless data set; pass steps_per_epoch, the number of "
                     "images divided by the batch size."
                 )
+        # Keras would begin at the epoch that BackupAndRestore chose for a call before.
+        self._initial_epoch = None
         length = RunLength(made=None if steps is None else first)
         watching = [length, Throughput(), StopOnFailure(), *(callbacks or [])]
         try:

@@ -145,9 +145,7 @@ class DetectionTraining(OptimizationSettings):
     save_every: str = setting(
         "1epochs", "when the run is saved, such as 1epochs, 500steps or 10min"
     )
-    keep: int = setting(
-        2, "how many checkpoints are kept; what signals saved goes first", at_least=1
-    )
+    keep: int = setting(2, "how many of the newest checkpoints are kept", at_least=1)
     clip_gradient: float = setting(
         10.0, "greatest norm of the gradient of a variable; 0 for none", at_least=0
     )

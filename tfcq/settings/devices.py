@@ -10,6 +10,8 @@ from tfcq.settings.training_groups import BFLOAT16, FLOAT16, FLOAT32
 # Of the peak, where nobody measured: the least that was, below.
 _SHARE = 0.14
 _MOST = 1_000_000
+# The name of a kind that has figures of its own.
+CUSTOM = "custom"
 _FIGURE = re.compile(r"(\d+(?:\.\d+)?)\s*(TFLOPS|GB/s|GB|%)", re.IGNORECASE)
 _FIGURES = "TFLOPS, GB (memory), GB/s (of the links, one way) or % (of the peak)"
 
@@ -126,14 +128,14 @@ def parse_devices(text: str) -> Devices:
         )
     name, *rest = (part.strip() for part in found[2].split(","))
     if _FIGURE.fullmatch(name):
-        name, rest = "custom", [name, *rest]
+        name, rest = CUSTOM, [name, *rest]
     known = {one.lower(): one for one in DEVICES}
-    if name != "custom":
+    if name != CUSTOM:
         if name.lower() not in known:
             raise unknown_choice("device", name, tuple(DEVICES))
         name = known[name.lower()]
     figures = _figures(text, rest)
-    if name == "custom" and (missing := {"TFLOPS", "GB", "GB/S"} - figures.keys()):
+    if name == CUSTOM and (missing := {"TFLOPS", "GB", "GB/S"} - figures.keys()):
         lacking = ", ".join(sorted(missing)).replace("/S", "/s")
         raise UserError(f"--devices={text} lacks {lacking}; allowed: 8x312TFLOPS,40GB,300GB/s.")
     own = DEVICES.get(name, Device({FLOAT32: 0, FLOAT16: 0, BFLOAT16: 0}, 0, 0))

@@ -164,15 +164,12 @@ class RunFolder:
         Raises:
             UserError: when the folder is missing or holds no run.
         """
+        allowed = f"allowed: a run's folder{new}.{self._hint}"
         if not self.path.is_dir():
-            allowed = f"a new folder{new} a run's folder" if new else "a run's folder"
-            raise UserError(
-                f"Folder {str(self.path)!r} does not exist; allowed: {allowed}.{self._hint}"
-            )
+            found = "is no folder" if self.path.exists() else "does not exist"
+            raise UserError(f"Folder {str(self.path)!r} {found}; {allowed}")
         if not self.config.exists():
-            raise UserError(
-                f"{self.path} holds no config.json; allowed: a folder tfcq.train made.{self._hint}"
-            )
+            raise UserError(f"{self.path} holds no config.json; {allowed}")
         changed = {name: value for name, value in given.items() if name in OF_A_START}
         config = self._read()
         return config_from_flat(flat(config) | changed) if changed else config

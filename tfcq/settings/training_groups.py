@@ -286,9 +286,7 @@ class ExecutionSettings:
     save_every: str = setting(
         "1epochs", "when the run is saved, such as 1epochs, 500steps or 10min"
     )
-    keep: int = setting(
-        2, "how many checkpoints are kept; what signals saved goes first", at_least=1
-    )
+    keep: int = setting(2, "how many of the newest checkpoints are kept", at_least=1)
     tracker: str | None = setting(
         None, "send the figures of every epoch to an experiment tracker too", TRACKERS
     )

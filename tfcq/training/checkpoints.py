@@ -282,15 +282,19 @@ class RunCheckpoints(keras.callbacks.Callback):
             self._remove_surplus()
 
     def _remove_surplus(self) -> None:
-        """Removes what is over `keep`: first what a signal had saved, then what is oldest."""
+        """Removes what is over `keep`: first what a signal had saved, then what is oldest.
+
+        The newest two stay, since one of them may be damaged.
+        """
 
         def in_turn(position: RunPosition) -> tuple[bool, RunPosition]:
             done = self._steps_at(position)
             return self.save_every.is_due(done, self.steps, float("inf")), position
 
-        *earlier, _ = kept_positions(self.folder)
-        surplus = max(0, len(earlier) + 1 - self.keep)
-        for position in sorted(earlier, key=in_turn)[:surplus]:
+        kept = kept_positions(self.folder)
+        newest = kept[-min(2, self.keep) :]
+        surplus = max(0, len(kept) - self.keep)
+        for position in sorted(set(kept) - set(newest), key=in_turn)[:surplus]:
             for file in files_of(self.folder, position):
                 file.unlink()
 
