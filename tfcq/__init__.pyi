@@ -13,10 +13,10 @@ from tfcq.integer.form import deployable as deployable
 from tfcq.nn.calibration import calibrate as calibrate
 from tfcq.nn.float_model import float_model as float_model
 from tfcq.nn.float_model import requantizable as requantizable
-from tfcq.nn.loading import load as load
 from tfcq.nn.quantizable import quantizable as quantizable
 from tfcq.nn.summary import summary as summary
 from tfcq.pretraining.framework import Framework as Framework
+from tfcq.pretraining.loading import load as load
 from tfcq.pretraining.pretrainer import Pretrainer as Pretrainer
 from tfcq.quantization.precision import Precision as Precision
 from tfcq.quantization.precision import RecordRanges as RecordRanges
