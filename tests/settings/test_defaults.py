@@ -66,7 +66,7 @@ def test_reasons_are_told_together():
 
 @pytest.mark.parametrize("given", [(), *((name,) for name in OPEN), OPEN])
 def test_each_setting_that_was_named_stays_and_the_others_are_chosen(given):
-    config, names = of("--run_dir=none", *(f"--{name}=96" for name in given))
+    config, names = of("--run_dir=none", "--dataset=digits", *(f"--{name}=96" for name in given))
     found = choice(config, names, PHOTOGRAPHS, 2000, accelerator=False).values
     assert set(found) == set(OPEN) - set(given)
     assert all(flat(replaced(config, found))[name] == 96 for name in given)
