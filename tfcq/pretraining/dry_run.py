@@ -27,12 +27,12 @@ from tfcq.pretraining.pretrainer import Pretrainer
 from tfcq.pretraining.run import training_split
 from tfcq.pretraining.settled import in_words, settled
 from tfcq.settings.defaults import replaced
-from tfcq.settings.devices import CUSTOM, Devices
+from tfcq.settings.devices import Devices
 from tfcq.settings.run_folder import RunFolder
 from tfcq.settings.run_position import kept_positions
 from tfcq.settings.saving import check_steps_per_execution, parse_save_every
 from tfcq.settings.training import Config, total_steps
-from tfcq.settings.training_groups import MULTI_WORKER, TPU, DataSettings, ExecutionSettings
+from tfcq.settings.training_groups import MULTI_WORKER, DataSettings, ExecutionSettings
 from tfcq.training.distribution import check_batch_size, strategy_named
 
 _PREFIXES = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (0, ""))
@@ -130,10 +130,7 @@ def _check_devices(devices: Devices, execution: ExecutionSettings) -> None:
     Raises:
         UserError: naming the strategies that use all.
     """
-    on_tpus = [TPU] if devices.name.startswith("TPU") or devices.name == CUSTOM else []
-    on_others = [] if devices.name.startswith("TPU") else ["mirrored", MULTI_WORKER]
-    alone = ["single"] if on_others and devices.count == 1 else []
-    if execution.strategy not in (allowed := [*alone, *on_others, *on_tpus]):
+    if execution.strategy not in (allowed := devices.strategies):
         raise UserError(
             f"--strategy={execution.strategy} does not train on the {devices.count} of --devices "
             f"({devices.name}); allowed: --strategy={', '.join(allowed)}."

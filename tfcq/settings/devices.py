@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 
 from tfcq.errors import UserError, unknown_choice
-from tfcq.settings.training_groups import BFLOAT16, FLOAT16, FLOAT32
+from tfcq.settings.training_groups import BFLOAT16, FLOAT16, FLOAT32, STRATEGIES, TPU
 
 # Of the peak, where nobody measured: the least that was, below.
 _SHARE = 0.14
@@ -87,6 +87,15 @@ class Devices:
                 f"multiply it; allowed: {', '.join(peak)}."
             )
         return asked
+
+    @property
+    def strategies(self) -> list[str]:
+        """Names of the strategies that train on all of them."""
+        if self.name.startswith("TPU"):
+            return [TPU]
+        left_out = {"single"} if self.count > 1 else set()
+        left_out |= {TPU} if self.name != CUSTOM else set()
+        return [name for name in STRATEGIES if name not in left_out]
 
     def share_of_peak(self, dtype: str) -> float:
         """Returns the share of the peak that steps are taken to reach.

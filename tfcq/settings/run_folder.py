@@ -164,12 +164,12 @@ class RunFolder:
         Raises:
             UserError: when the folder is missing or holds no run.
         """
-        allowed = f"allowed: a run's folder{new}.{self._hint}"
-        if not self.path.is_dir():
-            found = "is no folder" if self.path.exists() else "does not exist"
-            raise UserError(f"Folder {str(self.path)!r} {found}; {allowed}")
         if not self.config.exists():
-            raise UserError(f"{self.path} holds no config.json; {allowed}")
+            found = f"{self.path} holds no config.json"
+            if not self.path.is_dir():
+                found = f"Folder {str(self.path)!r} "
+                found += "is no folder" if self.path.exists() else "does not exist"
+            raise UserError(f"{found}; allowed: a run's folder{new}.{self._hint}")
         changed = {name: value for name, value in given.items() if name in OF_A_START}
         config = self._read()
         return config_from_flat(flat(config) | changed) if changed else config
