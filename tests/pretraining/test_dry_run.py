@@ -1,6 +1,7 @@
 """A run that is checked and counted: as the run would, and without a trace."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -83,6 +84,22 @@ def test_time_is_that_of_products_and_of_what_goes_round_the_ring(told, tmp_path
     assert alone["activation_bytes"] == 4 * figures["activation_bytes"]
     assert not alone["memory_fits"]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_batch_that_does_not_fit_names_the_largest_that_does(told, capsys):
+    needed = told("--devices=2xA100", MIRRORED)[0]["memory_bytes"]
+
+    def memory(gigabytes, *flags):
+        device = f"--devices=2x2TFLOPS,{gigabytes:.9f}GB,3GB/s"
+        train.main(train.flag_set().parse(["--dry_run", *FLAGS, MIRRORED, device, *flags]))
+        return capsys.readouterr().out.splitlines()[-2]
+
+    assert "enough: " in memory(needed / 1e9 + 1e-6)
+    words = memory(needed / 2e9)
+    largest = int(re.search(r"NOT ENOUGH: .*; --batch_size=(\d+) fits$", words)[1])
+    assert "enough: " in memory(needed / 2e9, f"--batch_size={largest}")
+    assert "NOT ENOUGH" in memory(needed / 2e9, f"--batch_size={largest + 2}")
+    assert memory(1e-6).endswith("; a smaller --width or --image_size is needed")
 
 
 def test_strategies_of_other_machines_are_counted_here(told):

@@ -206,8 +206,15 @@ def figures_of(
         seconds = seconds_per_step(devices, used.execution.product_dtype, flops, reduced, gathered)
         yield from _times(seconds, total, batch_size)
         room = devices.device.memory * 1e9
-        fits = "enough" if needed <= room else "NOT ENOUGH"
-        words = f"{fits}: {_prefixed(needed, 'B')} of {_prefixed(room, 'B')}"
+        words = f"{_prefixed(needed, 'B')} of {_prefixed(room, 'B')}"
+        activations = memory["activation_bytes"]
+        largest = math.floor((room - needed + activations) / activations * batch_size / replicas)
+        if needed <= room:
+            words = f"enough: {words}"
+        elif largest > 0:
+            words = f"NOT ENOUGH: {words}; --batch_size={largest * replicas} fits"
+        else:
+            words = f"NOT ENOUGH: {words}; a smaller --width or --image_size is needed"
         yield Figure("memory_fits", needed <= room, words)
 
 

@@ -33,11 +33,12 @@ class Device:
     shares: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
-# Without sparsity; links are half of what makers add up over both ways. float32 is TF32 on A100 and
-# H100, as TensorFlow multiplies it there, and bfloat16 on TPUs.
-#   NVIDIA data sheets: V100 SXM2, A100 SXM 40 GB, H100 SXM, T4 (PCIe 3.0 x16).
-#   Cloud TPU documentation, "TPU v4": a chip, of two cores. Six links of 50 GB/s: Jouppi et al.,
-#   "TPU v4" (2023).
+# Without sparsity; links are half of what makers add up over both ways. float32 is TF32 from A100
+# on, as TensorFlow multiplies it there, and bfloat16 on TPUs.
+#   NVIDIA data sheets: V100 SXM2, A100 SXM 40 GB, H100 and H200 SXM, T4 (PCIe 3.0 x16), A10, L4 and
+#   L40S (PCIe 4.0 x16).
+#   Cloud TPU documentation, a chip each: v4 (two cores; six links of 50 GB/s: Jouppi et al.,
+#   "TPU v4", 2023), v5e, v5p and v6e (links of 1,600, 4,800 and 3,200 Gbit/s).
 # Shares: images a second of ResNet-50 at 224 pixels, 24.5 GFLOP each forward and backward, on one
 # GPU in NVIDIA DeepLearningExamples, TensorFlow/Classification/ConvNets/resnet50v1.5, with XLA:
 #   V100 412 (float32) and 1,270 (mixed precision), A100 909 (TF32) and 2,375.
@@ -48,8 +49,15 @@ DEVICES = {
         {FLOAT32: 0.14, FLOAT16: 0.19, BFLOAT16: 0.19},
     ),
     "H100": Device({FLOAT32: 494, FLOAT16: 989, BFLOAT16: 989}, 80, 450),
+    "H200": Device({FLOAT32: 494, FLOAT16: 989, BFLOAT16: 989}, 141, 450),
     "T4": Device({FLOAT32: 8.1, FLOAT16: 65}, 16, 16),
+    "A10": Device({FLOAT32: 62.5, FLOAT16: 125, BFLOAT16: 125}, 24, 32),
+    "L4": Device({FLOAT32: 60, FLOAT16: 121, BFLOAT16: 121}, 24, 32),
+    "L40S": Device({FLOAT32: 183, FLOAT16: 362, BFLOAT16: 362}, 48, 32),
     "TPUv4": Device({FLOAT32: 275, BFLOAT16: 275}, 34, 300),
+    "TPUv5e": Device({FLOAT32: 197, BFLOAT16: 197}, 16, 200),
+    "TPUv5p": Device({FLOAT32: 459, BFLOAT16: 459}, 95, 600),
+    "TPUv6e": Device({FLOAT32: 918, BFLOAT16: 918}, 32, 400),
 }  # fmt: skip
 
 
