@@ -189,6 +189,17 @@ def test_rows_follow_each_other_seed_by_seed_and_the_page_pairs_them(study, tmp_
     assert study.asked == []
 
 
+def test_one_seed_is_done_alone_and_others_are_refused(study, capsys, monkeypatch):
+    monkeypatch.setattr(page, "draw_pictures", lambda *a: [])
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--seed=5"])
+    evidence.main()
+    assert [(one["row"], one["seed"]) for one in records(study)] == [("Base", 5), ("Better (b)", 5)]
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--seed=4"])
+    with pytest.raises(SystemExit, match="2"):
+        evidence.main()
+    assert "Unknown --seed '4'; allowed: 3, 5." in capsys.readouterr().err
+
+
 def test_a_study_goes_on_where_it_was_stopped(study, capsys, monkeypatch):
     monkeypatch.setattr(page, "draw_pictures", lambda *a: [])
 

@@ -40,7 +40,7 @@ from studies.commands import (
 from studies.page import write_page
 from studies.study import ROOT, Row, Study, read_study
 
-from tfcq.errors import UserError
+from tfcq.errors import UserError, unknown_choice
 from tfcq.files import write_text
 
 
@@ -50,6 +50,7 @@ def main() -> None:
     parser.add_argument("study", type=pathlib.Path, help="such as tools/studies/NAME.toml")
     parser.add_argument("--runs", default="runs", help="folder of the runs [runs]")
     parser.add_argument("--data_dir", help="folder of prepared TFDS data sets")
+    parser.add_argument("--seed", type=int, help="of the study's seeds this one alone")
     parser.add_argument("--keep_runs", action="store_true", help="leave runs that are recorded")
     arguments = parser.parse_args()
     # Or else a command that is at work would go on by itself.
@@ -69,11 +70,14 @@ def carry_out(study: Study, arguments: argparse.Namespace) -> None:
         arguments: those of the command line.
 
     Raises:
-        UserError: when there are records of other settings.
+        UserError: when there are records of other settings, or the seed is none of the study's.
     """
+    if arguments.seed not in (None, *study.seeds):
+        raise unknown_choice("--seed", str(arguments.seed), map(str, study.seeds))
+    seeds = study.seeds if arguments.seed is None else (arguments.seed,)
     out, runs = ROOT / "results" / study.name, pathlib.Path(arguments.runs)
     failed: dict[str, str] = {}
-    for seed, row in itertools.product(study.seeds, study.rows):
+    for seed, row in itertools.product(seeds, study.rows):
         run = place(study, row, seed, runs)
         with claimed(run) as free:
             if not free or row.name in failed or recorded(out, study, row, seed):
