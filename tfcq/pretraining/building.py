@@ -11,12 +11,13 @@ from tfcq.data.split import Split, view_size
 from tfcq.errors import UserError
 from tfcq.nn.products import multiply_in, product_dtype
 from tfcq.nn.quantizable import QuantizableModel
-from tfcq.pretraining.accumulation import check_parts
+from tfcq.pretraining.accumulation import check_accumulation, check_parts
 from tfcq.pretraining.memory import batch_that_fits, has_accelerator
 from tfcq.pretraining.pretrainer import Pretrainer
 from tfcq.pretraining.start import check_start, give_start
 from tfcq.settings.defaults import choice, replaced
 from tfcq.settings.policies import Policy
+from tfcq.settings.saving import check_steps_per_execution, parse_save_every
 from tfcq.settings.training import Config, for_images, policy, total_steps
 from tfcq.settings.training_groups import FLOAT16
 from tfcq.training.distribution import check_batch_size, synchronize
@@ -43,10 +44,14 @@ def built(
         # Anew: a network begins as that of a run that was given what is chosen.
         keras.utils.set_random_seed(config.execution.seed)
         settings = replaced(config, chosen.values)
-        batch_size = settings.optimization.batch_size
+        batch_size, execution = settings.optimization.batch_size, settings.execution
         steps = steps_per_epoch(split, batch_size)
+        # Before the network is built, which may take half a minute.
         check_batch_size(batch_size, replicas)
-        check_parts(batch_size, settings.execution.accumulate)
+        check_accumulation(execution.accumulate, replicas)
+        check_parts(batch_size, execution.accumulate)
+        save_every = parse_save_every(execution.save_every)
+        check_steps_per_execution(execution.steps_per_execution, steps, save_every)
         size = view_size(split, settings.data.image_size)
         shape = (size, size, split.image_shape[2])
         return batch_size, pretrainer_from(settings, shape, steps, begins)

@@ -30,7 +30,6 @@ from tfcq.settings.defaults import replaced
 from tfcq.settings.devices import Devices
 from tfcq.settings.run_folder import RunFolder
 from tfcq.settings.run_position import kept_positions
-from tfcq.settings.saving import check_steps_per_execution, parse_save_every
 from tfcq.settings.training import Config, total_steps
 from tfcq.settings.training_groups import MULTI_WORKER, DataSettings, ExecutionSettings
 from tfcq.training.distribution import check_batch_size, strategy_named
@@ -94,10 +93,7 @@ def dry_run(
     replicas = strategy.num_replicas_in_sync if devices is None else devices.count
     batch_size = replaced(config, chosen).optimization.batch_size
     check_batch_size(batch_size, replicas)
-    check_accumulation(execution.accumulate, replicas)
     steps = steps_per_epoch(split, batch_size)
-    save_every = parse_save_every(execution.save_every)
-    check_steps_per_execution(execution.steps_per_execution, steps, save_every)
     used = settled(replaced(config, chosen), split, steps, model)
     print(in_words(used, split.image_shape[2], model))
     folder.check(config, lambda one: settled(replaced(one, chosen), split, steps, model))

@@ -31,7 +31,7 @@ from tfcq.settings.profiling import ProfiledSteps
 from tfcq.settings.run_folder import RunFolder
 from tfcq.settings.run_lock import locked
 from tfcq.settings.run_position import RunPosition, kept_positions
-from tfcq.settings.saving import check_steps_per_execution, parse_save_every
+from tfcq.settings.saving import parse_save_every
 from tfcq.settings.training import CALIBRATION_IMAGES, Config, total_steps
 from tfcq.settings.training_groups import FLOAT32, DataSettings
 from tfcq.training.checkpoints import RunCheckpoints
@@ -109,7 +109,6 @@ def _train_with(
     if used.network.policy == INT8.name and (told := told_refusal(pretrainer.backbone)):
         print(f"The int8 file of this network will be refused: {told}")
     save_every = parse_save_every(config.execution.save_every)
-    check_steps_per_execution(config.execution.steps_per_execution, steps, save_every)
     check_memory(pretrainer, used, size)
     settle = lambda one: settled(replaced(one, chosen), split, steps, pretrainer)  # noqa: E731
     total = total_steps(config.optimization, steps)
