@@ -174,6 +174,28 @@ def test_peers_are_given_the_same_network_and_bits(tmp_path):
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
+def test_peers_are_given_depthwise_kernels_and_clipped_relus():
+    from peers.description import described
+
+    import tfcq
+    from tfcq.evaluation.classifier import with_classifier
+
+    network = tfcq.mobilenet_v2(width=8, input_shape=(8, 8, 1))
+    model = with_classifier(tfcq.quantizable(network), 10)
+    nodes, arrays = described(model)
+    named = {node["name"]: node for node in nodes}
+    depthwise = named["stage2_block1_depthwise"]
+    assert (depthwise["groups"], named["stem"]["groups"]) == (48, 1)
+    assert named["stage2_block1_depthwise_relu"]["largest"] == 6
+    norm = model.get_layer("stage2_block1_depthwise_norm")
+    layer = model.get_layer("stage2_block1_depthwise")
+    image = np.random.default_rng(0).normal(size=(1, 8, 8, 48)).astype(np.float32)
+    patch = image[0, 2:5, 3:6].transpose(2, 0, 1)[:, None]
+    kernel, bias = (arrays[f"stage2_block1_depthwise/{name}"] for name in ("kernel", "bias"))
+    found = (kernel * patch).sum((1, 2, 3)) + bias
+    np.testing.assert_allclose(found, norm(layer(image), training=False)[0, 3, 4], atol=1e-5)
+
+
 def test_peers_of_another_network_are_refused_and_the_page_names_who_is_ahead():
     peers = tool("ptq_peers")
     about = {"versions": {"torch": "2", "brevitas": "1"}, "difference": 1e-6, "top1": 0.9}

@@ -4,9 +4,10 @@
     .venv/bin/python tools/ptq_peers.py --model=classifier.keras --dataset=digits --peer=PYTHON
 
 The model is a quantizable classifier of convolutions, ReLUs, sums and one dense layer, such as
-`tfcq.evaluate --keep_classifiers` saves of a ResNet. All methods get the same folded weights,
-calibration images, test images, and bits at the same places. PYTHON is an interpreter with torch
-and one of the others; without it ours are measured alone. Writes `results/ptq_peers.json`, `.md`.
+`tfcq.evaluate --keep_classifiers` saves of a ResNet or MobileNetV2. All methods get the same folded
+weights, calibration images, test images, and bits at the same places. PYTHON is an interpreter with
+torch and one of the others; without it ours are measured alone. Writes `results/ptq_peers.json` and
+`.md`.
 """
 
 import argparse

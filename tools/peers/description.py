@@ -11,8 +11,9 @@ from tfcq.nn.float_model import float_model
 from tfcq.nn.placement import Node, read_graph
 from tfcq.nn.quantizable import QuantizableModel
 
-KINDS = {"Conv2D": "conv", "Dense": "dense", "ReLU": "relu", "Add": "add",
-         "GlobalAveragePooling2D": "mean"}  # fmt: skip
+KINDS = {"Conv2D": "conv", "DepthwiseConv2D": "conv", "Dense": "dense", "ReLU": "relu",
+         "Add": "add", "GlobalAveragePooling2D": "mean"}  # fmt: skip
+KERNELS = ("Conv2D", "DepthwiseConv2D", "Dense")
 OF_PASS = "of the pass"
 
 
@@ -21,7 +22,8 @@ def described(model: QuantizableModel) -> tuple[list[dict[str, Any]], dict[str, 
 
     A node has a `name`, a `kind`, the names of its `inputs` (`"images"` for the images), and bits
     as `weights` and `activations`: a number, `OF_PASS`, or None for float. A convolution has
-    `stride` and `padding` too. Arrays are `NAME/kernel` (as PyTorch has them) and `NAME/bias`.
+    `stride`, `padding` and `groups` too, a ReLU its `largest` value or None. Arrays are
+    `NAME/kernel` (as PyTorch has them) and `NAME/bias`.
 
     Args:
         model: the classifier.
@@ -45,12 +47,16 @@ def described(model: QuantizableModel) -> tuple[list[dict[str, Any]], dict[str, 
             same[name] = inputs[0]
         elif node.kind in KINDS:
             one = {"name": name, "kind": KINDS[node.kind], "inputs": inputs}
-            if node.kind in ("Conv2D", "Dense"):
+            if node.kind in KERNELS:
                 kernel, *bias = (np.asarray(weight, np.float64) for weight in layer.get_weights())
-                arrays[f"{name}/kernel"] = np.moveaxis(kernel, (-1, -2), (0, 1))
-                arrays[f"{name}/bias"] = bias[0] if bias else np.zeros(kernel.shape[-1])
-            if node.kind == "Conv2D":
+                # Outputs first: those of a depthwise convolution are its inputs.
+                outputs_first = (-2, -1) if node.kind == "DepthwiseConv2D" else (-1, -2)
+                arrays[f"{name}/kernel"] = kernel = np.moveaxis(kernel, outputs_first, (0, 1))
+                arrays[f"{name}/bias"] = bias[0] if bias else np.zeros(len(kernel))
+            if KINDS[node.kind] == "conv":
                 one |= _geometry(node, layer, pads)
+            elif node.kind == "ReLU":
+                one["largest"] = layer.max_value
             nodes.append(one)
         else:
             raise _unknown(node)
@@ -73,14 +79,15 @@ def _bits(model: QuantizableModel) -> tuple[dict[str, Any], dict[str, Any]]:
     return weights, activations
 
 
-def _geometry(node: Node, layer: keras.layers.Conv2D, pads: dict[str, int]) -> dict[str, int]:
+def _geometry(node: Node, layer: keras.layers.Layer, pads: dict[str, int]) -> dict[str, int]:
     (size, _), (stride, _) = layer.kernel_size, layer.strides
     padding = pads.get(node.producers[0], 0)
     if layer.padding == "same":
         padding += size // 2
         if stride > 1 and size > 1:
             raise UserError(f"Layer {node.name!r} pads to one side; PyTorch's pad to both.")
-    return {"stride": stride, "padding": padding}
+    groups = layer.input.shape[-1] if node.kind == "DepthwiseConv2D" else 1
+    return {"stride": stride, "padding": padding, "groups": groups}
 
 
 def _fold(norm: keras.layers.BatchNormalization, name: str, arrays: dict[str, np.ndarray]) -> None:

@@ -94,13 +94,13 @@ class Given:
         """
         modules = {}
         for node in self.nodes:
-            name, kind, options = node["name"], node["kind"], {}
+            name, kind, arguments = node["name"], node["kind"], []
+            options = {key: node[key] for key in ("stride", "padding", "groups") if key in node}
             if kind in ("conv", "dense"):
                 channels, inputs, *size = self.arrays[f"{name}/kernel"].shape
-                arguments = [inputs, channels, *size[:1]]
-                options = {key: node[key] for key in ("stride", "padding") if key in node}
-            else:
-                arguments = []
+                arguments = [inputs * node.get("groups", 1), channels, *size[:1]]
+            elif node.get("largest") is not None:
+                kind, arguments = "clipped relu", [0.0, node["largest"]]
             make = quantized or _float_modules
             widths = [bits and (bits[place] if node.get(key) == OF_PASS else node.get(key))
                       for place, key in enumerate(("weights", "activations"))]  # fmt: skip
@@ -124,7 +124,7 @@ class Given:
 
 def _float_modules(kind, arguments, options, *_):
     kinds = {"conv": torch.nn.Conv2d, "dense": torch.nn.Linear, "relu": torch.nn.ReLU, "add": Add,
-             "mean": Mean}  # fmt: skip
+             "clipped relu": torch.nn.Hardtanh, "mean": Mean}  # fmt: skip
     return [kinds[kind](*arguments, **options)]
 
 
@@ -145,14 +145,22 @@ def check(given):
 def brevitas(given):
     """Yields method, bits, and what quantizes the network so."""
     from brevitas import nn
+    from brevitas.core.stats import NegativeMinOrZero
     from brevitas.inject.enum import StatsOp
     from brevitas.quant import scaled_int as kinds
+    from brevitas.quant import shifted_scaled_int as shifted
 
     class Largest(kinds.Uint8ActPerTensorFloat):
         scaling_stats_op = StatsOp.MAX
 
-    def modules(weight_quant, act_quant):
+    class LeastToLargest(shifted.ShiftedUint8ActPerTensorFloat):
+        scaling_stats_op = StatsOp.MIN_MAX
+        zero_point_stats_impl = NegativeMinOrZero
+
+    def modules(weight_quant, positive, signed):
         def make(kind, arguments, options, weights, activations):
+            # Means are those of ReLUs.
+            act_quant = signed if kind in ("conv", "dense", "add") else positive
             if kind in ("conv", "dense"):
                 layer = nn.QuantConv2d if kind == "conv" else nn.QuantLinear
                 parts = [layer(*arguments, **options, bias=True, weight_quant=weight_quant,
@@ -167,16 +175,17 @@ def brevitas(given):
 
         return make
 
-    largest = kinds.Int8WeightPerChannelFloat, Largest
-    ranges = kinds.Int8WeightPerChannelFloat, kinds.Uint8ActPerTensorFloatMSE
-    mse = kinds.Int8WeightPerChannelFloatMSE, kinds.Uint8ActPerTensorFloatMSE
-    for name, pair, step in (
+    by_error = kinds.Uint8ActPerTensorFloatMSE, shifted.ShiftedUint8ActPerTensorFloatMSE
+    largest = kinds.Int8WeightPerChannelFloat, Largest, LeastToLargest
+    ranges = kinds.Int8WeightPerChannelFloat, *by_error
+    mse = kinds.Int8WeightPerChannelFloatMSE, *by_error
+    for name, quantizers, step in (
         ("min-max", largest, None),
         ("mse ranges", ranges, None), ("mse ranges, bias correction", ranges, "biases"),
         ("mse ranges and weights, bias correction", mse, "biases"),
     ):  # fmt: skip
         for bits in given.settings["bits"]:
-            network = given.network(modules(*pair), bits)
+            network = given.network(modules(*quantizers), bits)
             yield name, bits, lambda n=network, s=step: _brevitas_steps(n, given.calibration, s)
 
 
