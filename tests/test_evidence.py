@@ -44,6 +44,7 @@ paper.linear = { fp = 90.5 }
 name = "Better (b)"
 flags = "--recipe=ssql"
 baseline = "Base"
+paper.linear = { fp = 91.25, 2w4a = 80.0 }
 """
 TOP1 = {
     ("base", "fp"): (0.80, 0.84), ("base", "2w4a"): (0.60, 0.70), ("base", "4w4a"): (0.5, 0.6),
@@ -164,6 +165,8 @@ def test_rows_follow_each_other_seed_by_seed_and_the_page_pairs_them(study, tmp_
         ("Better (b) - Base, seed 5", ["+1.0", "+5.0"]),
         ("Better (b) - Base, mean", ["+0.5 (-5.9 to +6.9)", "+7.5 (-24.3 to +39.3)"]),
         ("Base", ["90.5", "-"]),
+        ("Better (b)", ["91.25", "80"]),
+        ("Better (b) - Base", ["+0.8", "-"]),
         ("Better (b) (2)", ["65.0 ± 7.1"]),
         ("Base, epoch 1", ["65.0 ± 7.1"]),
         ("Base", ["1.00 ± 0.00", "1.00 ± 0.00", "0.00 ± 0.00"]),

@@ -47,6 +47,15 @@ class Mean(torch.nn.Module):
         return images.mean((2, 3))
 
 
+class Steps(torch.nn.Sequential):
+    """Modules one after another, of which the first may take several tensors."""
+
+    def forward(self, *tensors):
+        for module in self:
+            tensors = (module(*tensors),)
+        return tensors[0]
+
+
 class Network(torch.nn.Module):
     """The network of the given nodes.
 
@@ -59,7 +68,7 @@ class Network(torch.nn.Module):
         super().__init__()
         self.plan = [(node["name"], node["inputs"]) for node in nodes]
         for name, parts in modules.items():
-            self.add_module(name, parts[0] if len(parts) == 1 else torch.nn.Sequential(*parts))
+            self.add_module(name, parts[0] if len(parts) == 1 else Steps(*parts))
 
     def forward(self, images):
         found = {"images": images}

@@ -61,27 +61,40 @@ def _about_seeds(study: Study, records: Sequence[Record]) -> str:
 
 def _scores(study: Study, name: str, scoring: Scoring, records: Sequence[Record]) -> list[str]:
     """Returns the tables of a protocol: ours, differences, the paper's."""
-    columns, ours, paper = columns_of(study, scoring), [], []
+    columns, ours = columns_of(study, scoring), []
     for row in study.rows:
         by_bits = [list(values(row, records, name, bits).values()) for bits in columns]
         count = max(map(len, by_bits))
         ours.append((f"{row.name} ({count})", *map(spread, by_bits)))
-        figures = row.paper.get(name, {})
-        if figures:
-            paper.append((row.name, *(_number(figures.get(bits)) for bits in columns)))
     blocks = [f"## {name}", table((name, *columns), ours)]
     differences = [
         line for row in study.rows for line in _differences(study, row, name, columns, records)
     ]
     if differences:
         blocks.append(table(("difference", *columns), differences))
-    if paper:
+    if paper := _papers(study, name, columns):
         blocks.append(table(("the paper's", *columns), paper))
     return blocks
 
 
-def _number(figure: float | None) -> str:
-    return NONE if figure is None else f"{figure:g}"
+def _papers(study: Study, protocol: str, columns: Sequence[str]) -> list[tuple[str, ...]]:
+    """Returns the paper's figures of a protocol, and what its rows are ahead of their baselines."""
+    figures = {row.name: row.paper.get(protocol, {}) for row in study.rows}
+    rows = [
+        (name, *(f"{found[bits]:g}" if bits in found else NONE for bits in columns))
+        for name, found in figures.items()
+        if found
+    ]
+    for row in study.rows:
+        own, base = figures[row.name], figures.get(row.baseline or "", {})
+        if own.keys() & base.keys():
+            ahead = {bits: (own[bits] - base[bits]) / 100 for bits in own.keys() & base.keys()}
+            rows.append((_title(row), *(_signed(ahead.get(bits)) for bits in columns)))
+    return rows
+
+
+def _title(row: Row) -> str:
+    return f"{row.name} - {row.baseline}"
 
 
 def _differences(
@@ -98,13 +111,12 @@ def _differences(
     seeds = sorted({seed for found in by_bits for seed in found})
     if not seeds:
         return []
-    title = f"{row.name} - {baseline.name}"
     lines = [
-        (f"{title}, seed {seed}", *(_signed(found.get(seed)) for found in by_bits))
+        (f"{_title(row)}, seed {seed}", *(_signed(found.get(seed)) for found in by_bits))
         for seed in seeds
     ]
     if len(seeds) > 1:
-        lines.append((f"{title}, mean", *map(_mean_difference, by_bits)))
+        lines.append((f"{_title(row)}, mean", *map(_mean_difference, by_bits)))
     return lines
 
 
