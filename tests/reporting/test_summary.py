@@ -56,6 +56,11 @@ def test_runs_that_differ_in_seed_only_are_a_group():
     assert [[run.path for run in group.runs] for group in groups] == [["a0", "a1"], ["b0", "b1"]]
 
 
+def test_how_often_runs_are_saved_tells_them_apart_in_nothing():
+    (group,) = group_runs([run("a", save_every="1epochs"), run("b", save_every="2steps", keep=9)])
+    assert (group.name, len(group.runs)) == ("simsiam, ssql", 2)
+
+
 def test_figures_belong_to_their_bit_width_whatever_the_order_of_the_evaluation():
     runs = [
         run("a0", linear(evaluation({"fp": 0.9, "4w4a": 0.5}))),

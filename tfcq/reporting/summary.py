@@ -13,8 +13,11 @@ from typing import Any
 
 from tfcq.evaluation.records import column_of
 from tfcq.reporting.run_record import RunRecord
+from tfcq.settings.saving import OF_A_START
 
 SEED = "seed"
+# Settings of which runs of a group may differ.
+_OF_A_RUN = (SEED, *OF_A_START)
 # Which differ between comparable evaluations, the run itself above all; all other entries of a
 # record decide its figures.
 _OWN = ("subject", "weights", "start_file", "start_weights")
@@ -124,14 +127,14 @@ def summarize(values: Sequence[float]) -> Statistic | None:
 
 
 def group_runs(runs: Sequence[RunRecord]) -> tuple[Group, ...]:
-    """Returns the runs in groups that differ in their seed only, in the order given.
+    """Returns the runs in groups that train the same but for their seed, in the order given.
 
     Args:
         runs: the runs.
     """
     grouped: dict[str, list[RunRecord]] = {}
     for run in runs:
-        settings = {name: value for name, value in run.settings.items() if name != SEED}
+        settings = {name: value for name, value in run.settings.items() if name not in _OF_A_RUN}
         grouped.setdefault(json.dumps(settings, sort_keys=True), []).append(run)
     members = list(grouped.values())
     names = _names([group[0] for group in members])
@@ -147,7 +150,8 @@ def _names(runs: Sequence[RunRecord]) -> list[str]:
         differing = [
             setting
             for setting, value in run.settings.items()
-            if setting != SEED and any(other.settings.get(setting) != value for other in alike)
+            if setting not in _OF_A_RUN
+            and any(other.settings.get(setting) != value for other in alike)
         ]
         longer = _name(run.settings, differing)
         result.append(longer if len(longer) <= _LONGEST_NAME else run.path)
