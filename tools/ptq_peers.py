@@ -67,12 +67,15 @@ def plans(learning: RoundingSettings) -> dict[str, Plan]:
         learning: how rounding is learned.
     """
     mse: dict[str, Any] = {"calibration": "mse", "learning": learning}
+    both = mse | {"weight_scales": "mse"}
     return {
         "min-max": Plan(),
         "min-max, bias correction": Plan(correct_biases=True),
         "moving average": Plan(calibration="moving_average"),
         "mse ranges": Plan(**mse),
         "mse ranges, bias correction": Plan(**mse, correct_biases=True),
+        "mse ranges and weights, bias correction": Plan(**both, correct_biases=True),
+        "mse ranges and weights, norms re-estimated": Plan(**both, reestimate_batch_norm=True),
         "mse ranges, AdaRound": Plan(**mse, rounding="adaround"),
     }
 
