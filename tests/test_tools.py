@@ -182,14 +182,16 @@ def test_peers_are_given_depthwise_kernels_and_clipped_relus():
 
     network = tfcq.mobilenet_v2(width=8, input_shape=(8, 8, 1))
     model = with_classifier(tfcq.quantizable(network), 10)
+    random = np.random.default_rng(0)
+    norm = model.get_layer("stage2_block1_depthwise_norm")
+    norm.set_weights([random.uniform(0.5, 1, w.shape) for w in norm.get_weights()])
     nodes, arrays = described(model)
     named = {node["name"]: node for node in nodes}
     depthwise = named["stage2_block1_depthwise"]
     assert (depthwise["groups"], named["stem"]["groups"]) == (48, 1)
     assert named["stage2_block1_depthwise_relu"]["largest"] == 6
-    norm = model.get_layer("stage2_block1_depthwise_norm")
     layer = model.get_layer("stage2_block1_depthwise")
-    image = np.random.default_rng(0).normal(size=(1, 8, 8, 48)).astype(np.float32)
+    image = random.normal(size=(1, 8, 8, 48)).astype(np.float32)
     patch = image[0, 2:5, 3:6].transpose(2, 0, 1)[:, None]
     kernel, bias = (arrays[f"stage2_block1_depthwise/{name}"] for name in ("kernel", "bias"))
     found = (kernel * patch).sum((1, 2, 3)) + bias

@@ -6,8 +6,7 @@
 The model is a quantizable classifier of convolutions, ReLUs, sums and one dense layer, such as
 `tfcq.evaluate --keep_classifiers` saves of a ResNet or MobileNetV2. All methods get the same folded
 weights, calibration images, test images, and bits at the same places. PYTHON is an interpreter with
-torch and one of the others; without it ours are measured alone. Writes `results/ptq_peers.json` and
-`.md`.
+torch and one of the others; without it ours are measured alone. Writes `results/NAME.json`, `.md`.
 """
 
 import argparse
@@ -296,7 +295,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--images", type=int, default=256, help="images for calibration")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--iterations", type=int, default=300, help="of learned rounding")
-    parser.add_argument("--output", type=pathlib.Path, default=ROOT / "results" / "ptq_peers")
+    parser.add_argument("--name", default="ptq_peers", help="of the results")
     return parser.parse_args()
 
 
@@ -313,7 +312,7 @@ def measured(arguments: argparse.Namespace) -> Row:
     print(f"float: {study.top1:.4f}", file=sys.stderr, flush=True)
     rows, peers = study.measured()
     shown = {"peer": "PYTHON", "data_dir": "DIR", "model": "CLASSIFIER.keras"}
-    given = {k: shown.get(k, v) for k, v in vars(arguments).items() if v and k != "output"}
+    given = {k: shown.get(k, v) for k, v in vars(arguments).items() if v}
     words = " ".join(f"--{name}={value}" for name, value in given.items())
     kept = ("policy", "layer_bits", "images", "seed", "iterations")
     return {
@@ -338,8 +337,8 @@ def main() -> None:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    write_text(arguments.output.with_suffix(".json"), json.dumps(record, indent=2) + "\n")
-    write_text(arguments.output.with_suffix(".md"), page(record))
+    for suffix, text in ((".json", json.dumps(record, indent=2) + "\n"), (".md", page(record))):
+        write_text(ROOT / "results" / f"{arguments.name}{suffix}", text)
     print(page(record))
 
 

@@ -2,12 +2,14 @@
 
 import keras
 import pytest
+import tensorflow as tf
 from keras import layers
 
 from tfcq.errors import UserError
 from tfcq.nn.quantizable import QuantizableModel, quantizable, quantizers_of
 from tfcq.pretraining import building
-from tfcq.pretraining.building import pretrainer_from
+from tfcq.pretraining.building import built, pretrainer_from
+from tfcq.pretraining.run import training_split
 from tfcq.quantization.kinds import WEIGHT_QUANTIZERS
 from tfcq.settings.training import config_from_flat, policy
 
@@ -102,6 +104,19 @@ def test_backbone_of_an_earlier_run_goes_on_with_its_own_quantizers(tmp_path):
     assert isinstance(model.backbone, QuantizableModel)
     with pytest.raises(UserError, match="--policy has no effect here: file:.* quantizable already"):
         pretrainer_from(config_from_flat({**values, "policy": "paper"}), SHAPE, steps=2)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"steps_per_execution": 4}, "does not divide the 3 steps of an epoch"),
+     ({"accumulate": 3}, "multiples of 3")],
+    ids=str,
+)  # fmt: skip
+def test_batches_are_refused_before_the_network_is_built(settings, message, monkeypatch):
+    monkeypatch.setattr(building, "pretrainer_from", lambda *_: pytest.fail("was built"))
+    config = config_from_flat({"train_images": 100, "batch_size": 32, "epochs": 4, **settings})
+    with pytest.raises(UserError, match=message):
+        built(config, frozenset(), training_split(config.data), tf.distribute.get_strategy(), True)
 
 
 def test_losses_are_scaled_where_products_are_float16():

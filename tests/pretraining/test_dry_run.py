@@ -1,7 +1,6 @@
 """A run that is checked and counted: as the run would, and without a trace."""
 
 import json
-import re
 
 import numpy as np
 import pytest
@@ -86,20 +85,22 @@ def test_time_is_that_of_products_and_of_what_goes_round_the_ring(told, tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
-def test_batch_that_does_not_fit_names_the_largest_that_does(told, capsys):
-    needed = told("--devices=2xA100", MIRRORED)[0]["memory_bytes"]
+@pytest.mark.parametrize(
+    ("count", "flags"), [(2, [MIRRORED]), (1, []), (1, ["--accumulate=4"])], ids=str
+)
+def test_largest_batch_fits_and_one_more_of_each_replica_does_not(told, count, flags):
+    def planned(gigabytes, batch_size=32):
+        device = f"--devices={count}x2TFLOPS,{gigabytes:.9f}GB,3GB/s"
+        return told(device, *flags, f"--batch_size={batch_size}")[0]
 
-    def memory(gigabytes, *flags):
-        device = f"--devices=2x2TFLOPS,{gigabytes:.9f}GB,3GB/s"
-        train.main(train.flag_set().parse(["--dry_run", *FLAGS, MIRRORED, device, *flags]))
-        return capsys.readouterr().out.splitlines()[-2]
-
-    assert "enough: " in memory(needed / 1e9 + 1e-6)
-    words = memory(needed / 2e9)
-    largest = int(re.search(r"NOT ENOUGH: .*; --batch_size=(\d+) fits$", words)[1])
-    assert "enough: " in memory(needed / 2e9, f"--batch_size={largest}")
-    assert "NOT ENOUGH" in memory(needed / 2e9, f"--batch_size={largest + 2}")
-    assert memory(1e-6).endswith("; a smaller --width or --image_size is needed")
+    half = planned(1)["memory_bytes"] / 2e9
+    found = planned(half)
+    assert not found["memory_fits"]
+    largest, step = found["largest_batch_size"], 4 if "--accumulate=4" in flags else count
+    assert planned(half, largest)["memory_fits"]
+    assert not planned(half, largest + step)["memory_fits"]
+    # What the heads and weights alone take leaves room for no two images.
+    assert planned(1e-6)["largest_batch_size"] == 0
 
 
 def test_strategies_of_other_machines_are_counted_here(told):

@@ -46,25 +46,32 @@ def built(
         settings = replaced(config, chosen.values)
         batch_size, execution = settings.optimization.batch_size, settings.execution
         steps = steps_per_epoch(split, batch_size)
-        # Before the network is built, which may take half a minute.
         check_batch_size(batch_size, replicas)
         check_accumulation(execution.accumulate, replicas)
         check_parts(batch_size, execution.accumulate)
-        save_every = parse_save_every(execution.save_every)
-        check_steps_per_execution(execution.steps_per_execution, steps, save_every)
         size = view_size(split, settings.data.image_size)
         shape = (size, size, split.image_shape[2])
         return batch_size, pretrainer_from(settings, shape, steps, begins)
 
+    def check_calls(batch_size: int) -> None:
+        save_every = parse_save_every(config.execution.save_every)
+        steps = steps_per_epoch(split, batch_size)
+        check_steps_per_execution(config.execution.steps_per_execution, steps, save_every)
+
     try:
+        # Before the network is built, which may take half a minute.
+        if "batch_size" not in left_open:
+            check_calls(config.optimization.batch_size)
         batch_size, pretrainer = model()
         fitting = batch_size
         if "batch_size" in left_open:
             fitting = batch_that_fits(pretrainer, batch_size, replicas)
             fitting = int(of_every_worker(strategy, fitting).min())
+            if fitting < batch_size:
+                chosen.values["batch_size"] = fitting
+                chosen.reasons.append(f"A step of {batch_size} images exceeds the memory")
+            check_calls(fitting)
         if fitting < batch_size:
-            chosen.values["batch_size"] = fitting
-            chosen.reasons.append(f"A step of {batch_size} images exceeds the memory")
             _, pretrainer = model()
     finally:
         # Also above an error, which may come of it.

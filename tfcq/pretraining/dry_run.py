@@ -202,16 +202,21 @@ def figures_of(
         seconds = seconds_per_step(devices, used.execution.product_dtype, flops, reduced, gathered)
         yield from _times(seconds, total, batch_size)
         room = devices.device.memory * 1e9
-        words = f"{_prefixed(needed, 'B')} of {_prefixed(room, 'B')}"
-        activations = memory["activation_bytes"]
-        largest = math.floor((room - needed + activations) / activations * batch_size / replicas)
-        if needed <= room:
-            words = f"enough: {words}"
-        elif largest > 0:
-            words = f"NOT ENOUGH: {words}; --batch_size={largest * replicas} fits"
-        else:
-            words = f"NOT ENOUGH: {words}; a smaller --width or --image_size is needed"
+        fits = "enough" if needed <= room else "NOT ENOUGH"
+        words = f"{fits}: {_prefixed(needed, 'B')} of {_prefixed(room, 'B')}"
         yield Figure("memory_fits", needed <= room, words)
+        activations = memory["activation_bytes"]
+        share = (room - needed + activations) / activations
+        yield _largest_batch(share * batch_size / replicas, replicas, used.execution.accumulate)
+
+
+def _largest_batch(images: float, replicas: int, parts: int) -> Figure:
+    """Returns the largest batch of which a replica's memory holds its share of the images."""
+    whole = math.floor(images) // parts * parts
+    # A batch norm wants two of each part.
+    largest = whole * replicas if whole >= 2 * parts else 0
+    none = "none; a smaller --width or --image_size is needed"
+    return Figure("largest_batch_size", largest, f"{largest:,}" if largest else none)
 
 
 def _memory(model: Pretrainer, images: int) -> Iterator[tuple[str, int]]:

@@ -13,7 +13,7 @@ from tfcq.reporting.tables import percent
 def model_card(
     group: Group, comparisons: Sequence[Comparison], backbones: dict[str, SavedBackbone]
 ) -> Section:
-    """Returns the model card of runs that differ in their seed only.
+    """Returns the model card of runs that are trained alike but for their seed.
 
     Args:
         group: the runs.

@@ -1,4 +1,4 @@
-"""Runs that differ in their seed only, and what their evaluations have in common.
+"""Runs that are trained alike but for their seed, and what their evaluations have in common.
 
 Evaluations count as comparable when they differ in nothing but results, seed and versions; others
 are neither averaged nor compared.
@@ -27,7 +27,7 @@ _LONGEST_NAME = 60
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """Runs that differ in their seed only.
+    """Runs that are trained alike but for their seed.
 
     Args:
         name: what tells the group from the others.

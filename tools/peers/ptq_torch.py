@@ -215,7 +215,8 @@ def aimet(given):
     for kind, inputs in ((Add, 2), (Mean, 1)):
         _teach_aimet(kind, inputs)
     for name, scheme, learned in (
-        ("min-max", "tf", False), ("enhanced ranges", "tf_enhanced", False),
+        ("min-max", "tf", False), ("min-max, AdaRound", "tf", True),
+        ("enhanced ranges", "tf_enhanced", False),
         ("enhanced ranges, AdaRound", "tf_enhanced", True),
     ):  # fmt: skip
         for bits in given.settings["bits"]:
