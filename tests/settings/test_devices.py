@@ -31,8 +31,8 @@ def test_figures_alone_hold_for_every_dtype():
     [
         ("A100", "--devices=A100 cannot be used; allowed: a number and a kind, such as 8xA100"),
         ("0xA100", "--devices=0xA100 cannot be used"),
-        ("8xA1000", "Unknown device 'A1000'; allowed: A100, .* Did you mean 'A100'"),
-        ("8xa1000", "Unknown device 'a1000'; allowed: A100, .* Did you mean 'A100'"),
+        ("8xA1000", "Unknown device 'A1000'; allowed: A10, A100, .* Did you mean 'A100'"),
+        ("8xa1000", "Unknown device 'a1000'; allowed: A10, A100, .* Did you mean 'A100'"),
         ("8xA100,fast", "'fast' cannot be used; allowed: TFLOPS, GB"),
         ("8xA100,40GB,80GB", "'80GB' cannot be used"),
         ("8xA100,0GB", "'0GB' cannot be used"),
