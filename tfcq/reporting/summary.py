@@ -127,7 +127,7 @@ def summarize(values: Sequence[float]) -> Statistic | None:
 
 
 def group_runs(runs: Sequence[RunRecord]) -> tuple[Group, ...]:
-    """Returns the runs in groups that train the same but for their seed, in the order given.
+    """Returns the runs in groups that are trained alike but for their seed, in the order given.
 
     Args:
         runs: the runs.

@@ -47,13 +47,14 @@ def described(model: QuantizableModel) -> tuple[list[dict[str, Any]], dict[str, 
             same[name] = inputs[0]
         elif node.kind in KINDS:
             one = {"name": name, "kind": KINDS[node.kind], "inputs": inputs}
-            if node.kind == "DepthwiseConv2D" and layer.depth_multiplier > 1:
+            depthwise = node.kind == "DepthwiseConv2D"
+            if depthwise and layer.depth_multiplier > 1:
                 raise UserError(f"Layer {name!r} has {layer.depth_multiplier} kernels a channel; "
                                 "allowed for the peers' copy: 1.")  # fmt: skip
             if node.kind in KERNELS:
                 kernel, *bias = (np.asarray(weight, np.float64) for weight in layer.get_weights())
                 # Outputs first: those of a depthwise convolution are its inputs.
-                outputs_first = (-2, -1) if node.kind == "DepthwiseConv2D" else (-1, -2)
+                outputs_first = (-2, -1) if depthwise else (-1, -2)
                 arrays[f"{name}/kernel"] = kernel = np.moveaxis(kernel, outputs_first, (0, 1))
                 arrays[f"{name}/bias"] = bias[0] if bias else np.zeros(len(kernel))
             if KINDS[node.kind] == "conv":
