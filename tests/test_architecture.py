@@ -79,6 +79,9 @@ def violations(module: str, source: str) -> list[str]:
         floor = floor_of(name)
         if floor is not None and own is not None and floor > own:
             found.append(f"{module} (floor {own}) imports {name} (floor {floor})")
+        if within(name, "tfcq") and floor is None and name != "tfcq.__version__":
+            # The public names stand for files of every floor.
+            found.append(f"{module} imports {name} by its public name")
         if within(name, "absl.flags") and module != "tfcq.command_line.flags":
             found.append(f"{module} imports {name}")
         if within(module, "tfcq.settings") and not allowed_in_settings(name):
@@ -142,6 +145,8 @@ def test_every_file_stands_on_a_floor():
             "def f():\n    from tfcq.evaluation.run import evaluate",
             "tfcq.evaluation.run.evaluate (floor 5)",
         ),
+        ("tfcq.nn.layers", "import tfcq", "tfcq by its public name"),
+        ("tfcq.nn.layers", "from tfcq import Pretrainer", "tfcq.Pretrainer by its public name"),
         ("tfcq.pretraining.losses", "if True:\n    import tfcq.train", "tfcq.train (floor 7)"),
         ("tfcq.evaluation.probe", "from absl import flags", "absl.flags"),
         ("tfcq.train", "from absl.flags import FLAGS", "absl.flags.FLAGS"),

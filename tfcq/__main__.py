@@ -3,8 +3,7 @@
 import importlib
 import sys
 
-import tfcq
-from tfcq import command_line
+from tfcq import __version__, command_line
 from tfcq.errors import unknown_choice
 
 COMMANDS = {
@@ -28,7 +27,7 @@ def main() -> None:
         )
         command_line.end(0, "\n".join(lines))
     if name == "--version":
-        command_line.end(0, f"tfcq {tfcq.__version__}")
+        command_line.end(0, f"tfcq {__version__}")
     if name not in COMMANDS:
         message = unknown_choice("command", name, COMMANDS)
         print(f"error: {message} python -m tfcq lists them.", file=sys.stderr)

@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from typing import Any
@@ -29,6 +29,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 from benchmarks.alone import last_line
 from peers.description import described
+from peers.page import OURS, Row, page
 from provenance import commit_here
 
 from tfcq.data.plain_images import labelled_arrays
@@ -42,7 +43,6 @@ from tfcq.nn.loading import load
 from tfcq.post_training.observation import calibration_images
 from tfcq.post_training.plan import Plan, PostTraining
 from tfcq.post_training.rounding import RoundingSettings
-from tfcq.reporting.tables import table
 from tfcq.settings.bitwidths import FLOAT, parse_bit_widths
 from tfcq.settings.policies import policy_named
 
@@ -50,12 +50,10 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 PEER = ROOT / "tools" / "peers" / "ptq_torch.py"
 # Stem and head at 8 bits, with what they read.
 LAYER_BITS = "classifier:8w8a,features:8a"
-OURS = "tfcq"
 # The peers of `ptq_torch.py`, by their packages.
 PEERS = {"brevitas": "brevitas", "aimet-torch": "aimet"}
 # Largest difference of logits, as a share of the largest logit, and of accuracies.
 SAME_LOGITS, SAME_TOP1 = 1e-5, 1e-4
-Row = dict[str, Any]
 Given = dict[str, np.ndarray]
 
 
@@ -208,78 +206,6 @@ def check_same(about: Row, top1: float) -> None:
             f"{about['difference']:.1e} of the largest (allowed: {SAME_LOGITS:.0e}), its accuracy "
             f"is {about['top1']:.4f}, ours {top1:.4f}."
         )
-
-
-def figures(rows: list[Row], key: str, form: Callable[[Any], str]) -> str:
-    """Returns a table with a row for each method and a column for each bit-width.
-
-    Args:
-        rows: what was measured.
-        key: what is shown of a row.
-        form: how it is written.
-    """
-    bits = list(dict.fromkeys(row["bits"] for row in rows))
-    cells: dict[str, dict[str, str]] = {}
-    for row in rows:
-        cells.setdefault(f"{row['by']}: {row['method']}", {})[row["bits"]] = form(row[key])
-    return table(
-        ("method", *bits),
-        [(name, *(found.get(one, "") for one in bits)) for name, found in cells.items()],
-    )
-
-
-def ahead(rows: list[Row]) -> list[str]:
-    """Returns a line for each bit-width: whose best method is ahead, and by how many points.
-
-    Args:
-        rows: what was measured.
-    """
-    lines = []
-    for bits in dict.fromkeys(row["bits"] for row in rows):
-        found = sorted((r for r in rows if r["bits"] == bits), key=lambda row: -row["top1"])
-        best = found[0]
-        other = next((r for r in found if (r["by"] == OURS) != (best["by"] == OURS)), None)
-        if other:
-            points = 100 * (best["top1"] - other["top1"])
-            lines.append(
-                f"- {bits}: {best['by']} ({best['method']}) {points:.2f} points ahead of the best "
-                f"of {other['by']} ({other['method']})"
-            )
-    return lines
-
-
-def page(record: Row) -> str:
-    """Returns the page of a record.
-
-    Args:
-        record: what was measured, with what it was measured on.
-    """
-    peers = record.get("peers")
-    agreement = "Ours alone: no --peer was named."
-    if peers:
-        agreement = (
-            "All start from the same folded float32 weights: the peers' float logits lie within "
-            f"{peers['difference']:.0e} of the largest logit, at {100 * peers['top1']:.2f}."
-        )
-    rows = record["rows"]
-    versions = record["versions"] | (peers["versions"] if peers else {})
-    notes = [
-        f"- Command: `{record['command']}`",
-        f"- Commit: {record['commit']}; seed {record['seed']}",
-        f"- Versions: {', '.join(f'{name} {found}' for name, found in versions.items())}",
-        f"- Machine: {record['machine']}",
-    ]
-    return "\n".join([
-        "# Post-training quantization beside its peers", "",
-        f"Top-1 accuracy in percent of `{record['classifier']}` over {record['test_images']:,} "
-        f"test images; float: {100 * record['fp']:.2f}. {record['images']} calibration images, the "
-        f"same for all; {record['iterations']:,} iterations of learned rounding for each layer; "
-        f"policy `{record['policy']}`, with `{record['layer_bits']}`. {agreement}", "",
-        figures(rows, "top1", lambda share: f"{100 * share:.2f}"), "",
-        "The best of ours and of theirs:" if peers else "", *ahead(rows), "",
-        "Seconds of a core that a method took, calibration included and the test left out:", "",
-        figures(rows, "seconds", lambda seconds: f"{seconds:.1f}"), "", *notes, "",
-    ])  # fmt: skip
 
 
 def parsed() -> argparse.Namespace:

@@ -47,6 +47,8 @@ def test_the_largest_class_and_all_that_was_done_stand_beside_accuracies():
     text = in_words(record(2), [FLOAT, LOW, LOWER])
     assert "50 test images of 2 classes, the largest 62.5%" in text
     assert "Activation ranges: float pass\n" in text
+    assert "\nNo better than naming the largest class always: 2w4a\n" in text
+    assert "No better" not in in_words(record(2), [FLOAT, LOW])
     assert text.endswith("After training: 4w4a minmax ranges; 2w4a mse ranges")
 
 

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-import tfcq
+from tfcq import __version__
 from tfcq.command_line.flags import Command, FlagSet
 from tfcq.command_line.interruption import Terminated, exit_code, leave, watch
 from tfcq.errors import TrainingStopped, UserError
@@ -116,7 +116,7 @@ def run(flag_set: FlagSet, main: Callable[[Command], int | None]) -> None:
         if command.values["help"]:
             end(0, flag_set.help_text())
         if command.values["version"]:
-            end(0, f"tfcq {tfcq.__version__}")
+            end(0, f"tfcq {__version__}")
         end(main(command) or 0)
     except (UserError, OSError) as error:
         if isinstance(error, BrokenPipeError) and not _is_read():

@@ -29,6 +29,9 @@ def in_words(record: dict[str, Any], results: list[Accuracy]) -> str:
         f"{record['classes']} classes, the largest {percent(record['majority_share'])}%",
         table((heading, *(result.column for result in results)), rows),
     ]
+    chance = [result.column for result in results if result.top1 <= record["majority_share"]]
+    if chance:
+        lines.append(f"No better than naming the largest class always: {', '.join(chance)}")
     used = dict.fromkeys(RUNTIMES[result.kernels] for result in results if result.kernels)
     if used:
         versions = {name: record["versions"].get(name.replace("-", "_"), "") for name in used}
