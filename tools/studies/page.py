@@ -50,12 +50,12 @@ def write_page(
 
 
 def _about_seeds(study: Study, records: Sequence[Record]) -> str:
-    counts = [len(records_of(row, records)) for row in study.rows]
-    ended = "" if min(counts) == len(study.seeds) else f" ({sum(counts)} runs so far)"
+    runs = sum(len(records_of(row, records)) for row in study.rows)
     return (
-        "Top-1 accuracy in percent; mean and sample standard deviation over the seeds in brackets, "
-        f"of {len(study.seeds)}{ended}. A difference is paired by seed; in brackets its 95% "
-        "interval by Student's t. Bit-widths: weights, activations; `fp` is float."
+        "Top-1 accuracy in percent: mean and sample standard deviation of as many seeds as stand "
+        f"in brackets behind a row. {runs} of {len(study.rows) * len(study.seeds)} runs have "
+        "ended. A difference is paired by seed; in brackets its 95% interval by Student's t. "
+        "Bit-widths: weights, activations; `fp` is float."
     )
 
 
