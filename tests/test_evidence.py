@@ -11,6 +11,7 @@ import zipfile
 import evidence
 import h5py
 import numpy as np
+import pooled
 import pytest
 from studies import commands, figures, page
 from studies.study import read_study
@@ -335,6 +336,39 @@ def test_mistakes_in_study_files_are_named(tmp_path):
         file.write_text(STUDY.replace(old, new))
         with pytest.raises(UserError, match=told):
             read_study(file)
+
+
+def test_studies_that_differ_in_seeds_and_saving_alone_are_taken_together(tmp_path):
+    def study(name, *changes):
+        text = STUDY
+        for old, new in changes:
+            assert old in text
+            text = text.replace(old, new)
+        file = tmp_path / f"{name}.toml"
+        file.write_text(text)
+        return read_study(file)
+
+    first, seeds = study("one"), ("[3, 5]", "[4]")
+    other = study("other", seeds, ("--recipe=float", "--recipe=float --keep=4"))
+    both = pooled.pooled([first, other], "linear")
+    assert both.seeds == (3, 4, 5)
+    records = [
+        {"row": row, "seed": seed, "scores": {"linear": {"fp": fp}}}
+        for row, of_seeds in (("Base", (0.5, 0.5, 0.5)), ("Better (b)", (0.6, 0.7, 0.8)))
+        for seed, fp in zip(both.seeds, of_seeds, strict=True)
+    ]
+    found = dict(cells(pooled.page(both, ["one", "other"], "linear", records)))
+    # ± 4.3027 * 10 / sqrt(3)
+    assert found["Better (b) - Base, mean"][0] == "+20.0 (-4.8 to +44.8)"
+    for changes, told in (
+        ([], "seed stands in two"),
+        ([seeds, ("--recipe=float", "--recipe=ssql")], "other rows or flags"),
+        ([seeds, ('"Base"', '"Bas"')], "other rows or flags"),
+    ):
+        with pytest.raises(UserError, match=told):
+            pooled.pooled([first, study("third", *changes)], "linear")
+    with pytest.raises(UserError, match="'knn'; allowed: linear"):
+        pooled.pooled([first, other], "knn")
 
 
 def test_flag_files_count_by_what_stands_in_them(tmp_path):

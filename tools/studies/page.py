@@ -42,7 +42,7 @@ def write_page(
         return
     blocks = [f"# {study.title}", study.claim, _about_seeds(study, records)]
     for name, scoring in study.protocols.items():
-        blocks += _scores(study, name, scoring, records)
+        blocks += scores(study, name, scoring, records)
     blocks += draw_pictures(out, study, records)
     blocks += _followed(study, records) + _weights(study, records) + _errors(study, records)
     blocks += [*_ends(study, records, failed), _footer(study, records)]
@@ -59,8 +59,15 @@ def _about_seeds(study: Study, records: Sequence[Record]) -> str:
     )
 
 
-def _scores(study: Study, name: str, scoring: Scoring, records: Sequence[Record]) -> list[str]:
-    """Returns the tables of a protocol: ours, differences, the paper's."""
+def scores(study: Study, name: str, scoring: Scoring, records: Sequence[Record]) -> list[str]:
+    """Returns the tables of a protocol: ours, differences, the paper's.
+
+    Args:
+        study: the study.
+        name: of the protocol.
+        scoring: the protocol.
+        records: of each row and seed.
+    """
     columns, ours = columns_of(study, scoring), []
     for row in study.rows:
         by_bits = [list(values(row, records, name, bits).values()) for bits in columns]
