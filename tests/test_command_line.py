@@ -386,6 +386,18 @@ def test_output_that_nobody_reads_ends_a_command_without_a_word(words, code, unb
     assert (ended.returncode, ended.stderr) == (code, b"")
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_output_that_a_full_disk_does_not_take_is_an_error_in_one_line(unbuffered):
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run(
+            [sys.executable, "-m", "tfcq.train", "--help"],
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+            stdout=full,
+            stderr=subprocess.PIPE,
+        )
+    assert (ended.returncode, ended.stderr) == (2, b"error: No space left on device.\n")
+
+
 def test_pipe_of_something_else_that_broke_is_an_error(monkeypatch, capsys):
     def main(command):
         raise BrokenPipeError(32, "Broken pipe")

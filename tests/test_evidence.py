@@ -1,19 +1,20 @@
 """tools/evidence.py: arithmetic of its pages, order and resumption of its runs, its study files."""
 
 import csv
-import io
 import json
 import math
 import pathlib
+import subprocess
 import sys
-import zipfile
+import types
 
 import evidence
-import h5py
 import numpy as np
 import pooled
+import provenance
 import pytest
 from studies import commands, figures, page
+from studies import records as kept_records
 from studies.study import read_study
 
 from tfcq import evaluate, train
@@ -99,7 +100,9 @@ class Commands:
         self.before(name, given)
         run.mkdir(parents=True, exist_ok=True)
         if name == "train":
-            write_backbone(run)
+            (run / "backbone.keras").touch()
+            with (run / "history.csv").open("w") as file:
+                csv.writer(file).writerows([("epoch", "error_correlation"), (1, 0.2), (2, -0.05)])
             (run / "checkpoints").mkdir()
             for epoch in (1, 2):
                 (run / "checkpoints" / f"ckpt-{epoch}.index").touch()
@@ -115,22 +118,14 @@ class Commands:
         file.write_text(json.dumps({"results": entries, "versions": {"keras": "3"}}))
 
 
-def write_backbone(run):
-    buffer = io.BytesIO()
-    with h5py.File(buffer, "w") as file:
-        file["kernel"], file["gamma"] = np.array([[-1.0, 1.0]]), np.ones(7)
-    with zipfile.ZipFile(run / "backbone.keras", "w") as archive:
-        archive.writestr("model.weights.h5", buffer.getvalue())
-    with (run / "history.csv").open("w") as file:
-        csv.writer(file).writerows([("epoch", "error_correlation"), (1, 0.2), (2, -0.05)])
-
-
 @pytest.fixture
 def study(tmp_path, monkeypatch):
     """A study file, commands that stand in, and how to start."""
     stand_in = Commands()
     for module in (evidence, commands):
         monkeypatch.setattr(module, "command", stand_in)
+    backbone = types.SimpleNamespace(kernels={"kernel": np.array([[-1.0, 1.0]], np.float32)})
+    monkeypatch.setattr(commands, "read_backbone", lambda file: backbone)
     monkeypatch.setattr(evidence, "commit_here", lambda: "abcdefghij")
     monkeypatch.setattr(evidence, "ROOT", tmp_path)
     file = tmp_path / "mine.toml"
@@ -169,7 +164,7 @@ def test_rows_follow_each_other_seed_by_seed_and_the_page_pairs_them(study, tmp_
         ("Better (b)", ["91.25", "80"]),
         ("Better (b) - Base", ["+0.8", "-"]),
         ("Better (b) (2)", ["65.0 ± 7.1"]),
-        ("Base, epoch 1", ["65.0 ± 7.1"]),
+        ("Base, epoch 1 (2)", ["65.0 ± 7.1"]),
         ("Base", ["1.00 ± 0.00", "1.00 ± 0.00", "0.00 ± 0.00"]),
     ]:
         assert line in found
@@ -225,6 +220,20 @@ def test_a_study_goes_on_where_it_was_stopped(study, capsys, monkeypatch):
     with pytest.raises(SystemExit, match="2"):
         evidence.main()
     assert study.asked == []
+    # Nor may that which accuracy over training was scored by, though its end is not scored yet.
+    begun = study.results.parent / "runs" / "mine_better_b_3.json"
+    found = json.loads(begun.read_text())
+    begun.write_text(json.dumps({**found, "scores": {}}))
+    study.file.write_text(STUDY.replace("--protocol=linear", "--protocol=linear --epochs=9"))
+    (study.results / "mine.json").rename(study.results / "aside")
+    study.before = lambda name, given: pytest.fail() if "better" in given["run_dir"] else None
+    with pytest.raises(SystemExit, match="2"):
+        evidence.main()
+    told = "linear: --epochs=9 in place of none; give the same flags"
+    assert told in capsys.readouterr().err
+    begun.write_text(json.dumps(found))
+    (study.results / "aside").rename(study.results / "mine.json")
+    study.asked.clear()
     study.file.write_text(STUDY)
     study.before = lambda name, given: None
     evidence.main()
@@ -252,6 +261,37 @@ def test_a_second_process_takes_what_the_first_is_not_at(study, monkeypatch):
     assert [(one["row"], one["seed"]) for one in records(study)] == [
         (row, seed) for seed in (3, 5) for row in ("Base", "Better (b)")
     ]
+
+
+def test_a_pair_that_was_recorded_meanwhile_is_not_recorded_twice(study):
+    evidence.main()
+    made = read_study(study.file)
+    with pytest.raises(UserError, match="'Base', seed 3, was recorded meanwhile"):
+        kept_records.add(study.results / "mine", made, records(study)[0], {})
+    assert len(records(study)) == 4
+
+
+def test_figures_that_were_asked_for_and_are_not_there_are_told(study, tmp_path):
+    run = tmp_path / "runs" / "mine_base_3"
+    words = [f"--run_dir={run}", "--seed=3", "--protocol=linear"]
+    with pytest.raises(commands.Failed, match="No figures at 5w5a in the record of mine_base_3"):
+        study.before = lambda name, given: given.update(bits="fp")
+        commands.evaluated(run, *words, "--bits=fp,5w5a")
+
+
+def test_commits_tell_of_changes_that_are_not_in_them(tmp_path):
+    git = ["git", "-c", "user.name=a", "-c", "user.email=b"]
+    (tmp_path / "tfcq").mkdir()
+    (tmp_path / "tfcq" / "code.py").write_text("1\n")
+    for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "first"]):
+        subprocess.run([*git, *words], cwd=tmp_path, check=True)
+    clean = provenance.commit_here(tmp_path)
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "found.json").write_text("{}")
+    assert provenance.commit_here(tmp_path) == clean and provenance.short(clean) == clean[:7]
+    (tmp_path / "tfcq" / "code.py").write_text("2\n")
+    changed = provenance.commit_here(tmp_path)
+    assert changed == f"{clean}+" and provenance.short(changed) == f"{clean[:7]}+"
 
 
 def records(study):
@@ -300,6 +340,8 @@ def test_a_checkpoint_that_is_gone_is_told_and_the_rest_is_scored(study, monkeyp
     for one in records(study):
         assert one["stopped"] == {"epoch 2": "not scored, its checkpoint is gone"}
         assert one["followed"].keys() == {"1"} and one["scores"].keys() == {"linear", "tuned"}
+    # Means over other seeds than those of the next line are not shown.
+    assert "Base, epoch 1" not in (study.results / "mine.md").read_text()
 
 
 @pytest.mark.parametrize(
@@ -331,11 +373,28 @@ def test_mistakes_in_study_files_are_named(tmp_path):
         ("[3, 5]", "[3, 3]", "3 stands twice"),
         ('"Better (b)"', '"base"', "'base' stands twice"),
         ("[3, 5]", "[]", "'seeds' is missing"),
+        ("[3, 5]", "3", "'seeds' is 3; allowed: a list such as"),
+        ("[3, 5]", f"{[*range(11)]}", "11 seeds; allowed: up to 10"),
+        ("2w4a = 80.0", "2w4 = 80.0", "paper's bit-width in row 'Better .b.' '2w4'.*'2w4a'"),
+        ("2w4a = 80.0", "4w4a = 80.0", "'4w4a'; allowed: 2w4a, fp"),
+        ("--width=4", "--save_every=3epochs", "epoch 1 is followed.*allowed: multiples of 3"),
+        ('bits = "4w4a"', 'bits = "4w4"', "bit-width '4w4'"),
         ("[3, 5]", "[3, 5", "cannot be read as a study"),
     ]:
         file.write_text(STUDY.replace(old, new))
         with pytest.raises(UserError, match=told):
             read_study(file)
+    dotted = tmp_path / "mine.v2.toml"
+    dotted.write_text(STUDY)
+    with pytest.raises(UserError, match="study's name: letters, digits and underscores"):
+        read_study(dotted)
+
+
+def test_bit_widths_of_a_study_are_called_as_in_records(tmp_path):
+    file = tmp_path / "mine.toml"
+    file.write_text(STUDY.replace('bits = "4w4a"', 'bits = "fp, 2-3w4a"'))
+    study = read_study(file)
+    assert study.scoring(study.rows[0], "tuned")[-1] == "--bits=fp,2w4a,3w4a"
 
 
 def test_studies_that_differ_in_seeds_and_saving_alone_are_taken_together(tmp_path):
@@ -361,23 +420,52 @@ def test_studies_that_differ_in_seeds_and_saving_alone_are_taken_together(tmp_pa
     # ± 4.3027 * 10 / sqrt(3)
     assert found["Better (b) - Base, mean"][0] == "+20.0 (-4.8 to +44.8)"
     for changes, told in (
-        ([], "seed stands in two"),
-        ([seeds, ("--recipe=float", "--recipe=ssql")], "other rows or flags"),
-        ([seeds, ('"Base"', '"Bas"')], "other rows or flags"),
+        ([], "Seed 3 stands in two"),
+        ([seeds, ("--recipe=float", "--recipe=pact")], "'Base'.*: --recipe=float --recipe=pact"),
+        ([seeds, ('"Base"', '"Bas"')], "Row 'Base' is not the same in one and third"),
+        ([seeds, ("--protocol=linear", "--protocol=linear --epochs=3")], "third: --epochs=3"),
     ):
         with pytest.raises(UserError, match=told):
             pooled.pooled([first, study("third", *changes)], "linear")
     with pytest.raises(UserError, match="'knn'; allowed: linear"):
         pooled.pooled([first, other], "knn")
+    with pytest.raises(UserError, match="one alone; allowed: two"):
+        pooled.pooled([first], "linear")
+
+
+def test_the_page_of_studies_taken_together_is_named_after_the_first_and_the_protocol(
+    tmp_path, monkeypatch, capsys
+):
+    (tmp_path / "tools" / "studies").mkdir(parents=True)
+    for name, seeds in (("one", [3]), ("two", [5])):
+        file = tmp_path / "tools" / "studies" / f"{name}.toml"
+        file.write_text(STUDY.replace("[3, 5]", str(seeds)))
+        made = read_study(file)
+        scored = {"linear": {"fp": 0.5}, "tuned": {"4w4a": 0.25}}
+        for row in made.rows:
+            record = {"row": row.name, "seed": seeds[0], "settings": made.settings(row)}
+            record |= {"scores": scored, "stopped": {}, "curves": {}, "followed": {}}
+            record |= {"seconds": 1.0, "commits": ["abc"], "machine": "m"}
+            (tmp_path / "results").mkdir(exist_ok=True)
+            kept_records.add(tmp_path / "results" / name, made, record, {})
+    monkeypatch.setattr(pooled, "ROOT", tmp_path)
+    for protocol, file in (("linear", "one_pooled.md"), ("tuned", "one_pooled_tuned.md")):
+        monkeypatch.setattr(sys, "argv", ["pooled", "one", "two", f"--protocol={protocol}"])
+        pooled.main()
+        assert "4 of 4 runs have ended" in (tmp_path / "results" / file).read_text()
+    monkeypatch.setattr(sys, "argv", ["pooled", "one", "tow"])
+    with pytest.raises(SystemExit, match="2"):
+        pooled.main()
+    assert "Unknown study 'tow'; allowed: one, two. Did you mean" in capsys.readouterr().err
 
 
 def test_flag_files_count_by_what_stands_in_them(tmp_path):
     file = tmp_path / "mine.toml"
     file.write_text(STUDY.replace("--recipe=float", "--flagfile=flags/simsiam.cfg"))
     study = read_study(file)
-    assert study.training(study.rows[0])[-1] == "--flagfile=flags/simsiam.cfg"
-    written = study.settings(study.rows[0])["training"]
+    written = study.training(study.rows[0])
     assert "--dataset=digits" in written and not any("flagfile" in flag for flag in written)
+    assert commands.data("/elsewhere", written) == []
 
 
 @pytest.mark.parametrize("file", STUDIES, ids=[file.stem for file in STUDIES])

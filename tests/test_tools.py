@@ -190,6 +190,11 @@ def test_peers_are_given_depthwise_kernels_and_clipped_relus():
     depthwise = named["stage2_block1_depthwise"]
     assert (depthwise["groups"], named["stem"]["groups"]) == (48, 1)
     assert named["stage2_block1_depthwise_relu"]["largest"] == 6
+    peers = tool("ptq_peers")
+    with pytest.raises(peers.UserError, match="such as --layer_bits=classifier:8w8a"):
+        peers.check_quantized(nodes)
+    named["classifier"]["weights"] = named["stem"]["weights"] = 8
+    peers.check_quantized(nodes)
     layer = model.get_layer("stage2_block1_depthwise")
     image = random.normal(size=(1, 8, 8, 48)).astype(np.float32)
     patch = image[0, 2:5, 3:6].transpose(2, 0, 1)[:, None]
@@ -220,7 +225,7 @@ def test_peers_of_another_network_are_refused_and_the_page_names_who_is_ahead():
     assert cells(page)["tfcq: min-max"] == ["1.2", "1.2"]
     assert "| tfcq: min-max  | 80.00 | 75.00 |" in page
     assert "| aimet: min-max | 85.00 |       |" in page
-    assert "- 3w3a: aimet (min-max) 5.00 points ahead of the best of tfcq (min-max)" in page
+    assert "- 3w3a: aimet (min-max) 5.00 points ahead of the best of tfcq (min-max); 1 m" in page
     assert "brevitas 1" in page and "float: 90.00" in page and "- 2w4a" not in page
     assert "Ours alone" in peers.page({**record, "peers": None, "rows": rows[:2]})
 

@@ -33,7 +33,7 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
-from provenance import commit_here
+from provenance import commit_here, short
 
 from tfcq.files import UNFINISHED, write_text
 from tfcq.reporting.tables import table
@@ -412,7 +412,7 @@ def page(found: dict[str, Any]) -> str:
     text = table(["task", *columns, "differences", "unknown ends"], rows)
     commands = "".join(
         f"- {name}: `tfcq.{TASKS[name][0]} {' '.join(TASKS[name][1])}`; commit "
-        f"{task['commit'][:7]}\n"
+        f"{short(task['commit'])}\n"
         for name, task in found["tasks"].items()
     )
     return (

@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from chaos import ENVIRONMENT, differences, start
-from provenance import commit_here
+from provenance import commit_here, short
 
 from tfcq.files import write_text
 from tfcq.reporting.tables import table
@@ -270,7 +270,7 @@ def page(found: dict[str, Any]) -> str:
         "alone. No exit code: nothing was in the command's way.\n\n"
         f"`tfcq.train {' '.join(FLAGS)}`\n\n"
         f"- Command: `{found['command']}`\n- Seed: {found['seed']}\n"
-        f"- Commit: {', '.join(sorted({row['commit'][:7] for row in found['rows']}))}\n"
+        f"- Commit: {', '.join(sorted({short(row['commit']) for row in found['rows']}))}\n"
         f"- Machine: {found['machine']}\n"
     )
 

@@ -33,7 +33,7 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from chaos import contents
-from provenance import commit_here
+from provenance import commit_here, short
 
 from tfcq import evaluate, export, report, train
 from tfcq.errors import TrainingStopped, UserError
@@ -395,7 +395,7 @@ def page(found: dict[str, Any]) -> str:
             "the file, and made the same without it.\n\n"
         )
     runs = "".join(
-        f"- Command: `{run['command']}`, commit {run['commit'][:7]}, {run['minutes']} minutes\n"
+        f"- Command: `{run['command']}`, commit {short(run['commit'])}, {run['minutes']} minutes\n"
         for run in found["runs"]
     )
     total = ", ".join(f"{found['outcomes'].get(one, 0):,} {one}" for one in outcomes)

@@ -19,7 +19,7 @@ import statistics
 import subprocess
 import sys
 
-from provenance import commit_here
+from provenance import commit_here, short
 
 from tfcq.files import write_text
 from tfcq.reporting.tables import table
@@ -150,7 +150,7 @@ def report(arguments: argparse.Namespace, found: dict[str, list[dict]]) -> None:
         f"--pretraining_epochs={arguments.pretraining_epochs} --epochs={arguments.epochs} "
         f"--bits={arguments.bits}",
         "commits": sorted(
-            {record["commit"][:7] for several in found.values() for record in several}
+            {short(record["commit"]) for several in found.values() for record in several}
         ),
         "machine": f"{os.cpu_count()} CPU cores, {platform.machine()}",
     }

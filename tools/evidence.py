@@ -38,6 +38,7 @@ from studies.commands import (
     top1,
 )
 from studies.page import write_page
+from studies.records import add, check_settings, earlier, recorded, written_alone
 from studies.study import ROOT, Row, Study, read_study
 
 from tfcq.errors import UserError, unknown_choice
@@ -80,7 +81,12 @@ def carry_out(study: Study, arguments: argparse.Namespace) -> None:
     for seed, row in itertools.product(seeds, study.rows):
         run = place(study, row, seed, runs)
         with claimed(run) as free:
-            if not free or row.name in failed or recorded(out, study, row, seed):
+            if not free or row.name in failed:
+                continue
+            if recorded(out, study, row, seed):
+                # Of a process that was ended between both.
+                if not arguments.keep_runs:
+                    clear(study, row, seed, runs)
                 continue
             print(f"{study.name}: {row.name}, seed {seed}", flush=True)
             try:
@@ -88,105 +94,32 @@ def carry_out(study: Study, arguments: argparse.Namespace) -> None:
             except Failed as error:
                 failed[row.name] = f"seed {seed}: {error}"
                 continue
-            with claimed(runs / study.name, wait=True):
+            with written_alone(out.parent):
                 add(out, study, record, failed)
             if not arguments.keep_runs:
                 clear(study, row, seed, runs)
-    write_page(out, study, earlier(out.with_suffix(".json"), study), failed)
+    with written_alone(out.parent):
+        write_page(out, study, earlier(out.with_suffix(".json"), study), failed)
     if failed:
         raise UserError("; ".join(f"{name}, {line}" for name, line in failed.items()))
 
 
 @contextlib.contextmanager
-def claimed(run: pathlib.Path, wait: bool = False) -> Iterator[bool]:
-    """Keeps a run, or what is written of a study, to this process; gives whether it was free.
+def claimed(run: pathlib.Path) -> Iterator[bool]:
+    """Keeps a run to this process; gives whether it was free.
 
     Args:
-        run: the folder of the run, beside which the lock stands while it is held.
-        wait: wait for a process that has it.
+        run: the folder of the run, beside which the lock stands.
     """
     file = run.with_name(f"{run.name}.lock")
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("w") as held:
         try:
-            fcntl.flock(held, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             yield False
             return
         yield True
-
-
-def recorded(out: pathlib.Path, study: Study, row: Row, seed: int) -> bool:
-    """Whether a row and seed is done, by this process or another.
-
-    Args:
-        out: path of the records without its suffix.
-        study: the study.
-        row: the row.
-        seed: the seed.
-    """
-    records = earlier(out.with_suffix(".json"), study)
-    return (row.name, seed) in {(record["row"], record["seed"]) for record in records}
-
-
-def add(out: pathlib.Path, study: Study, record: Record, failed: dict[str, str]) -> None:
-    """Adds a record to those of a study, and writes its page.
-
-    Args:
-        out: path of both without suffix.
-        study: the study.
-        record: what is added.
-        failed: the rows that failed, with what was said.
-    """
-    rows = [row.name for row in study.rows]
-    records = sorted(
-        [*earlier(out.with_suffix(".json"), study), record],
-        key=lambda one: (one["seed"], rows.index(one["row"])),
-    )
-    lines = ",\n".join(map(json.dumps, records))
-    write_text(out.with_suffix(".json"), f'{{"records": [\n{lines}\n]}}\n')
-    write_page(out, study, records, failed)
-
-
-def earlier(file: pathlib.Path, study: Study) -> list[Record]:
-    """Returns the records of a study.
-
-    Args:
-        file: of the records.
-        study: the study.
-
-    Raises:
-        UserError: when one has other settings than the study.
-    """
-    records = json.loads(file.read_text())["records"] if file.exists() else []
-    rows = {row.name: row for row in study.rows}
-    for record in records:
-        name, seed = record["row"], record["seed"]
-        if name not in rows or seed not in study.seeds:
-            raise UserError(f"{file} has row {name!r}, seed {seed}, which the study lacks.")
-        check_settings(record, study, rows[name], file)
-    return records
-
-
-def check_settings(record: Record, study: Study, row: Row, file: pathlib.Path) -> None:
-    """Refuses a record of other settings.
-
-    Args:
-        record: the record, or its beginning.
-        study: the study.
-        row: the row.
-        file: where the record stands.
-
-    Raises:
-        UserError: naming the row and what differs.
-    """
-    now, then = study.settings(row), record["settings"]
-    for part in {**now, **then}:
-        if now.get(part) != then.get(part):
-            raise UserError(
-                f"Row {row.name!r} has other flags than in {file}, {part}: {now.get(part)} and "
-                f"there {then.get(part)}; give the same flags, or the study another name."
-            )
 
 
 def place(study: Study, row: Row, seed: int, runs: pathlib.Path) -> pathlib.Path:
@@ -216,10 +149,12 @@ def measured(study: Study, row: Row, seed: int, arguments: argparse.Namespace) -
         record = json.loads(file.read_text())
         now, then = study.settings(row), record["settings"]
         # What has not been scored yet may be scored otherwise.
-        for name in now["scoring"].keys() - record["scores"].keys() - record["stopped"].keys():
+        scored = record["scores"].keys() | record["stopped"].keys()
+        if study.followed and record["followed"]:
+            scored |= {study.followed.protocol}
+        for name in now["scoring"].keys() - scored:
             then["scoring"][name] = now["scoring"][name]
         check_settings(record, study, row, file)
-    record["commits"] = sorted({*record["commits"], commit_here()})
     common, flags = [f"--run_dir={run}", f"--seed={seed}"], study.training(row)
 
     def score(*own: str) -> Record:
@@ -259,19 +194,27 @@ def noted(record: Record, part: str, file: pathlib.Path) -> Iterator[None]:
         part: what is made.
         file: where the record is kept until it is whole.
     """
-    begin, refused = time.monotonic(), False
+    begin, before = time.monotonic(), file.read_text() if file.exists() else None
+    record["commits"] = sorted({*record["commits"], commit_here()})
+    # Or else a training that is killed would leave no word of the code that began it.
+    write_text(file, json.dumps(record) + "\n")
+
+    def keep() -> None:
+        record["seconds"] = round(record["seconds"] + time.monotonic() - begin, 1)
+        write_text(file, json.dumps(record) + "\n")
+
     try:
         yield
     except Stopped as error:
         record["stopped"][part] = str(error)
     except Failed:
-        # So that its flags can be mended.
-        refused = True
+        # As before, so that its flags can be mended.
+        file.unlink() if before is None else write_text(file, before)
         raise
-    finally:
-        record["seconds"] = round(record["seconds"] + time.monotonic() - begin, 1)
-        if not refused:
-            write_text(file, json.dumps(record) + "\n")
+    except BaseException:
+        keep()
+        raise
+    keep()
 
 
 def clear(study: Study, row: Row, seed: int, runs: pathlib.Path) -> None:

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from provenance import ROOT, commit_here
+from provenance import ROOT, commit_here, short
 
 from tfcq.files import write_text
 from tfcq.reporting.tables import table
@@ -163,7 +163,7 @@ def page(found: dict[str, Any]) -> str:
     """
     starts = table(
         ("names", "commit", "seconds", "CPU seconds", "peak MB", "load before, after"),
-        [(f"{row['names']:,}", row["commit"][:7], row["seconds"], row["cpu_seconds"],
+        [(f"{row['names']:,}", short(row["commit"]), row["seconds"], row["cpu_seconds"],
           f"{row['peak_mb']:,}", "{}, {}".format(*row["load"])) for row in found["starts"]],
     )  # fmt: skip
     shuffling = table(
@@ -184,7 +184,7 @@ def page(found: dict[str, Any]) -> str:
         "memory.", "",
         shuffling, "",
         f"- Command: `{found['command']}`",
-        f"- Commit: {found['commit'][:7]}; seed {found['seed']}; {found['machine']}",
+        f"- Commit: {short(found['commit'])}; seed {found['seed']}; {found['machine']}",
         f"- Versions: {versions}", "",
     ]  # fmt: skip
     return "\n".join(lines)

@@ -23,7 +23,7 @@ from importlib.metadata import version
 from typing import Any
 
 import numpy as np
-from provenance import commit_here
+from provenance import commit_here, short
 
 from tfcq.errors import UserError
 from tfcq.files import write_text
@@ -241,7 +241,7 @@ def page(about: dict[str, Any], rows: dict[str, Any]) -> str:
     if lacking:
         lines += ["Not on microcontrollers:", "", *lacking, ""]
     measured = [part for found in rows.values() for part in (found, found.get("micro", found))]
-    commits = ", ".join(sorted({part["commit"][:7] for part in measured}))
+    commits = ", ".join(sorted({short(part["commit"]) for part in measured}))
     versions = ", ".join(f"{library} {number}" for library, number in about["versions"].items())
     lines.append(f"- Command: `{about['command']}`")
     lines.append(f"- Commit: {commits}; {about['machine']}")

@@ -3,8 +3,9 @@
 
     .venv/bin/python tools/pooled.py ssql_mobilenet ssql_mobilenet_norms --protocol=linear
 
-Reads the studies and their records, and writes `results/FIRST_pooled.md`. Flags that decide what is
-kept on disk may differ; all others may not.
+Reads the studies and their records, and writes `results/FIRST_pooled.md`, of another protocol than
+`linear` `results/FIRST_pooled_PROTOCOL.md`. Flags that decide what is kept on disk may differ; all
+others may not.
 """
 
 import argparse
@@ -13,19 +14,21 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
-from evidence import earlier
 from studies.figures import Record
 from studies.page import scores
+from studies.records import earlier
 from studies.study import ROOT, Study, read_study
 
 from tfcq.errors import UserError, unknown_choice
 from tfcq.files import write_text
+from tfcq.settings.saving import OF_A_START
 
+LINEAR = "linear"
 # These change no figure.
-SAVING = ("--save_every=", "--keep=")
+SAVING = tuple(f"--{name}=" for name in OF_A_START)
 
 
-def decisive(study: Study, protocol: str) -> dict[str, tuple[list[str], list[str]]]:
+def decisive(study: Study, protocol: str) -> dict[str, list[str]]:
     """Returns the flags that decide each row's figures: those of training and of scoring.
 
     Args:
@@ -38,10 +41,10 @@ def decisive(study: Study, protocol: str) -> dict[str, tuple[list[str], list[str
     if protocol not in study.protocols:
         raise unknown_choice(f"--protocol of study {study.name}", protocol, study.protocols)
     return {
-        row.name: (
-            [flag for flag in study.training(row) if not flag.startswith(SAVING)],
-            study.scoring(row, protocol),
-        )
+        row.name: [
+            *(flag for flag in study.training(row) if not flag.startswith(SAVING)),
+            *study.scoring(row, protocol),
+        ]
         for row in study.rows
     }
 
@@ -54,16 +57,26 @@ def pooled(studies: Sequence[Study], protocol: str) -> Study:
         protocol: how all are scored.
 
     Raises:
-        UserError: when they trained or scored differently, or share a seed.
+        UserError: when it is one alone, or they trained or scored differently, or share a seed.
     """
-    first = studies[0]
-    for other in studies[1:]:
-        if decisive(other, protocol) != decisive(first, protocol):
-            raise UserError(f"Studies {first.name} and {other.name} have other rows or flags.")
-    seeds = [seed for study in studies for seed in study.seeds]
-    if len(set(seeds)) < len(seeds):
-        raise UserError(f"A seed stands in two studies: {sorted(seeds)}; name others.")
-    return dataclasses.replace(first, seeds=tuple(sorted(seeds)))
+    first, *others = studies
+    if not others:
+        raise UserError(f"{first.name} alone; allowed: two studies or more.")
+    ours = decisive(first, protocol)
+    for other in others:
+        theirs = decisive(other, protocol)
+        for name in {**ours, **theirs}:
+            one, two = ours.get(name, ["no such row"]), theirs.get(name, ["no such row"])
+            if one != two:
+                differing = [flag for flag in [*one, *two] if (flag in one) != (flag in two)]
+                raise UserError(
+                    f"Row {name!r} is not the same in {first.name} and {other.name}: "
+                    f"{' '.join(differing)}."
+                )
+    seeds = sorted(seed for study in studies for seed in study.seeds)
+    if twice := sorted({seed for seed in seeds if seeds.count(seed) > 1}):
+        raise UserError(f"Seed {twice[0]} stands in two studies; it counts once.")
+    return dataclasses.replace(first, seeds=tuple(seeds))
 
 
 def page(study: Study, names: Sequence[str], protocol: str, records: Sequence[Record]) -> str:
@@ -74,14 +87,20 @@ def page(study: Study, names: Sequence[str], protocol: str, records: Sequence[Re
         names: of the studies.
         protocol: how they are scored.
         records: of every row and seed.
+
+    Raises:
+        UserError: on more seeds than there are intervals for.
     """
-    runs = len(study.rows) * len(study.seeds)
+    runs, bits = len(study.rows) * len(study.seeds), study.protocols[protocol].bits.split(",")
     studies = " and ".join(f"[{name}]({name}.md)" for name in names)
     blocks = [
         f"# {study.title}: {' and '.join(names)} taken together",
         f"Studies {studies} trained and scored the same with other seeds; {len(records)} of {runs} "
         "runs have ended. Commits, wall time and versions stand on their pages. Differences are "
-        "paired by seed, with a 95% interval by Student's t.",
+        "paired by seed, with a 95% interval by Student's t for each width by itself: by chance "
+        f"{0.05 * len(bits):.1f} of {len(bits)} such intervals leave out zero. Where a study was "
+        "begun because of what another had found, these intervals are too narrow; those of its own "
+        "page are not.",
         *scores(study, protocol, study.protocols[protocol], records),
         f"- Command: `.venv/bin/python tools/pooled.py {' '.join(names)} --protocol={protocol}`",
     ]
@@ -92,19 +111,35 @@ def main() -> None:
     """Reads the studies' records and writes the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("studies", nargs="+", metavar="study", help="names in tools/studies")
-    parser.add_argument("--protocol", default="linear", help="how all were scored [linear]")
+    parser.add_argument("--protocol", default=LINEAR, help=f"how all were scored [{LINEAR}]")
     arguments = parser.parse_args()
-    results: pathlib.Path = ROOT / "results"
+    protocol, results = arguments.protocol, ROOT / "results"
     try:
-        studies = [read_study(ROOT / f"tools/studies/{name}.toml") for name in arguments.studies]
-        study = pooled(studies, arguments.protocol)
+        studies = [read_study(named(name)) for name in arguments.studies]
+        study = pooled(studies, protocol)
         records = [r for one in studies for r in earlier(results / f"{one.name}.json", one)]
+        text = page(study, arguments.studies, protocol, records)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    text = page(study, arguments.studies, arguments.protocol, records)
-    write_text(results / f"{study.name}_pooled.md", text)
+    kind = "" if protocol == LINEAR else f"_{protocol}"
+    write_text(results / f"{study.name}_pooled{kind}.md", text)
     print(text)
+
+
+def named(name: str) -> pathlib.Path:
+    """Returns the file of a study.
+
+    Args:
+        name: its name.
+
+    Raises:
+        UserError: when there is none of that name.
+    """
+    files = {file.stem: file for file in (ROOT / "tools" / "studies").glob("*.toml")}
+    if name not in files:
+        raise unknown_choice("study", name, files)
+    return files[name]
 
 
 if __name__ == "__main__":

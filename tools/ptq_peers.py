@@ -129,9 +129,10 @@ class Study:
             folder: where.
 
         Raises:
-            UserError: on a network that `described` refuses.
+            UserError: on a network that `described` or `check_quantized` refuses.
         """
         nodes, weights = described(self.model)
+        check_quantized(nodes)
         settings = {
             "nodes": nodes,
             "bits": [bits.pair for bits in self.widths],
@@ -188,6 +189,23 @@ def asked(python: str, what: str, folder: pathlib.Path) -> Any:
         ) from None
 
 
+def check_quantized(nodes: list[dict[str, Any]]) -> None:
+    """Refuses kernels that stay float, which aimet would quantize.
+
+    Args:
+        nodes: of the network, as `described` returns them.
+
+    Raises:
+        UserError: naming the first of them.
+    """
+    for node in nodes:
+        if node["kind"] in ("conv", "dense") and node["weights"] is None:
+            raise UserError(
+                f"Layer {node['name']!r} keeps float weights; allowed with --peer: bits for each, "
+                f"such as --layer_bits={node['name']}:8w8a."
+            )
+
+
 def check_same(about: Row, top1: float) -> None:
     """Refuses peers whose float network is not ours.
 
@@ -234,7 +252,7 @@ def measured(arguments: argparse.Namespace) -> Row:
     Raises:
         UserError: as `Study` does.
     """
-    study = Study(arguments)
+    study, commit = Study(arguments), commit_here()
     print(f"float: {study.top1:.4f}", file=sys.stderr, flush=True)
     rows, peers = study.measured()
     shown = {"peer": "PYTHON", "data_dir": "DIR", "model": "CLASSIFIER.keras"}
@@ -243,7 +261,7 @@ def measured(arguments: argparse.Namespace) -> Row:
     kept = ("policy", "layer_bits", "images", "seed", "iterations")
     return {
         "command": f".venv/bin/python tools/ptq_peers.py {words}",
-        "commit": commit_here(),
+        "commit": commit,
         **{name: getattr(arguments, name) for name in kept},
         "classifier": study.model.name,
         "test_images": len(study.test_images),

@@ -165,7 +165,7 @@ def measure(arguments: argparse.Namespace) -> None:
     if FLOAT in widths:
         raise UserError("Bit-width 'fp' is always measured; allowed: quantized ones in --bits.")
     learned = parse_bit_widths(arguments.rounding_bits or arguments.bits)
-    study = Study(arguments)
+    study, commit = Study(arguments), commit_here()
     top_float = study.top1(study.model, FLOAT)
     both = {
         str(bits): collected(study.by_method(bits, bits in learned), str(bits)) for bits in widths
@@ -174,7 +174,6 @@ def measure(arguments: argparse.Namespace) -> None:
         f"{bits}w": collected(study.weights_alone(int(bits)), f"{bits}w")
         for bits in arguments.weight_bits.split(",")
     }
-    commit = commit_here()
     settings = {k: v for k, v in vars(arguments).items() if k not in ("model", "data_dir", "name")}
     about = {
         "settings": settings,

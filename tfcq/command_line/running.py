@@ -67,17 +67,22 @@ def end(code: int, text: str | None = None) -> NoReturn:
     """Prints what is left to print and exits, in silence where nobody reads it any more.
 
     Args:
-        code: the exit code; where what was printed is lost 0 becomes 141, that of SIGPIPE.
+        code: the exit code; where what was printed is lost 0 becomes 141, that of SIGPIPE, or 2
+            where it can be written nowhere, as to a disk that is full.
         text: printed before.
     """
     try:
         if text is not None:
             print(text)
         sys.stdout.flush()
-    except BrokenPipeError:
+    except OSError as error:
         # Or else Python would tell of it as it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = code or exit_code(signal.SIGPIPE)
+        if not code:
+            code = exit_code(signal.SIGPIPE)
+            if not isinstance(error, BrokenPipeError):
+                code = USER_ERROR
+                print(f"error: {_in_words(error)}", file=sys.stderr)
     sys.exit(code)
 
 

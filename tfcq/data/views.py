@@ -31,6 +31,8 @@ CACHE_BYTES = 10**9
 TOGETHER_PIXELS = 64 * 64
 # Memory that tf.data's autotuning may fill with what is made in parallel and ahead of its use.
 READ_AHEAD_BYTES = 10**9
+# AutoGraph takes a second and a half to find that they neither branch nor loop on a tensor.
+_unconverted = tf.autograph.experimental.do_not_convert
 
 
 def view_batches(
@@ -112,12 +114,12 @@ def view_batches(
             records = rows_of_batches(left, batch_size, rows)
         return records.map(lambda record: (view_seed, record))
 
-    records = epoch_numbers(first_epoch, epochs).flat_map(seeds_and_records)
+    records = epoch_numbers(first_epoch, epochs).flat_map(_unconverted(seeds_and_records))
     if decode is not None:
         records = records.map(lambda seeds, record: (seeds, decode(record)), tf.data.AUTOTUNE)
     if together and not cached:
         records = records.batch(len(rows), drop_remainder=True)
-    batches = records.map(views_of, tf.data.AUTOTUNE)
+    batches = records.map(_unconverted(views_of), tf.data.AUTOTUNE)
     if not together:
         batches = batches.batch(len(rows), drop_remainder=True)
     return _ahead(batches)

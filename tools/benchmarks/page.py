@@ -4,6 +4,8 @@ import json
 import pathlib
 from typing import Any
 
+from provenance import short
+
 from tfcq.files import read_text, write_text
 from tfcq.parsing import check_form, parse_json
 from tfcq.reporting.tables import table
@@ -65,7 +67,7 @@ def section(record: dict[str, Any]) -> str:
     rate = ", ".join(f"{value:.0f} {unit}" for unit, value in record["rate"].items())
     return (
         f"## {record['about']}\n\n{rows(record['figures'])}\n\n- Command: `{record['command']}`\n"
-        f"- Commit: {record['commit'][:7]}; {record['machine']}; {rate} of a convolution\n"
+        f"- Commit: {short(record['commit'])}; {record['machine']}; {rate} of a convolution\n"
     )
 
 

@@ -14,6 +14,11 @@ from typing import Any
 
 from benchmarks.alone import alone
 
+from tfcq import train
+from tfcq.errors import UserError
+
+# Of tfcq.train: views and step are measured on one device, a step a call.
+UNUSED = {"strategy", "steps_per_execution"}
 VIEWS, STEP, BOTH = "views alone", "step alone", "both"
 
 
@@ -25,8 +30,14 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def figures(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """Returns a row for views, step and both."""
+    """Returns a row for views, step and both.
+
+    Raises:
+        UserError: on flags of a training that would change no figure.
+    """
     words = shlex.split(arguments.train)
+    for name in sorted(UNUSED & train.flag_set().parse(words).given):
+        raise UserError(f"--{name} in --train changes no figure here; leave it out.")
     seconds, images = alone("training:measured", words, arguments.steps, arguments.rounds)
     return in_turn(seconds, images)
 
@@ -56,18 +67,19 @@ def measured(words: list[str], steps: int, rounds: int) -> tuple[dict[str, float
     """
     import tensorflow as tf
 
-    from tfcq import train
     from tfcq.data.augmentation import augmentation_from
-    from tfcq.data.order import steps_per_epoch
     from tfcq.data.split import view_size
     from tfcq.data.views import view_batches
-    from tfcq.pretraining.building import pretrainer_from
+    from tfcq.pretraining.building import built
     from tfcq.pretraining.run import training_split
+    from tfcq.settings.defaults import replaced
 
-    config, _, _ = train.settings_of(train.flag_set().parse(words))
-    split, batch_size = training_split(config.data), config.optimization.batch_size
+    config, _, left_open = train.settings_of(train.flag_set().parse(words))
+    split = training_split(config.data)
+    chosen, model = built(config, left_open, split, tf.distribute.get_strategy(), True)
+    config = replaced(config, chosen)
     size, channels = view_size(split, config.data.image_size), split.image_shape[2]
-    model = pretrainer_from(config, (size, size, channels), steps_per_epoch(split, batch_size))
+    batch_size = config.optimization.batch_size
     augmentation = augmentation_from(config.views, size, channels)
     batches = view_batches(split, augmentation, size, batch_size, 0, views=model.recipe.views)
     held = tf.data.Dataset.from_tensors(next(iter(batches))).repeat()

@@ -40,9 +40,13 @@ def ahead(rows: list[Row]) -> list[str]:
         other = next((r for r in found if (r["by"] == OURS) != (best["by"] == OURS)), None)
         if other:
             points = 100 * (best["top1"] - other["top1"])
+            ours, theirs = (
+                len({r["method"] for r in found if (r["by"] == OURS) == own})
+                for own in (True, False)
+            )
             lines.append(
                 f"- {bits}: {best['by']} ({best['method']}) {points:.2f} points ahead of the best "
-                f"of {other['by']} ({other['method']})"
+                f"of {other['by']} ({other['method']}); {ours} methods of ours, {theirs} of theirs"
             )
     return lines
 
@@ -75,7 +79,8 @@ def page(record: Row) -> str:
         f"same for all; {record['iterations']:,} iterations of learned rounding for each layer; "
         f"policy `{record['policy']}`, with `{record['layer_bits']}`. {agreement}", "",
         figures(rows, "top1", lambda share: f"{100 * share:.2f}"), "",
-        "The best of ours and of theirs:" if peers else "", *ahead(rows), "",
+        f"The best of ours and of theirs, chosen on the test images themselves, one of which is "
+        f"{100 / record['test_images']:.2f} points:" if peers else "", *ahead(rows), "",
         "Seconds of a core that a method took, calibration included and the test left out:", "",
         figures(rows, "seconds", lambda seconds: f"{seconds:.1f}"), "", *notes, "",
     ])  # fmt: skip

@@ -1,20 +1,18 @@
 """Commands of tfcq as a study runs them, and what it reads from a run."""
 
 import csv
-import io
 import json
 import os
 import pathlib
 import subprocess
 import sys
-import zipfile
 from collections.abc import Sequence
 from typing import Any
 
-import h5py
 import numpy as np
 from studies.study import ROOT
 
+from tfcq.reporting.kernels import read_backbone
 from tfcq.reporting.weights import weight_figures
 
 Record = dict[str, Any]
@@ -66,7 +64,10 @@ def evaluated(run: pathlib.Path, *flags: str) -> Record:
     files = (run / "evaluation").glob("*.json")
     found = json.loads(max(files, key=lambda file: file.stat().st_mtime_ns).read_text())
     asked = next(flag for flag in flags if flag.startswith("--bits=")).partition("=")[2].split(",")
-    found["results"] = [one for one in found["results"] if one["bits"] in asked]
+    by_bits = {one["bits"]: one for one in found["results"]}
+    if missing := [bits for bits in asked if bits not in by_bits]:
+        raise Failed(f"No figures at {', '.join(missing)} in the record of {run.name}.")
+    found["results"] = [by_bits[bits] for bits in asked]
     return found
 
 
@@ -88,18 +89,8 @@ def about_run(run: pathlib.Path) -> Record:
     Args:
         run: folder of the run.
     """
-    kernels: list[np.ndarray] = []
-
-    def take(name: str, item: Any) -> None:
-        # Scales and statistics have one dimension or none.
-        if isinstance(item, h5py.Dataset) and item.ndim > 1:
-            kernels.append(np.asarray(item, np.float64))
-
-    with zipfile.ZipFile(run / "backbone.keras") as archive:
-        weights = io.BytesIO(archive.read("model.weights.h5"))
-    with h5py.File(weights) as opened:
-        opened.visititems(take)
-    figures = [weight_statistics(kernel) for kernel in kernels]
+    kernels = read_backbone(run / "backbone.keras").kernels.values()
+    figures = [weight_statistics(kernel.astype(np.float64)) for kernel in kernels]
     about: Record = {
         "weights": {name: float(np.mean([one[name] for one in figures])) for name in figures[0]}
     }

@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from studies.study import Row, Scoring, Study
+from studies.study import MOST_SEEDS, Followed, Row, Scoring, Study
 
 from tfcq.errors import UserError
 
@@ -27,8 +27,8 @@ def interval(differences: Sequence[float]) -> tuple[float, float]:
         UserError: on fewer or more.
     """
     count = len(differences)
-    if not 2 <= count <= len(T975) + 1:
-        raise UserError(f"An interval of {count} seeds; allowed: 2 to {len(T975) + 1}.")
+    if not 2 <= count <= MOST_SEEDS:
+        raise UserError(f"An interval of {count} seeds; allowed: 2 to {MOST_SEEDS}.")
     half = T975[count - 2] * statistics.stdev(differences) / math.sqrt(count)
     return statistics.mean(differences), half
 
@@ -62,10 +62,20 @@ def spread(found: Sequence[float], scale: float = 100, digits: int = 1) -> str:
     return mean + more
 
 
-def at_epoch(row: Row, records: Sequence[Record], epoch: int, bits: str) -> list[float]:
-    """Returns a row's accuracy after so many epochs, of every seed that has one."""
-    every = (one["followed"].get(str(epoch), {}) for one in records_of(row, records).values())
-    return [found[bits] for found in every if bits in found]
+def over_training(
+    row: Row, records: Sequence[Record], followed: Followed, bits: str
+) -> dict[int, list[float]]:
+    """Returns a row's accuracy by epoch, of the seeds that have one after every epoch.
+
+    Args:
+        row: the row.
+        records: of all rows.
+        followed: the epochs.
+        bits: the bit-width.
+    """
+    every = [one["followed"] for one in records_of(row, records).values()]
+    whole = [one for one in every if all(bits in one.get(str(e), {}) for e in followed.epochs)]
+    return {epoch: [one[str(epoch)][bits] for one in whole] for epoch in followed.epochs}
 
 
 def columns_of(study: Study, scoring: Scoring) -> list[str]:

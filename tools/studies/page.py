@@ -4,12 +4,13 @@ import pathlib
 import statistics
 from collections.abc import Iterable, Sequence
 
+from provenance import short
 from studies.figures import (
     NONE,
     Record,
-    at_epoch,
     columns_of,
     interval,
+    over_training,
     records_of,
     spread,
     values,
@@ -139,19 +140,19 @@ def _mean_difference(found: dict[int, float]) -> str:
 
 
 def _followed(study: Study, records: Sequence[Record]) -> list[str]:
-    if not study.followed:
+    followed, rows = study.followed, []
+    if not followed:
         return []
-    columns = study.followed.bits.split(",")
-    rows = [
-        (
-            f"{row.name}, epoch {epoch}",
-            *(spread(at_epoch(row, records, epoch, b)) for b in columns),
-        )
-        for row in study.rows
-        for epoch in study.followed.epochs
-        if any(at_epoch(row, records, epoch, bits) for bits in columns)
-    ]
-    return ["## Over pre-training", table((study.followed.protocol, *columns), rows)]
+    columns = followed.bits.split(",")
+    for row in study.rows:
+        found = [over_training(row, records, followed, bits) for bits in columns]
+        for epoch in followed.epochs:
+            at = [by_epoch[epoch] for by_epoch in found]
+            if any(at):
+                count = max(map(len, at))
+                rows.append((f"{row.name}, epoch {epoch} ({count})", *map(spread, at)))
+    about = "Of the seeds that were scored after each of these epochs."
+    return ["## Over pre-training", about, table((followed.protocol, *columns), rows)]
 
 
 def _weights(study: Study, records: Sequence[Record]) -> list[str]:
@@ -207,7 +208,7 @@ def _footer(study: Study, records: Sequence[Record]) -> str:
     lines = [
         f"Command: `.venv/bin/python tools/evidence.py tools/studies/{study.name}.toml "
         "--data_dir=DIR`",
-        f"Commit: {every(c[:7] for one in records for c in one['commits'])}",
+        f"Commit: {every(short(c) for one in records for c in one['commits'])}",
         f"Seeds: {', '.join(map(str, study.seeds))}",
         f"Wall time of what is recorded: {hours:.1f} hours",
         f"Machine: {every(one['machine'] for one in records)}",

@@ -5,7 +5,7 @@ import pathlib
 import statistics
 from collections.abc import Sequence
 
-from studies.figures import Record, at_epoch, columns_of, records_of, values
+from studies.figures import Record, columns_of, over_training, records_of, values
 from studies.study import Study
 
 from tfcq.files import whole_file
@@ -52,11 +52,8 @@ def _training_curves(study: Study, records: Sequence[Record]) -> dict[str, list[
     panels: dict[str, list[Curve]] = {}
     for bits in study.followed.bits.split(","):
         for row in study.rows:
-            means = {
-                epoch: statistics.mean(found)
-                for epoch in study.followed.epochs
-                if (found := at_epoch(row, records, epoch, bits))
-            }
+            found = over_training(row, records, study.followed, bits)
+            means = {epoch: statistics.mean(at) for epoch, at in found.items() if at}
             if means:
                 curve = Curve(row.name, list(means), [100 * mean for mean in means.values()])
                 panels.setdefault(bits, []).append(curve)

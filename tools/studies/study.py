@@ -7,9 +7,14 @@ import shlex
 import tomllib
 from typing import Any
 
-from tfcq.errors import UserError, unknown_choice
+from provenance import ROOT
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+from tfcq.errors import UserError, unknown_choice
+from tfcq.settings.bitwidths import parse_bit_widths
+from tfcq.settings.saving import SaveEvery, parse_save_every
+
+# As many as tools/studies/figures.py has intervals for.
+MOST_SEEDS = 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,8 +96,8 @@ class Study:
     followed: Followed | None = None
 
     def training(self, row: Row) -> list[str]:
-        """Returns the flags of a row's training."""
-        return shlex.split(self.flags) + shlex.split(row.flags)
+        """Returns the flags of a row's training, those of flag files in place of their names."""
+        return _without_files(shlex.split(self.flags) + shlex.split(row.flags))
 
     def scoring(self, row: Row, name: str) -> list[str]:
         """Returns the flags of a row's scoring."""
@@ -107,7 +112,7 @@ class Study:
 
     def settings(self, row: Row) -> dict[str, Any]:
         """Returns all that decides a row's figures, as JSON gives it back."""
-        settings: dict[str, Any] = {"training": _without_files(self.training(row))}
+        settings: dict[str, Any] = {"training": self.training(row)}
         settings["scoring"] = {name: self.scoring(row, name) for name in self.protocols}
         if self.followed:
             settings["followed"] = {
@@ -137,6 +142,8 @@ def read_study(path: pathlib.Path) -> Study:
     }
     if "followed" in tree:
         tree["followed"] = _made(Followed, tree["followed"], f"{path}, followed")
+    if not re.fullmatch(r"\w+", path.stem):
+        raise UserError(f"{path}: allowed in a study's name: letters, digits and underscores.")
     whole = {"name": path.stem, **tree, "rows": rows, "protocols": protocols}
     study = _made(Study, whole, str(path))
     _check(study, path)
@@ -153,7 +160,17 @@ def _made(kind: type, given: dict[str, Any], where: str) -> Any:
         needed = field.default is field.default_factory is dataclasses.MISSING
         if needed and not given.get(name):
             raise UserError(f"{where}: {name!r} is missing.")
-    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
+    for name, value in given.items():
+        if fields[name].type == tuple[int, ...] and not isinstance(value, list):
+            raise UserError(f"{where}: {name!r} is {value!r}; allowed: a list such as [0, 1, 2].")
+    return kind(**{name: _read(name, value) for name, value in given.items()})
+
+
+def _read(name: str, value: Any) -> Any:
+    """Returns a value with lists as tuples, and bit-widths as they are called in records."""
+    if name == "bits":
+        return ",".join(map(str, parse_bit_widths(value)))
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _check(study: Study, path: pathlib.Path) -> None:
@@ -168,8 +185,28 @@ def _check(study: Study, path: pathlib.Path) -> None:
         for name in row.paper:
             if name not in study.protocols:
                 raise unknown_choice(f"protocol in row {row.name!r}", name, study.protocols)
-    if study.followed and study.followed.protocol not in study.protocols:
-        raise unknown_choice("followed protocol", study.followed.protocol, study.protocols)
+        for name, figures in row.paper.items():
+            asked = (row.bits or study.protocols[name].bits).split(",")
+            for bits in figures.keys() - {*asked}:
+                raise unknown_choice(f"paper's bit-width in row {row.name!r}", bits, asked)
+    if len(study.seeds) > MOST_SEEDS:
+        raise UserError(f"{path}: {len(study.seeds)} seeds; allowed: up to {MOST_SEEDS}.")
+    if study.followed:
+        _check_followed(study, study.followed, path)
+
+
+def _check_followed(study: Study, followed: Followed, path: pathlib.Path) -> None:
+    if followed.protocol not in study.protocols:
+        raise unknown_choice("followed protocol", followed.protocol, study.protocols)
+    for row in study.rows:
+        given = [f for f in study.training(row) if f.startswith("--save_every=")]
+        save_every = parse_save_every(given[-1].partition("=")[2]) if given else SaveEvery()
+        for epoch in followed.epochs:
+            if save_every.unit == "epochs" and epoch % save_every.amount:
+                raise UserError(
+                    f"{path}: epoch {epoch} is followed, and row {row.name!r} is saved every "
+                    f"{save_every.amount} epochs; allowed: multiples of {save_every.amount}."
+                )
 
 
 def _without_files(flags: list[str]) -> list[str]:
