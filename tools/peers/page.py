@@ -40,13 +40,12 @@ def ahead(rows: list[Row]) -> list[str]:
         other = next((r for r in found if (r["by"] == OURS) != (best["by"] == OURS)), None)
         if other:
             points = 100 * (best["top1"] - other["top1"])
-            ours, theirs = (
-                len({r["method"] for r in found if (r["by"] == OURS) == own})
-                for own in (True, False)
-            )
+            methods = {(r["by"], r["method"]) for r in found}
+            ours = sum(by == OURS for by, _ in methods)
             lines.append(
                 f"- {bits}: {best['by']} ({best['method']}) {points:.2f} points ahead of the best "
-                f"of {other['by']} ({other['method']}); {ours} methods of ours, {theirs} of theirs"
+                f"of {other['by']} ({other['method']}); {ours} methods of ours, "
+                f"{len(methods) - ours} of theirs"
             )
     return lines
 
