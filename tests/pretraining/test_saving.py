@@ -55,7 +55,8 @@ def test_saved_training_goes_on_as_the_uninterrupted_one(options, tmp_path, monk
     rate = learning_rate_schedule("cosine", 0.002, 3, 1)
     kind = LARS if options["framework"] == "byol" else SGD
     whole, begun = (small(kind(rate, momentum=0.9), **options) for _ in range(2))
-    steps = {"batch_size": 24, "verbose": 0}
+    # Half of the images an epoch: the second goes on with the others.
+    steps = {"batch_size": 12, "steps_per_epoch": 1, "verbose": 0}
     whole.fit(IMAGES, epochs=2, **steps)
     path = tmp_path / "{epoch}.keras"
     begun.fit(IMAGES, epochs=2, callbacks=[keras.callbacks.ModelCheckpoint(path)], **steps)

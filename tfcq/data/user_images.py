@@ -67,6 +67,7 @@ def views_of_images(
     first_epoch: int = 0,
     views: tuple[int, ...] = (1, 2),
     receiver: str = "two_views()",
+    epoch_steps: int | None = None,
 ) -> tuple[tf.data.Dataset, int]:
     """Returns what `two_views` returns, and the number of batches in an epoch.
 
@@ -79,6 +80,7 @@ def views_of_images(
         first_epoch: as for `two_views`.
         views: as for `two_views`.
         receiver: who received the images, for messages.
+        epoch_steps: batches of an epoch as `first_epoch` counts them; None for all of the images'.
 
     Raises:
         UserError: as for `two_views`.
@@ -88,11 +90,13 @@ def views_of_images(
     batch_size = batch_size or min(in_batch or USUAL_BATCH, size)
     image_size = view_size(split, image_size)
     augmentation = augmentation or augmentation_for(image_size, split.image_shape[2])
+    steps = steps_per_epoch(split, batch_size)
+    epoch, step = divmod(first_epoch * (epoch_steps or steps), steps)
     batches = view_batches(
-        split, augmentation, image_size, batch_size, seed, first_epoch, None, views
+        split, augmentation, image_size, batch_size, seed, epoch, None, views, first_step=step
     )
     endless = tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)
-    return batches.apply(endless), steps_per_epoch(split, batch_size)
+    return batches.apply(endless), steps
 
 
 def _as_split(single: tf.data.Dataset, size: int) -> Split:

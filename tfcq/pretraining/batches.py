@@ -27,6 +27,7 @@ def batches_of(
     takes: tuple[int | None, ...],
     pixels: str,
     look: Callable[[int, float, float], None],
+    epoch_steps: int | None = None,
 ) -> tuple[Any, int | None]:
     """Returns batches of views, those received or made of the images received.
 
@@ -42,6 +43,7 @@ def batches_of(
         pixels: those that it takes, a name in `INPUT_RANGES`; what is made of images, and bytes,
             become such.
         look: refuses the first batch by its number of images, least and greatest value.
+        epoch_steps: steps of an epoch that `fit` was given; None for all of the images'.
 
     Returns:
         What `keras.Model.fit` is given, and the steps of an epoch where the data do not end.
@@ -58,7 +60,7 @@ def batches_of(
     single = len(places) == 1 and (len(views) > 1 or hasattr(dataset, "file_paths"))
     if single or (len(places) == len(views) == 1 and shapes[0].rank < 4):
         made, steps = views_of_images(
-            dataset, batch_size, takes[1], None, seed, first_epoch, views, "fit()"
+            dataset, batch_size, takes[1], None, seed, first_epoch, views, "fit()", epoch_steps
         )
         made = made.map(lambda *views: tuple(from_unit(view, pixels) for view in views))
         return _looked_at(made, takes, pixels, look), steps

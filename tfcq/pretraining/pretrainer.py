@@ -314,7 +314,7 @@ class Pretrainer(keras.Model):
         seed, pixels = self.bit_schedule.seed, known_input_range(self.backbone, None)
         batches, steps = batches_of(
             x, y, self.recipe, batch_size, seed, first, self.backbone.input_shape,
-            pixels, functools.partial(self._check_batch, pixels),
+            pixels, functools.partial(self._check_batch, pixels), kwargs.get("steps_per_epoch"),
         )  # fmt: skip
         if isinstance(batches, tf.data.Dataset | tf.distribute.DistributedDataset):
             # Data sets bring their own order and batches; Keras would only warn.
