@@ -408,6 +408,33 @@ def test_pipe_of_something_else_that_broke_is_an_error(monkeypatch, capsys):
     assert capsys.readouterr().err == "error: Broken pipe.\n"
 
 
+def test_another_backend_of_keras_is_left_aside_by_commands_and_told(monkeypatch, capsys):
+    for given, told in (("jax", "KERAS_BACKEND=jax is left aside"), (None, ""), ("tensorflow", "")):
+        monkeypatch.delenv("KERAS_BACKEND", raising=False)
+        if given:
+            monkeypatch.setenv("KERAS_BACKEND", given)
+        start_up.quiet_start_up(1)
+        assert os.environ["KERAS_BACKEND"] == "tensorflow"
+        out = capsys.readouterr().out
+        assert out.startswith(told) and bool(out) == bool(told)
+
+
+def test_another_backend_of_keras_is_refused_in_python_in_one_line(monkeypatch):
+    import keras
+
+    import tfcq
+
+    monkeypatch.setattr(keras.backend, "backend", lambda: "torch")
+    with pytest.raises(ImportError, match="backend 'torch'; allowed for tfcq: KERAS_BACKEND=tens"):
+        _ = tfcq.BitWidth
+    monkeypatch.delitem(sys.modules, "keras")
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    with pytest.raises(ImportError, match="backend 'jax'"):
+        _ = tfcq.BitWidth
+    monkeypatch.delenv("KERAS_BACKEND")
+    assert tfcq.BitWidth(4, 8).weights == 4
+
+
 def test_warnings_of_libraries_do_not_stand_above_an_error():
     def record(path):
         return logging.LogRecord("absl", logging.WARNING, path, 1, "text", None, None)

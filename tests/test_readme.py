@@ -1,5 +1,6 @@
 """README and docs/: the example runs as written, and what the pages name and link is there."""
 
+import importlib
 import json
 import pathlib
 import re
@@ -21,6 +22,7 @@ from tfcq.integer.runtime import LiteModel
 
 ROOT = pathlib.Path(__file__).parent.parent
 README = ROOT / "README.md"
+COMMANDS = ("train", "evaluate", "export", "verify", "detect", "features", "report")
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
 LINKING = [*PAGES, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "results").glob("*.md"))]
 IDEA = (
@@ -39,6 +41,24 @@ def test_example_pretrains_a_users_model_without_flags():
     assert np.all(np.isfinite(names["features"]))
     history = names["pretrainer"].history.history
     assert history["loss"][1] < history["loss"][0]
+    page = ROOT / "docs" / "python.md"
+    for block in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL):
+        exec(compile(block.replace("epochs=20", "epochs=1"), str(page), "exec"), names)
+    assert names["quantized"](names["floats"][:2], precision=tfcq.Precision(4, 4)).shape == (2, 32)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_flag_of_a_command_stands_on_a_page(command):
+    text = "\n".join(page.read_text() for page in PAGES)
+    flags = importlib.import_module(f"tfcq.{command}").flag_set().help_text()
+    names = re.findall(r"^  --(\w+)", flags, re.MULTILINE)
+    assert len(names) > 5
+    assert [name for name in names if not re.search(rf"--{name}\b", text)] == []
+
+
+def test_every_public_name_stands_on_the_page_of_python():
+    text = (ROOT / "docs" / "python.md").read_text()
+    assert [name for name in tfcq.__all__ if not re.search(rf"`{name}\(", text)] == []
 
 
 def test_example_of_the_device_runs_where_this_library_and_tensorflow_are_not(tmp_path):
@@ -48,7 +68,9 @@ def test_example_of_the_device_runs_where_this_library_and_tensorflow_are_not(tm
     file = LiteFile.read(tfcq.int8_tflite(form, images[:64]))
     names = [f"class {n}" for n in range(10)]
     content = with_labels(file, names)
-    (tmp_path / "int8_classifier.tflite").write_bytes(content)
+    file = tmp_path / "runs" / "demo" / "export" / "int8_classifier.tflite"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(content)
     Image.fromarray(np.round(255 * images[0, ..., 0]).astype(np.uint8)).save(tmp_path / "photo.png")
     script = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)[1]
     hidden = "import sys\nfor name in ('tensorflow', 'keras', 'tfcq'): sys.modules[name] = None\n"

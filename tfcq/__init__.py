@@ -1,6 +1,8 @@
 """tfcq: quantization-friendly self-supervised learning for Keras."""
 
 import importlib
+import os
+import sys
 from typing import Any
 
 __version__ = "0.1.0"
@@ -40,7 +42,20 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(
             f"module 'tfcq' has no attribute {name!r}; it has {', '.join(__all__)}"
         )
+    _check_backend()
     return getattr(importlib.import_module(_HOME_OF[name]), name)
+
+
+def _check_backend() -> None:
+    """Raises an `ImportError` in one line in place of what another backend would break in."""
+    keras = sys.modules.get("keras")
+    chosen = os.environ.get("KERAS_BACKEND", "tensorflow")
+    backend = keras.backend.backend() if hasattr(keras, "backend") else chosen
+    if backend != "tensorflow":
+        raise ImportError(
+            f"Keras runs on backend {backend!r}; allowed for tfcq: KERAS_BACKEND=tensorflow, set "
+            "before Keras is imported."
+        )
 
 
 def __dir__() -> list[str]:

@@ -8,6 +8,7 @@ from tfcq import native_messages
 from tfcq.command_line.cluster import join_cluster
 
 _OWN = pathlib.Path(__file__).parent.parent
+_BACKEND = "tensorflow"
 
 
 def stage(text: str) -> None:
@@ -39,6 +40,10 @@ def quiet_start_up(
         UserError: when the environment names other processes than the strategy takes.
     """
     join_cluster(strategy)
+    if (backend := os.environ.get("KERAS_BACKEND", _BACKEND)) != _BACKEND:
+        print(f"KERAS_BACKEND={backend} is left aside: tfcq runs on Keras's TensorFlow backend.")
+    # Whatever the user's keras.json says.
+    os.environ["KERAS_BACKEND"] = _BACKEND
     if doing:
         stage(doing)
     if deterministic:
