@@ -102,6 +102,24 @@ def test_nothing_is_removed_where_there_are_no_locks(tmp_path, monkeypatch):
     assert (tmp_path / "a.txt").read_text() == "a"
 
 
+def test_a_folder_that_was_taken_for_left_over_before_it_was_locked_is_made_anew(
+    tmp_path, monkeypatch
+):
+    flock, taken = fcntl.flock, []
+
+    def late(held, operation):
+        if operation == fcntl.LOCK_SH and not taken:
+            taken.append(True)
+            remove_unfinished(tmp_path)
+            assert not list(tmp_path.iterdir())
+        flock(held, operation)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with whole_file(tmp_path / "file.txt") as temporary:
+        temporary.write_text("new")
+    assert taken and [file.name for file in tmp_path.iterdir()] == ["file.txt"]
+
+
 def test_what_was_replaced_comes_back_where_a_later_file_cannot_be_moved(tmp_path, monkeypatch):
     (tmp_path / "form").mkdir()
     (tmp_path / "form" / "part").write_text("old")

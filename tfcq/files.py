@@ -51,11 +51,27 @@ def whole_file(path: str | os.PathLike) -> Iterator[pathlib.Path]:
 @contextlib.contextmanager
 def _unfinished(folder: pathlib.Path) -> Iterator[pathlib.Path]:
     """Gives a folder for what is being written; its lock ends with the process."""
-    with tempfile.TemporaryDirectory(dir=folder, prefix=UNFINISHED) as made, _opened(made) as held:
-        # Where there are no locks, nothing is removed.
-        with contextlib.suppress(OSError):
-            fcntl.flock(held, fcntl.LOCK_SH)
-        yield pathlib.Path(made)
+    made, held = _held(folder)
+    try:
+        yield made
+    finally:
+        os.close(held)
+        shutil.rmtree(made)
+
+
+def _held(folder: pathlib.Path) -> tuple[pathlib.Path, int]:
+    """Makes a folder and takes its lock."""
+    while True:
+        made = pathlib.Path(tempfile.mkdtemp(dir=folder, prefix=UNFINISHED))
+        with contextlib.suppress(FileNotFoundError):
+            held = os.open(made, os.O_RDONLY)
+            # Where there are no locks, nothing is removed.
+            with contextlib.suppress(OSError):
+                fcntl.flock(held, fcntl.LOCK_SH)
+            if made.exists():
+                return made, held
+            # Another process took it for left over before it was locked.
+            os.close(held)
 
 
 def remove_unfinished(folder: str | os.PathLike) -> None:
