@@ -419,6 +419,30 @@ def test_another_backend_of_keras_is_left_aside_by_commands_and_told(monkeypatch
         assert out.startswith(told) and bool(out) == bool(told)
 
 
+def test_networks_of_commands_do_not_follow_a_users_settings_of_keras(monkeypatch):
+    import keras
+
+    import tfcq
+
+    monkeypatch.setattr(keras.config, "image_data_format", keras.config.image_data_format)
+    keras.config.set_image_data_format("channels_first")
+    keras.config.set_floatx("float64")
+    with pytest.raises(ImportError, match="'channels_first'; allowed for tfcq"):
+        _ = tfcq.resnet
+    start_up.quiet_start_up(1)
+    found = keras.config.image_data_format(), keras.config.floatx()
+    assert (*found, keras.config.dtype_policy().name) == ("channels_last", "float32", "float32")
+
+
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [("~/a", "HOME/a"), ("folder:~/a b", "folder:HOME/a b"), ("~", "HOME"), ("a~/b", "a~/b")],
+)
+def test_a_tilde_is_the_home_that_shells_leave_behind_a_flag(given, read):
+    command = flag_set().parse([f"--run_dir={given}"])
+    assert command.values["run_dir"] == read.replace("HOME", str(pathlib.Path.home()))
+
+
 def test_another_backend_of_keras_is_refused_in_python_in_one_line(monkeypatch):
     import keras
 

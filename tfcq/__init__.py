@@ -56,6 +56,11 @@ def _check_backend() -> None:
             f"Keras runs on backend {backend!r}; allowed for tfcq: KERAS_BACKEND=tensorflow, set "
             "before Keras is imported."
         )
+    if hasattr(keras, "config") and keras.config.image_data_format() != "channels_last":
+        raise ImportError(
+            "Keras has image_data_format 'channels_first'; allowed for tfcq: "
+            "keras.config.set_image_data_format('channels_last')."
+        )
 
 
 def __dir__() -> list[str]:

@@ -12,7 +12,7 @@ from keras import layers
 
 from tfcq.nn.activation_ranges import activation_layers
 from tfcq.pretraining.pretrainer import Pretrainer
-from tfcq.training.distribution import synchronize
+from tfcq.training.distribution import finite_everywhere, synchronize
 
 IMAGES = 8
 HEADS = {"projection_width": 8, "projection_hidden": 8, "predictor_width": 4}
@@ -112,6 +112,23 @@ def compared(
     }
 
 
+def after_infinity_on_the_second(strategy: tf.distribute.Strategy) -> list[float]:
+    """Returns a variable, from 1 and 2, after a step whose gradients overflow on one replica."""
+    with strategy.scope():
+        variable = keras.Variable([1.0, 2.0], dtype="float32")
+        optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1))
+        optimizer.build([variable])
+
+    def step() -> None:
+        number = tf.distribute.get_replica_context().replica_id_in_sync_group
+        gradient = tf.where(tf.equal(number, 1), [np.inf, 1.0], [1.0, 1.0])
+        gradients = finite_everywhere([gradient, None])
+        optimizer.apply_gradients([(gradients[0], variable)])
+
+    strategy.run(step)
+    return keras.ops.convert_to_numpy(variable).tolist()
+
+
 def main() -> None:
     """Prints the figures of each case."""
     cpu = tf.config.list_physical_devices("CPU")[0]
@@ -119,7 +136,8 @@ def main() -> None:
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
     # In float32, a last bit can move a value on a rounding tie by a whole level.
     keras.config.set_floatx("float64")
-    print(json.dumps({name: compared(strategy, *case) for name, case in CASES.items()}))
+    found = {"after_infinity": after_infinity_on_the_second(strategy)}
+    print(json.dumps(found | {name: compared(strategy, *case) for name, case in CASES.items()}))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,9 @@ from keras import layers
 
 from tfcq.data.user_images import two_views
 from tfcq.errors import UserError
+from tfcq.pretraining.batches import batches_of
 from tfcq.pretraining.pretrainer import Pretrainer
+from tfcq.settings.recipes import recipe_named
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (24, 6, 6, 3), np.uint8)
 LABELS = np.arange(24) % 3
@@ -101,6 +103,49 @@ def test_generators_are_left_to_keras_and_their_labels_unused():
             yield (FLOATS[:8], FLOATS[8:16]), LABELS[:8]
 
     assert trained(pairs(), steps_per_epoch=3, shuffle=False)[:2] == (3, 24)
+
+
+def test_bytes_of_a_generator_are_pixels_and_what_is_none_is_refused():
+    def pairs(views):
+        for _ in range(3):
+            yield (views[:8], views[8:16])
+
+    weights = [trained(pairs(views), steps_per_epoch=3)[2] for views in (PIXELS, FLOATS)]
+    for ours, theirs in zip(*weights, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+    class Views(keras.utils.PyDataset):
+        def __len__(self):
+            return 3
+
+        def __getitem__(self, index):
+            return 255 * FLOATS[:8], 255 * FLOATS[8:16]
+
+    for data in (Views(), pairs(255 * FLOATS)):
+        with pytest.raises(UserError, match="values from 0 to 255; allowed: 0 to 1"):
+            trained(data, steps_per_epoch=3)
+
+
+def test_arrays_of_views_follow_the_seed_and_the_epoch_in_whole_batches():
+    def rows(first_epoch=0, epoch_steps=None):
+        look = lambda *batch: None  # noqa: E731
+        recipe = recipe_named("float")
+        numbered = np.zeros((25, 6, 6, 3), np.float32) + np.arange(25)[:, None, None, None] / 25
+        batches, steps = batches_of(
+            (numbered, numbered), None, recipe, 10, 3, first_epoch, (None, 6, 6, 3), "0-1", look,
+            epoch_steps,
+        )  # fmt: skip
+        assert steps == 2
+        taken = [(one[:, 0, 0, 0], other[:, 0, 0, 0]) for one, other in batches.take(4)]
+        assert all(np.array_equal(one, other) for one, other in taken)
+        return [np.round(25 * one.numpy()).astype(int).tolist() for one, _ in taken]
+
+    found = rows()
+    assert [len(batch) for batch in found] == [10] * 4 and len({*found[0], *found[1]}) == 20
+    keras.utils.set_random_seed(7)
+    assert rows() == found != rows(first_epoch=1)
+    assert rows(first_epoch=1)[:2] == found[2:]
+    assert rows(first_epoch=3, epoch_steps=1)[:1] == found[3:]
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,10 @@ def test_weights_are_those_of_one_device(run, case):
     assert run[case]["apart"] < 1e-9
 
 
+def test_a_step_that_overflows_on_one_replica_is_skipped_on_all(run):
+    assert run["after_infinity"] == [1.0, 2.0]
+
+
 def test_local_ranges_train_otherwise(run):
     assert run["local_ranges"]["between_replicas"] == 0
     assert run["local_ranges"]["apart"] > 1e-2

@@ -284,9 +284,44 @@ def test_pairs_that_would_compare_a_pass_with_its_copy_are_refused():
     tiny(recipe="cq_a", precision_set="8")
 
 
-def test_validation_data_are_refused_with_what_to_do():
-    with pytest.raises(UserError, match="validation_data; .*tfcq.evaluate"):
-        tiny().fit(synthetic_views(), validation_data=synthetic_views(), verbose=0)
+def test_arguments_of_fit_that_need_labels_are_refused_with_what_to_do():
+    for given, told in (
+        ({"validation_data": synthetic_views()}, "validation_data; .*validate on.*tfcq.evaluate"),
+        ({"validation_data": np.zeros((2, 8, 8, 1))}, "validation_data; .*validate on"),
+        ({"validation_split": 0.2}, "validation_split; .*validate on"),
+        ({"class_weight": {0: 1.0}}, "class_weight; .*no labels to weigh"),
+        ({"sample_weight": np.ones(8)}, "sample_weight; .*no labels to weigh"),
+    ):
+        with pytest.raises(UserError, match=told):
+            tiny().fit(synthetic_views(), verbose=0, **given)
+
+
+def test_backbones_of_several_inputs_or_outputs_are_refused():
+    image, other = keras.Input((8, 8, 1)), keras.Input((3,))
+    features = layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3)(image))
+    both = keras.Model([image, other], layers.Concatenate()([features, other]))
+    for backbone, told in (
+        (keras.Model(image, [features, layers.Dense(2)(features)]), "1 inputs and 2 outputs"),
+        (both, "2 inputs and 1 outputs"),
+    ):
+        with pytest.raises(UserError, match=f"has {told}; allowed: one of images and one of feat"):
+            Pretrainer(backbone)
+
+
+def test_a_step_that_a_device_has_no_memory_for_is_told_in_one_line(monkeypatch):
+    def full(*arguments, **named):
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating\nmore")
+
+    monkeypatch.setattr(keras.Model, "fit", full)
+    with pytest.raises(UserError, match="not fit into the memory .*--batch_size.*--accumulate"):
+        tiny().fit(synthetic_views(), verbose=0)
+
+
+def test_schedules_that_begin_anew_with_a_call_of_fit_are_told():
+    model = tiny(framework="byol")
+    model.fit(synthetic_views(), epochs=2, verbose=0)
+    with pytest.warns(UserWarning, match="ended its schedules at step .*set_run_length"):
+        model.fit(synthetic_views(), epochs=2, verbose=0)
 
 
 def test_bits_that_no_layer_draws_are_refused():

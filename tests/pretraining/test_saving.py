@@ -169,6 +169,9 @@ def test_best_checkpoint_and_early_stopping_by_figures_that_there_are(tmp_path):
     stopping = keras.callbacks.EarlyStopping("feature_std_ratio", mode="max")
     small().fit(IMAGES, batch_size=12, callbacks=[saving, stopping], verbose=0)
     assert len(list(tmp_path.glob("1_*.keras"))) == 1
+    with pytest.raises(UserError, match="shuffle=False; the order of images .* follows from the"):
+        # One alone, as Keras takes it.
+        small().fit(IMAGES, batch_size=12, callbacks=stopping, shuffle=False, verbose=0)
 
 
 class Mine(keras.optimizers.SGD):

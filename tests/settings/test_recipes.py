@@ -43,6 +43,8 @@ def test_bits_given_replace_the_recipes():
     assert ssql.bits("4", None, None)["activation_bits"] == "4-8"
     assert ssql.bits(None, None, "4-6")["precision_set"] == "4-6"
     assert cq.bits("2-8", "4-8", None)["precision_set"] is None
+    # Not those of SSQL, which no recipe of Contrastive Quant has.
+    assert cq.bits(None, "8", None)["weight_bits"] == cq.precision_set
     assert cq.bits(None, None, "8") == {
         "weight_bits": None, "activation_bits": None, "precision_set": "8",
     }  # fmt: skip

@@ -169,7 +169,8 @@ def test_differences_are_named():
      ({"optimizer": "adamw"}, "nesterov"), ({}, "milestone_factor"),
      ({"weight_decay": 0.0}, "exclude"), ({}, "data_dir"), ({}, "download"), ({}, "strict_data"),
      ({"dataset": "fashion_mnist"}, "strict_data"), ({"momentum": 0.0}, "nesterov"),
-     ({"jitter_probability": 0.0}, "hue"), ({}, "batch_norm"), ({"strategy": "mirrored"}, "tpu")],
+     ({"jitter_probability": 0.0}, "hue"), ({}, "batch_norm"), ({"strategy": "mirrored"}, "tpu"),
+     ({"start": "run"}, "kernel_initializer"), ({"start": "run"}, "zero_init_residual")],
 )  # fmt: skip
 def test_setting_without_effect_is_refused_only_when_given(values, name):
     config = config_from_flat(values)

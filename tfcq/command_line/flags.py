@@ -1,6 +1,8 @@
 """Flags of a command from settings, and the command line that they are read from."""
 
 import dataclasses
+import pathlib
+import re
 import types
 import typing
 from typing import Any
@@ -181,6 +183,9 @@ class FlagSet:
         return command
 
 
+HOME = pathlib.Path.home()
+
+
 class _Reader(flags.ArgumentParser):
     """Reads the value of one flag from text.
 
@@ -202,6 +207,8 @@ class _Reader(flags.ArgumentParser):
         if not isinstance(argument, str):
             return argument
         try:
+            # Shells leave it as it is behind `--name=`.
+            argument = re.sub(r"^(\w+:)?~(?=/|$)", rf"\g<1>{HOME}", argument)
             return parse_value(self.name, argument, self.kind)
         except UserError as error:
             # Another kind of error would be told together with the flag a second time.

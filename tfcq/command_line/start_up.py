@@ -25,6 +25,15 @@ def _is_own(record: logging.LogRecord) -> bool:
     return _OWN in pathlib.Path(record.pathname).parents
 
 
+def _configure_keras() -> None:
+    """Gives Keras the defaults that networks are recorded with, whatever keras.json has."""
+    import keras
+
+    keras.config.set_image_data_format("channels_last")
+    keras.config.set_floatx("float32")
+    keras.config.set_dtype_policy("float32")
+
+
 def quiet_start_up(
     verbosity: int, deterministic: bool = False, doing: str = "", strategy: str | None = "single"
 ) -> None:
@@ -53,10 +62,11 @@ def quiet_start_up(
         # TensorFlow leaves it off on some CPUs where a step was seen to take 1.5 times as long.
         os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     if verbosity >= 1:
+        _configure_keras()
         return
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     with native_messages.hidden():
-        import keras  # noqa: F401
+        _configure_keras()
         import tensorflow as tf
     # Libraries log on absl's logger too, which nobody who runs a command can mend.
     logging.getLogger("absl").addFilter(_is_own)

@@ -1,6 +1,7 @@
 """What `Pretrainer.fit` receives, as batches of the recipe's views."""
 
-from collections.abc import Callable
+import types
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -8,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfcq.data.forms import FORMS, as_dataset, described, image_places, with_channels
+from tfcq.data.order import ORDER, epoch_numbers, fold, shuffled
 from tfcq.data.user_images import USUAL_BATCH, views_of_images
 from tfcq.errors import UserError
 from tfcq.nn.input_range import from_unit, is_far_below
@@ -33,7 +35,8 @@ def batches_of(
 
     Args:
         data: views as the recipe has them, or single images in any form that `two_views` takes;
-            what is neither array nor `tf.data` set, such as a generator, is left to Keras.
+            of what is neither array nor `tf.data` set, such as a generator, the first batch is
+            looked at and the rest left to Keras.
         labels: labels beside arrays, which are not used, or the second view.
         recipe: the recipe.
         batch_size: images per batch, of what is in no batches; None for 256, or all if fewer.
@@ -52,7 +55,7 @@ def batches_of(
         UserError: when the data are neither views nor images, or not such as the backbone takes.
     """
     if not _is_known(data) and not (data is None or isinstance(data, str)):
-        return data, None
+        return _peeked_at(data, pixels, look), None
     given = data if isinstance(data, tf.data.Dataset) else _beside(data, labels)
     dataset = as_dataset(given, "fit()")
     places, views = image_places(dataset), recipe.views
@@ -70,12 +73,75 @@ def batches_of(
             f"fit() received elements {described(dataset)}, of which {len(places)} are images; "
             f"allowed for recipe {recipe.name!r}: ({names}), or, to make views of, {FORMS}."
         )
+    drawn: int | None = None
     if dataset is not data:
-        dataset = dataset.shuffle(len(dataset), seed)
+        arrays = keras.tree.map_structure_up_to(dataset.element_spec, np.asarray, given)
+        dataset, drawn = _drawn(tf.nest.flatten(arrays), batch_size, seed, first_epoch, epoch_steps)
     in_batches = with_channels(dataset, places)
     if in_batches.element_spec[0].shape.rank < 4:
         in_batches = in_batches.batch(batch_size or USUAL_BATCH)
-    return _looked_at(in_batches, takes, pixels, look), None
+    return _looked_at(in_batches, takes, pixels, look), drawn
+
+
+def _drawn(
+    arrays: list[np.ndarray],
+    batch_size: int | None,
+    seed: int,
+    first_epoch: int,
+    epoch_steps: int | None,
+) -> tuple[tf.data.Dataset, int]:
+    """Returns endless whole batches of arrays in an order of their own for each epoch.
+
+    Returns:
+        The batches, and how many an epoch has.
+    """
+    count = len(arrays[0])
+    size = min(batch_size or USUAL_BATCH, count)
+    steps = count // size
+    named = {str(place): array for place, array in enumerate(arrays)}
+    blocks = tf.data.Dataset.from_tensors({"index": np.arange(count), **named})
+
+    def of_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
+        epoch_seed = tf.stack([tf.constant(seed, tf.int64), epoch])
+        return shuffled(blocks, fold(epoch_seed, ORDER), size, range(size))
+
+    epoch, step = divmod(first_epoch * (epoch_steps or steps), steps)
+    records = epoch_numbers(epoch, None).flat_map(of_epoch).skip(step)
+    endless = tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)
+    return records.map(lambda record: tuple(record[name] for name in named)).apply(endless), steps
+
+
+def _peeked_at(data: Any, pixels: str, look: Callable[[int, float, float], None]) -> Any:
+    """Returns a generator or `PyDataset` whose first batch was looked at; others as they are."""
+    if isinstance(data, keras.utils.PyDataset):
+        first = data[0]
+    elif isinstance(data, types.GeneratorType):
+        first = next(data, ())
+    else:
+        return data
+    views = [np.asarray(view) for view in tf.nest.flatten(first)]
+    views = [as_taken(view, pixels) for view in views if view.ndim == 4]
+    if views:
+        look(len(views[0]), min(float(v.min()) for v in views), max(float(v.max()) for v in views))
+    return data if isinstance(data, keras.utils.PyDataset) else _again(first, data)
+
+
+def _again(first: Any, rest: Iterator[Any]) -> Iterator[Any]:
+    yield first
+    yield from rest
+
+
+def as_taken(view: Any, pixels: str) -> Any:
+    """Returns a view as floats: bytes as the pixels that a backbone takes, floats as they are.
+
+    Args:
+        view: array or tensor.
+        pixels: those that the backbone takes, a name in `INPUT_RANGES`.
+    """
+    if tf.as_dtype(view.dtype).is_floating:
+        return view
+    floats = tf.cast(view, tf.float32) if tf.is_tensor(view) else view.astype(np.float32)
+    return from_unit(floats / 255, pixels)
 
 
 def _is_known(data: Any) -> bool:
@@ -116,10 +182,7 @@ def _looked_at(
         return np.bool_(True)
 
     def checked(number: tf.Tensor, *views: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        views = tuple(
-            view if view.dtype.is_floating else from_unit(tf.cast(view, tf.float32) / 255, pixels)
-            for view in views
-        )
+        views = tuple(as_taken(view, pixels) for view in views)
         seen = tf.cond(
             number == 0,
             lambda: tf.numpy_function(refuse, views, tf.bool),

@@ -48,6 +48,12 @@ def build_framework(
             )
         return framework
     settings = framework_settings(framework, settings)
+    inputs, outputs = len(backbone.inputs), len(backbone.outputs)
+    if (inputs, outputs) != (1, 1):
+        raise UserError(
+            f"Backbone {backbone.name!r} has {inputs} inputs and {outputs} outputs; allowed: one "
+            "of images and one of features, as keras.Model(images, features)."
+        )
     shape = backbone.output_shape
     if len(shape) != 2 or shape[-1] is None:
         raise UserError(

@@ -2,6 +2,7 @@
 
 import math
 import time
+import warnings
 from typing import Any
 
 import keras
@@ -95,8 +96,20 @@ class RunLength(keras.callbacks.Callback):
                     "on it; pass steps_per_epoch."
                 )
             return
+        done, before = (
+            int(keras.ops.convert_to_numpy(one))
+            for one in (self.model.step, self.model.total_steps)
+        )
+        total = done + steps * (epochs - epoch)
+        if self.model.needs_run_length and before not in (0, total):
+            warnings.warn(
+                f"fit() goes on from step {done} to {total}, where a call before ended its "
+                f"schedules at step {before}; for one course over all calls call "
+                "set_run_length(steps_per_epoch, total_steps) before the first.",
+                stacklevel=2,
+            )
         self.model.steps_per_epoch.assign(steps)
-        self.model.total_steps.assign(self.model.step.value + steps * (epochs - epoch))
+        self.model.total_steps.assign(total)
 
 
 class Throughput(keras.callbacks.Callback):

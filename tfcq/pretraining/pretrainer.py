@@ -15,7 +15,7 @@ from tfcq.nn.input_range import known_input_range
 from tfcq.nn.quantizable import QuantizableModel, quantizable
 from tfcq.nn.replicas import shuffled, unshuffled
 from tfcq.pretraining.accumulation import accumulated, check_accumulation, check_parts
-from tfcq.pretraining.batches import batches_of, check_batch, takes_pixels
+from tfcq.pretraining.batches import as_taken, batches_of, check_batch, takes_pixels
 from tfcq.pretraining.bit_schedules import BitSchedule
 from tfcq.pretraining.figures import StepFigures
 from tfcq.pretraining.framework import Framework
@@ -24,12 +24,13 @@ from tfcq.pretraining.momentum import MomentumNetwork
 from tfcq.pretraining.monitoring import RunLength, StopOnFailure, Throughput
 from tfcq.pretraining.passes import make_passes, views_of_batch
 from tfcq.pretraining.quantizer_checks import check_drawn, check_quantizers
-from tfcq.pretraining.saving import SAVED, check_callbacks, saved_arguments
+from tfcq.pretraining.saving import SAVED, check_arguments, check_callbacks, saved_arguments
 from tfcq.quantization.ops import NOT_FINITE
 from tfcq.settings.bitwidths import PERIODIC
 from tfcq.settings.policies import Policy
 from tfcq.settings.recipes import Pass, Recipe, in_order, recipe_named
 from tfcq.settings.training_groups import LOSS_REDUCTIONS
+from tfcq.training.distribution import finite_everywhere
 from tfcq.training.workers import reducible
 
 
@@ -112,6 +113,7 @@ class Pretrainer(keras.Model):
         )
         self.backbone, self.policy = self._quantizable(backbone, policy)
         check_drawn(self.backbone, weight_bits, activation_bits)
+        self.pixels = known_input_range(self.backbone, None)
         policies = self.recipe.projector_policy
         self.framework = build_framework(framework, settings, self.backbone, policies)
         self.momentum_network = None
@@ -299,23 +301,25 @@ class Pretrainer(keras.Model):
             **kwargs: further arguments of `keras.Model.fit`.
 
         Raises:
-            UserError: on data that are no such images, a batch of one, an endless data set without
-                `steps_per_epoch`, validation data, or a `ModelCheckpoint` that could not save.
+            UserError: on data that are no such images, a batch of one or one that does not fit into
+                the memory of an accelerator, an endless data set without `steps_per_epoch`,
+                arguments that need labels, or a `ModelCheckpoint` that could not save.
             TrainingStopped: when the loss is NaN or features have collapsed.
         """
-        for name in ("validation_data", "validation_split"):
-            if kwargs.get(name):
-                raise UserError(
-                    f"fit() received {name}; pre-training has no labels to validate on. Evaluate "
-                    "the backbone with tfcq.evaluate, or in a callback."
-                )
-        check_callbacks(self, callbacks or [])
+        check_arguments(kwargs)
+        callbacks = keras.tree.flatten(callbacks or [])
+        check_callbacks(self, callbacks)
         first = kwargs.get("initial_epoch", 0)
-        seed, pixels = self.bit_schedule.seed, known_input_range(self.backbone, None)
+        seed, pixels = self.bit_schedule.seed, self.pixels
         batches, steps = batches_of(
             x, y, self.recipe, batch_size, seed, first, self.backbone.input_shape,
             pixels, functools.partial(self._check_batch, pixels), kwargs.get("steps_per_epoch"),
         )  # fmt: skip
+        if steps is not None and kwargs.get("shuffle") is False:
+            raise UserError(
+                "fit() received shuffle=False; the order of images and arrays follows from the "
+                "Pretrainer's seed. For an order of your own pass views as a tf.data set."
+            )
         if isinstance(batches, tf.data.Dataset | tf.distribute.DistributedDataset):
             # Data sets bring their own order and batches; Keras would only warn.
             y = batch_size = None
@@ -330,10 +334,16 @@ class Pretrainer(keras.Model):
         # Keras would begin at the epoch that BackupAndRestore chose for a call before.
         self._initial_epoch = None
         length = RunLength(made=None if steps is None else first)
-        watching = [length, Throughput(), StopOnFailure(), *(callbacks or [])]
+        watching = [length, Throughput(), StopOnFailure(), *callbacks]
         try:
             with user_errors_of_pipelines():
                 return super().fit(batches, y, batch_size, epochs, verbose, watching, **kwargs)
+        except tf.errors.ResourceExhaustedError:
+            raise UserError(
+                f"A step does not fit into the memory of its device; take smaller batches "
+                f"(--batch_size, batch_size=), or more parts than {self.accumulate} "
+                "(--accumulate, Pretrainer(accumulate=))."
+            ) from None
         except tf.errors.InvalidArgumentError as error:
             if NOT_FINITE not in str(error):
                 raise
@@ -454,7 +464,8 @@ class Pretrainer(keras.Model):
         Raises:
             UserError: when the data are not the recipe's views, of the same shape.
         """
-        views = views_of_batch(self.recipe, data)
+        received = views_of_batch(self.recipe, data)
+        views = {number: as_taken(view, self.pixels) for number, view in received.items()}
         images = tf.shape(next(iter(views.values())), out_type=tf.int64)[0]
         self._replica_images.assign_add(images)
         step, total_steps = self.step.value, self.total_steps.value
@@ -474,6 +485,8 @@ class Pretrainer(keras.Model):
                 [self.framework.projector.compute_dtype] * len(self.target_passes),
             )
         learning_rate = tf.convert_to_tensor(self.optimizer.learning_rate)
+        if isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
+            gradients = finite_everywhere(gradients)
         self.optimizer.apply_gradients(zip(gradients, self.trainable_variables, strict=True))
         if network is not None and order == "after_step":
             network.follow(self.backbone, self.framework.projector, step, total_steps)

@@ -47,6 +47,25 @@ def saved_arguments(
     return {**arguments, "backbone": serialized, "recipe": text}
 
 
+def check_arguments(given: dict[str, Any]) -> None:
+    """Refuses arguments of `keras.Model.fit` that need labels, or would change nothing.
+
+    Args:
+        given: the arguments beside those of `Pretrainer.fit`.
+
+    Raises:
+        UserError: naming the first of them.
+    """
+    for name in ("validation_data", "validation_split", "class_weight", "sample_weight"):
+        value = given.get(name)
+        if value is not None and not (isinstance(value, float) and value == 0):
+            use = "validate on" if name.startswith("validation") else "weigh"
+            raise UserError(
+                f"fit() received {name}; pre-training has no labels to {use}. Evaluate the "
+                "backbone with tfcq.evaluate, or in a callback."
+            )
+
+
 def check_callbacks(model: keras.Model, callbacks: list[Any]) -> None:
     """Refuses callbacks that would fail, or never do anything, after the first epoch.
 

@@ -138,9 +138,12 @@ class Recipe:
         if not apart and (precision_set is not None or self.precision_set is not None):
             chosen = self.precision_set if precision_set is None else precision_set
             return {"weight_bits": None, "activation_bits": None, "precision_set": chosen}
+        own = self.precision_set, self.precision_set
+        if self.precision_set is None:
+            own = self.weight_bits, self.activation_bits
         return {
-            "weight_bits": self.weight_bits if weight_bits is None else weight_bits,
-            "activation_bits": self.activation_bits if activation_bits is None else activation_bits,
+            "weight_bits": own[0] if weight_bits is None else weight_bits,
+            "activation_bits": own[1] if activation_bits is None else activation_bits,
             "precision_set": None,
         }
 

@@ -57,6 +57,11 @@ def check_used(config: Config, given: set[str]) -> None:
         (name, f"backbone {network.backbone!r} does not use it")
         for name in sorted(BACKBONE_SETTINGS - settings_of(network.backbone))
     ]
+    if network.start is not None:
+        unused += [
+            (name, f"--start={network.start} brings the weights")
+            for name in ("kernel_initializer", "zero_init_residual")
+        ]
     if config.method.projection_layers == 1:
         unused += [("projection_hidden", "a projector of one layer has no hidden one")]
     if config.execution.strategy == "single":

@@ -1,5 +1,7 @@
 """On which devices a run trains."""
 
+import math
+
 import keras
 import tensorflow as tf
 
@@ -32,6 +34,27 @@ def strategy_named(name: str, tpu: str | None = None) -> tf.distribute.Strategy:
     if name == TPU:
         return _tpu_strategy(tpu)
     return tf.distribute.get_strategy()
+
+
+def finite_everywhere(gradients: list[tf.Tensor | None]) -> list[tf.Tensor | None]:
+    """Returns gradients of which the first is NaN if any replica's are not finite.
+
+    Keras's LossScaleOptimizer asks one replica whether a step is skipped, before the gradients of
+    all are added up: without this, infinities of another one would reach the weights.
+
+    Args:
+        gradients: those of one replica; None where a variable has none.
+    """
+    replica = tf.distribute.get_replica_context()
+    if replica is None or replica.num_replicas_in_sync == 1:
+        return gradients
+    dense = [tf.convert_to_tensor(one) for one in gradients if one is not None]
+    bad = tf.reduce_any([tf.reduce_any(~tf.math.is_finite(one)) for one in dense])
+    several = replica.all_reduce(tf.distribute.ReduceOp.SUM, tf.cast(bad, tf.float32))
+    first = next(place for place, one in enumerate(gradients) if one is not None)
+    spread = tf.where(several > 0, math.nan, tf.zeros_like(dense[0], tf.float32))
+    poisoned = dense[0] + tf.cast(spread, dense[0].dtype)
+    return [*gradients[:first], poisoned, *gradients[first + 1 :]]
 
 
 def _multi_worker_strategy() -> tf.distribute.Strategy:
