@@ -68,10 +68,7 @@ def labelled_images(
             taken_bytes / 1e9,
         )
     # Both as the test images ask for, or training and test features would not belong together.
-    crop = central_crop(test, size, test_crop)
-    if crop < 1 or crop != central_crop(test, size):
-        seen = "whole" if crop == 1 else f"in their central {crop:g}"
-        print(f"Plain images are seen {seen}; see --test_crop.", flush=True)
+    crop = taken_crop(test, size, test_crop)
     read = _held if held else _streamed
     (images, labels), (held_out, held_out_labels) = (
         read(split, size, crop) for split in (train, test)
@@ -110,6 +107,21 @@ def taken_size(data: DataSettings, input_shape: tuple[int | None, ...], split: S
             f"{tuple(taken)}.{hint}"
         )
     return size
+
+
+def taken_crop(split: Split, size: int, asked: float | None) -> float:
+    """Returns the share of the shorter side that plain images keep, told where it is not usual.
+
+    Args:
+        split: the images.
+        size: height and width, in pixels, at which the model is given them.
+        asked: the share asked for; None for the usual one.
+    """
+    crop = central_crop(split, size, asked)
+    if crop < 1 or crop != central_crop(split, size):
+        seen = "whole" if crop == 1 else f"in their central {crop:g}"
+        print(f"Plain images are seen {seen}; see --test_crop.", flush=True)
+    return crop
 
 
 def _memory_bytes() -> float:
