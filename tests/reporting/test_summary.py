@@ -170,6 +170,35 @@ def test_runs_are_compared_though_they_have_names_and_weights_of_their_own():
     assert [comparison.values(group, "fp") for group in (0, 1)] == [[0.9], [0.8]]
 
 
+def test_what_is_not_the_end_of_a_run_stands_apart_from_it_and_meets_its_like():
+    def of(top1, **own):
+        return evaluation({"fp": top1}, **{"subject": "simsiam, ssql", "weights": "end"} | own)
+
+    records = {
+        "a0": [
+            of(0.1, subject="simsiam, ssql, epoch 2", weights="early"), of(0.9),
+            of(0.7, weights="before"), of(0.6, seed=1),
+            of(0.8, subject="a0/export/int8.tflite", weights="file"),
+            of(0.5, start_weights="of b"), of(0.4, start_weights="of c"),
+        ],
+        "a1": [of(0.2, subject="simsiam, ssql, epoch 2"),
+               of(0.3, subject="a1/export/int8.tflite")],
+    }  # fmt: skip
+    runs = [run(path, linear(*records[path]), seed=seed) for seed, path in enumerate(records)]
+    found = compare(group_runs(runs))
+    told = ("subject", "weights", "start_weights")
+    abouts = [tuple(one.conditions.get(name) for name in told) for one in found]
+    assert dict(zip(abouts, [one.values(0, "fp") for one in found], strict=True)) == {
+        ("epoch 2", None, None): [0.1, 0.2],
+        (None, None, None): [0.9],
+        (None, "before", None): [0.7],
+        ("int8.tflite", None, None): [0.8, 0.3],
+        (None, "end", "of b"): [0.5],
+        (None, "end", "of c"): [0.4],
+    }
+    assert [one.left_out for one in found] == [0, 1, 0, 0, 0, 0]
+
+
 def test_earlier_evaluation_of_one_run_meets_the_newest_of_another():
     old, new = evaluation({"fp": 0.9}), evaluation({"fp": 0.7}, settings={"epochs": 1})
     runs = [run("a0", linear(new, old)), run("a1", linear(evaluation({"fp": 0.8})), seed=1)]

@@ -7,6 +7,7 @@ are neither averaged nor compared.
 import dataclasses
 import json
 import math
+import pathlib
 import statistics
 from collections.abc import Sequence
 from typing import Any
@@ -18,9 +19,10 @@ from tfcq.settings.saving import OF_A_START
 SEED = "seed"
 # Settings of which runs of a group may differ.
 _OF_A_RUN = (SEED, *OF_A_START)
-# Which differ between comparable evaluations, the run itself above all; all other entries of a
-# record decide its figures.
-_OWN = ("subject", "weights", "start_file", "start_weights")
+# Which differ between comparable evaluations of several runs, but not within one.
+_WEIGHTS = ("weights", "start_weights")
+# Which differ too, the run itself above all; all other entries of a record decide its figures.
+_OWN = ("subject", "start_file", *_WEIGHTS)
 _FREE = ("results", "earlier", SEED, "versions", *_OWN)
 _LONGEST_NAME = 60
 
@@ -177,16 +179,22 @@ def compare(groups: Sequence[Group]) -> list[Comparison]:
 
 def _comparisons(stem: str, groups: Sequence[Group]) -> list[Comparison]:
     found: dict[str, dict[int, list[tuple[RunRecord, dict[str, Any]]]]] = {}
+    told: dict[str, dict[str, Any]] = {}
     left_out: dict[str, int] = {}
     for index, group in enumerate(groups):
         for run in group.runs:
-            own = set()
+            own: dict[str, dict[str, Any]] = {}
             for record in run.evaluations.get(stem, []):
-                key = json.dumps(conditions(record), sort_keys=True)
+                about = {**conditions(record), **_scored(run, record)}
+                weights = {name: record[name] for name in _WEIGHTS if name in record}
+                if own.get(_key(about), weights) != weights:
+                    about |= weights
+                key = _key(about)
                 if key in own:
                     left_out[key] = left_out.get(key, 0) + 1
                     continue
-                own.add(key)
+                own[key] = weights
+                told.setdefault(key, about)
                 found.setdefault(key, {}).setdefault(index, []).append((run, record))
     comparisons = []
     for key, members in found.items():
@@ -195,7 +203,7 @@ def _comparisons(stem: str, groups: Sequence[Group]) -> list[Comparison]:
         comparisons.append(
             Comparison(
                 stem,
-                conditions(records[0]),
+                told[key],
                 tuple(bits),
                 tuple(groups[index] for index in members),
                 tuple(map(tuple, members.values())),
@@ -203,6 +211,23 @@ def _comparisons(stem: str, groups: Sequence[Group]) -> list[Comparison]:
             )
         )
     return comparisons
+
+
+def _key(about: dict[str, Any]) -> str:
+    return json.dumps(about, sort_keys=True)
+
+
+def _scored(run: RunRecord, record: dict[str, Any]) -> dict[str, str]:
+    """Returns what of a run was scored, where that is not its backbone as training left it.
+
+    That is the epoch of a checkpoint, or the name of a file, such as an export of the run.
+    """
+    own = f"{run.settings['framework']}, {run.settings['recipe']}"
+    subject = record.get("subject", own)
+    if subject == own:
+        return {}
+    epoch = subject.removeprefix(f"{own}, ")
+    return {"subject": pathlib.PurePath(subject).name if epoch == subject else epoch}
 
 
 def conditions(record: dict[str, Any]) -> dict[str, Any]:
