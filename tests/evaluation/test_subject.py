@@ -30,6 +30,22 @@ def test_settings_of_run_and_flags_decide_the_data(tmp_path):
     assert data_of(dataset="digits") == DataSettings("digits")
 
 
+def test_images_held_out_later_are_taken_from_all_unless_fewer_were_asked(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "scans").mkdir()
+    inputs = keras.Input((8, 8, 1))
+    outputs = keras.layers.Dense(2)(keras.layers.Flatten()(inputs))
+    backbone = quantizable(keras.Model(inputs, outputs), "paper")
+    whole = config_from_flat({"dataset": "folder:scans", "train_images": 50})
+    for name, asked, left in [("all", {}, None), ("few", {"train_images": 50}, 50)]:
+        folder = RunFolder(tmp_path / name)
+        folder.begin(config_from_flat({"dataset": "folder:scans", **asked}), lambda config: whole)
+        backbone.save(folder.backbone)
+        for flags, taken in [({}, 50), ({"holdout": 0.2}, left)]:
+            found = open_subject(config_of(run_dir=folder.path, **flags)).data
+            assert (found.train_images, found.holdout) == (taken, flags.get("holdout"))
+
+
 def test_what_is_quantized_is_described_without_reading_an_image(tmp_path, capsys):
     inputs = keras.Input((8, 8, 1))
     outputs = keras.layers.Dense(2, name="logits")(keras.layers.Flatten()(inputs))
