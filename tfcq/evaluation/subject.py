@@ -201,8 +201,12 @@ def chosen_data(given: EvaluationDataSettings, own: DataSettings) -> DataSetting
     chosen = own
     if given.dataset is not None and not _same_images(given.dataset, own.dataset):
         chosen = DataSettings(dataset=given.dataset)
+        kept = ["channels"]
         if is_tfds(given.dataset):
-            chosen = dataclasses.replace(chosen, data_dir=own.data_dir)
+            kept.append("data_dir")
+        if given.dataset.startswith(FOLDER_PREFIX):
+            kept.append("background")
+        chosen = dataclasses.replace(chosen, **{name: getattr(own, name) for name in kept})
     changed = {name: getattr(given, name) for name in _ASKED if getattr(given, name) is not None}
     changed |= {n: True for n in ("download", "strict_data") if getattr(given, n)}
     if chosen.holdout is not None:
