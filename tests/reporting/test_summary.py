@@ -56,8 +56,10 @@ def test_runs_that_differ_in_seed_only_are_a_group():
     assert [[run.path for run in group.runs] for group in groups] == [["a0", "a1"], ["b0", "b1"]]
 
 
-def test_how_often_runs_are_saved_tells_them_apart_in_nothing():
-    (group,) = group_runs([run("a", save_every="1epochs"), run("b", save_every="2steps", keep=9)])
+def test_how_often_runs_are_saved_and_where_tells_them_apart_in_nothing():
+    here = {"dataset": "cifar10", "save_every": "1epochs", "download": True}
+    there = {"dataset": "cifar10", "save_every": "2steps", "keep": 9, "data_dir": "d"}
+    (group,) = group_runs([run("a", **here), run("b", **there, tracker="wandb")])
     assert (group.name, len(group.runs)) == ("simsiam, ssql", 2)
 
 

@@ -17,8 +17,9 @@ from tfcq.reporting.run_record import RunRecord
 from tfcq.settings.saving import OF_A_START
 
 SEED = "seed"
-# Settings of which runs of a group may differ.
-_OF_A_RUN = (SEED, *OF_A_START)
+# Settings of which runs of a group may differ: neither where images are kept nor who is told the
+# figures decides what is trained.
+_OF_A_RUN = (SEED, *OF_A_START, "data_dir", "download", "tracker")
 # Which differ between comparable evaluations of several runs, but not within one.
 _WEIGHTS = ("weights", "start_weights")
 # Which differ too, the run itself above all; all other entries of a record decide its figures.
