@@ -8,7 +8,7 @@ from tests.reporting.run_folders import evaluation
 from tfcq.reporting.accuracy import accuracy_blocks, cell, detail_blocks, difference_cell
 from tfcq.reporting.page import Table, Text
 from tfcq.reporting.run_record import RunRecord
-from tfcq.reporting.summary import Statistic, compare, group_runs, summarize
+from tfcq.reporting.summary import Statistic, compare, condition_differences, group_runs, summarize
 from tfcq.settings.fields import flat
 from tfcq.settings.training import config_from_flat
 
@@ -160,6 +160,19 @@ def test_other_seed_or_versions_may_be_averaged_and_versions_are_told():
     assert comparison.statistic(0, "fp").count == 2
     blocks = accuracy_blocks([comparison], ["simsiam, ssql"])
     assert any("different versions" in b.text for b in blocks if isinstance(b, Text))
+
+
+def test_records_of_before_something_was_kept_meet_equal_ones_of_now():
+    now = {"input_range": "0-1", "classes": 10, "majority_share": 0.1}
+    runs = [
+        run("a0", linear(evaluation({"fp": 0.9}))),
+        run("a1", linear(evaluation({"fp": 0.8}, **now)), seed=1),
+        run("a2", linear(evaluation({"fp": 0.1}, **now | {"input_range": "0-255"})), seed=2),
+    ]
+    alike, other = compare(group_runs(runs))
+    assert (alike.values(0, "fp"), other.values(0, "fp")) == ([0.9, 0.8], [0.1])
+    told = condition_differences(alike.conditions, other.conditions)
+    assert told == ["input_range: 0-1 -> 0-255"]
 
 
 def test_runs_are_compared_though_they_have_names_and_weights_of_their_own():

@@ -12,7 +12,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from tfcq.evaluation.records import column_of
+from tfcq.evaluation.records import column_of, settings_of
 from tfcq.reporting.run_record import RunRecord
 from tfcq.settings.saving import OF_A_START
 
@@ -186,16 +186,16 @@ def _comparisons(stem: str, groups: Sequence[Group]) -> list[Comparison]:
         for run in group.runs:
             own: dict[str, dict[str, Any]] = {}
             for record in run.evaluations.get(stem, []):
-                about = {**conditions(record), **_scored(run, record)}
+                beside = _scored(run, record)
                 weights = {name: record[name] for name in _WEIGHTS if name in record}
-                if own.get(_key(about), weights) != weights:
-                    about |= weights
-                key = _key(about)
+                if own.get(_key(record, beside), weights) != weights:
+                    beside |= weights
+                key = _key(record, beside)
                 if key in own:
                     left_out[key] = left_out.get(key, 0) + 1
                     continue
                 own[key] = weights
-                told.setdefault(key, about)
+                told.setdefault(key, {**conditions(record), **beside})
                 found.setdefault(key, {}).setdefault(index, []).append((run, record))
     comparisons = []
     for key, members in found.items():
@@ -214,8 +214,9 @@ def _comparisons(stem: str, groups: Sequence[Group]) -> list[Comparison]:
     return comparisons
 
 
-def _key(about: dict[str, Any]) -> str:
-    return json.dumps(about, sort_keys=True)
+def _key(record: dict[str, Any], beside: dict[str, Any]) -> str:
+    """Returns a text that is the same for comparable evaluations, of older versions too."""
+    return json.dumps([conditions(settings_of(record)), beside], sort_keys=True)
 
 
 def _scored(run: RunRecord, record: dict[str, Any]) -> dict[str, str]:
@@ -263,6 +264,8 @@ def condition_differences(first: dict[str, Any], other: dict[str, Any]) -> list[
         first: conditions of one comparison.
         other: conditions of another.
     """
+    # As their files are compared: what older records lack is no difference.
+    first, other = settings_of(first), settings_of(other)
     names = dict.fromkeys([*first, *other])
     missing = "not recorded"
     return [
