@@ -41,7 +41,7 @@ def open_as(opened, monkeypatch):
 
     def patch(subject):
         monkeypatch.setattr(evaluation_module, "open_subject", lambda config: subject)
-        monkeypatch.setattr(evaluation_module, "labelled_images", lambda *given: opened[1:])
+        monkeypatch.setattr(evaluation_module, "labelled_images", lambda *given, fitted: opened[1:])
         return subject
 
     return patch

@@ -27,6 +27,7 @@ def labelled_images(
     input_shape: tuple[int | None, ...],
     test_images: int | None = None,
     test_crop: float | None = None,
+    fitted: bool = True,
 ) -> tuple[Split, LabelledImages]:
     """Returns the labelled training images, as a split and as arrays, and the test images.
 
@@ -38,10 +39,12 @@ def labelled_images(
         test_images: how many test images; None for all.
         test_crop: share of the shorter side that plain images keep; None for all of images that
             are no larger than the model's, 0.875 of larger ones.
+        fitted: whether classes are told apart from the training images, instead of nothing but
+            ranges found.
 
     Raises:
         UserError: when the data set has no labels or no test split, a class has fewer than two
-            training images, or the model does not take such images.
+            training images to be told by, or the model does not take such images.
     """
     opened = source_from(data)
     train = opened.split("train")
@@ -79,7 +82,7 @@ def labelled_images(
     check_labels(labelled.test_images, labelled.test_labels, labelled.classes)
     counts = np.bincount(labelled.train_labels, minlength=labelled.classes)
     rarest = int(np.argmin(counts))
-    if counts[rarest] < 2:
+    if fitted and counts[rarest] < 2:
         raise UserError(
             f"Class {class_names[rarest]!r} has {counts[rarest]} training images; allowed: "
             "2 and above. Remove the class, or use more images."

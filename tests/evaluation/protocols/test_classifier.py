@@ -58,6 +58,16 @@ def test_pixels_that_nothing_tells_are_not_guessed_against_the_evidence(tmp_path
     assert record["input_range"] == "0-255"
 
 
+def test_few_training_images_set_ranges_though_no_protocol_could_learn_from_them(tmp_path):
+    path = tmp_path / "scaled.keras"
+    own = classifier(path, layers.Rescaling(1 / 255), factor=255.0)
+    (top1, _), record = scored(path, tmp_path, train_images=5)
+    np.testing.assert_allclose(top1, own, atol=0.003)
+    assert record["calibration"]["images"] == record["train_images"] == 5
+    with pytest.raises(UserError, match="has 0 training images; allowed: 2 and above"):
+        scored(path, tmp_path, train_images=5, protocol="classifier,knn")
+
+
 def test_below_8_bits_the_steps_are_those_that_help_unless_others_are_asked_for(tmp_path):
     path = tmp_path / "scaled.keras"
     classifier(path, layers.Rescaling(1 / 255), factor=255.0)
