@@ -266,6 +266,9 @@ def test_missing_weights_and_other_shapes_are_told_and_nothing_is_given(backbone
         ({"layer1.0.conv2.weight": np.zeros((8, 4, 3, 3))},
          r"'layer1.0.conv2.weight' has shape \(8, 4, 3, 3\); allowed: \(8, 8, 3, 3\)"),
         ({"bn1.weight": np.full(8, np.nan)}, "has NaN or infinity in 'bn1.weight'"),
+        ({"layer1.0.se.fc1.weight": np.zeros((4, 8, 1, 1)), "layer1.0.total_ops": np.zeros(1)},
+         r"is no resnet18: it has 1 more tensors in it \(layer1.0.se.fc1.weight\); allowed: none"),
+        ({"conv1.bias": np.zeros(8), "fc.0.bias": np.zeros(8)}, r"1 more .* \(conv1.bias\); all"),
     ):  # fmt: skip
         tensors = {name: v for name, v in {**state, **change}.items() if v is not None}
         path = save(tensors, tmp_path / "net.pth")

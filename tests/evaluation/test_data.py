@@ -85,13 +85,21 @@ def test_images_without_a_test_split_are_divided_as_training_divided_them(scans)
     assert not any(image.tobytes() in seen for image in found.test_images)
 
 
-def test_run_that_held_images_out_is_tested_on_no_others():
+def test_run_that_held_images_out_is_tested_on_no_others(tmp_path, monkeypatch):
     run = DataSettings(dataset="folder:a", holdout=0.2, holdout_seed=1)
     assert data_of_subject(EvaluationDataSettings(), run) == run
     assert data_of_subject(EvaluationDataSettings(holdout=0.2, dataset="folder:a"), run) == run
     for given in ({"holdout": 0.3}, {"holdout_seed": 0}):
         with pytest.raises(UserError, match="held out --holdout=0.2 --holdout_seed=1"):
             data_of_subject(EvaluationDataSettings(**given), run)
+    # However its folder is spelt.
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "link").symlink_to("a")
+    for name in ("a/", "./a", "link", tmp_path / "a"):
+        assert data_of_subject(EvaluationDataSettings(f"folder:{name}"), run) == run
+        with pytest.raises(UserError, match="held out --holdout=0.2 --holdout_seed=1"):
+            data_of_subject(EvaluationDataSettings(f"folder:{name}", holdout=0.3), run)
     other = EvaluationDataSettings(dataset="folder:b", holdout=0.3)
     assert data_of_subject(other, run) == DataSettings(dataset="folder:b", holdout=0.3)
     with pytest.raises(UserError, match="--holdout_seed has no effect here: --holdout is missing"):

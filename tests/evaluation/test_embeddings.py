@@ -10,6 +10,8 @@ from PIL import Image
 import tfcq
 from tfcq import features
 from tfcq.backbones.resnet import resnet
+from tfcq.data.plain_images import labelled_arrays
+from tfcq.data.sources import open_source
 from tfcq.errors import UserError
 from tfcq.nn.quantizable import quantizable
 from tfcq.settings.run_folder import RunFolder
@@ -55,8 +57,8 @@ def test_arrays_hold_what_the_backbone_makes_of_every_image(run, capsys):
     assert set(arrays) == {"fp", "4w4a", "labels", "splits", "files", "classes"}
     assert arrays["splits"].tolist() == ["train"] * TRAIN + ["test"] * 30
     assert arrays["classes"].tolist() == [str(digit) for digit in range(10)]
-    source = tfcq.data.sources.open_source("digits")
-    shown, labels = tfcq.data.plain_images.labelled_arrays(source.split("train").first(TRAIN), 8)
+    source = open_source("digits")
+    shown, labels = labelled_arrays(source.split("train").first(TRAIN), 8)
     np.testing.assert_array_equal(arrays["labels"][:TRAIN], labels)
     model = tfcq.load(run.backbone)
     np.testing.assert_allclose(arrays["fp"][:TRAIN], model(shown), rtol=1e-4, atol=1e-5)
@@ -93,6 +95,24 @@ def test_images_of_a_folder_are_told_by_their_files_and_need_no_labels(run, imag
         write(f"--run_dir={run.path}", f"--dataset=folder:{images}", "--bits=fp",
               "--train_images=4", "--test_images=2", f"--output_dir={tmp_path / 'b'}")  # fmt: skip
     assert not (tmp_path / "b").exists()
+
+
+def test_model_of_the_users_is_shown_whole_images_as_when_it_is_scored(run, tmp_path, capsys):
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 16), np.uint8)
+    dataset = tmp_path / "images"
+    dataset.mkdir()
+    Image.fromarray(pixels).save(dataset / "a.png")
+    split = open_source(f"folder:{dataset}").split("train")
+    own, trained = f"--model={run.backbone}", f"--run_dir={run.path}"
+    for subject, crop, seen in [(own, 1, "whole"), (trained, 0.875, "in their central 0.875")]:
+        out = tmp_path / str(crop)
+        write(subject, "--bits=fp", f"--dataset=folder:{dataset}", "--train_images=1",
+              f"--output_dir={out}")  # fmt: skip
+        assert f"Plain images are seen {seen}; see --test_crop." in capsys.readouterr().out
+        shown, _ = labelled_arrays(split, 8, test_crop=crop)
+        expected = tfcq.load(run.backbone)(shown)
+        found = np.load(out / "features.npz")["fp"]
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_images_that_the_backbone_does_not_take_are_refused(run, tmp_path):

@@ -37,7 +37,7 @@ def ranges_of(model):
 def test_evaluation_is_the_one_asked_for_and_calibrated_on_training_images(evaluation, monkeypatch):
     subject, data = evaluation.subject, evaluation.data
     monkeypatch.setattr(module, "open_subject", lambda config: subject)
-    monkeypatch.setattr(module, "labelled_images", lambda *given: (evaluation.split, data))
+    monkeypatch.setattr(module, "labelled_images", lambda *given, fitted: (evaluation.split, data))
 
     def opened(**flags):
         return module.open_evaluation(config_of(calibration_images=5, **flags))

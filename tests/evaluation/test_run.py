@@ -41,7 +41,7 @@ def open_as(opened, monkeypatch):
 
     def patch(subject):
         monkeypatch.setattr(evaluation_module, "open_subject", lambda config: subject)
-        monkeypatch.setattr(evaluation_module, "labelled_images", lambda *given: opened[1:])
+        monkeypatch.setattr(evaluation_module, "labelled_images", lambda *given, fitted: opened[1:])
         return subject
 
     return patch
@@ -83,11 +83,15 @@ def test_every_flag_that_decides_figures_makes_another_record(evaluated):
         after = evaluated(**flags_of(protocol, name))
         alone = name == "preset" and len(PROTOCOLS[protocol].presets) == 1
         assert (after == before) == (alone or name == "keep_classifiers"), (protocol, name)
+    found = [usual["linear"]]
+    # The usual method and the usual number of images too: asked for, they are found anew.
     for flags in (
         {"calibration": "mse"}, {"calibration_images": 50}, {"calibration_seed": 0},
-        {"calibration_pass": "quantized"},
+        {"calibration_pass": "quantized"}, {"calibration": "minmax"}, {"calibration_images": 400},
+        {"calibration": "minmax", "calibration_images": 50},
     ):  # fmt: skip
-        assert evaluated(**flags_of("linear"), **flags) != usual["linear"], flags
+        found.append(evaluated(**flags_of("linear"), **flags))
+        assert found[-1] not in found[:-1], flags
 
 
 def test_record_stands_in_the_file_of_its_protocol_beside_data_and_augmentation(evaluated):

@@ -3,11 +3,13 @@
 import dataclasses
 import json
 import math
+import re
 
 import numpy as np
 import pytest
 
 from tests.reporting.run_folders import evaluation
+from tfcq.errors import UserError
 from tfcq.reporting.detection import detection_table, plot_precisions
 from tfcq.reporting.detection_record import DetectionRecord, read_detections, read_detector
 from tfcq.reporting.kernels import SavedBackbone
@@ -201,11 +203,18 @@ def test_detections_of_a_run_are_named_by_detector_and_protocol(tmp_path, figure
         (tmp_path / place).mkdir(parents=True)
         (tmp_path / place / f"{name}.json").write_text(json.dumps(detected({"fp": 1.0})))
     (tmp_path / "yolov4" / "finetune_fp_4w4a.png").write_bytes(b"boxes")
+    for other in ("finetune_fp", "finetune_calibration=mse_fp_4w4a", "finetune_precision"):
+        (tmp_path / "yolov4" / f"{other}.png").write_bytes(b"other")
     found = read_detections(tmp_path)
     assert {name: one.boxes for name, one in found.items()} == {
         "yolov4, finetune": b"boxes", "yolov4, qat_lsq, qat": None,
     }  # fmt: skip
     assert read_detections(tmp_path / "none") == {}
+    (tmp_path / "run" / "evaluation").mkdir(parents=True)
+    (tmp_path / "run" / "evaluation" / "finetune.json").write_text(json.dumps(evaluation({})))
+    told = re.escape(f"tells of no detector; allowed: folders of runs, such as {tmp_path}/run,")
+    with pytest.raises(UserError, match=told):
+        read_detector(tmp_path / "run" / "evaluation")
     table = detection_table(detected({"fp": 1.0, "4w4a": 2.0}))
     assert "| VOC07 AP50 | 12.0 | 13.0 |" in table
     plot_precisions(tmp_path / "p.png", detected({"fp": 1.0, "4w4a": 2.0}))

@@ -8,7 +8,7 @@ from tests.reporting.run_folders import evaluation
 from tfcq.reporting.accuracy import accuracy_blocks, cell, detail_blocks, difference_cell
 from tfcq.reporting.page import Table, Text
 from tfcq.reporting.run_record import RunRecord
-from tfcq.reporting.summary import Statistic, compare, group_runs, summarize
+from tfcq.reporting.summary import Statistic, compare, condition_differences, group_runs, summarize
 from tfcq.settings.fields import flat
 from tfcq.settings.training import config_from_flat
 
@@ -56,8 +56,10 @@ def test_runs_that_differ_in_seed_only_are_a_group():
     assert [[run.path for run in group.runs] for group in groups] == [["a0", "a1"], ["b0", "b1"]]
 
 
-def test_how_often_runs_are_saved_tells_them_apart_in_nothing():
-    (group,) = group_runs([run("a", save_every="1epochs"), run("b", save_every="2steps", keep=9)])
+def test_how_often_runs_are_saved_and_where_tells_them_apart_in_nothing():
+    here = {"dataset": "cifar10", "save_every": "1epochs", "download": True}
+    there = {"dataset": "cifar10", "save_every": "2steps", "keep": 9, "data_dir": "d"}
+    (group,) = group_runs([run("a", **here), run("b", **there, tracker="wandb")])
     assert (group.name, len(group.runs)) == ("simsiam, ssql", 2)
 
 
@@ -160,6 +162,19 @@ def test_other_seed_or_versions_may_be_averaged_and_versions_are_told():
     assert any("different versions" in b.text for b in blocks if isinstance(b, Text))
 
 
+def test_records_of_before_something_was_kept_meet_equal_ones_of_now():
+    now = {"input_range": "0-1", "classes": 10, "majority_share": 0.1}
+    runs = [
+        run("a0", linear(evaluation({"fp": 0.9}))),
+        run("a1", linear(evaluation({"fp": 0.8}, **now)), seed=1),
+        run("a2", linear(evaluation({"fp": 0.1}, **now | {"input_range": "0-255"})), seed=2),
+    ]
+    alike, other = compare(group_runs(runs))
+    assert (alike.values(0, "fp"), other.values(0, "fp")) == ([0.9, 0.8], [0.1])
+    told = condition_differences(alike.conditions, other.conditions)
+    assert told == ["input_range: 0-1 -> 0-255"]
+
+
 def test_runs_are_compared_though_they_have_names_and_weights_of_their_own():
     records = [
         evaluation({"fp": top1}, subject=f"simsiam, {recipe}", weights=recipe)
@@ -168,6 +183,35 @@ def test_runs_are_compared_though_they_have_names_and_weights_of_their_own():
     runs = [run("a", linear(records[0]), recipe="float"), run("b", linear(records[1]))]
     (comparison,) = compare(group_runs(runs))
     assert [comparison.values(group, "fp") for group in (0, 1)] == [[0.9], [0.8]]
+
+
+def test_what_is_not_the_end_of_a_run_stands_apart_from_it_and_meets_its_like():
+    def of(top1, **own):
+        return evaluation({"fp": top1}, **{"subject": "simsiam, ssql", "weights": "end"} | own)
+
+    records = {
+        "a0": [
+            of(0.1, subject="simsiam, ssql, epoch 2", weights="early"), of(0.9),
+            of(0.7, weights="before"), of(0.6, seed=1),
+            of(0.8, subject="a0/export/int8.tflite", weights="file"),
+            of(0.5, start_weights="of b"), of(0.4, start_weights="of c"),
+        ],
+        "a1": [of(0.2, subject="simsiam, ssql, epoch 2"),
+               of(0.3, subject="a1/export/int8.tflite")],
+    }  # fmt: skip
+    runs = [run(path, linear(*records[path]), seed=seed) for seed, path in enumerate(records)]
+    found = compare(group_runs(runs))
+    told = ("subject", "weights", "start_weights")
+    abouts = [tuple(one.conditions.get(name) for name in told) for one in found]
+    assert dict(zip(abouts, [one.values(0, "fp") for one in found], strict=True)) == {
+        ("epoch 2", None, None): [0.1, 0.2],
+        (None, None, None): [0.9],
+        (None, "before", None): [0.7],
+        ("int8.tflite", None, None): [0.8, 0.3],
+        (None, "end", "of b"): [0.5],
+        (None, "end", "of c"): [0.4],
+    }
+    assert [one.left_out for one in found] == [0, 1, 0, 0, 0, 0]
 
 
 def test_earlier_evaluation_of_one_run_meets_the_newest_of_another():

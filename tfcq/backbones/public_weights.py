@@ -17,8 +17,8 @@ from tfcq.backbones.public_networks import PublicNetwork
 from tfcq.errors import UserError
 from tfcq.nn.attention import TokenEmbedding, sine_cosine_positions
 
-# PyTorch counts its batches there, of which nothing is computed.
-_COUNTER = "num_batches_tracked"
+# PyTorch counts its batches there, profilers operations and weights; nothing is computed of them.
+_COUNTERS = ("num_batches_tracked", "total_ops", "total_params")
 _SHOWN = 3
 # Layers of a transformer that read tokens and write something else.
 _READERS = ("_queries", "_keys", "_values", "_dense1")
@@ -40,7 +40,8 @@ def give_public_weights(
         Names of the tensors that were left over, without counters of batches.
 
     Raises:
-        UserError: when a weight is missing or has another shape.
+        UserError: when a weight is missing or has another shape, or the file's network has others
+            between them.
     """
     places = _places(model, network.family, network.library)
     taken = {network.prefix + place.name for *_, place in places}
@@ -59,17 +60,40 @@ def give_public_weights(
                 f"{file.path} is no {network.settings['backbone']}: {name!r} has shape "
                 f"{file.tensors[name].shape}; allowed: {whole}."
             )
+    left = [n for n in file.tensors if n not in taken and not n.endswith(_COUNTERS)]
+    _check_outside(left, taken, file, network)
     turned = False
     if network.family == TRANSFORMER:
         turned = _rows_come_first(file, network)
-        taken.add(network.prefix + POSITIONS)
+        left = [name for name in left if name != network.prefix + POSITIONS]
     # Nothing is given before all is known to fit.
     values = {place.name: _numbers(file, network.prefix + place.name) for *_, place in places}
     for layer, variable, place in places:
         value = np.split(values[place.name], place.parts)[place.part]
         ours = our_form(value, layer, variable.name)
         variable.assign(_halves_exchanged(ours, layer, variable.name) if turned else ours)
-    return [n for n in file.tensors if n not in taken and not n.endswith(_COUNTER)]
+    return left
+
+
+def _check_outside(
+    left: list[str], taken: set[str], file: CheckpointFile, network: PublicNetwork
+) -> None:
+    """Refuses weights between those that are taken, such as of squeeze-and-excitation.
+
+    Raises:
+        UserError: naming the first of them.
+    """
+
+    def root(name: str) -> str:
+        return name[: name.index(".", len(network.prefix)) + 1]
+
+    roots = tuple({root(name) for name in taken if "." in name[len(network.prefix) :]})
+    inside = sorted(name for name in left if name.startswith(roots))
+    if inside:
+        raise UserError(
+            f"{file.path} is no {network.settings['backbone']}: it has {len(inside)} more tensors "
+            f"in it ({_first(inside)}); allowed: none but behind it, such as a classifier."
+        )
 
 
 def in_one_line(names: list[str]) -> str:

@@ -53,7 +53,7 @@ def verify(
     settings = chosen_data(data, DataSettings(dataset=str(data.dataset)))
     # As an application shows them, unless told otherwise.
     crop = 1.0 if data.test_crop is None else data.test_crop
-    _, images = labelled_images(settings, shape, data.test_images, crop)
+    _, images = labelled_images(settings, shape, data.test_images, crop, fitted=False)
     taken = file.tensors[file.inputs[0]]
     name, assumed = taken_range(taken, str(path), input_range)
     check_runs(content, str(path), kernels_of(file))

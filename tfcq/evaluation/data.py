@@ -27,6 +27,7 @@ def labelled_images(
     input_shape: tuple[int | None, ...],
     test_images: int | None = None,
     test_crop: float | None = None,
+    fitted: bool = True,
 ) -> tuple[Split, LabelledImages]:
     """Returns the labelled training images, as a split and as arrays, and the test images.
 
@@ -38,10 +39,12 @@ def labelled_images(
         test_images: how many test images; None for all.
         test_crop: share of the shorter side that plain images keep; None for all of images that
             are no larger than the model's, 0.875 of larger ones.
+        fitted: whether classes are told apart from the training images, instead of nothing but
+            ranges found.
 
     Raises:
         UserError: when the data set has no labels or no test split, a class has fewer than two
-            training images, or the model does not take such images.
+            training images to be told by, or the model does not take such images.
     """
     opened = source_from(data)
     train = opened.split("train")
@@ -68,10 +71,7 @@ def labelled_images(
             taken_bytes / 1e9,
         )
     # Both as the test images ask for, or training and test features would not belong together.
-    crop = central_crop(test, size, test_crop)
-    if crop < 1 or crop != central_crop(test, size):
-        seen = "whole" if crop == 1 else f"in their central {crop:g}"
-        print(f"Plain images are seen {seen}; see --test_crop.", flush=True)
+    crop = taken_crop(test, size, test_crop)
     read = _held if held else _streamed
     (images, labels), (held_out, held_out_labels) = (
         read(split, size, crop) for split in (train, test)
@@ -82,7 +82,7 @@ def labelled_images(
     check_labels(labelled.test_images, labelled.test_labels, labelled.classes)
     counts = np.bincount(labelled.train_labels, minlength=labelled.classes)
     rarest = int(np.argmin(counts))
-    if counts[rarest] < 2:
+    if fitted and counts[rarest] < 2:
         raise UserError(
             f"Class {class_names[rarest]!r} has {counts[rarest]} training images; allowed: "
             "2 and above. Remove the class, or use more images."
@@ -110,6 +110,21 @@ def taken_size(data: DataSettings, input_shape: tuple[int | None, ...], split: S
             f"{tuple(taken)}.{hint}"
         )
     return size
+
+
+def taken_crop(split: Split, size: int, asked: float | None) -> float:
+    """Returns the share of the shorter side that plain images keep, told where it is not usual.
+
+    Args:
+        split: the images.
+        size: height and width, in pixels, at which the model is given them.
+        asked: the share asked for; None for the usual one.
+    """
+    crop = central_crop(split, size, asked)
+    if crop < 1 or crop != central_crop(split, size):
+        seen = "whole" if crop == 1 else f"in their central {crop:g}"
+        print(f"Plain images are seen {seen}; see --test_crop.", flush=True)
+    return crop
 
 
 def _memory_bytes() -> float:

@@ -11,11 +11,10 @@ import numpy as np
 
 from tfcq.command_line import stage
 from tfcq.data.image_stream import Images, ImageStream, labels_of
-from tfcq.data.plain_images import central_crop
 from tfcq.data.sources import source_from
 from tfcq.data.split import Split
 from tfcq.errors import UserError
-from tfcq.evaluation.data import calibration_images, taken_size
+from tfcq.evaluation.data import calibration_images, taken_crop, taken_size
 from tfcq.evaluation.evaluation import open_subject, plan_of
 from tfcq.evaluation.features import QuantizedFeatures
 from tfcq.evaluation.file_subject import FileSubject, open_file
@@ -115,7 +114,7 @@ def _parts(
         raise UserError(f"--test_images has no effect here: {data.dataset!r} has no test split.")
     size = [taken_size(data, subject.input_shape, split) for split in splits][0]
     # Both alike, as in an evaluation.
-    crop = central_crop(splits[-1], size, config.data.test_crop)
+    crop = taken_crop(splits[-1], size, config.test_crop)
     parts = [
         _Part(
             split,

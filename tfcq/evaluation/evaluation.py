@@ -141,7 +141,10 @@ def open_evaluation(config: EvaluationConfig) -> Evaluation:
     subject = open_subject(config)
     _check_kept(config, subject)
     shape = subject.model.input_shape
-    split, data = labelled_images(subject.data, shape, config.data.test_images, config.test_crop)
+    fitted = not config.scores_logits
+    split, data = labelled_images(
+        subject.data, shape, config.data.test_images, config.test_crop, fitted=fitted
+    )
     chosen = config.calibration
     images = calibration_images(
         data.train_images, chosen.calibration_images, chosen.calibration_seed

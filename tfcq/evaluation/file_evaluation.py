@@ -60,8 +60,9 @@ def open_file_evaluation(config: EvaluationConfig) -> FileEvaluation:
         UserError: when the file or the data cannot be had or do not fit each other.
     """
     subject = open_file(config)
+    shape, fitted = subject.input_shape, not config.scores_logits
     split, data = labelled_images(
-        subject.data, subject.input_shape, config.data.test_images, config.test_crop
+        subject.data, shape, config.data.test_images, config.test_crop, fitted=fitted
     )
     return FileEvaluation(config, subject, split, data)
 

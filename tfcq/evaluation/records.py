@@ -35,6 +35,8 @@ _READ_TOGETHER = 256
 _RESULTS, _EARLIER = "results", "earlier"
 # The last two follow from the data, and records of before they were kept lack them.
 _NO_SETTINGS = (_RESULTS, _EARLIER, "classes", "majority_share")
+# Records of before it was kept are of networks that take pixels from 0 to 1.
+_USUAL = {"input_range": UNIT_RANGE}
 _SHARES = dict.fromkeys(("top1", "top5", "mean_per_class"), float)
 # What is read of a record again.
 _FORM = {
@@ -122,6 +124,15 @@ def column_of(entry: dict[str, Any]) -> str:
     return str(entry["kernels"] if "kernels" in entry else entry["bits"])
 
 
+def settings_of(record: dict[str, Any]) -> dict[str, Any]:
+    """Returns what tells a record from those of other evaluations, also where it is an older one.
+
+    Args:
+        record: the evaluation.
+    """
+    return {n: value for n, value in {**_USUAL, **record}.items() if n not in _NO_SETTINGS}
+
+
 def add_record(file: str | os.PathLike, record: dict[str, Any]) -> dict[str, Any]:
     """Writes an evaluation into a results file and returns it with its earlier bit-widths.
 
@@ -137,7 +148,7 @@ def add_record(file: str | os.PathLike, record: dict[str, Any]) -> dict[str, Any
     with _alone_in(pathlib.Path(file).parent):
         merged, others = record, []
         for other in read_records(file):
-            if _settings(other) != _settings(record):
+            if settings_of(other) != settings_of(record):
                 others.append(other)
                 continue
             new = {column_of(entry): entry for entry in record[_RESULTS]}
@@ -157,9 +168,3 @@ def _alone_in(folder: pathlib.Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
-
-
-def _settings(record: dict[str, Any]) -> dict[str, Any]:
-    # Records of before it was kept are of networks that take pixels from 0 to 1.
-    kept = {"input_range": UNIT_RANGE, **record}
-    return {name: value for name, value in kept.items() if name not in _NO_SETTINGS}

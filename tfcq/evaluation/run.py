@@ -29,8 +29,10 @@ from tfcq.nn.cloning import copy_of
 from tfcq.nn.loading import load
 from tfcq.nn.summary import summary
 from tfcq.settings.evaluation import EvaluationConfig
+from tfcq.settings.evaluation_groups import CalibrationSettings
 from tfcq.settings.protocol_groups import PostTrainingSettings
 from tfcq.settings.protocols import STARTS, Protocol
+from tfcq.settings.training import CALIBRATION_IMAGES
 from tfcq.training.determinism import make_deterministic
 
 
@@ -165,14 +167,33 @@ def about_subject(evaluation: Evaluation) -> dict[str, Any]:
         "weights": subject.weights,
         "input_range": subject.input_range,
         "policy": subject.policy_name,
-        "calibration": {
-            "method": config.calibration.calibration or "minmax",
-            "pass": config.calibration.calibration_pass or "as trained",
-            "images": len(evaluation.calibration_images),
-            "seed": config.calibration.calibration_seed,
-        },
+        "calibration": _calibration(evaluation),
         "seed": config.measurement.seed,
     }
+
+
+def _calibration(evaluation: Evaluation) -> dict[str, Any]:
+    """Returns how ranges are found, with what was asked for where the rest does not tell."""
+    asked = evaluation.config.calibration
+    usual = {
+        "method": "minmax",
+        "pass": "as trained",
+        "images": min(CALIBRATION_IMAGES, len(evaluation.data.train_images)),
+        "seed": None,
+    }
+    found = {
+        "method": asked.calibration or usual["method"],
+        "pass": asked.calibration_pass or usual["pass"],
+        "images": len(evaluation.calibration_images),
+        "seed": asked.calibration_seed,
+    }
+    # Where no method was asked for a classifier chooses one, and where nothing was a network keeps
+    # the ranges of its training.
+    if asked.calibration == usual["method"]:
+        return {**found, "asked": "method"}
+    if found == usual and asked != CalibrationSettings():
+        return {**found, "asked": "images"}
+    return found
 
 
 def about_data(evaluation: Scoring) -> dict[str, Any]:

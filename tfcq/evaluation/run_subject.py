@@ -78,7 +78,11 @@ def open_run(config: EvaluationConfig, folder: RunFolder) -> RunSubject:
     chosen = chosen_policy(name, config.subject, rounding) if name else own
     method = run.method
     after = "" if position is None else f", epoch {position}"
-    data = chosen_data(config.data, run.data)
+    images, held_out = run.data, config.data.holdout
+    if held_out is not None and images.holdout is None and "train_images" not in folder.asked(run):
+        # All that there were, of which some are tested on now.
+        images = dataclasses.replace(images, train_images=None)
+    data = chosen_data(config.data, images)
     if data.holdout != run.data.holdout and data.dataset == run.data.dataset:
         logging.warning("The run was trained on the images that --holdout takes to test on, too.")
     model = trained_backbone(folder, run, position=position)

@@ -1,6 +1,7 @@
 """What an evaluation is about: a quantizable model, its data set and where results go."""
 
 import dataclasses
+import os
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -179,6 +180,14 @@ def policy_in_words(policy: str, subject: SubjectSettings, rounding: str | None)
     return ", ".join(part for part in parts if part)
 
 
+def _same_images(dataset: str, other: str) -> bool:
+    """Returns whether two names are of the same data set: a folder has many."""
+    names = (dataset, other)
+    if not all(name.startswith(FOLDER_PREFIX) for name in names):
+        return dataset == other
+    return len({os.path.realpath(name.removeprefix(FOLDER_PREFIX)) for name in names}) == 1
+
+
 def chosen_data(given: EvaluationDataSettings, own: DataSettings) -> DataSettings:
     """Returns the data set asked for, or the subject's own.
 
@@ -190,10 +199,14 @@ def chosen_data(given: EvaluationDataSettings, own: DataSettings) -> DataSetting
         UserError: when other images are to be held out than training was without.
     """
     chosen = own
-    if given.dataset is not None and given.dataset != own.dataset:
+    if given.dataset is not None and not _same_images(given.dataset, own.dataset):
         chosen = DataSettings(dataset=given.dataset)
+        kept = ["channels"]
         if is_tfds(given.dataset):
-            chosen = dataclasses.replace(chosen, data_dir=own.data_dir)
+            kept.append("data_dir")
+        if given.dataset.startswith(FOLDER_PREFIX):
+            kept.append("background")
+        chosen = dataclasses.replace(chosen, **{name: getattr(own, name) for name in kept})
     changed = {name: getattr(given, name) for name in _ASKED if getattr(given, name) is not None}
     changed |= {n: True for n in ("download", "strict_data") if getattr(given, n)}
     if chosen.holdout is not None:

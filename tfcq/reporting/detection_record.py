@@ -1,9 +1,12 @@
 """What the folder of a detector holds, read without TensorFlow."""
 
 import dataclasses
+import glob
 import pathlib
+import re
 from typing import Any
 
+from tfcq.errors import UserError
 from tfcq.files import read_text
 from tfcq.parsing import check_form, parse_json
 
@@ -20,6 +23,8 @@ _DETECTION = {
         }
     ],
 }
+# What follows the name of a record in that of the picture of its boxes.
+_DRAWN = re.compile(r"(_(fp|\d+w(\d+a)?|\d+a))+")
 _GATES = {"*": {"bytes": float, "simulation_equal_steps": float}}
 
 
@@ -75,12 +80,17 @@ def read_detector(folder: pathlib.Path, name: str | None = None) -> dict[str, De
     for file in sorted([*folder.glob("finetune*.json"), *folder.glob("qat_*/qat*.json")]):
         record = parse_json(read_text(file), str(file))
         check_form(record, _DETECTION, str(file))
+        if "detector" not in record:
+            raise UserError(
+                f"{file} tells of no detector; allowed: folders of runs, such as {folder.parent}, "
+                "or what python -m tfcq.detect wrote."
+            )
         # Int8 files are those of the float detector, whatever was done after training.
         if file.parent == folder and not any("int8" in one.record for one in found.values()):
             record |= _int8(folder / "int8")
-        # That of most bit-widths.
-        drawn = file.parent.glob(f"{file.stem}_*.png")
-        named = [one for one in drawn if not one.stem.endswith("_precision")]
+        # That of most bit-widths; other names are of other pictures or records.
+        drawn = file.parent.glob(f"{glob.escape(file.stem)}_*.png")
+        named = [one for one in drawn if _DRAWN.fullmatch(one.stem.removeprefix(file.stem))]
         boxes = max(named, key=lambda one: len(one.name), default=None)
         inner = file.relative_to(folder).parent.parts
         full = ", ".join([name or record["detector"], *inner, file.stem])

@@ -131,7 +131,7 @@ def _embedding(
 ) -> Embedding:
     run = folder.load()
     backbone = trained_backbone(folder, run)
-    split, data = labelled_images(run.data, backbone.input_shape)
+    split, data = labelled_images(run.data, backbone.input_shape, fitted=False)
     calibration = calibration_images(data.train_images, None, None)
     features = QuantizedFeatures(PostTraining(backbone, calibration, Plan()).at)
     shown = data.test_images[:images]

@@ -93,7 +93,7 @@ def _runs(groups: Sequence[Group]) -> list[Block]:
     header = ("run", "group", "seed", "epochs", "state", "evaluations")
     blocks: list[Block] = [Table(header, rows, words=True)]
     if any(len(group.runs) > 1 for group in groups):
-        blocks.append(Text("Runs of a group are averaged; they differ in seed or saving."))
+        blocks.append(Text("Runs of a group are averaged; they differ in seed, saving or place."))
     for group in groups:
         seeds = [run.seed for run in group.runs]
         if len(set(seeds)) < len(seeds):

@@ -7,20 +7,23 @@ are neither averaged nor compared.
 import dataclasses
 import json
 import math
+import pathlib
 import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from tfcq.evaluation.records import column_of
+from tfcq.evaluation.records import column_of, settings_of
 from tfcq.reporting.run_record import RunRecord
 from tfcq.settings.saving import OF_A_START
 
 SEED = "seed"
-# Settings of which runs of a group may differ.
-_OF_A_RUN = (SEED, *OF_A_START)
-# Which differ between comparable evaluations, the run itself above all; all other entries of a
-# record decide its figures.
-_OWN = ("subject", "weights", "start_file", "start_weights")
+# Settings of which runs of a group may differ: neither where images are kept nor who is told the
+# figures decides what is trained.
+_OF_A_RUN = (SEED, *OF_A_START, "data_dir", "download", "tracker")
+# Which differ between comparable evaluations of several runs, but not within one.
+_WEIGHTS = ("weights", "start_weights")
+# Which differ too, the run itself above all; all other entries of a record decide its figures.
+_OWN = ("subject", "start_file", *_WEIGHTS)
 _FREE = ("results", "earlier", SEED, "versions", *_OWN)
 _LONGEST_NAME = 60
 
@@ -177,16 +180,22 @@ def compare(groups: Sequence[Group]) -> list[Comparison]:
 
 def _comparisons(stem: str, groups: Sequence[Group]) -> list[Comparison]:
     found: dict[str, dict[int, list[tuple[RunRecord, dict[str, Any]]]]] = {}
+    told: dict[str, dict[str, Any]] = {}
     left_out: dict[str, int] = {}
     for index, group in enumerate(groups):
         for run in group.runs:
-            own = set()
+            own: dict[str, dict[str, Any]] = {}
             for record in run.evaluations.get(stem, []):
-                key = json.dumps(conditions(record), sort_keys=True)
+                beside = _scored(run, record)
+                weights = {name: record[name] for name in _WEIGHTS if name in record}
+                if own.get(_key(record, beside), weights) != weights:
+                    beside |= weights
+                key = _key(record, beside)
                 if key in own:
                     left_out[key] = left_out.get(key, 0) + 1
                     continue
-                own.add(key)
+                own[key] = weights
+                told.setdefault(key, {**conditions(record), **beside})
                 found.setdefault(key, {}).setdefault(index, []).append((run, record))
     comparisons = []
     for key, members in found.items():
@@ -195,7 +204,7 @@ def _comparisons(stem: str, groups: Sequence[Group]) -> list[Comparison]:
         comparisons.append(
             Comparison(
                 stem,
-                conditions(records[0]),
+                told[key],
                 tuple(bits),
                 tuple(groups[index] for index in members),
                 tuple(map(tuple, members.values())),
@@ -203,6 +212,24 @@ def _comparisons(stem: str, groups: Sequence[Group]) -> list[Comparison]:
             )
         )
     return comparisons
+
+
+def _key(record: dict[str, Any], beside: dict[str, Any]) -> str:
+    """Returns a text that is the same for comparable evaluations, of older versions too."""
+    return json.dumps([conditions(settings_of(record)), beside], sort_keys=True)
+
+
+def _scored(run: RunRecord, record: dict[str, Any]) -> dict[str, str]:
+    """Returns what of a run was scored, where that is not its backbone as training left it.
+
+    That is the epoch of a checkpoint, or the name of a file, such as an export of the run.
+    """
+    own = f"{run.settings['framework']}, {run.settings['recipe']}"
+    subject = record.get("subject", own)
+    if subject == own:
+        return {}
+    epoch = subject.removeprefix(f"{own}, ")
+    return {"subject": pathlib.PurePath(subject).name if epoch == subject else epoch}
 
 
 def conditions(record: dict[str, Any]) -> dict[str, Any]:
@@ -237,6 +264,8 @@ def condition_differences(first: dict[str, Any], other: dict[str, Any]) -> list[
         first: conditions of one comparison.
         other: conditions of another.
     """
+    # As their files are compared: what older records lack is no difference.
+    first, other = settings_of(first), settings_of(other)
     names = dict.fromkeys([*first, *other])
     missing = "not recorded"
     return [

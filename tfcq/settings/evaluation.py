@@ -97,11 +97,6 @@ class EvaluationConfig:
         return all(protocol.scores_logits for protocol in self.protocols)
 
     @property
-    def scores_own_classifier(self) -> bool:
-        """Whether a classifier of the user's is scored as it is."""
-        return self.subject.model is not None and self.scores_logits
-
-    @property
     def test_crop(self) -> float | None:
         """Share of plain images that is kept: as asked for, all for a model of the user's.
 
@@ -119,12 +114,14 @@ class EvaluationConfig:
 
     @property
     def chooses_steps(self) -> bool:
-        """Whether steps after training are chosen here: a classifier of the user's, none asked for.
+        """Whether `classifier` chooses steps after training: a user's own model, none asked for.
 
-        The papers' protocols keep min-max, so that figures can be compared.
+        The papers' protocols keep min-max, so that figures can be compared. Neither they nor which
+        images set the ranges is a step.
         """
-        usual = (CalibrationSettings(), PostTrainingSettings())
-        return self.scores_own_classifier and (self.calibration, self.post_training) == usual
+        asked = self.calibration.calibration, self.calibration.calibration_pass
+        none_asked = asked == (None, None) and self.post_training == PostTrainingSettings()
+        return self.subject.model is not None and none_asked
 
     def uses(self, name: str) -> bool:
         """Whether a protocol that was asked for uses a setting.

@@ -34,7 +34,7 @@ def scored(path, folder, **flags):
     values = {"model": str(path), "dataset": "digits", "output_dir": str(folder)}
     values |= {"protocol": "classifier", "bits": "fp,8w8a"}
     config = evaluation_from_flat(values | flags)
-    (measured,) = evaluate(config)
+    measured, *_ = evaluate(config)
     return [result.top1 for result in measured.results], json.loads(measured.file.read_text())
 
 
@@ -58,6 +58,16 @@ def test_pixels_that_nothing_tells_are_not_guessed_against_the_evidence(tmp_path
     assert record["input_range"] == "0-255"
 
 
+def test_few_training_images_set_ranges_though_no_protocol_could_learn_from_them(tmp_path):
+    path = tmp_path / "scaled.keras"
+    own = classifier(path, layers.Rescaling(1 / 255), factor=255.0)
+    (top1, _), record = scored(path, tmp_path, train_images=5)
+    np.testing.assert_allclose(top1, own, atol=0.003)
+    assert record["calibration"]["images"] == record["train_images"] == 5
+    with pytest.raises(UserError, match="has 0 training images; allowed: 2 and above"):
+        scored(path, tmp_path, train_images=5, protocol="classifier,knn")
+
+
 def test_below_8_bits_the_steps_are_those_that_help_unless_others_are_asked_for(tmp_path):
     path = tmp_path / "scaled.keras"
     classifier(path, layers.Rescaling(1 / 255), factor=255.0)
@@ -70,3 +80,10 @@ def test_below_8_bits_the_steps_are_those_that_help_unless_others_are_asked_for(
     assert {entry.get("steps") for entry in printed["results"]} == {None, "minmax ranges"}
     assert chosen[:2] == plain[:2]
     assert chosen[3] > plain[3]
+    # Neither another protocol beside it nor which images set the ranges is a step asked for.
+    flags = {"protocol": "classifier,knn", "calibration_images": 1000, "bits": "4w4a,2w4a"}
+    beside, record = scored(path, tmp_path / "beside", **flags)
+    assert {entry["steps"] for entry in record["results"]} == {few}
+    assert beside == chosen[2:]
+    _, record = scored(path, tmp_path / "drawn", bits="4w4a", calibration_seed=1)
+    assert record["results"][0]["steps"] == few

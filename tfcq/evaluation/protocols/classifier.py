@@ -101,7 +101,10 @@ def _steps_below_8_bits(evaluation: Evaluation) -> Plan | None:
     model = evaluation.backbone
     if not evaluation.config.chooses_steps or is_trained_quantized(model):
         return None
-    for steps in (Plan(calibration="mse", correct_biases=True), Plan(calibration="mse")):
+    for correct_biases in (True, False):
+        steps = dataclasses.replace(
+            evaluation.plan, calibration="mse", correct_biases=correct_biases
+        )
         try:
             check_plan(model, steps)
         except UserError:
