@@ -11,13 +11,16 @@ from tfcq.errors import UserError
 from tfcq.evaluation.subject import at_policy
 from tfcq.integer.form import deployable, is_form, told_refusal
 from tfcq.integer.runtime import LiteModel
+from tfcq.integer.writers import integers
 from tfcq.integer.writing import written
 from tfcq.nn.activation_quantizer import ActivationQuantizer
 from tfcq.nn.calibration import calibrate
 from tfcq.nn.float_model import requantizable
+from tfcq.nn.layers import QuantizedDense
 from tfcq.nn.loading import load
 from tfcq.nn.quantizable import quantizable
 from tfcq.post_training.weights import with_stored_scales
+from tfcq.quantization.minmax import MinMaxWeightQuantizer
 from tfcq.quantization.precision import Precision
 from tfcq.settings.bitwidths import BitWidth
 from tfcq.settings.policies import INT8
@@ -198,3 +201,20 @@ def test_bits_of_a_layer_that_no_int8_file_holds_are_refused(bits):
     model = keras.Model(inputs, layers.Conv2D(2, 3, name="conv")(inputs))
     with pytest.raises(UserError, match=rf"conv:{bits} under policy int8.*allowed: conv:fp"):
         deployable(model, overrides={"conv": bits})
+
+
+@pytest.mark.parametrize("bits", ["9w8a", "16w", "8w4a", "8w16a"])
+def test_bits_of_a_quantizable_model_that_no_int8_file_holds_are_refused(bits):
+    inputs = keras.Input((4, 4, 1))
+    model = keras.Model(inputs, layers.Conv2D(2, 3, activation="relu", name="conv")(inputs))
+    model = quantizable(keras.Model(inputs, layers.Dense(2)(model(inputs))), "int8", {"conv": bits})
+    with pytest.raises(UserError, match=r"conv.* bits; allowed in int8: weights of 2 to 8 bits"):
+        deployable(model)
+    deployable(requantizable(model, "int8"))
+
+
+def test_a_kernel_beyond_8_bits_is_never_written():
+    layer = QuantizedDense(2, weight_quantizer=MinMaxWeightQuantizer(9, narrow_range=True))
+    layer.build((None, 3))
+    with pytest.raises(UserError, match="weights of level 255; allowed in int8: at most 127"):
+        integers(layer, Precision(8, 8))

@@ -22,6 +22,7 @@ from tfcq.nn.quantizable import QuantizableModel, check_graph, check_names, quan
 from tfcq.quantization.integer import IntegerActivationQuantizer
 from tfcq.quantization.minmax import MinMaxActivationQuantizer, MinMaxWeightQuantizer
 from tfcq.quantization.stored_scale import StoredScaleWeightQuantizer
+from tfcq.settings.bitwidths import LOWEST_BITS
 from tfcq.settings.policies import DRAWN, FLOAT, INT8, Policy, parse_layer_bits
 
 _BITS = 8
@@ -148,10 +149,13 @@ def check_grids(model: QuantizableModel) -> None:
                 "cannot reproduce; allowed: 'minmax'. tfcq.requantizable(model, 'int8') makes such "
                 "a model from the same weights (tfcq.export: --policy=int8)."
             )
-        if isinstance(quantizer, StoredScaleWeightQuantizer) and (quantizer.bits or 0) > _BITS:
+        fits = range(LOWEST_BITS if name in weights else _BITS, _BITS + 1)
+        if (quantizer.bits or _BITS) not in fits:
             raise UserError(
-                f"Layer {name!r} keeps a scale for {quantizer.bits} bits; allowed in int8: "
-                f"at most {_BITS}."
+                f"Layer {name!r} is quantized to {quantizer.bits} bits; allowed in int8: weights "
+                f"of {LOWEST_BITS} to {_BITS} bits and activations of {_BITS}, as by "
+                f"--layer_bits=PATTERN:4w{_BITS}a. tfcq.requantizable(model, 'int8') makes such a "
+                "model from the same weights."
             )
 
 
@@ -192,9 +196,9 @@ def _check_held(policy: Policy) -> None:
         wide = isinstance(asked.weights, int) and asked.weights > _BITS
         if wide or asked.activations not in (_BITS, DRAWN, FLOAT):
             raise UserError(
-                f"Layer bits {pattern}:{bits} under policy int8, whose files hold weights of 2 to "
-                f"{_BITS} bits and activations of {_BITS}; allowed: {pattern}:fp, or as "
-                f"{pattern}:4w{_BITS}a."
+                f"Layer bits {pattern}:{bits} under policy int8, whose files hold weights of "
+                f"{LOWEST_BITS} to {_BITS} bits and activations of {_BITS}; allowed: {pattern}:fp, "
+                f"or as {pattern}:4w{_BITS}a."
             )
 
 
