@@ -1,5 +1,7 @@
 """The integer form: the network in float, and what its file computes in a quantized pass."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -180,6 +182,25 @@ def test_what_export_will_refuse_is_told_before_and_the_network_quantized_all_th
     assert told_refusal(tfcq.cifar_resnet(8, width=2, input_shape=(8, 8, 1))) == ""
     made, _ = at_policy(model, INT8, quantizable)
     assert "tfcq.export would refuse" in capsys.readouterr().out and not is_form(made)
+
+
+REFUSED = {
+    "a softmax of rows": (lambda x: keras.ops.softmax(x, axis=1), "Softmax"),
+    "an elu with an alpha": (lambda x: keras.ops.elu(x, alpha=0.3), "Elu"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_operations_that_no_int8_file_holds_are_refused_and_stay_in_float_where_asked(name):
+    operation, words = REFUSED[name]
+    inputs = keras.Input((8, 8, 1))
+    outputs = operation(layers.Conv2D(6, 3)(inputs))
+    model = keras.Model(inputs, outputs)
+    (odd,) = {one.name for one in model.operations} - {one.name for one in model.layers[:2]}
+    assert re.search(rf"in float at '{odd}' \({words}.*layer_bits={odd}:fp", told_refusal(model))
+    images = np.random.default_rng(0).random((2, 8, 8, 1), np.float32)
+    form = deployable(model, overrides={odd: "fp"})
+    np.testing.assert_allclose(form(images), model(images), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(

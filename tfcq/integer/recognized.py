@@ -49,9 +49,11 @@ def function_of(operation: Any) -> str | None:
         plain = not operation.negative_slope and not operation.threshold
         known = {None: "relu", 6: "relu6"}
         return known.get(operation.max_value) if plain else None
-    if kind == "Softmax" and isinstance(operation, layers.Layer):
-        return "softmax" if operation.axis == -1 else None
-    if kind == "LeakyRelu":
+    if kind == "Softmax" and operation.axis not in (-1, len(operation.output.shape) - 1):
+        return None
+    if kind == "Softmax":
+        return "softmax"
+    if kind == "LeakyRelu" or (kind == "Elu" and operation.alpha != 1):
         return None
     if kind == "Gelu" and operation.approximate:
         return "gelu_tanh"
