@@ -184,9 +184,16 @@ def test_what_export_will_refuse_is_told_before_and_the_network_quantized_all_th
     assert "tfcq.export would refuse" in capsys.readouterr().out and not is_form(made)
 
 
+# As many numbers as channels, in another place.
+ROWS = np.linspace(1, 2, 6, dtype=np.float32)[:, np.newaxis]
 REFUSED = {
     "a softmax of rows": (lambda x: keras.ops.softmax(x, axis=1), "Softmax"),
     "an elu with an alpha": (lambda x: keras.ops.elu(x, alpha=0.3), "Elu"),
+    "factors of rows": (lambda x: x * ROWS, "Multiply of a constant"),
+    "a mask": (lambda x: keras.ops.multiply(ROWS[..., np.newaxis], x), "Multiply of a constant"),
+    "positions": (lambda x: x + ROWS[np.newaxis], "Add of a constant"),
+    "differences of rows": (lambda x: x - ROWS, "Subtract of a constant"),
+    "another axis": (lambda x: x * np.ones((1, 1, 1, 1, 6)), "Multiply of a constant"),
 }
 
 

@@ -101,6 +101,9 @@ def constants_of(operation: Any, args: tuple) -> Constants | None:
 
 def _if_channels(x: Any, factor: Any, shift: Any) -> Constants | None:
     """Returns them where they are one number for all, or one for each of the last axis."""
-    fits = all(np.size(v) in (1, x.shape[-1]) and np.shape(v)[-1:] in ((), (1,), (np.size(v),))
-               for v in (factor, shift))  # fmt: skip
+    fits = all(
+        np.ndim(v) <= len(x.shape)
+        and (np.size(v) == 1 or np.size(v) == np.shape(v)[-1] == x.shape[-1])
+        for v in (factor, shift)
+    )
     return (x, np.asarray(factor, np.float64), np.asarray(shift, np.float64)) if fits else None
