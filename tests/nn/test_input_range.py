@@ -101,6 +101,17 @@ def test_bytes_are_pixels_where_the_model_takes_0_to_255():
     assert ends[0] == ends[1]
 
 
+@pytest.mark.parametrize("make", [lambda model: model, quantizable], ids=["float", "quantizable"])
+def test_a_model_of_bytes_is_given_floats_behind_a_unit_input(make):
+    inputs = keras.Input(SHAPE, dtype="uint8")
+    model = make(keras.Model(inputs, layers.Conv2D(2, 3)(layers.Rescaling(1 / 255)(inputs))))
+    pixels = np.random.default_rng(0).integers(0, 256, (4, *SHAPE)).astype(np.uint8)
+    assert found_input_range(model) == "0-255"
+    unit = with_unit_input(model, "0-255")
+    assert found_input_range(unit) != "0-255"
+    np.testing.assert_allclose(unit(to_unit(pixels, "0-255")), model(pixels), atol=1e-5)
+
+
 def test_an_unknown_range_names_the_nearest():
     images = np.ones((2, *SHAPE), np.float32)
     with pytest.raises(UserError, match="'0-256'.*Did you mean '0-255'"):
