@@ -22,6 +22,11 @@ def computed(preprocess):
     return keras.Model(inputs, layers.Conv2D(2, 3)(preprocess(inputs)))
 
 
+def split_into_channels(inputs):
+    channels = keras.ops.split(layers.Rescaling(1 / 255)(inputs), 3, axis=-1)
+    return layers.Add()([layers.Conv2D(2, 1)(channel) for channel in channels])
+
+
 applications = keras.applications
 FOUND = {
     "Rescaling": ("0-255", lambda: behind(layers.Rescaling(1 / 255))),
@@ -45,6 +50,7 @@ FOUND = {
         lambda: behind(keras.Sequential([layers.RandomFlip()]), layers.Rescaling(1 / 255)),
     ),
     "nested": ("0-255", lambda: behind(behind(layers.Rescaling(1 / 255)))),
+    "split": ("0-255", lambda: computed(split_into_channels)),
     "any size": ("0-255", lambda: behind(layers.Rescaling(1 / 255), shape=(None, None, 1))),
     "nothing": (None, behind),
     "centred": (None, lambda: behind(layers.Rescaling(1.0, -0.5))),
