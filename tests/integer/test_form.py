@@ -145,6 +145,14 @@ def test_policies_fix_bits_of_a_float_models_layers_and_unknown_ones_are_named()
         deployable(model, tfcq.Policy("mine", overrides=(("stag1_*", "5w8a"),)))
 
 
+def test_no_kernel_of_a_part_behind_others_is_the_first():
+    inputs = keras.Input((8, 8, 4))
+    part = keras.Model(inputs, layers.Conv2D(2, 3, name="conv")(inputs))
+    for reads_images, bits in ((True, 8), (False, None)):
+        form = deployable(part, reads_images=reads_images)
+        assert form.get_layer("conv").weight_quantizer.bits == bits
+
+
 def test_names_of_no_layer_are_told_whatever_the_model_is_and_before_what_it_lacks():
     inputs = keras.Input((8, 8, 1))
     x = layers.Conv2D(4, 3, name="conv")(inputs)

@@ -77,7 +77,8 @@ def deployable(
     # A misspelt name is why a layer is refused.
     check_overrides(policy, [*known_names(model), *made])
     refuse_foreign(plain.model, plain.origins, plain.floats)
-    form, held = _quantized(plain, _bits_of_kernels(plain, model, policy), reads_images)
+    bits = _bits_of_kernels(plain, model, policy, reads_images)
+    form, held = _quantized(plain, bits, reads_images)
     mark_trained(form, is_trained_quantized(model))
     for name, layer in held.items():
         form.get_layer(name).set_range(*held_range(layer))
@@ -173,7 +174,9 @@ def _check_kept(model: QuantizableModel, overrides: dict[str, str]) -> None:
             )
 
 
-def _bits_of_kernels(plain: Folded, model: keras.Model, policy: Policy) -> dict[str, int | None]:
+def _bits_of_kernels(
+    plain: Folded, model: keras.Model, policy: Policy, reads_images: bool
+) -> dict[str, int | None]:
     """Returns the bits of each kernel of a float model, None for those of the pass."""
     if isinstance(model, QuantizableModel):
         return {}
@@ -181,7 +184,7 @@ def _bits_of_kernels(plain: Folded, model: keras.Model, policy: Policy) -> dict[
     nodes = read_graph(plain.model.get_config())
     # A layer that is called twice is two here, with the bits of the one.
     known_as = {name: layer.name for name, layer in plain.kernels.items()}
-    kernels = place(nodes, policy, known_as=known_as).kernels
+    kernels = place(nodes, policy, reads_images, known_as=known_as).kernels
     return {name: fixed_bits(bits) for name, bits in kernels.items()}
 
 
