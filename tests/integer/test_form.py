@@ -145,6 +145,17 @@ def test_policies_fix_bits_of_a_float_models_layers_and_unknown_ones_are_named()
         deployable(model, tfcq.Policy("mine", overrides=(("stag1_*", "5w8a"),)))
 
 
+def test_bits_of_a_separable_convolution_are_those_of_both_its_kernels():
+    inputs = keras.Input((8, 8, 3))
+    x = layers.SeparableConv2D(4, 3, name="mixed")(layers.Conv2D(2, 1)(inputs))
+    model = keras.Model(inputs, x)
+    form = deployable(model, overrides={"mixed": "5w8a"})
+    quantizers = [form.get_layer(n).weight_quantizer for n in ("mixed_depthwise", "mixed")]
+    assert [one.bits for one in quantizers] == [5, 5]
+    with pytest.raises(UserError, match="'mixed_depthwise', which matches none.*nearest: mixed"):
+        deployable(model, overrides={"mixed_depthwise": "5w8a"})
+
+
 def test_no_kernel_of_a_part_behind_others_is_the_first():
     inputs = keras.Input((8, 8, 4))
     part = keras.Model(inputs, layers.Conv2D(2, 3, name="conv")(inputs))

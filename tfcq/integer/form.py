@@ -73,7 +73,9 @@ def deployable(
     policy = opened(policy, model)
     plain = folded(model, policy)
     nodes = read_graph(plain.model.get_config()).values()
-    made = [node.name for node in nodes if node.kind != "InputLayer"]
+    # Kernels are known by the name of the layer that they are of.
+    kernels = {name for name, layer in plain.kernels.items() if name != layer.name}
+    made = [n.name for n in nodes if n.kind != "InputLayer" and n.name not in kernels]
     # A misspelt name is why a layer is refused.
     check_overrides(policy, [*known_names(model), *made])
     refuse_foreign(plain.model, plain.origins, plain.floats)
@@ -182,7 +184,7 @@ def _bits_of_kernels(
         return {}
     _check_held(policy)
     nodes = read_graph(plain.model.get_config())
-    # A layer that is called twice is two here, with the bits of the one.
+    # A layer that is called twice, or separable, is two here, with the bits of the one.
     known_as = {name: layer.name for name, layer in plain.kernels.items()}
     kernels = place(nodes, policy, reads_images, known_as=known_as).kernels
     return {name: fixed_bits(bits) for name, bits in kernels.items()}
