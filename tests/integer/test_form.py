@@ -156,6 +156,14 @@ def test_bits_of_a_separable_convolution_are_those_of_both_its_kernels():
         deployable(model, overrides={"mixed_depthwise": "5w8a"})
 
 
+def test_constants_of_pixels_leave_the_first_kernel_its_bits():
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(2, 3, name="stem")(layers.Rescaling(2.0, -1.0, name="scaled")(inputs))
+    form = deployable(keras.Model(inputs, layers.Conv2D(2, 3, name="next")(x)))
+    bits = [form.get_layer(name).weight_quantizer.bits for name in ("scaled", "stem", "next")]
+    assert bits == [8, 8, None]
+
+
 def test_no_kernel_of_a_part_behind_others_is_the_first():
     inputs = keras.Input((8, 8, 4))
     part = keras.Model(inputs, layers.Conv2D(2, 3, name="conv")(inputs))

@@ -8,6 +8,7 @@ import numpy as np
 
 from tfcq.errors import UserError
 from tfcq.integer.folded import Folded, folded
+from tfcq.integer.layers import ChannelAffine
 from tfcq.integer.operations import FLOAT_LAYER, refuse_foreign, takes_grid_of_input
 from tfcq.integer.replay import output_names
 from tfcq.integer.stored import holder_of_grid, is_stored, stored_quantizer
@@ -17,7 +18,7 @@ from tfcq.nn.cloning import cloned, free_name, given, same_layer
 from tfcq.nn.copied_weights import give_weights
 from tfcq.nn.layer_bits import check_overrides, known_names, opened
 from tfcq.nn.layers import QUANTIZED_COUNTERPARTS, QuantizedDense
-from tfcq.nn.placement import fixed_bits, place, read_graph
+from tfcq.nn.placement import KERNEL_CLASSES, fixed_bits, place, read_graph
 from tfcq.nn.quantizable import QuantizableModel, check_graph, check_names, quantizers_of
 from tfcq.quantization.integer import IntegerActivationQuantizer
 from tfcq.quantization.minmax import MinMaxActivationQuantizer, MinMaxWeightQuantizer
@@ -184,6 +185,10 @@ def _bits_of_kernels(
         return {}
     _check_held(policy)
     nodes = read_graph(plain.model.get_config())
+    for name, node in nodes.items():
+        if node.kind in KERNEL_CLASSES and name not in {*plain.kernels, *plain.floats}:
+            # Constants in front of the first kernel are none.
+            node.kind = ChannelAffine.__name__
     # A layer that is called twice, or separable, is two here, with the bits of the one.
     known_as = {name: layer.name for name, layer in plain.kernels.items()}
     kernels = place(nodes, policy, reads_images, known_as=known_as).kernels
