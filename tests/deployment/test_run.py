@@ -191,8 +191,8 @@ def test_classifier_is_exported_whole_and_compared_by_its_own_logits(classifier,
 def test_another_export_is_not_replaced_without_a_word(run, printed, tmp_path):
     run = RunFolder(shutil.copytree(run.path, tmp_path / "run"))
     written = (run.export / "int8.tflite").read_bytes()
-    other = {"run_dir": run.path, "min_agreement": 0.0, "layer_bits": "stem:4w4a"}
-    with pytest.raises(UserError, match="another export \\(policy: 'int8' -> 'int8, stem:4w4a'"):
+    other = {"run_dir": run.path, "min_agreement": 0.0, "layer_bits": "stem:4w8a"}
+    with pytest.raises(UserError, match="another export \\(policy: 'int8' -> 'int8, stem:4w8a'"):
         export.main(command(**other))
     assert (run.export / "int8.tflite").read_bytes() == written
     export.main(command(output_dir=tmp_path / "other", **other))

@@ -1,5 +1,7 @@
 """The integer form: the network in float, and what its file computes in a quantized pass."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -11,13 +13,16 @@ from tfcq.errors import UserError
 from tfcq.evaluation.subject import at_policy
 from tfcq.integer.form import deployable, is_form, told_refusal
 from tfcq.integer.runtime import LiteModel
+from tfcq.integer.writers import integers
 from tfcq.integer.writing import written
 from tfcq.nn.activation_quantizer import ActivationQuantizer
 from tfcq.nn.calibration import calibrate
 from tfcq.nn.float_model import requantizable
+from tfcq.nn.layers import QuantizedDense
 from tfcq.nn.loading import load
 from tfcq.nn.quantizable import quantizable
 from tfcq.post_training.weights import with_stored_scales
+from tfcq.quantization.minmax import MinMaxWeightQuantizer
 from tfcq.quantization.precision import Precision
 from tfcq.settings.bitwidths import BitWidth
 from tfcq.settings.policies import INT8
@@ -140,6 +145,33 @@ def test_policies_fix_bits_of_a_float_models_layers_and_unknown_ones_are_named()
         deployable(model, tfcq.Policy("mine", overrides=(("stag1_*", "5w8a"),)))
 
 
+def test_bits_of_a_separable_convolution_are_those_of_both_its_kernels():
+    inputs = keras.Input((8, 8, 3))
+    x = layers.SeparableConv2D(4, 3, name="mixed")(layers.Conv2D(2, 1)(inputs))
+    model = keras.Model(inputs, x)
+    form = deployable(model, overrides={"mixed": "5w8a"})
+    quantizers = [form.get_layer(n).weight_quantizer for n in ("mixed_depthwise", "mixed")]
+    assert [one.bits for one in quantizers] == [5, 5]
+    with pytest.raises(UserError, match="'mixed_depthwise', which matches none.*nearest: mixed"):
+        deployable(model, overrides={"mixed_depthwise": "5w8a"})
+
+
+def test_constants_of_pixels_leave_the_first_kernel_its_bits():
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(2, 3, name="stem")(layers.Rescaling(2.0, -1.0, name="scaled")(inputs))
+    form = deployable(keras.Model(inputs, layers.Conv2D(2, 3, name="next")(x)))
+    bits = [form.get_layer(name).weight_quantizer.bits for name in ("scaled", "stem", "next")]
+    assert bits == [8, 8, None]
+
+
+def test_no_kernel_of_a_part_behind_others_is_the_first():
+    inputs = keras.Input((8, 8, 4))
+    part = keras.Model(inputs, layers.Conv2D(2, 3, name="conv")(inputs))
+    for reads_images, bits in ((True, 8), (False, None)):
+        form = deployable(part, reads_images=reads_images)
+        assert form.get_layer("conv").weight_quantizer.bits == bits
+
+
 def test_names_of_no_layer_are_told_whatever_the_model_is_and_before_what_it_lacks():
     inputs = keras.Input((8, 8, 1))
     x = layers.Conv2D(4, 3, name="conv")(inputs)
@@ -179,6 +211,32 @@ def test_what_export_will_refuse_is_told_before_and_the_network_quantized_all_th
     assert "tfcq.export would refuse" in capsys.readouterr().out and not is_form(made)
 
 
+# As many numbers as channels, in another place.
+ROWS = np.linspace(1, 2, 6, dtype=np.float32)[:, np.newaxis]
+REFUSED = {
+    "a softmax of rows": (lambda x: keras.ops.softmax(x, axis=1), "Softmax"),
+    "an elu with an alpha": (lambda x: keras.ops.elu(x, alpha=0.3), "Elu"),
+    "factors of rows": (lambda x: x * ROWS, "Multiply of a constant"),
+    "a mask": (lambda x: keras.ops.multiply(ROWS[..., np.newaxis], x), "Multiply of a constant"),
+    "positions": (lambda x: x + ROWS[np.newaxis], "Add of a constant"),
+    "differences of rows": (lambda x: x - ROWS, "Subtract of a constant"),
+    "another axis": (lambda x: x * np.ones((1, 1, 1, 1, 6)), "Multiply of a constant"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_operations_that_no_int8_file_holds_are_refused_and_stay_in_float_where_asked(name):
+    operation, words = REFUSED[name]
+    inputs = keras.Input((8, 8, 1))
+    outputs = operation(layers.Conv2D(6, 3)(inputs))
+    model = keras.Model(inputs, outputs)
+    (odd,) = {one.name for one in model.operations} - {one.name for one in model.layers[:2]}
+    assert re.search(rf"in float at '{odd}' \({words}.*layer_bits={odd}:fp", told_refusal(model))
+    images = np.random.default_rng(0).random((2, 8, 8, 1), np.float32)
+    form = deployable(model, overrides={odd: "fp"})
+    np.testing.assert_allclose(form(images), model(images), rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("given", "words"),
     [
@@ -198,3 +256,20 @@ def test_bits_of_a_layer_that_no_int8_file_holds_are_refused(bits):
     model = keras.Model(inputs, layers.Conv2D(2, 3, name="conv")(inputs))
     with pytest.raises(UserError, match=rf"conv:{bits} under policy int8.*allowed: conv:fp"):
         deployable(model, overrides={"conv": bits})
+
+
+@pytest.mark.parametrize("bits", ["9w8a", "16w", "8w4a", "8w16a"])
+def test_bits_of_a_quantizable_model_that_no_int8_file_holds_are_refused(bits):
+    inputs = keras.Input((4, 4, 1))
+    model = keras.Model(inputs, layers.Conv2D(2, 3, activation="relu", name="conv")(inputs))
+    model = quantizable(keras.Model(inputs, layers.Dense(2)(model(inputs))), "int8", {"conv": bits})
+    with pytest.raises(UserError, match=r"conv.* bits; allowed in int8: weights of 2 to 8 bits"):
+        deployable(model)
+    deployable(requantizable(model, "int8"))
+
+
+def test_a_kernel_beyond_8_bits_is_never_written():
+    layer = QuantizedDense(2, weight_quantizer=MinMaxWeightQuantizer(9, narrow_range=True))
+    layer.build((None, 3))
+    with pytest.raises(UserError, match="weights of level 255; allowed in int8: at most 127"):
+        integers(layer, Precision(8, 8))

@@ -28,6 +28,7 @@ OPERATIONS = {
     "slopes of channels": layers.PReLU(shared_axes=(1, 2), alpha_initializer="uniform"),
     "a sum with its own ReLU": lambda x: x + ops.relu(x),
     "parts on several grids": lambda x: ops.concatenate([x, ops.relu(x), ops.tanh(x)], axis=-1),
+    "a part that ends at one": lambda x: ops.concatenate([layers.ReLU(1.0)(x), x], axis=-1),
     "a difference": lambda x: layers.Subtract()([x, layers.Conv2D(6, 1)(x)]),
     "a mean with axes": lambda x: ops.squeeze(ops.expand_dims(ops.mean(x, (1, 2)), 1), 1),
     "dense layers of maps": layers.Dense(5, activation="gelu"),

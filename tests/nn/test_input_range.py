@@ -22,6 +22,11 @@ def computed(preprocess):
     return keras.Model(inputs, layers.Conv2D(2, 3)(preprocess(inputs)))
 
 
+def split_into_channels(inputs):
+    channels = keras.ops.split(layers.Rescaling(1 / 255)(inputs), 3, axis=-1)
+    return layers.Add()([layers.Conv2D(2, 1)(channel) for channel in channels])
+
+
 applications = keras.applications
 FOUND = {
     "Rescaling": ("0-255", lambda: behind(layers.Rescaling(1 / 255))),
@@ -45,6 +50,7 @@ FOUND = {
         lambda: behind(keras.Sequential([layers.RandomFlip()]), layers.Rescaling(1 / 255)),
     ),
     "nested": ("0-255", lambda: behind(behind(layers.Rescaling(1 / 255)))),
+    "split": ("0-255", lambda: computed(split_into_channels)),
     "any size": ("0-255", lambda: behind(layers.Rescaling(1 / 255), shape=(None, None, 1))),
     "nothing": (None, behind),
     "centred": (None, lambda: behind(layers.Rescaling(1.0, -0.5))),
@@ -99,6 +105,17 @@ def test_bytes_are_pixels_where_the_model_takes_0_to_255():
         calibrate(model, images)
         ends.append([float(weight) for weight in model.weights if weight.name == "maximum"])
     assert ends[0] == ends[1]
+
+
+@pytest.mark.parametrize("make", [lambda model: model, quantizable], ids=["float", "quantizable"])
+def test_a_model_of_bytes_is_given_floats_behind_a_unit_input(make):
+    inputs = keras.Input(SHAPE, dtype="uint8")
+    model = make(keras.Model(inputs, layers.Conv2D(2, 3)(layers.Rescaling(1 / 255)(inputs))))
+    pixels = np.random.default_rng(0).integers(0, 256, (4, *SHAPE)).astype(np.uint8)
+    assert found_input_range(model) == "0-255"
+    unit = with_unit_input(model, "0-255")
+    assert found_input_range(unit) != "0-255"
+    np.testing.assert_allclose(unit(to_unit(pixels, "0-255")), model(pixels), atol=1e-5)
 
 
 def test_an_unknown_range_names_the_nearest():

@@ -176,6 +176,7 @@ class Flattening:
         kernel = [layer.pointwise_kernel, layer.bias]
         weights = [np.asarray(w) for w in kernel if w is not None]
         x = self.add(pointwise, x, weights=weights)
+        self.kernels |= {depthwise.name: layer, pointwise.name: layer}
         return self.activated(x, layer.activation, f"{layer.name}_activation")
 
     def affine(self, name: str, x: Any, factor: Any, shift: Any) -> Any:

@@ -8,6 +8,7 @@ import numpy as np
 
 from tfcq.errors import UserError
 from tfcq.integer.folded import Folded, folded
+from tfcq.integer.layers import ChannelAffine
 from tfcq.integer.operations import FLOAT_LAYER, refuse_foreign, takes_grid_of_input
 from tfcq.integer.replay import output_names
 from tfcq.integer.stored import holder_of_grid, is_stored, stored_quantizer
@@ -17,11 +18,12 @@ from tfcq.nn.cloning import cloned, free_name, given, same_layer
 from tfcq.nn.copied_weights import give_weights
 from tfcq.nn.layer_bits import check_overrides, known_names, opened
 from tfcq.nn.layers import QUANTIZED_COUNTERPARTS, QuantizedDense
-from tfcq.nn.placement import fixed_bits, place, read_graph
+from tfcq.nn.placement import KERNEL_CLASSES, fixed_bits, place, read_graph
 from tfcq.nn.quantizable import QuantizableModel, check_graph, check_names, quantizers_of
 from tfcq.quantization.integer import IntegerActivationQuantizer
 from tfcq.quantization.minmax import MinMaxActivationQuantizer, MinMaxWeightQuantizer
 from tfcq.quantization.stored_scale import StoredScaleWeightQuantizer
+from tfcq.settings.bitwidths import LOWEST_BITS
 from tfcq.settings.policies import DRAWN, FLOAT, INT8, Policy, parse_layer_bits
 
 _BITS = 8
@@ -72,11 +74,14 @@ def deployable(
     policy = opened(policy, model)
     plain = folded(model, policy)
     nodes = read_graph(plain.model.get_config()).values()
-    made = [node.name for node in nodes if node.kind != "InputLayer"]
+    # Kernels are known by the name of the layer that they are of.
+    kernels = {name for name, layer in plain.kernels.items() if name != layer.name}
+    made = [n.name for n in nodes if n.kind != "InputLayer" and n.name not in kernels]
     # A misspelt name is why a layer is refused.
     check_overrides(policy, [*known_names(model), *made])
     refuse_foreign(plain.model, plain.origins, plain.floats)
-    form, held = _quantized(plain, _bits_of_kernels(plain, model, policy), reads_images)
+    bits = _bits_of_kernels(plain, model, policy, reads_images)
+    form, held = _quantized(plain, bits, reads_images)
     mark_trained(form, is_trained_quantized(model))
     for name, layer in held.items():
         form.get_layer(name).set_range(*held_range(layer))
@@ -148,10 +153,13 @@ def check_grids(model: QuantizableModel) -> None:
                 "cannot reproduce; allowed: 'minmax'. tfcq.requantizable(model, 'int8') makes such "
                 "a model from the same weights (tfcq.export: --policy=int8)."
             )
-        if isinstance(quantizer, StoredScaleWeightQuantizer) and (quantizer.bits or 0) > _BITS:
+        fits = range(LOWEST_BITS if name in weights else _BITS, _BITS + 1)
+        if (quantizer.bits or _BITS) not in fits:
             raise UserError(
-                f"Layer {name!r} keeps a scale for {quantizer.bits} bits; allowed in int8: "
-                f"at most {_BITS}."
+                f"Layer {name!r} is quantized to {quantizer.bits} bits; allowed in int8: weights "
+                f"of {LOWEST_BITS} to {_BITS} bits and activations of {_BITS}, as by "
+                f"--layer_bits=PATTERN:4w{_BITS}a. tfcq.requantizable(model, 'int8') makes such a "
+                "model from the same weights."
             )
 
 
@@ -169,15 +177,21 @@ def _check_kept(model: QuantizableModel, overrides: dict[str, str]) -> None:
             )
 
 
-def _bits_of_kernels(plain: Folded, model: keras.Model, policy: Policy) -> dict[str, int | None]:
+def _bits_of_kernels(
+    plain: Folded, model: keras.Model, policy: Policy, reads_images: bool
+) -> dict[str, int | None]:
     """Returns the bits of each kernel of a float model, None for those of the pass."""
     if isinstance(model, QuantizableModel):
         return {}
     _check_held(policy)
     nodes = read_graph(plain.model.get_config())
-    # A layer that is called twice is two here, with the bits of the one.
+    for name, node in nodes.items():
+        if node.kind in KERNEL_CLASSES and name not in {*plain.kernels, *plain.floats}:
+            # Constants in front of the first kernel are none.
+            node.kind = ChannelAffine.__name__
+    # A layer that is called twice, or separable, is two here, with the bits of the one.
     known_as = {name: layer.name for name, layer in plain.kernels.items()}
-    kernels = place(nodes, policy, known_as=known_as).kernels
+    kernels = place(nodes, policy, reads_images, known_as=known_as).kernels
     return {name: fixed_bits(bits) for name, bits in kernels.items()}
 
 
@@ -192,9 +206,9 @@ def _check_held(policy: Policy) -> None:
         wide = isinstance(asked.weights, int) and asked.weights > _BITS
         if wide or asked.activations not in (_BITS, DRAWN, FLOAT):
             raise UserError(
-                f"Layer bits {pattern}:{bits} under policy int8, whose files hold weights of 2 to "
-                f"{_BITS} bits and activations of {_BITS}; allowed: {pattern}:fp, or as "
-                f"{pattern}:4w{_BITS}a."
+                f"Layer bits {pattern}:{bits} under policy int8, whose files hold weights of "
+                f"{LOWEST_BITS} to {_BITS} bits and activations of {_BITS}; allowed: {pattern}:fp, "
+                f"or as {pattern}:4w{_BITS}a."
             )
 
 

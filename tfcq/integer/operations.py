@@ -19,6 +19,7 @@ FIXED_RANGES = {"sigmoid": (0.0, 255 / 256), "softmax": (0.0, 255 / 256), "tanh"
 # The ends of ReLUs that runtimes know, none among them.
 RELU_ENDS = (None, 1, 6)
 _FUSING = {"Conv2D", "DepthwiseConv2D", "Dense", "Add", "Subtract", "Multiply", "ConstantSum"}
+_OF_TWO = {"Add", "Subtract", "Multiply"}
 LAYERS = {kind.__name__ for kind in QUANTIZED_COUNTERPARTS} | WRITERS.keys() - {"Kernel"}
 
 
@@ -80,6 +81,8 @@ def lack(operation: Any) -> str:
     for name in ("threshold", "negative_slope") if kind == "ReLU" else ():
         if getattr(operation, name):
             return f"ReLU with {name}={getattr(operation, name):g}"
+    if kind in _OF_TWO and len(keras.tree.flatten(operation.input)) == 1:
+        return f"{kind} of a constant that is neither one number nor one for each channel"
     if kind == "UpSampling2D" and operation.interpolation != "nearest":
         return f"UpSampling2D with interpolation={operation.interpolation!r}"
     return ""

@@ -49,9 +49,11 @@ def function_of(operation: Any) -> str | None:
         plain = not operation.negative_slope and not operation.threshold
         known = {None: "relu", 6: "relu6"}
         return known.get(operation.max_value) if plain else None
-    if kind == "Softmax" and isinstance(operation, layers.Layer):
-        return "softmax" if operation.axis == -1 else None
-    if kind == "LeakyRelu":
+    if kind == "Softmax" and operation.axis not in (-1, len(operation.output.shape) - 1):
+        return None
+    if kind == "Softmax":
+        return "softmax"
+    if kind == "LeakyRelu" or (kind == "Elu" and operation.alpha != 1):
         return None
     if kind == "Gelu" and operation.approximate:
         return "gelu_tanh"
@@ -99,6 +101,9 @@ def constants_of(operation: Any, args: tuple) -> Constants | None:
 
 def _if_channels(x: Any, factor: Any, shift: Any) -> Constants | None:
     """Returns them where they are one number for all, or one for each of the last axis."""
-    fits = all(np.size(v) in (1, x.shape[-1]) and np.shape(v)[-1:] in ((), (1,), (np.size(v),))
-               for v in (factor, shift))  # fmt: skip
+    fits = all(
+        np.ndim(v) <= len(x.shape)
+        and (np.size(v) == 1 or np.size(v) == np.shape(v)[-1] == x.shape[-1])
+        for v in (factor, shift)
+    )
     return (x, np.asarray(factor, np.float64), np.asarray(shift, np.float64)) if fits else None

@@ -4,7 +4,7 @@ Each function takes a `Flattening`, the operation, and what it is called with, a
 outputs, or None for an operation that is kept as it is.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import keras
@@ -62,14 +62,20 @@ def _parts(operation: Any, args: tuple) -> list[Any]:
     return list(args[0] if isinstance(operation, layers.Layer) else args)
 
 
+def _are_tensors(parts: Iterable[Any]) -> bool:
+    """Whether none of the operands is a constant."""
+    return all(isinstance(part, keras.KerasTensor) for part in parts)
+
+
 def _add_layer(flat: Any, operation: Any, args: tuple, kwargs: dict) -> Any:
-    return _sum(flat, _parts(operation, args), operation.name)
+    parts = _parts(operation, args)
+    return _sum(flat, parts, operation.name) if _are_tensors(parts) else None
 
 
 def _product(flat: Any, operation: Any, args: tuple, kwargs: dict) -> Any:
     """Products of more than two, one after the other, too."""
     total, *others = _parts(operation, args)
-    if any(not isinstance(part, keras.KerasTensor) for part in (total, *others)):
+    if not _are_tensors((total, *others)):
         return None
     for part in others:
         total = flat.add(layers.Multiply(name=operation.name, dtype="float32"), [total, part])
@@ -78,7 +84,7 @@ def _product(flat: Any, operation: Any, args: tuple, kwargs: dict) -> Any:
 
 def _difference(flat: Any, operation: Any, args: tuple, kwargs: dict) -> Any:
     parts = _parts(operation, args)
-    if any(not isinstance(part, keras.KerasTensor) for part in parts):
+    if not _are_tensors(parts):
         return None
     return flat.add(layers.Subtract(name=operation.name, dtype="float32"), parts)
 

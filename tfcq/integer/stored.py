@@ -30,7 +30,7 @@ def stored_quantizer(
     fixed = FIXED_RANGES.get(str(function))
     if fixed is not None:
         return IntegerActivationQuantizer(_BITS, *fixed)
-    if node.kind == "ReLU" and node.config["max_value"] == 1:
+    if _ends_at_one(node):
         return IntegerActivationQuantizer(_BITS, 0.0, 1.0)
     if node.kind == "Rsqrt":
         # Vectors without any variance, which no scale makes more of, leave levels to the others. A
@@ -75,7 +75,13 @@ def is_stored(nodes: dict[str, Node], name: str, outputs: set[str]) -> bool:
     (reader,) = readers
     fused = reader.kind == "ReLU" and fuses_relu(node.kind)
     joined = reader.kind == "Concatenate" and not takes_grid_of_input(node.kind)
-    return not (fused or (joined and node.kind != "Activation"))
+    # What fuses with a ReLU that ends at 1 is clipped at -1.
+    own = node.kind == "Activation" or _ends_at_one(node)
+    return not (fused or (joined and not own))
+
+
+def _ends_at_one(node: Node) -> bool:
+    return node.kind == "ReLU" and node.config["max_value"] == 1
 
 
 def holder_of_grid(nodes: dict[str, Node], name: str) -> str:

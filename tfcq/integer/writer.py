@@ -13,7 +13,7 @@ from tfcq.quantization.precision import Precision
 # The zero point of uint8 levels as int8 has it.
 OFFSET = 128
 # The greatest level of a constant without a zero point.
-_LEVEL = 127
+LEVEL = 127
 _RELU = {None: 1, 1: 2, 6: 3}
 # The version of a kernel from which on it takes int8, beyond the first.
 _VERSIONS = {
@@ -95,8 +95,8 @@ class Writer:
 
         XNNPACK's QUANTIZE and LEAKY_RELU multiply by whole 256ths; its MUL by a float32.
         """
-        name, grid = self.file.tensors[output].name, (np.float32(abs(factor) / _LEVEL), 0)
-        data = np.array([_LEVEL if factor > 0 else -_LEVEL], np.int8)
+        name, grid = self.file.tensors[output].name, (np.float32(abs(factor) / LEVEL), 0)
+        data = np.array([LEVEL if factor > 0 else -LEVEL], np.int8)
         constant = self.tensor(f"{name}/factor", (1,), "int8", grid, data)
         options = {"fusedActivationFunction": activation}
         return self.add("MUL", [source, constant], output, options)

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfcq.errors import UserError
-from tfcq.integer.writer import OFFSET, Writer
+from tfcq.integer.writer import LEVEL, OFFSET, Writer
 from tfcq.quantization.precision import Precision
 
 _PADDING = {"same": 0, "valid": 1}
@@ -45,13 +45,18 @@ def integers(layer: Any, precision: Precision) -> tuple[np.ndarray, np.ndarray, 
         precision: the pass.
 
     Raises:
-        UserError: when a bias is beyond what 32 bits hold.
+        UserError: when the kernel has more than 8 bits, or a bias is beyond what 32 bits hold.
     """
     kernel = tf.convert_to_tensor(layer.kernel)
     scale = layer.weight_quantizer.scale(
         kernel, precision.weight_bits, layer.kernel_axes, layer.learned_scale
     )
     levels = np.round(np.asarray(layer.quantized_kernel(precision) / scale)).astype(np.int64)
+    if (largest := np.max(np.abs(levels))) > LEVEL:
+        raise UserError(
+            f"Layer {layer.name!r} has weights of level {largest}; allowed in int8: at most "
+            f"{LEVEL}, as of 8 bits and fewer."
+        )
     channels = np.asarray(scale, np.float32).ravel()
     if layer.bias is None:
         return levels.astype(np.int8), channels, None

@@ -146,12 +146,15 @@ def cloned(
 def with_first_layer(model: keras.Model, layer: keras.layers.Layer) -> Any:
     """Returns a copy of a model, weights included, in which a layer stands before all others.
 
+    Where the model takes whole numbers, the copy takes floats: from 0 to 1 all are 0 or 1.
+
     Args:
         model: a functional model with one input.
         layer: the layer, with its weights, which keeps the shape of its input.
     """
     taken = model.inputs[0]
-    inputs = keras.Input(batch_shape=taken.shape, dtype=taken.dtype, name=taken.name)
+    dtype = taken.dtype if "float" in taken.dtype else None
+    inputs = keras.Input(batch_shape=taken.shape, dtype=dtype, name=taken.name)
     kind = type(model) if isinstance(model, TakesPrecision) else keras.Model
     copy = cloned(model, call_layer=given(inputs, layer(inputs)), kind=kind, inputs=inputs)
     copy_weights(model, copy)

@@ -74,7 +74,9 @@ def _preprocessed(model: keras.Model, images: np.ndarray) -> np.ndarray:
     last = sorted(read & inside)
     if len(last) != 1:
         return images
-    seen = keras.Model(model.inputs[0], operations[last[0]].output)(images, training=False)
+    # Of several outputs, as of channels that are split, any one tells.
+    output, *_ = keras.tree.flatten(operations[last[0]].output)
+    seen = keras.Model(model.inputs[0], output)(images, training=False)
     (reader, *others) = (operations[name] for name in nodes[last[0]].consumers)
     inner = isinstance(reader, keras.Model) and not others
     return _preprocessed(reader, np.asarray(seen)) if inner else np.asarray(seen)
