@@ -92,6 +92,7 @@ def test_embeddings_show_every_point_in_the_colour_of_its_class(figures, classes
             {b: random.normal(size=(80, 2)) for b in bits},
             random.permutation(np.arange(80) % classes),
             names,
+            "digits",
         )
         for name in ("one", "two")
     ]

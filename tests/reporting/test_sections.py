@@ -10,8 +10,10 @@ import pytest
 
 from tests.reporting.run_folders import evaluation
 from tfcq.errors import UserError
+from tfcq.reporting import sections
 from tfcq.reporting.detection import detection_table, plot_precisions
 from tfcq.reporting.detection_record import DetectionRecord, read_detections, read_detector
+from tfcq.reporting.embedding import Embedding
 from tfcq.reporting.kernels import SavedBackbone
 from tfcq.reporting.page import Heading, Items, Picture, Table, Text
 from tfcq.reporting.run_record import RunRecord, read_history
@@ -120,6 +122,24 @@ def test_runs_of_one_seed_twice_are_told(figures):
     twice = group_runs([run, dataclasses.replace(run, path="b0-again")])
     blocks = report_sections(twice, {}, Embeddings())[0].blocks
     assert any("same seed (0, 0)" in block.text for block in blocks if isinstance(block, Text))
+
+
+def test_features_of_other_images_are_in_pictures_of_their_own(monkeypatch, figures):
+    rows = []
+    monkeypatch.setattr(sections, "draw_embeddings", lambda drawn: rows.append(drawn) or b"")
+    images = [("a", "digits", 5), ("b", "mnist", 5), ("c", "digits", 5), ("d", "digits", 4)]
+    drawn = tuple(
+        Embedding(name, {"fp": np.zeros((count, 2))}, np.zeros(count, int), ("0", "1"), dataset)
+        for name, dataset, count in images
+    )
+    groups = group_runs([record("b0", [])])
+    features = report_sections(groups, {"b0": kernels(0)}, Embeddings(drawn))[2]
+    assert [[one.name for one in row] for row in rows] == [["a", "c"], ["b"], ["d"]]
+    told = [b.caption for b in features.blocks if isinstance(b, Picture)]
+    assert [text.split(" under")[0] for text in told] == [
+        f"Features of {images}" for images in
+        ("5 test images of digits", "5 test images of mnist", "4 test images of digits")
+    ]  # fmt: skip
 
 
 def test_weights_are_means_over_the_runs_of_a_group(report):

@@ -23,12 +23,14 @@ class Embedding:
         points: bit-width to points, float [count, 2].
         labels: int [count], class of each point.
         class_names: name of each class.
+        dataset: the images that the points are of.
     """
 
     name: str
     points: dict[str, np.ndarray]
     labels: np.ndarray
     class_names: tuple[str, ...]
+    dataset: str
 
 
 def tsne(features: np.ndarray, seed: int = 0) -> np.ndarray:

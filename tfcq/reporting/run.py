@@ -139,4 +139,5 @@ def _embedding(
     for bit_width in bits:
         points[str(bit_width)] = tsne(features(shown, bit_width), TSNE_SEED)
         print(f"t-SNE of {name} at {bit_width}: {len(shown)} images", flush=True)
-    return Embedding(name, points, data.test_labels[:images], tuple(split.class_names or ()))
+    class_names = tuple(split.class_names or ())
+    return Embedding(name, points, data.test_labels[:images], class_names, run.data.dataset)

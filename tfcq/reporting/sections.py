@@ -113,19 +113,20 @@ def _runs(groups: Sequence[Group]) -> list[Block]:
 
 def _features(embeddings: Embeddings) -> list[Block]:
     blocks: list[Block] = []
-    alike: dict[tuple[str, ...], list[Embedding]] = {}
+    alike: dict[tuple[str, int, tuple[str, ...]], list[Embedding]] = {}
     for embedding in embeddings.drawn:
-        alike.setdefault(embedding.class_names, []).append(embedding)
-    for number, drawn in enumerate(alike.values(), start=1):
+        key = embedding.dataset, len(embedding.labels), embedding.class_names
+        alike.setdefault(key, []).append(embedding)
+    for number, ((dataset, count, _), drawn) in enumerate(alike.items(), start=1):
         names, bits = [embedding.name for embedding in drawn], list(drawn[0].points)
-        count = len(drawn[0].labels)
+        images = f"{count} test images of {dataset}"
         blocks.append(
             Picture(
                 f"tsne_{number}",
                 draw_embeddings(drawn),
-                f"t-SNE of the features of {count} test images, coloured by class; rows: "
+                f"t-SNE of the features of {images}, coloured by class; rows: "
                 f"{'; '.join(names)}; columns: {', '.join(bits)}.",
-                f"Features of {count} test images under t-SNE, coloured by class. The first ended "
+                f"Features of {images} under t-SNE, coloured by class. The first ended "
                 "run of each group. Each panel is an embedding of its own: clusters may be "
                 "compared, places and distances between panels may not.",
             )
