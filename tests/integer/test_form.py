@@ -200,6 +200,17 @@ def test_quantizers_of_other_grids_are_refused(kind):
         deployable(model)
 
 
+@pytest.mark.parametrize("rounding", ["floor", "stochastic"])
+def test_other_roundings_are_refused(rounding):
+    policy = tfcq.Policy("mine", rounding=rounding)
+    model = quantizable(tfcq.cifar_resnet(8, width=2, input_shape=(8, 8, 1)), policy)
+    with pytest.raises(UserError, match="Model 'cifar_resnet8'.* with rounding"):
+        deployable(tfcq.cifar_resnet(8, width=2, input_shape=(8, 8, 1)), policy)
+    with pytest.raises(UserError, match=f"rounding '{rounding}'; allowed in int8: 'nearest'"):
+        deployable(model)
+    deployable(requantizable(model, "int8"))
+
+
 def test_what_export_will_refuse_is_told_before_and_the_network_quantized_all_the_same(capsys):
     inputs = keras.Input((8, 8, 1))
     x = layers.Conv2D(2, 3, activation="selu", name="wide")(inputs)
