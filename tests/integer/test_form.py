@@ -231,6 +231,16 @@ REFUSED = {
     "a mask": (lambda x: keras.ops.multiply(ROWS[..., np.newaxis], x), "Multiply of a constant"),
     "positions": (lambda x: x + ROWS[np.newaxis], "Add of a constant"),
     "differences of rows": (lambda x: x - ROWS, "Subtract of a constant"),
+    "slopes of rows": (
+        layers.PReLU(shared_axes=(2, 3), alpha_initializer="uniform", name="slopes"),
+        "PReLU",
+    ),
+    "a batch of pixels": (lambda x: keras.ops.reshape(x, (-1, 6)), "Reshape of the batch"),
+    "a weighted mean": (lambda x: keras.ops.average(x, axis=1), "Average"),
+    "channels first": (
+        layers.GlobalAveragePooling2D(data_format="channels_first", name="pool"),
+        "GlobalAveragePooling2D with data_format",
+    ),
     "another axis": (lambda x: x * np.ones((1, 1, 1, 1, 6)), "Multiply of a constant"),
 }
 
