@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from tests.integer.conftest import randomize_norms
 from tfcq.backbones.resnet import resnet
@@ -103,6 +104,15 @@ def test_images_that_are_no_pixels_from_0_to_1_are_refused(images):
         int8_tflite(model, 255 * images)
     with pytest.raises(UserError, match="type uint8"):
         int8_tflite(model, (255 * images).astype(np.uint8))
+
+
+def test_images_may_have_any_form_that_calibration_takes(network, images):
+    expected = int8_tflite(network, images)
+    dataset = tf.data.Dataset.from_tensor_slices((images, np.zeros(len(images)))).batch(7)
+    for form in (list(images), dataset, tf.constant(images)):
+        assert int8_tflite(network, form) == expected
+    with pytest.raises(UserError, match="No image was received; allowed: 1 and above"):
+        int8_tflite(network, images[:0])
 
 
 def test_a_model_that_was_not_calibrated_is_refused(images):

@@ -200,6 +200,17 @@ def test_quantizers_of_other_grids_are_refused(kind):
         deployable(model)
 
 
+@pytest.mark.parametrize("rounding", ["floor", "stochastic"])
+def test_other_roundings_are_refused(rounding):
+    policy = tfcq.Policy("mine", rounding=rounding)
+    model = quantizable(tfcq.cifar_resnet(8, width=2, input_shape=(8, 8, 1)), policy)
+    with pytest.raises(UserError, match="Model 'cifar_resnet8'.* with rounding"):
+        deployable(tfcq.cifar_resnet(8, width=2, input_shape=(8, 8, 1)), policy)
+    with pytest.raises(UserError, match=f"rounding '{rounding}'; allowed in int8: 'nearest'"):
+        deployable(model)
+    deployable(requantizable(model, "int8"))
+
+
 def test_what_export_will_refuse_is_told_before_and_the_network_quantized_all_the_same(capsys):
     inputs = keras.Input((8, 8, 1))
     x = layers.Conv2D(2, 3, activation="selu", name="wide")(inputs)
@@ -220,6 +231,16 @@ REFUSED = {
     "a mask": (lambda x: keras.ops.multiply(ROWS[..., np.newaxis], x), "Multiply of a constant"),
     "positions": (lambda x: x + ROWS[np.newaxis], "Add of a constant"),
     "differences of rows": (lambda x: x - ROWS, "Subtract of a constant"),
+    "slopes of rows": (
+        layers.PReLU(shared_axes=(2, 3), alpha_initializer="uniform", name="slopes"),
+        "PReLU",
+    ),
+    "a batch of pixels": (lambda x: keras.ops.reshape(x, (-1, 6)), "Reshape of the batch"),
+    "a weighted mean": (lambda x: keras.ops.average(x, axis=1), "Average"),
+    "channels first": (
+        layers.GlobalAveragePooling2D(data_format="channels_first", name="pool"),
+        "GlobalAveragePooling2D with data_format",
+    ),
     "another axis": (lambda x: x * np.ones((1, 1, 1, 1, 6)), "Multiply of a constant"),
 }
 

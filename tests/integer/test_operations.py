@@ -31,6 +31,7 @@ OPERATIONS = {
     "a part that ends at one": lambda x: ops.concatenate([layers.ReLU(1.0)(x), x], axis=-1),
     "a difference": lambda x: layers.Subtract()([x, layers.Conv2D(6, 1)(x)]),
     "a mean with axes": lambda x: ops.squeeze(ops.expand_dims(ops.mean(x, (1, 2)), 1), 1),
+    "axes from behind": lambda x: ops.transpose(layers.Reshape((36, 6))(x), (0, -1, 1)),
     "dense layers of maps": layers.Dense(5, activation="gelu"),
     "a squeeze and an excitation": lambda x: x * layers.Conv2D(6, 1, activation="hard_sigmoid")(
         layers.GlobalAveragePooling2D(keepdims=True)(x)

@@ -1,8 +1,12 @@
 """From a quantizable model to TFLite files: float32, and integers as they were evaluated."""
 
+from collections.abc import Sequence
+
 import keras
 import numpy as np
+import tensorflow as tf
 
+from tfcq.data.forms import held_images
 from tfcq.errors import UserError
 from tfcq.integer.conversion import float_file
 from tfcq.integer.folded import folded
@@ -10,7 +14,7 @@ from tfcq.integer.form import check_grids, deployable, is_form
 from tfcq.integer.writing import check_deployed, written
 from tfcq.nn.activation_quantizer import ActivationQuantizer
 from tfcq.nn.activation_ranges import activation_layers, is_trained_quantized
-from tfcq.nn.calibration import Calibrator, check_float_images, check_quantizable
+from tfcq.nn.calibration import Calibrator, check_float_images, check_quantizable, float_images
 from tfcq.nn.input_range import known_input_range, to_unit, with_unit_input
 from tfcq.nn.quantizable import QuantizableModel
 from tfcq.settings.backbones import INPUT_RANGES
@@ -39,7 +43,7 @@ def float_tflite(model: keras.Model) -> bytes:
 
 def int8_tflite(
     model: keras.Model,
-    images: np.ndarray,
+    images: np.ndarray | tf.Tensor | Sequence | tf.data.Dataset,
     input_range: str | None = None,
     bits: str = DEPLOYED_BITS,
     batch: int = 1,
@@ -54,18 +58,18 @@ def int8_tflite(
     Args:
         model: a calibrated quantizable model of images, with one output or several; one that
             `tfcq.deployable` did not make is brought to its integer form, and keeps its ranges.
-        images: float32 [count, height, width, channels], calibration images in the pixels that the
-            model takes; they set the ranges of the tensors behind which the model has no activation
-            quantizer.
+        images: calibration images in the pixels that the model takes, in any form that
+            `tfcq.calibrate` takes; they set the ranges of the tensors behind which the model has no
+            activation quantizer.
         input_range: as for `tfcq.calibrate`.
         bits: bit-width of the weights beside 8 of the activations, such as `"4w8a"`; weights of
             fewer bits than 8 are stored in 8.
         batch: images that the file takes at once.
 
     Raises:
-        UserError: on images outside those pixels or of another shape, or a model that is not
-            quantizable, cannot be folded, was not calibrated, has no fixed image size or holds a
-            layer that int8 runtimes do not have.
+        UserError: on no image, images outside those pixels or of another shape, or a model that is
+            not quantizable, cannot be folded, was not calibrated, has no fixed image size or holds
+            a layer that int8 runtimes do not have.
 
     Example:
 
@@ -77,9 +81,9 @@ def int8_tflite(
     """
     check_quantizable(model)
     name = known_input_range(model, input_range)
-    if name == "0-255" and images.dtype == np.uint8:
-        images = images.astype(np.float32)
+    images = np.asarray(float_images(held_images(images, "int8_tflite()"), model, name))
     check_float_images(images, model.input_shape)
+    _check_some(images)
     least, greatest = float(np.min(images)), float(np.max(images))
     low, high = INPUT_RANGES[name]
     if not low <= least <= greatest <= high:
@@ -90,6 +94,16 @@ def int8_tflite(
         )
     form = calibrated_form(with_unit_input(model, name), to_unit(images, name))
     return written(form, parse_bit_width(bits), batch).file.to_bytes()
+
+
+def _check_some(images: np.ndarray) -> None:
+    """Refuses no image.
+
+    Raises:
+        UserError: when there is none.
+    """
+    if not len(images):
+        raise UserError("No image was received; allowed: 1 and above.")
 
 
 def check_classified(model: keras.Model, images: np.ndarray) -> None:
@@ -105,8 +119,7 @@ def check_classified(model: keras.Model, images: np.ndarray) -> None:
     if len(model.outputs) != 1:
         raise UserError(f"Model {model.name!r} has {len(model.outputs)} outputs; allowed: one.")
     check_float_images(images, model.input_shape)
-    if not len(images):
-        raise UserError("No image was received; allowed: 1 and above.")
+    _check_some(images)
     least, greatest = float(np.min(images)), float(np.max(images))
     if not 0 <= least <= greatest <= 1:
         raise UserError(

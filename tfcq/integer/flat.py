@@ -67,7 +67,11 @@ class Flattening:
             give_weights(layer, weights)
 
     def add(
-        self, layer: Any, *inputs: Any, weights: list[np.ndarray] | None = None, **settings: Any
+        self,
+        layer: Any,
+        *inputs: Any,
+        weights: list[np.ndarray] | None = None,
+        settings: dict[str, Any] | None = None,
     ) -> Any:
         """Returns what a new layer, under a free name, makes of inputs.
 
@@ -75,13 +79,13 @@ class Flattening:
             layer: a layer of float32.
             *inputs: what it is called with.
             weights: its weights.
-            **settings: what else it is called with, by name.
+            settings: what else it is called with, by name.
         """
         layer.name = free_name(layer.name, self.names)
         self.names.add(layer.name)
         if weights:
             self.weights.append((layer, weights))
-        return layer(*inputs, **settings)
+        return layer(*inputs, **(settings or {}))
 
     def _call(self, operation: Any, args: tuple, kwargs: dict) -> Any:
         outputs = self._converted(operation, args, kwargs)
@@ -118,7 +122,7 @@ class Flattening:
         plain = float_layer(layer, dtype="float32")
         # A learned scale of a quantized kernel stands behind the layer's own weights.
         count = 2 if type(layer) in FLOAT_COUNTERPARTS else None
-        outputs = self.add(plain, *args, weights=layer.get_weights()[:count], **kwargs)
+        outputs = self.add(plain, *args, weights=layer.get_weights()[:count], settings=kwargs)
         self.floats.add(plain.name)
         return outputs
 
@@ -128,7 +132,7 @@ class Flattening:
             weights = operation.get_weights()
         else:
             copy, weights = same_layer(operation), None
-        outputs = self.add(copy, *args, weights=weights, **kwargs)
+        outputs = self.add(copy, *args, weights=weights, settings=kwargs)
         # What runtimes have as integers loses nothing, and stays so.
         if left_in_float(operation.name, self.policy) and lack(copy):
             self.floats.add(copy.name)

@@ -153,6 +153,7 @@ def check_grids(model: QuantizableModel) -> None:
                 "cannot reproduce; allowed: 'minmax'. tfcq.requantizable(model, 'int8') makes such "
                 "a model from the same weights (tfcq.export: --policy=int8)."
             )
+        _check_rounding(f"Layer {name!r}", getattr(quantizer, "rounding", "nearest"))
         fits = range(LOWEST_BITS if name in weights else _BITS, _BITS + 1)
         if (quantizer.bits or _BITS) not in fits:
             raise UserError(
@@ -161,6 +162,19 @@ def check_grids(model: QuantizableModel) -> None:
                 f"--layer_bits=PATTERN:4w{_BITS}a. tfcq.requantizable(model, 'int8') makes such a "
                 "model from the same weights."
             )
+
+
+def _check_rounding(whose: str, rounding: str) -> None:
+    """Refuses another rounding than that of int8 runtimes.
+
+    Raises:
+        UserError: naming who asks for it.
+    """
+    if rounding != "nearest":
+        raise UserError(
+            f"{whose} is quantized with rounding {rounding!r}; allowed in int8: 'nearest', as "
+            "policy 'int8' has it; tfcq.requantizable(model, 'int8') keeps the weights."
+        )
 
 
 def _check_kept(model: QuantizableModel, overrides: dict[str, str]) -> None:
@@ -183,6 +197,7 @@ def _bits_of_kernels(
     """Returns the bits of each kernel of a float model, None for those of the pass."""
     if isinstance(model, QuantizableModel):
         return {}
+    _check_rounding(f"Model {model.name!r}", policy.rounding)
     _check_held(policy)
     nodes = read_graph(plain.model.get_config())
     for name, node in nodes.items():

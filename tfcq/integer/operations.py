@@ -6,7 +6,7 @@ from typing import Any
 import keras
 
 from tfcq.errors import UserError
-from tfcq.integer.recognized import activation_name
+from tfcq.integer.recognized import activation_name, keeps_batch
 from tfcq.integer.writers import FUNCTIONS, WRITERS
 from tfcq.nn.activation_quantizer import ActivationQuantizer
 from tfcq.nn.layers import FLOAT_COUNTERPARTS, QUANTIZED_COUNTERPARTS
@@ -83,6 +83,8 @@ def lack(operation: Any) -> str:
             return f"ReLU with {name}={getattr(operation, name):g}"
     if kind in _OF_TWO and len(keras.tree.flatten(operation.input)) == 1:
         return f"{kind} of a constant that is neither one number nor one for each channel"
+    if kind == "Reshape" and not keeps_batch(operation):
+        return "Reshape of the batch"
     if kind == "UpSampling2D" and operation.interpolation != "nearest":
         return f"UpSampling2D with interpolation={operation.interpolation!r}"
     return ""

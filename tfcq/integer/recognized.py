@@ -99,11 +99,31 @@ def constants_of(operation: Any, args: tuple) -> Constants | None:
     return _if_channels(x, *pairs[kind]) if kind in pairs else None
 
 
-def _if_channels(x: Any, factor: Any, shift: Any) -> Constants | None:
-    """Returns them where they are one number for all, or one for each of the last axis."""
-    fits = all(
+def are_of_channels(x: Any, *values: Any) -> bool:
+    """Whether values are each one number for all of a tensor, or one for each of its last axis.
+
+    Args:
+        x: the tensor.
+        *values: numbers and arrays.
+    """
+    return all(
         np.ndim(v) <= len(x.shape)
         and (np.size(v) == 1 or np.size(v) == np.shape(v)[-1] == x.shape[-1])
-        for v in (factor, shift)
+        for v in values
     )
+
+
+def keeps_batch(operation: Any) -> bool:
+    """Whether an operation that gives a tensor another shape leaves its first axis alone.
+
+    Args:
+        operation: the operation.
+    """
+    (batch, *before), (left, *after) = operation.input.shape, operation.output.shape
+    return batch == left and (None in (*before, *after) or np.prod(before) == np.prod(after))
+
+
+def _if_channels(x: Any, factor: Any, shift: Any) -> Constants | None:
+    """Returns them where they are of channels."""
+    fits = are_of_channels(x, factor, shift)
     return (x, np.asarray(factor, np.float64), np.asarray(shift, np.float64)) if fits else None

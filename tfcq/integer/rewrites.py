@@ -12,6 +12,7 @@ import numpy as np
 from keras import layers
 
 from tfcq.integer.layers import Slices
+from tfcq.integer.recognized import are_of_channels, keeps_batch
 from tfcq.integer.transformers import TRANSFORMERS
 
 Rewrite = Callable[[Any, Any, tuple, dict], Any]
@@ -20,6 +21,8 @@ Rewrite = Callable[[Any, Any, tuple, dict], Any]
 def _mean(flat: Any, operation: Any, args: tuple, kwargs: dict) -> Any:
     """Means over a whole image; over one pixel they change nothing but the shape."""
     x = args[0]
+    if getattr(operation, "data_format", None) == "channels_first":
+        return None
     if not isinstance(operation, layers.Layer):
         axes = [axis % len(x.shape) for axis in np.ravel(operation.axis)]
         if len(x.shape) != 4 or axes != [1, 2]:
@@ -33,7 +36,7 @@ def _mean(flat: Any, operation: Any, args: tuple, kwargs: dict) -> Any:
 
 def _average_pool(flat: Any, operation: Any, args: tuple, kwargs: dict) -> Any:
     """As a convolution, whose result has a scale of its own, where no border counts less."""
-    if operation.padding != "valid":
+    if operation.padding != "valid" or operation.data_format != "channels_last":
         return None
     size = operation.pool_size
     pool = layers.DepthwiseConv2D(
@@ -44,6 +47,8 @@ def _average_pool(flat: Any, operation: Any, args: tuple, kwargs: dict) -> Any:
 
 
 def _average(flat: Any, operation: Any, args: tuple, kwargs: dict) -> Any:
+    if not isinstance(operation, layers.Layer):
+        return None
     parts = list(args[0])
     total = _sum(flat, parts, f"{operation.name}_sum")
     return flat.affine(operation.name, total, 1 / len(parts), 0.0)
@@ -113,7 +118,7 @@ def _relu(flat: Any, operation: Any, args: tuple, kwargs: dict) -> Any:
 def _prelu(flat: Any, operation: Any, args: tuple, kwargs: dict) -> Any:
     """As relu(x) - slopes * relu(-x), where each channel has one slope."""
     slopes = np.asarray(operation.alpha)
-    if np.size(slopes) not in (1, args[0].shape[-1]):
+    if not are_of_channels(args[0], slopes):
         return None
     below = flat.affine(f"{operation.name}_negated", args[0], -1.0, 0.0)
     below = flat.activated(below, "relu", f"{operation.name}_below")
@@ -167,14 +172,17 @@ def _reshape(flat: Any, operation: Any, x: Any) -> Any:
 
 
 def _reshaped(flat: Any, operation: Any, args: tuple, kwargs: dict) -> Any:
-    return None if isinstance(operation, layers.Layer) else _reshape(flat, operation, args[0])
+    if isinstance(operation, layers.Layer) or not keeps_batch(operation):
+        return None
+    return _reshape(flat, operation, args[0])
 
 
 def _permuted(flat: Any, operation: Any, args: tuple, kwargs: dict) -> Any:
-    axes = operation.axes
-    if axes is None or axes[0] != 0:
+    x = args[0]
+    axes = [axis % len(x.shape) for axis in operation.axes or ()]
+    if not axes or axes[0]:
         return None
-    return flat.add(layers.Permute(tuple(axes[1:]), name=operation.name, dtype="float32"), args[0])
+    return flat.add(layers.Permute(axes[1:], name=operation.name, dtype="float32"), x)
 
 
 def _padded(flat: Any, operation: Any, args: tuple, kwargs: dict) -> Any:
