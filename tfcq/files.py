@@ -55,8 +55,9 @@ def _unfinished(folder: pathlib.Path) -> Iterator[pathlib.Path]:
     try:
         yield made
     finally:
-        os.close(held)
+        # Unlocked, another process could take it for left over and be faster.
         shutil.rmtree(made)
+        os.close(held)
 
 
 def _held(folder: pathlib.Path) -> tuple[pathlib.Path, int]:
@@ -84,6 +85,19 @@ def remove_unfinished(folder: str | os.PathLike) -> None:
         with contextlib.suppress(OSError), _opened(left) as held:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(left, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def alone_in(folder: pathlib.Path) -> Iterator[None]:
+    """Waits until no other process is within the same block for a folder, and makes the folder.
+
+    Args:
+        folder: the folder.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with _opened(folder) as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield
 
 
 @contextlib.contextmanager

@@ -38,11 +38,11 @@ from studies.commands import (
     top1,
 )
 from studies.page import write_page
-from studies.records import add, check_settings, earlier, recorded, written_alone
+from studies.records import add, check_settings, earlier, recorded
 from studies.study import ROOT, Row, Study, read_study
 
 from tfcq.errors import UserError, unknown_choice
-from tfcq.files import write_text
+from tfcq.files import alone_in, write_text
 
 
 def main() -> None:
@@ -94,11 +94,11 @@ def carry_out(study: Study, arguments: argparse.Namespace) -> None:
             except Failed as error:
                 failed[row.name] = f"seed {seed}: {error}"
                 continue
-            with written_alone(out.parent):
+            with alone_in(out.parent):
                 add(out, study, record, failed)
             if not arguments.keep_runs:
                 clear(study, row, seed, runs)
-    with written_alone(out.parent):
+    with alone_in(out.parent):
         write_page(out, study, earlier(out.with_suffix(".json"), study), failed)
     if failed:
         raise UserError("; ".join(f"{name}, {line}" for name, line in failed.items()))

@@ -1,7 +1,7 @@
 """Flags of a command from settings, and the command line that they are read from."""
 
 import dataclasses
-import pathlib
+import os
 import re
 import types
 import typing
@@ -183,9 +183,6 @@ class FlagSet:
         return command
 
 
-HOME = pathlib.Path.home()
-
-
 class _Reader(flags.ArgumentParser):
     """Reads the value of one flag from text.
 
@@ -207,9 +204,7 @@ class _Reader(flags.ArgumentParser):
         if not isinstance(argument, str):
             return argument
         try:
-            # Shells leave it as it is behind `--name=`.
-            argument = re.sub(r"^(\w+:)?~(?=/|$)", rf"\g<1>{HOME}", argument)
-            return parse_value(self.name, argument, self.kind)
+            return parse_value(self.name, _with_home(argument), self.kind)
         except UserError as error:
             # Another kind of error would be told together with the flag a second time.
             raise flags.IllegalFlagValueError(str(error)) from None
@@ -217,6 +212,16 @@ class _Reader(flags.ArgumentParser):
     def flag_type(self) -> str:
         """Returns the name of the kind."""
         return self.kind.__name__
+
+
+def _with_home(text: str) -> str:
+    """Returns a path with the home for the tilde that shells leave as it is behind `--name=`."""
+    return re.sub(
+        r"^(\w+:)?(~(?:/.*)?)$",
+        lambda found: (found[1] or "") + os.path.expanduser(found[2]),
+        text,
+        flags=re.DOTALL,
+    )
 
 
 def _plain_type(annotation: Any) -> type:

@@ -7,14 +7,11 @@ Two evaluations that differ in nothing but their bit-widths are one. Results of 
 `"kernels"` in place of `"bits"`.
 """
 
-import contextlib
-import fcntl
 import hashlib
 import importlib.metadata
 import json
 import os
 import pathlib
-from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -24,7 +21,7 @@ import tensorflow as tf
 from tfcq.data.image_stream import ImageStream
 from tfcq.errors import UserError
 from tfcq.evaluation.accuracy import LabelledImages
-from tfcq.files import read_text, write_text
+from tfcq.files import alone_in, read_text, write_text
 from tfcq.parsing import check_form, parse_json
 from tfcq.settings.backbones import UNIT_RANGE
 from tfcq.settings.bitwidths import parse_bit_width
@@ -145,7 +142,7 @@ def add_record(file: str | os.PathLike, record: dict[str, Any]) -> dict[str, Any
     """
     # As JSON gives it back, or else equal settings would differ.
     record = json.loads(json.dumps(record))
-    with _alone_in(pathlib.Path(file).parent):
+    with alone_in(pathlib.Path(file).parent):
         merged, others = record, []
         for other in read_records(file):
             if settings_of(other) != settings_of(record):
@@ -156,15 +153,3 @@ def add_record(file: str | os.PathLike, record: dict[str, Any]) -> dict[str, Any
             merged = {**record, _RESULTS: [*kept, *new.values()]}
         write_text(file, json.dumps({**merged, _EARLIER: others}, indent=2) + "\n")
     return merged
-
-
-@contextlib.contextmanager
-def _alone_in(folder: pathlib.Path) -> Iterator[None]:
-    """Waits until no other evaluation adds results to a folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)

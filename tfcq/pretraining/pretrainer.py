@@ -340,7 +340,7 @@ class Pretrainer(keras.Model):
                 return super().fit(batches, y, batch_size, epochs, verbose, watching, **kwargs)
         except tf.errors.ResourceExhaustedError:
             raise UserError(
-                f"A step does not fit into the memory of its device; take smaller batches "
+                "A step does not fit into the memory of its device; take smaller batches "
                 f"(--batch_size, batch_size=), or more parts than {self.accumulate} "
                 "(--accumulate, Pretrainer(accumulate=))."
             ) from None

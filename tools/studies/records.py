@@ -1,11 +1,7 @@
 """Records of a study: `results/NAME.json`, which several processes may write."""
 
-import contextlib
-import fcntl
 import json
-import os
 import pathlib
-from collections.abc import Iterator
 from typing import Any
 
 from studies.figures import Record
@@ -14,22 +10,6 @@ from studies.study import Row, Study
 
 from tfcq.errors import UserError
 from tfcq.files import write_text
-
-
-@contextlib.contextmanager
-def written_alone(folder: pathlib.Path) -> Iterator[None]:
-    """Within, no other process writes records or pages there, whatever its `--runs`.
-
-    Args:
-        folder: of the records.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    held = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(held)
 
 
 def recorded(out: pathlib.Path, study: Study, row: Row, seed: int) -> bool:
